@@ -1,0 +1,84 @@
+"""The transport for any ASGI server: ordinary receives and sends, one per message.
+
+Two tasks per connection, and nothing of the server but ASGI. WebSocket pongs do not come through
+ASGI, so a peer that asked for `keepalive: "pong"` must send heartbeats here like everyone else.
+Under this project's own server `UvicornTransport` takes its place.
+"""
+
+import anyio
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from actors.fanout import Batch
+from actors.transport import ABNORMAL, NO_STATUS, Port, binary_frame
+
+
+class AsgiTransport:
+    """One accepted Starlette WebSocket."""
+
+    def __init__(self, websocket: WebSocket, close_within_s: float) -> None:
+        self._websocket = websocket
+        self._close_within_s = close_within_s
+        self._batch: Batch | None = None
+        self._closing: tuple[int, str] | None = None
+        self._something_to_write = anyio.Event()
+        self._readable = anyio.Event()
+        self._readable.set()
+        self._scope = anyio.CancelScope()
+
+    async def run(self, port: Port) -> None:
+        code = ABNORMAL
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self._write, port)
+                code = await self._read(port)
+                tasks.cancel_scope.cancel()
+        except* (WebSocketDisconnect, OSError):
+            pass  # lost while sending; the server says so in its own way
+        finally:
+            port.closed(code)
+
+    async def _read(self, port: Port) -> int:
+        while True:
+            await self._readable.wait()
+            event = await self._websocket.receive()
+            if event["type"] == "websocket.disconnect":
+                return int(event.get("code") or NO_STATUS)
+            text = event.get("text")
+            port.received((text.encode(),) if text is not None else (binary_frame(),))
+
+    async def _write(self, port: Port) -> None:
+        while True:
+            await self._something_to_write.wait()
+            self._something_to_write = anyio.Event()
+            while self._batch is not None and self._closing is None:
+                batch, self._batch = self._batch, None
+                for text in batch.texts:
+                    await self._websocket.send({"type": "websocket.send", "text": text.decode()})
+                port.writable()
+            if self._closing is not None:
+                code, reason = self._closing
+                with anyio.move_on_after(self._close_within_s):
+                    if self._websocket.application_state is WebSocketState.CONNECTED:
+                        await self._websocket.close(code, reason)
+                    await anyio.sleep_forever()  # until the reader hears the end
+                self._scope.cancel()
+
+    def send(self, batch: Batch) -> bool:
+        self._batch = batch
+        self._something_to_write.set()
+        return False
+
+    def close(self, code: int, reason: str) -> None:
+        self._closing = (code, reason)
+        self._something_to_write.set()
+        self._readable.set()
+
+    def abort(self) -> None:
+        self._scope.cancel()
+
+    def pause_reading(self) -> None:
+        self._readable = anyio.Event()
+
+    def resume_reading(self) -> None:
+        self._readable.set()

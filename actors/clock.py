@@ -1,0 +1,63 @@
+"""Time, injected: monotonic seconds for deadlines, wall-clock milliseconds for stamps.
+
+Nothing else in this project asks what time it is. `VirtualClock` passes hours in milliseconds.
+"""
+
+import heapq
+import time
+from typing import Protocol
+
+import anyio
+
+from protocol.mesh import Instant
+
+
+class Clock(Protocol):
+    """What an actor knows of time."""
+
+    def now(self) -> Instant:
+        """The present."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds of this clock."""
+        ...
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> Instant:
+        return Instant(time.monotonic(), time.time_ns() // 1_000_000)
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+class VirtualClock:
+    """Time that passes when told to, for tests. Starts at 0 s, 1 000 000 ms since the epoch."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._sleepers: list[tuple[float, int, anyio.Event]] = []
+        self._order = 0
+
+    def now(self) -> Instant:
+        return Instant(self._at, 1_000_000 + round(self._at * 1000))
+
+    async def sleep(self, seconds: float) -> None:
+        event = anyio.Event()
+        self._order += 1
+        heapq.heappush(self._sleepers, (self._at + seconds, self._order, event))
+        await event.wait()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, waking every sleeper at its own time, and let them all run."""
+        end = self._at + seconds
+        await anyio.wait_all_tasks_blocked()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            at, _, event = heapq.heappop(self._sleepers)
+            self._at = max(self._at, at)
+            event.set()
+            await anyio.wait_all_tasks_blocked()
+        self._at = end

@@ -1,0 +1,199 @@
+"""One turn's messages for all receivers, written once.
+
+A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a turn is one `Tape`
+of texts that go to everyone present, and for the few receivers that differ a list of cuts: the
+sender's own messages left out, a private message spliced in. Who has no cuts shares one `Batch` with
+all others like it, framed and joined once; who has some gets slices of the same bytes. The cost of a
+turn is one write per receiver, however many messages it holds.
+"""
+
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Final
+
+from protocol.envelope import Text
+
+_SHORT: Final = tuple(bytes((0x81, length)) for length in range(126))
+_MEDIUM: Final = struct.Struct("!BBH").pack
+_LONG: Final = struct.Struct("!BBQ").pack
+
+
+def text_frame(text: Text) -> bytes:
+    """An unmasked, unfragmented RFC 6455 text frame.
+
+    >>> text_frame(b"{}")
+    b'\\x81\\x02{}'
+    """
+    length = len(text)
+    if length < 126:
+        return _SHORT[length] + text
+    if length < 65536:
+        return _MEDIUM(0x81, 126, length) + text
+    return _LONG(0x81, 127, length) + text
+
+
+class Batch:
+    """What one receiver gets from one turn, in order. Immutable; receivers may share it."""
+
+    __slots__ = ("_texts", "_wire", "count")
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        self._texts = texts
+        self._wire: bytes | None = None
+        self.count = len(texts)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages."""
+        return self._texts
+
+    @property
+    def wire(self) -> bytes:
+        """All of it as WebSocket frames, made at the first use."""
+        if self._wire is None:
+            self._wire = b"".join(map(text_frame, self.texts))
+        return self._wire
+
+
+class _Whole(Batch):
+    """A tape's texts, with the place of every message in the bytes."""
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        super().__init__(texts)
+        self._offsets: list[int] | None = None
+
+    def part(self, start: int, end: int) -> memoryview:
+        """The frames of messages `start` to `end`, without a copy."""
+        if self._offsets is None:
+            frames = list(map(text_frame, self.texts))
+            self._offsets = list(accumulate(map(len, frames), initial=0))
+            self._wire = b"".join(frames)
+        return memoryview(self.wire)[self._offsets[start] : self._offsets[end]]
+
+
+_Piece = tuple[int, int] | list[Text]
+"""A range of the tape, or private texts."""
+
+
+class _Spliced(Batch):
+    """Parts of a tape and private texts."""
+
+    __slots__ = ("_pieces", "_whole")
+
+    def __init__(self, whole: _Whole, pieces: list[_Piece]) -> None:
+        self._whole = whole
+        self._pieces = pieces
+        self._wire = None
+        self.count = sum(len(p) if isinstance(p, list) else p[1] - p[0] for p in pieces)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """Only built for transports that ask for it."""
+        texts: list[Text] = []
+        for piece in self._pieces:
+            texts += piece if isinstance(piece, list) else self._whole.texts[slice(*piece)]
+        return texts
+
+    @property
+    def wire(self) -> bytes:
+        if self._wire is None:
+            parts: list[bytes | memoryview] = []
+            for piece in self._pieces:
+                if isinstance(piece, list):
+                    parts += map(text_frame, piece)
+                else:
+                    parts.append(self._whole.part(*piece))
+            self._wire = b"".join(parts)
+        return self._wire
+
+
+class _Cut:
+    """Where one receiver's copy differs from the tape.
+
+    `pieces` are ranges of the tape and private texts, in order; the tape from `start` on is still to
+    come. A receiver that is not present has `start` beyond every tape.
+    """
+
+    __slots__ = ("pieces", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.pieces: list[_Piece] = []
+
+    def catch_up(self, end: int) -> None:
+        if self.start < end:
+            self.pieces.append((self.start, end))
+            self.start = end
+
+
+_ABSENT: Final = sys.maxsize
+
+
+class Tape:
+    """Collects one turn. Receivers are named by connection number."""
+
+    def __init__(self) -> None:
+        self.present: set[int] = set()
+        self._texts: list[Text] = []
+        self._cuts: dict[int, _Cut] = {}
+
+    def admit(self, connection: int) -> None:
+        """From here on the connection gets what goes to everyone."""
+        self._cut(connection).start = len(self._texts)
+        self.present.add(connection)
+
+    def dismiss(self, connection: int) -> None:
+        """From here on the connection gets nothing."""
+        cut = self._cut(connection)
+        cut.catch_up(len(self._texts))
+        cut.start = _ABSENT
+        self.present.discard(connection)
+
+    def everyone(self, text: Text) -> None:
+        """Goes to all who are present."""
+        self._texts.append(text)
+
+    def others(self, excluded: Iterable[int], text: Text) -> None:
+        """Goes to all who are present, except these."""
+        index = len(self._texts)
+        self._texts.append(text)
+        for connection in excluded:
+            cut = self._cuts.get(connection) or self._cut(connection)
+            if cut.start <= index:
+                cut.catch_up(index)
+                cut.start = index + 1
+
+    def only(self, connections: Iterable[int], texts: list[Text]) -> None:
+        """Goes to these, present or not."""
+        end = len(self._texts)
+        for connection in connections:
+            cut = self._cuts.get(connection) or self._cut(connection)
+            cut.catch_up(end)
+            cut.pieces.append(texts)
+
+    def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
+        """End the turn: what everyone present gets, and the connections that get something else."""
+        whole, cuts = _Whole(self._texts), self._cuts
+        self._texts, self._cuts = [], {}
+        own: dict[int, Batch | None] = {}
+        for connection, cut in cuts.items():
+            cut.catch_up(whole.count)
+            match cut.pieces:
+                case []:
+                    own[connection] = None
+                case [list() as texts]:
+                    own[connection] = Batch(texts)
+                case pieces:
+                    own[connection] = _Spliced(whole, pieces)
+        return (whole if whole.count else None), own
+
+    def _cut(self, connection: int) -> _Cut:
+        cut = self._cuts.get(connection)
+        if cut is None:
+            cut = _Cut(0 if connection in self.present else _ABSENT)
+            self._cuts[connection] = cut
+        return cut

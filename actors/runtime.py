@@ -1,0 +1,159 @@
+"""The runtime: all meshes of one process, and the task group in which they live.
+
+    async with Runtime() as runtime:
+        link = await runtime.connect("my mesh")     # a peer in this process
+        await runtime.serve(transport, "my mesh")   # a peer behind a transport
+
+A mesh comes into being with its first connection and goes with its last. If a supervisor crashes,
+its mesh is cut off and a new one begins with the next connection; other meshes do not notice.
+"""
+
+import logging
+from types import TracebackType
+from typing import Self
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from actors.clock import Clock, SystemClock
+from actors.peer import PeerActor
+from actors.supervisor import MeshStatus, Supervisor
+from actors.transport import MemoryLink, Transport
+from protocol.limits import Limits
+from protocol.mesh import Totals
+
+log = logging.getLogger(__name__)
+
+
+class Full(Exception):
+    """The runtime takes no further connection. The text says which bound was reached."""
+
+
+class Runtime:
+    """All meshes of one process. An async context manager; leaving it drains."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._strict = strict
+        self._meshes: dict[str, Supervisor] = {}
+        self._tasks: TaskGroup | None = None
+        self._is_draining = False
+        self._empty = anyio.Event()
+        self._past = Totals()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        assert self._tasks is not None
+        if error is None:
+            await self.drain()
+        self._tasks.cancel_scope.cancel()
+        return await self._tasks.__aexit__(kind, error, trace)
+
+    # Connections ----------------------------------------------------------------------------------
+
+    def check_room(self, mesh: str) -> None:
+        """Raises Full if a connection to `mesh` would be refused now."""
+        supervisor = self._meshes.get(mesh)
+        if self._is_draining:
+            raise Full("the relay is shutting down")
+        if supervisor is None and len(self._meshes) >= self.limits.meshes_max:
+            raise Full(f"there are {self.limits.meshes_max} meshes already (meshes_max)")
+        if supervisor is not None and supervisor.connections >= self.limits.connections_max:
+            raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
+
+    def open(self, transport: Transport, mesh: str) -> PeerActor:
+        """A new connection to `mesh`: the port that the transport must call. Raises Full."""
+        self.check_room(mesh)
+        supervisor = self._meshes.get(mesh)
+        if supervisor is None:
+            assert self._tasks is not None, "use `async with Runtime()`"
+            supervisor = Supervisor(mesh, self.limits, self._clock, strict=self._strict)
+            self._meshes[mesh] = supervisor
+            self._tasks.start_soon(self._supervise, supervisor)
+        return supervisor.open(transport)
+
+    async def serve(self, transport: Transport, mesh: str) -> None:
+        """Carry one connection until it is over. Raises Full; contains every other failure."""
+        await self._carry(transport, self.open(transport, mesh))
+
+    async def connect(self, mesh: str, window: int = 256) -> MemoryLink:
+        """A peer's end of a new in-memory connection to `mesh`. Raises Full."""
+        link = MemoryLink(window)
+        actor = self.open(link.transport, mesh)
+        assert self._tasks is not None
+        self._tasks.start_soon(self._carry, link.transport, actor)
+        return link
+
+    async def _carry(self, transport: Transport, actor: PeerActor) -> None:
+        try:
+            await transport.run(actor)
+        except Exception:
+            actor.crashed()
+        except BaseException:
+            actor.abort()
+            raise
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        try:
+            await supervisor.run()
+        except Exception:
+            log.exception("supervisor crashed", extra={"mesh": supervisor.name})
+            supervisor.abort()
+        finally:
+            del self._meshes[supervisor.name]
+            self._past = _sum(self._past, supervisor.status().totals)
+            if not self._meshes:
+                self._empty.set()
+
+    # The end, and what can be seen ----------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Take nobody new; flush and close every connection (1001), within `drain_s`. Idempotent."""
+        self._is_draining = True
+        for supervisor in tuple(self._meshes.values()):
+            supervisor.drain()
+        if self._meshes:
+            self._empty = anyio.Event()
+            # Real time, whatever the clock: this wait is bounded by the patience of who stops us.
+            with anyio.move_on_after(self.limits.drain_s):
+                await self._empty.wait()
+        for supervisor in tuple(self._meshes.values()):
+            supervisor.abort()
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, over all meshes. Safe to read from any thread."""
+        return sum(supervisor.connections for supervisor in tuple(self._meshes.values()))
+
+    def status(self) -> tuple[MeshStatus, ...]:
+        """A snapshot of every mesh. Call it on the event loop; the result is immutable."""
+        return tuple(supervisor.status() for supervisor in self._meshes.values())
+
+    def totals(self) -> Totals:
+        """Counts since the runtime began, over all meshes, past ones included."""
+        total = self._past
+        for supervisor in self._meshes.values():
+            total = _sum(total, supervisor.status().totals)
+        return total
+
+
+def _sum(one: Totals, other: Totals) -> Totals:
+    pairs = zip(attrs.astuple(one), attrs.astuple(other), strict=True)
+    return Totals(*(a + b for a, b in pairs))

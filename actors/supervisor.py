@@ -1,0 +1,225 @@
+"""The supervisor: owns one mesh, decides in turns, writes once per peer and turn.
+
+A turn takes what waits (all control messages, up to a quantum from every connection that has
+something), lets the mesh decide each message without ever waiting, and puts what comes out on one
+tape; then every peer actor concerned is told once. `turn()` is synchronous and complete, so a test
+that calls it by hand chooses the interleaving; `run()` only decides when.
+
+Nothing that goes wrong with one connection reaches another: an exception while its messages are
+decided ends that connection (1011), and an exception in its peer actor does not come up here at all.
+"""
+
+import logging
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from actors.clock import Clock
+from actors.fanout import Tape
+from actors.mailbox import Inbox
+from actors.peer import Control, Failed, Opened, PeerActor, PeerRef, Ponged
+from actors.transport import Transport
+from protocol.lifecycle import Cause
+from protocol.limits import Limits
+from protocol.mesh import (
+    Admitted,
+    Dismissed,
+    Effect,
+    Instant,
+    Mesh,
+    PeerJoined,
+    PeerLeft,
+    PeerStatus,
+    Refused,
+    Totals,
+)
+from protocol.routing import Deliver, Everyone, Only, Others, Snapshot
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+"""How often (seconds) a mesh looks for deadlines that have passed: the reaper's precision."""
+
+
+@attrs.frozen
+class MeshStatus:
+    """One mesh, at one moment. `mailboxes`: queued messages and bytes, by connection number."""
+
+    name: str
+    connections: int
+    peers: tuple[PeerStatus, ...]
+    mailboxes: dict[int, tuple[int, int]]
+    totals: Totals
+
+
+class Supervisor:
+    """The actor of one mesh."""
+
+    def __init__(
+        self, name: str, limits: Limits, clock: Clock, *, strict: bool = False
+    ) -> None:
+        self.name = name
+        self._limits = limits
+        self._clock = clock
+        self._mesh = Mesh(limits, strict=strict)
+        self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
+        self._work: anyio.Event | None = None
+        self._actors: dict[int, PeerActor] = {}
+        self._refs: dict[int, PeerRef] = {}
+        self._next_id = 1
+        self._tape = Tape()
+
+    def open(self, transport: Transport) -> PeerActor:
+        """A new connection: its peer actor, which is the port that the transport must call."""
+        actor = PeerActor(self._next_id, transport, self._inbox, self._limits)
+        self._next_id += 1
+        self._actors[actor.id] = actor
+        return actor
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, closing ones included."""
+        return len(self._actors)
+
+    # Turns ----------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """A turn would find something to do without any time passing."""
+        return bool(self._inbox)
+
+    def turn(self) -> None:
+        """Decide everything that waits, and tell everyone concerned."""
+        now = self._clock.now()
+        for control in self._inbox.take_control():
+            self._obey(control, now)
+        budget = self._limits.turn_messages_max
+        ready = self._inbox.take_ready()
+        while ready:
+            if budget <= 0:  # the rest keeps its place in the queue
+                self._inbox.put_back(ready)
+                break
+            budget -= self._take_from(ready.popleft(), now)
+        self._mesh.expire(now)
+        self._carry_out(self._mesh.take_effects())
+
+    def _obey(self, control: Control, now: Instant) -> None:
+        match control:
+            case Opened(peer):
+                self._mesh.opened(peer.id, now)
+                self._refs[peer.id] = PeerRef(peer)
+            case Ponged(peer):
+                self._mesh.ponged(peer.id, now)
+            case Failed(peer, cause):
+                self._mesh.ended(peer.id, cause, now)
+
+    def _take_from(self, peer: PeerActor, now: Instant) -> int:
+        messages = peer.give(self._limits.quantum_messages)
+        if messages:
+            try:
+                self._mesh.received(peer.id, messages, now)
+            except Exception:
+                log.exception("decision crashed", extra={"connection": peer.id})
+                self._mesh.ended(peer.id, Cause.CRASHED, now)
+        if peer.close_code is not None and not peer.waiting:
+            self._mesh.ended(peer.id, Cause.LEFT, now)
+            del self._actors[peer.id]
+        return len(messages)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        if not effects:
+            return
+        tape = self._tape
+        dismissed: list[Dismissed] = []
+        for effect in effects:
+            match effect:
+                case Deliver(text, Others(excluded)):
+                    tape.others(excluded, text)
+                case Deliver(text, Only(connections)):
+                    tape.only(connections, [text])
+                case Deliver(text, Everyone()):
+                    tape.everyone(text)
+                case Snapshot(connection, presences):
+                    tape.only((connection,), list(presences))
+                case Admitted(connection):
+                    tape.admit(connection)
+                case Dismissed(connection):
+                    tape.dismiss(connection)
+                    dismissed.append(effect)
+                case PeerJoined() | PeerLeft() | Refused():
+                    self._note(effect)
+        shared, own = tape.finish()
+        refs = self._refs
+        if shared is not None:
+            for connection in tape.present:
+                if connection not in own:
+                    refs[connection].tell(shared)
+        for connection, batch in own.items():
+            if batch is not None:
+                refs[connection].tell(batch)
+        for end in dismissed:
+            flush = end.cause is Cause.SHUTDOWN
+            refs.pop(end.connection).stop(end.cause, flush=flush)
+
+    def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
+        match effect:
+            case PeerJoined(peer, connection, agents):
+                facts = {"peer": peer, "connection": connection, "agents": agents}
+                log.info("joined", extra={"mesh": self.name, **facts})
+            case PeerLeft(peer, cause):
+                log.info("left", extra={"mesh": self.name, "peer": peer, "cause": cause.value})
+            case Refused(connection, peer, code, count):
+                facts = {"peer": peer, "connection": connection, "count": count}
+                log.warning("refused", extra={"mesh": self.name, "code": code.code, **facts})
+
+    # When turns happen ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take turns until the last connection has gone."""
+        while self._actors or self._inbox:  # looked at last: nothing is awaited after it
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tick)
+                while self._actors or self._inbox:
+                    if not self._inbox:
+                        self._work = anyio.Event()
+                        await self._work.wait()
+                    self.turn()
+                    await anyio.lowlevel.checkpoint()  # sockets are read between turns
+                tasks.cancel_scope.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_S)
+            deadline = self._mesh.deadline()
+            if deadline is not None and deadline <= self._clock.now().at:
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Decide what waits, then close every connection (1001) after what is queued for it."""
+        while self._inbox:
+            self.turn()
+        self._mesh.shut_down(self._clock.now())
+        self._carry_out(self._mesh.take_effects())
+
+    def abort(self) -> None:
+        """Cut what is still connected."""
+        for actor in tuple(self._actors.values()):
+            actor.abort()
+
+    def status(self) -> MeshStatus:
+        """A snapshot: immutable data, nothing of it changes later."""
+        return MeshStatus(
+            self.name,
+            len(self._actors),
+            self._mesh.status(self._clock.now()),
+            {id: actor.queued for id, actor in self._actors.items()},
+            attrs.evolve(self._mesh.totals),
+        )

@@ -1,0 +1,284 @@
+"""The fast path: uvicorn's WebSocket protocol, with the ASGI queue taken out of the middle.
+
+`MeshProtocol` is uvicorn's sans-IO WebSocket protocol (`uvicorn.Config(ws=MeshProtocol)`) and keeps
+its handshake, its parser, its pings and its closing handshake. Once a connection is attached to a
+port (a peer actor), it replaces three things:
+
+1. Reading. uvicorn puts each message into a queue, pauses the socket, and wakes a task that takes it
+   out again. Here all complete messages of one read go to `port.received` in one call. An ordinary
+   frame (final, text, masked, within bounds) is unmasked on the spot; everything else (control
+   frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so that the
+   parser is never left in the middle of one.
+2. Writing. `UvicornTransport.send` hands the frames of a whole turn to the socket in one call, made
+   once for all receivers, instead of one encoding and one call per message and receiver.
+3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as `too_large`
+   in the place of the message; the connection lives on.
+
+What it relies on in uvicorn is listed, and checked against the installed release, by
+tests/test_uvicorn_transport.py.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+try:
+    from websockets.speedups import apply_mask  # C, where there is a wheel for this machine
+except ImportError:  # pragma: no cover
+    from websockets.utils import apply_mask
+
+from actors.fanout import Batch
+from actors.transport import ABNORMAL, Port, binary_frame
+from protocol.envelope import ErrorCode
+from protocol.mesh import Inbound, Unreadable
+
+EXTENSION: Final = "agi-diy-relay.protocol"
+"""Key in the ASGI scope's `extensions` under which a connection's `MeshProtocol` is found."""
+
+_FIN: Final = 0x80
+_FINAL_TEXT: Final = 0x81
+_MASKED: Final = 0x80
+_CONTROL: Final = 0x08
+_NO_MASK: Final = bytes(4)
+
+
+class MeshProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, attachable to a port."""
+
+    _port: Port | None = None
+    _message_bytes_max = 0
+    _close_within_s = 0.0
+    _rest = b""  # the beginning of a frame whose end has not come yet
+    _skip = 0  # bytes still to drop of a frame that is too large
+    _is_too_large = False  # the message being read is
+    _in_fragments = False
+    _over: asyncio.Future[None] | None = None
+
+    # Attaching ------------------------------------------------------------------------------------
+
+    def handle_connect(self, event: Request) -> None:
+        """Leave word in the ASGI scope that this connection can be attached."""
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[index,typeddict-item]
+
+    def attach(self, port: Port, message_bytes_max: int, close_within_s: float) -> None:
+        """From now on `port` gets what the ASGI application would have received."""
+        self._port = port
+        self._message_bytes_max = message_bytes_max
+        self._close_within_s = close_within_s
+        self._over = self.loop.create_future()
+        if self.disconnected:
+            self._closed(ABNORMAL)
+
+    async def over(self) -> None:
+        """Wait until the connection is lost."""
+        if self._over is not None:
+            await self._over
+
+    # Reading --------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        port = self._port
+        if port is None:
+            super().data_received(data)
+            return
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        messages: list[Inbound] = []
+        at, end = 0, len(data)
+        while end - at >= 6:
+            first, second = data[at], data[at + 1]
+            length, start = second & 0x7F, at + 6
+            if length > 125:
+                start = at + (8 if length == 126 else 14)
+                if end < start:
+                    break
+                length = int.from_bytes(data[at + 2 : start - 4])
+            stop = start + length
+            if length > self._message_bytes_max and not first & _CONTROL and second & _MASKED:
+                # Its place is kept by an empty frame of the same kind.
+                self._skip = max(0, stop - end)
+                self._is_too_large = True
+                self._parse(bytes((first, _MASKED)) + _NO_MASK, messages)
+                at = min(stop, end)
+            elif stop > end and second & _MASKED and length <= self._message_bytes_max:
+                break
+            elif first == _FINAL_TEXT and second & _MASKED and not self._in_fragments:
+                text = apply_mask(data[start:stop], data[start - 4 : start])
+                if not text.isascii() and not _is_utf8(text):
+                    self._flush(messages)
+                    self._fail_utf8()
+                    return
+                messages.append(text)
+                at = stop
+            else:
+                # An unmasked frame, or a control frame that claims to be long, ends the connection.
+                self._parse(data[at:stop], messages)
+                at = min(stop, end)
+            if self.transport.is_closing():
+                self._flush(messages)
+                return
+        self._rest = data[at:]
+        if messages:
+            port.received(messages)
+
+    def _parse(self, frame: bytes, messages: list[Inbound]) -> None:
+        """One frame for uvicorn's parser. What was read before it is delivered before it."""
+        self._flush(messages)
+        if not frame[0] & _CONTROL:
+            self._in_fragments = not frame[0] & _FIN
+        super().data_received(frame)
+
+    def _flush(self, messages: list[Inbound]) -> None:
+        if messages and self._port is not None:
+            self._port.received(tuple(messages))
+            messages.clear()
+
+    def handle_cont(self, event: Frame) -> None:
+        """A fragment. What is too large in sum is dropped too."""
+        if self._port is not None and not self._is_too_large:
+            size = len(event.data) + sum(map(len, self.frames))
+            self._is_too_large = size > self._message_bytes_max
+        if self._is_too_large:
+            self.frames = [b""]
+            if event.fin:
+                self.send_receive_event_to_app()
+        else:
+            super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """A message came out of the parser: to the port, if there is one."""
+        port = self._port
+        if port is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        data, self.frames = b"".join(self.frames), []
+        if self._is_too_large:
+            self._is_too_large = False
+            sentence = f"a message has at most {self._message_bytes_max} bytes"
+            port.received((Unreadable(ErrorCode.TOO_LARGE, sentence),))
+        elif self.curr_msg_data_type == "bytes":
+            port.received((binary_frame(),))
+        elif _is_utf8(data):
+            port.received((data,))
+        else:
+            self._fail_utf8()
+
+    def handle_pong(self, event: Frame) -> None:
+        """A pong that answers our ping is a sign of life."""
+        asked = self.pending_ping_payload
+        super().handle_pong(event)
+        if self._port is not None and asked is not None and self.pending_ping_payload is None:
+            self._port.ponged()
+
+    def _fail_utf8(self) -> None:
+        """RFC 6455, section 8.1."""
+        self.conn.fail(1007, "invalid UTF-8")
+        self.handle_parser_exception()
+
+    # Writing and the end --------------------------------------------------------------------------
+
+    @property
+    def is_write_paused(self) -> bool:
+        """The socket's buffer is over its high-water mark."""
+        return not self.writable.is_set()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._port is not None and not self.close_sent:
+            self._port.writable()
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Send a close frame; cut the connection if it is not over within `close_within_s`."""
+        if self.close_timer is None:
+            self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:
+            return  # it is being closed from the other side already
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.set_reading(True)
+
+    def set_reading(self, wanted: bool) -> None:
+        """Read from the socket, or let the kernel and then the peer wait."""
+        if self.transport.is_closing() or self.read_paused is not wanted:
+            return
+        self.read_paused = not wanted
+        if wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        received = self.conn.close_rcvd
+        sent = self.conn.close_sent
+        self._closed(received.code if received else sent.code if sent else ABNORMAL)
+
+    def _closed(self, code: int) -> None:
+        if self._port is not None:
+            port, self._port = self._port, None
+            port.closed(code)
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+
+class UvicornTransport:
+    """One connection attached to a `MeshProtocol`."""
+
+    __slots__ = ("_bounds", "_protocol")
+
+    def __init__(
+        self, protocol: MeshProtocol, message_bytes_max: int, close_within_s: float
+    ) -> None:
+        self._protocol = protocol
+        self._bounds = (message_bytes_max, close_within_s)
+
+    async def run(self, port: Port) -> None:
+        self._protocol.attach(port, *self._bounds)
+        await self._protocol.over()
+
+    def send(self, batch: Batch) -> bool:
+        protocol = self._protocol
+        if not protocol.close_sent:
+            protocol.transport.write(batch.wire)
+        return not protocol.is_write_paused
+
+    def close(self, code: int, reason: str) -> None:
+        self._protocol.hang_up(code, reason)
+
+    def abort(self) -> None:
+        self._protocol.transport.abort()
+
+    def pause_reading(self) -> None:
+        self._protocol.set_reading(False)
+
+    def resume_reading(self) -> None:
+        self._protocol.set_reading(True)
+
+
+def protocol_of(websocket: WebSocket) -> MeshProtocol | None:
+    """The `MeshProtocol` below a WebSocket; None under any other server."""
+    extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
+    protocol = extensions.get(EXTENSION)
+    return protocol if isinstance(protocol, MeshProtocol) else None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,234 @@
+"""Wire text to header and back: the one place that knows JSON and what is malformed.
+
+Reading is strict, because a text that one receiver's parser refuses would hurt every receiver: RFC
+8259 and nothing more (no NaN, no BOM, no trailing comma), bounded nesting and bounded numbers. The
+typed decoder reads the header fields and checks everything else without building it.
+
+Two things are worth knowing:
+
+- Where a key stands twice the last one counts, as in every browser; so what the relay checks is what
+  the receivers see.
+- A lone surrogate *escape* (`"\\ud83d"`) is valid JSON, and streams that are cut in the middle of an
+  emoji contain them. The decoder refuses them, so on that rare path the header is read from a copy
+  in which each is replaced by an escape of the same length; the text itself passes untouched.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from protocol.envelope import RELAY, Agent, Announcement, ErrorCode, Header, Refusal, Text
+from protocol.limits import Limits
+
+
+class _Announced(msgspec.Struct):
+    data: dict[str, msgspec.Raw] | None = None
+
+
+_decode_header = msgspec.json.Decoder(Header).decode
+_decode_announced = msgspec.json.Decoder(_Announced).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|.)",
+    re.DOTALL,
+)
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Codec:
+    """Reads messages within `limits`. Every reading method raises Refusal, and nothing else."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._long_number = re.compile(rb"(?<![0-9])[0-9]{%d}" % (limits.number_digits_max + 1))
+        # A text this short can neither nest too deep nor hold a number that is too long.
+        self._surely_flat = min(2 * limits.nesting_max, limits.number_digits_max)
+
+    def header(self, text: Text) -> Header:
+        """The header of a message. Checks the whole text, whatever its other fields hold.
+
+        >>> Codec(Limits()).header(b'{"type":"stream","from":"a","data":{"chunk":"hi"}}').sender
+        'a'
+        """
+        if len(text) > self._surely_flat:
+            self._check_shape(text)
+        try:
+            return _decode_header(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return self._header_once_more(text, error)
+
+    def announcement(self, text: Text) -> Announcement:
+        """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
+        text = _without_lone_surrogates(text)
+        try:
+            data = _decode_announced(text).data
+            if data is None:
+                return Announcement(has_data=False)
+            keepalive = _decode_any(data["keepalive"]) if "keepalive" in data else None
+            if "agents" not in data:
+                return Announcement(None, keepalive == "pong")
+            agents = tuple(map(_agent, _decode_raw_list(data["agents"])))
+        except msgspec.DecodeError as error:
+            sentence = "`data` must be an object and `data.agents` a list"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
+        return Announcement(agents, keepalive == "pong")
+
+    def turn_id(self, text: Text) -> msgspec.Raw | None:
+        """The `turnId` as it was written, for errors to echo; None where there is none to be read."""
+        try:
+            return _decode_object(_without_lone_surrogates(text)).get("turnId")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def _header_once_more(self, text: Text, error: Exception) -> Header:
+        """The slow path: a text with lone surrogates is fine, everything else says what is wrong."""
+        masked = _without_lone_surrogates(text)
+        if masked is not text:
+            try:
+                header = _decode_header(masked)
+            except (msgspec.DecodeError, RecursionError) as other:
+                error = other
+            else:
+                names = (
+                    header.type,
+                    header.sender,
+                    header.to,
+                    header.instance_id,
+                    header.target_instance_id,
+                )
+                if any(name is not None and _REPLACEMENT in name for name in names):
+                    sentence = "ids and types must be Unicode text, without lone surrogates"
+                    raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
+                return header
+        if isinstance(error, msgspec.ValidationError):
+            if not text.lstrip(b" \t\r\n").startswith(b"{"):
+                raise Refusal(ErrorCode.NOT_AN_OBJECT, "a message is a JSON object") from error
+            raise Refusal(ErrorCode.BAD_FIELD, str(error)) from error
+        raise Refusal(ErrorCode.MALFORMED, str(error)) from error
+
+    def _check_shape(self, text: Text) -> None:
+        limits = self._limits
+        bare = None
+        if text.count(b"[") + text.count(b"{") > limits.nesting_max:
+            bare = _STRINGS.sub(b"", text)
+            brackets = bare.translate(_SQUARE, _NOT_BRACKETS)
+            for _ in range(limits.nesting_max):  # each pass takes the innermost level away
+                brackets = brackets.replace(b"[]", b"")
+                if not brackets:
+                    break
+            if b"[]" in brackets:  # (brackets without a partner are the decoder's business)
+                sentence = f"nested deeper than {limits.nesting_max}"
+                raise Refusal(ErrorCode.MALFORMED, sentence)
+        if len(text) > limits.number_digits_max and self._long_number.search(text):
+            if self._long_number.search(_STRINGS.sub(b"", text) if bare is None else bare):
+                sentence = f"a number has more than {limits.number_digits_max} digits"
+                raise Refusal(ErrorCode.MALFORMED, sentence)
+
+
+def _agent(text: msgspec.Raw) -> Agent:
+    value = _decode_any(text)
+    match value:
+        case str(id) if id:
+            return Agent(id, bytes(text))
+        case {"agentId": str(id)} | {"id": str(id)} | {"name": str(id)} if id:
+            return Agent(id, bytes(text))
+        case dict():
+            return Agent(None, bytes(text))  # passed on as it is; nobody can address it
+    sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
+    raise Refusal(ErrorCode.BAD_FIELD, sentence)
+
+
+def _without_lone_surrogates(text: Text) -> Text:
+    """`text` itself, or a copy of the same length in which each lone surrogate escape is U+FFFD."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return text
+    return _ESCAPES.sub(
+        lambda match: rb"\ufffd" if match.lastgroup == "lone" else match.group(), text
+    )
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def with_fields(text: Text, **fields: str) -> Text:
+    """`text` with string fields added at its end, everything before untouched.
+
+    Added at the end because there the last one of a name counts: `"from":null` is overruled too.
+
+    >>> with_fields(b'{"type":"ack"}', instanceId="me")
+    b'{"type":"ack","instanceId":"me"}'
+    """
+    end = text.rindex(b"}")
+    comma = b"," if text[:end].rstrip(b" \t\r\n") != b"{" else b""
+    return text[:end] + comma + _encode(fields)[1:-1] + text[end:]
+
+
+def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
+    """A presence whose `data` is an object and, unless None, whose `data.agents` are these.
+
+    Other fields keep their order and the letter of their values.
+    """
+    fields = _decode_object(_without_lone_surrogates(text))
+    data = fields.get("data")
+    members: dict[str, Any] = (
+        {} if data is None or bytes(data) == b"null" else _decode_object(data)
+    )
+    if agents is not None:
+        members["agents"] = [msgspec.Raw(agent.text) for agent in agents]
+    return _encode({**fields, "data": members})
+
+
+def error_text(
+    refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int
+) -> Text:
+    """What the relay answers to the sender of a refused message."""
+    data = {"code": refusal.code.code, "error": refusal.sentence, **refusal.details}
+    return _from_relay("error", to, data, wall_ms, turn_id)
+
+
+def offline_text(peer: str, reason: str, wall_ms: int) -> Text:
+    """The presence by which the others learn that `peer` has gone. It carries no agents, because
+    clients file every presence alike."""
+    data = {"status": "offline", "reason": reason, "agents": ()}
+    return _encode({"type": "presence", "from": peer, "data": data, "timestamp": wall_ms})
+
+
+def capabilities_text(
+    to: str | None, turn_id: msgspec.Raw | None, types: Sequence[str], limits: Limits, wall_ms: int
+) -> Text:
+    """The answer to `capabilities`: `capabilities_response`, the name existing pages listen for.
+
+    `agentCards` and `activeAgents` are what those pages read; this relay runs no agents itself.
+    """
+    data = {
+        "agentCards": (),
+        "activeAgents": (),
+        "types": types,
+        "keepalive": ("pong",),
+        "limits": {
+            "messageBytes": limits.message_bytes_max,
+            "messagesPerSecond": limits.messages_per_s,
+            "reapAfterSeconds": limits.reap_after_s,
+        },
+    }
+    return _from_relay("capabilities_response", to, data, wall_ms, turn_id)
+
+
+def _from_relay(
+    type: str, to: str | None, data: object, wall_ms: int, turn_id: msgspec.Raw | None
+) -> Text:
+    message: dict[str, object] = {"type": type, "from": RELAY, "to": to}
+    if turn_id is not None:
+        message["turnId"] = turn_id
+    return _encode({**message, "data": data, "timestamp": wall_ms})

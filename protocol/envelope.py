@@ -1,0 +1,90 @@
+"""The addressed unit on the wire: the header fields that the relay reads, and the untouched text.
+
+An envelope is never rebuilt from its parts. The relay reads the header out of the text, decides, and
+passes on the text as it came (UTF-8 bytes, `Text`). `Header` therefore has no `data`: only presence
+and heartbeat have data that the relay reads, and the codec reads those apart.
+"""
+
+import enum
+from typing import Final
+
+import attrs
+import msgspec
+
+Text = bytes
+"""One message as it stands on the wire: JSON, UTF-8 encoded, without any framing."""
+
+RELAY: Final = "relay"
+"""The `from` of everything the relay says itself; no peer or agent may carry this name."""
+
+
+class Header(msgspec.Struct, gc=False):
+    """The fields that decide where a message goes. `None`: absent, or null.
+
+    `from` is called `sender` here because Python keeps the word for itself.
+    """
+
+    type: str
+    sender: str | None = msgspec.field(name="from", default=None)
+    to: str | None = None
+    instance_id: str | None = msgspec.field(name="instanceId", default=None)
+    target_instance_id: str | None = msgspec.field(name="targetInstanceId", default=None)
+
+
+@attrs.frozen
+class Agent:
+    """One agent of a peer: its id, and the JSON text by which its peer announced it."""
+
+    id: str | None
+    text: bytes
+
+
+@attrs.frozen
+class Announcement:
+    """What a presence or heartbeat says in `data`. `agents` is None where the field is absent."""
+
+    agents: tuple[Agent, ...] | None = None
+    keepalive_pong: bool = False
+    has_data: bool = True
+
+
+class ErrorCode(enum.Enum):
+    """Every reason for which the relay refuses a message, and what it tells the sender.
+
+    The value is the `data.code` on the wire; `meaning` is the sentence in docs/protocol.md.
+    """
+
+    def __init__(self, code: str, meaning: str) -> None:
+        self.code = code
+        self.meaning = meaning
+
+    MALFORMED = (
+        "malformed",
+        "not JSON: bad syntax, empty, NaN or Infinity, nested too deep, a number too long",
+    )
+    NOT_AN_OBJECT = "not_an_object", "JSON, but not an object"
+    BAD_FIELD = "bad_field", "a field is missing, empty or of the wrong type"
+    BINARY = "binary", "a binary frame; the protocol is text"
+    TOO_LARGE = "too_large", "the message, or the presence, has too many bytes"
+    TOO_LONG = "too_long", "an id or a type has too many characters"
+    TOO_MANY_AGENTS = "too_many_agents", "the peer would announce more agents than allowed"
+    NOT_PRESENT = "not_present", "the connection has not sent a presence yet"
+    IDENTITY_FIXED = "identity_fixed", "a connection cannot change its peer id"
+    SPOOFED = "spoofed", "`from` or `instanceId` names somebody else"
+    UNKNOWN_TARGET = "unknown_target", "a direct to a peer or agent that is not here"
+    AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
+    UNKNOWN_TYPE = "unknown_type", "a type outside the vocabulary (only with the strict setting)"
+    RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
+
+
+class Refusal(Exception):
+    """A message is not relayed. `code` says why to programs, the text says it to people.
+
+    `details` are further fields of the error's `data`.
+    """
+
+    def __init__(self, code: ErrorCode, sentence: str, **details: object) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.details = details

@@ -1,0 +1,157 @@
+"""Every bound and every duration of the relay, in one place.
+
+A field of `Limits` is one bound. Its metadata says, in words, what is bounded and what happens
+beyond it; the table in docs/bounds.md, the command line options and the environment variables are
+all made from these fields, so a new bound needs one new field here and nothing else.
+
+Units are the last part of a name: `_s` seconds, `_bytes` octets of UTF-8 text, `_chars` Unicode
+characters; a plain plural (`messages`, `agents`) is a count.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+type_of_bound = int | float
+
+
+def _bound(default: type_of_bound, what: str, beyond: str, least: type_of_bound) -> Any:
+    def check(_: "Limits", field: "attrs.Attribute[Any]", value: type_of_bound) -> None:
+        if not least <= value <= 2**53:
+            raise ValueError(f"{field.name} must be between {least} and 2**53, got {value}")
+
+    convert: Callable[[Any], type_of_bound] = int if isinstance(default, int) else float
+    metadata = {"what": what, "beyond": beyond}
+    return attrs.field(default=default, validator=check, converter=convert, metadata=metadata)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """The bounds of one relay process. Immutable; a bad value or relation raises ValueError.
+
+    >>> Limits(stale_after_s=40).reap_after_s
+    Traceback (most recent call last):
+        ...
+    ValueError: stale_after_s (40.0) must be less than reap_after_s (30.0)
+    """
+
+    message_bytes_max: int = _bound(
+        2**20, "bytes of one message", "error `too_large`, message dropped", 1024
+    )
+    presence_bytes_max: int = _bound(
+        2**16,
+        "bytes of one presence (the relay keeps the latest of every peer)",
+        "error `too_large`, presence refused",
+        1024,
+    )
+    nesting_max: int = _bound(
+        128, "depth of arrays and objects in a message", "error `malformed`, message dropped", 8
+    )
+    number_digits_max: int = _bound(
+        4300,
+        "digits in a row in a number (CPython's own default for reading integers)",
+        "error `malformed`, message dropped",
+        20,
+    )
+    id_chars_max: int = _bound(
+        256, "characters of a peer, agent or type name", "error `too_long`, message dropped", 8
+    )
+    agents_max: int = _bound(
+        256, "agents per peer, over all its connections", "error `too_many_agents`, refused", 1
+    )
+    messages_per_s: float = _bound(
+        1000.0,
+        "messages per second from one connection, sustained",
+        "error `rate_limited` (at most one a second), message dropped",
+        0.1,
+    )
+    messages_burst: int = _bound(
+        2000, "messages from one connection at once, above the sustained rate", "as above", 1
+    )
+    inbox_messages_max: int = _bound(
+        1024,
+        "messages of one connection that wait for the supervisor",
+        "reading from that connection pauses",
+        1,
+    )
+    inbox_bytes_max: int = _bound(2**20, "bytes of the same", "as above", 1024)
+    quantum_messages: int = _bound(
+        64,
+        "messages taken from one connection before the others have their turn",
+        "the rest waits for the next turn",
+        1,
+    )
+    turn_messages_max: int = _bound(
+        8192, "messages decided in one turn of the supervisor", "as above", 1
+    )
+    mailbox_messages_max: int = _bound(
+        20_000,
+        "messages that wait for one slow receiver",
+        "the peer is evicted (close 1013); nobody else waits",
+        1,
+    )
+    mailbox_bytes_max: int = _bound(2**22, "bytes of the same", "as above", 1024)
+    connections_max: int = _bound(
+        10_000,
+        "connections per mesh, hence peers per mesh",
+        "the opening is refused (HTTP 503)",
+        1,
+    )
+    meshes_max: int = _bound(
+        100, "meshes per process", "the opening is refused (HTTP 503)", 1
+    )
+    mesh_name_chars_max: int = _bound(
+        256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
+    )
+    announce_within_s: float = _bound(
+        30.0, "time from opening to the first presence", "the connection is closed (1008)", 0.01
+    )
+    stale_after_s: float = _bound(
+        15.0, "silence after which a peer is shown as stale", "still routed to", 0.01
+    )
+    reap_after_s: float = _bound(
+        30.0,
+        "silence after which a connection is reaped",
+        "closed (1008); the others hear offline",
+        0.02,
+    )
+    presence_refresh_s: float = _bound(
+        20.0,
+        "time between repeats of the presence of a peer that only sends heartbeats",
+        "its presence is sent to the others again",
+        0.01,
+    )
+    rate_error_every_s: float = _bound(
+        1.0, "time between `rate_limited` errors to one connection", "dropped without a word", 0.0
+    )
+    refusal_log_every_s: float = _bound(
+        10.0, "time between log lines on the refusals of one connection", "counted, not logged", 0.0
+    )
+    close_within_s: float = _bound(
+        5.0, "time for a peer to take a close frame and answer it", "the socket is cut", 0.0
+    )
+    drain_s: float = _bound(
+        5.0, "time for the flush of all queues at shutdown", "what is left is dropped", 0.0
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for small, large in (
+            ("stale_after_s", "reap_after_s"),
+            ("presence_refresh_s", "reap_after_s"),
+        ):
+            if not getattr(self, small) < getattr(self, large):
+                raise ValueError(
+                    f"{small} ({getattr(self, small)}) must be less than "
+                    f"{large} ({getattr(self, large)})"
+                )
+        for small, large in (
+            ("presence_bytes_max", "message_bytes_max"),
+            ("message_bytes_max", "mailbox_bytes_max"),
+            ("quantum_messages", "turn_messages_max"),
+        ):
+            if getattr(self, small) > getattr(self, large):
+                raise ValueError(
+                    f"{small} ({getattr(self, small)}) must not exceed "
+                    f"{large} ({getattr(self, large)})"
+                )
