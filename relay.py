@@ -9,7 +9,6 @@ Nothing is made at import but the app itself: the runtime begins with the server
 """
 
 import argparse
-import asyncio
 import logging
 import os
 import signal
@@ -31,6 +30,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from actors.asgi_transport import AsgiTransport
+from actors.clock import Clock
 from actors.runtime import Full, Runtime
 from actors.supervisor import MeshStatus
 from actors.transport import Transport
@@ -42,7 +42,8 @@ log = logging.getLogger("relay")
 
 DEFAULT_MESH: Final = "default"
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
-"""Offered by browsers that reach an OAuth runtime; a browser insists that one it offered is chosen."""
+"""Offered by browsers that reach an OAuth runtime; a browser insists that one it offered is
+chosen."""
 
 PING_INTERVAL_S: Final = 10.0  # under `stale_after_s`, so that a pong in time keeps a peer present
 PING_TIMEOUT_S: Final = 20.0
@@ -127,12 +128,12 @@ def _boolean(name: str, value: str) -> bool:
 # The app ------------------------------------------------------------------------------------------
 
 
-def create_app(settings: Settings) -> BedrockAgentCoreApp:
+def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCoreApp:
     """The ASGI application. Its runtime lives from startup to shutdown, in `app.state.runtime`."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Runtime(settings.limits, strict=settings.strict) as runtime:
+        async with Runtime(settings.limits, clock, strict=settings.strict) as runtime:
             app.state.runtime = runtime
             yield
 
@@ -242,7 +243,8 @@ def _peer_report(peer: PeerStatus, mesh: MeshStatus) -> dict[str, object]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which at the end lets the runtime take leave of the peers before it cuts them off."""
+    """uvicorn, which at the end lets the runtime take leave of the peers before it cuts them
+    off."""
 
     def __init__(self, config: uvicorn.Config, app: BedrockAgentCoreApp) -> None:
         super().__init__(config)
@@ -293,6 +295,20 @@ def bind(settings: Settings) -> socket.socket:
     return socket.create_server(address, family=family, backlog=2048)
 
 
+def server_config(app: BedrockAgentCoreApp, settings: Settings) -> uvicorn.Config:
+    """How the app is served: on the fast path, without compression, silent on requests."""
+    return uvicorn.Config(
+        app,
+        ws=MeshProtocol,
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=max(1, round(settings.limits.close_within_s)),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the relay until SIGTERM or Ctrl-C. Returns the exit code."""
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
@@ -301,24 +317,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listener = bind(settings)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        print(f"relay.py: cannot listen on {where}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"relay.py: cannot listen on {where}: {error.strerror}\n")
         return 1
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        ws=MeshProtocol,
-        ws_per_message_deflate=False,
-        ws_ping_interval=PING_INTERVAL_S,
-        ws_ping_timeout=PING_TIMEOUT_S,
-        access_log=False,
-        log_config=None,
-        log_level=None,
-        timeout_graceful_shutdown=max(1, round(settings.limits.close_within_s)),
-    )
     # uvicorn raises the signals that it took once more at its end; by then we are done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    Server(config, app).run(sockets=[listener])
+    Server(server_config(app, settings), app).run(sockets=[listener])
     return 0
 
 

@@ -1,10 +1,10 @@
 """One turn's messages for all receivers, written once.
 
-A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a turn is one `Tape`
-of texts that go to everyone present, and for the few receivers that differ a list of cuts: the
-sender's own messages left out, a private message spliced in. Who has no cuts shares one `Batch` with
-all others like it, framed and joined once; who has some gets slices of the same bytes. The cost of a
-turn is one write per receiver, however many messages it holds.
+A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a turn is one
+`Tape` of texts that go to everyone present, and for the few receivers that differ a list of cuts:
+the sender's own messages left out, a private message spliced in. Who has no cuts shares one
+`Batch` with all others like it, framed and joined once; who has some gets slices of the same
+bytes. The cost of a turn is one write per receiver, however many messages it holds.
 """
 
 import struct
@@ -114,8 +114,8 @@ class _Spliced(Batch):
 class _Cut:
     """Where one receiver's copy differs from the tape.
 
-    `pieces` are ranges of the tape and private texts, in order; the tape from `start` on is still to
-    come. A receiver that is not present has `start` beyond every tape.
+    `pieces` are ranges of the tape and private texts, in order; the tape from `start` on is still
+    to come. A receiver that is not present has `start` beyond every tape.
     """
 
     __slots__ = ("pieces", "start")

@@ -1,12 +1,13 @@
 """Mailboxes: bounded, and each with its overflow policy.
 
-`Outbox` belongs to a peer actor: batches on their way to one receiver. Beyond its bounds it refuses,
-and the peer is evicted; nobody waits for a slow receiver.
+`Outbox` belongs to a peer actor: batches on their way to one receiver. Beyond its bounds it
+refuses, and the peer is evicted; nobody waits for a slow receiver.
 
 `Inbox` belongs to the supervisor: what the peer actors tell it. It has two lanes. The control lane
-(somebody came, somebody must go) is taken first and whole, so no backlog delays it. The data lane is
-a queue of *senders* that have something, not of messages: each in turn gives up to a quantum, so a
-flood from one only lengthens its own queue, and beyond its bounds that sender is no longer read.
+(somebody came, somebody must go) is taken first and whole, so no backlog delays it. The data lane
+is a queue of *senders* that have something, not of messages: each in turn gives up to a quantum,
+so a flood from one only lengthens its own queue, and beyond its bounds that sender is no longer
+read.
 """
 
 from collections import deque

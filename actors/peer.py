@@ -1,10 +1,11 @@
 """The peer actor: one connection, from its socket to the supervisor and back.
 
 It owns two bounded queues and never waits. Inward, what its transport read waits until the
-supervisor takes it; when that is too much, the transport is told to stop reading. Outward, batches go
-straight to the transport while it takes them and wait in the outbox while it does not; when that
-overflows, the peer is evicted. What it has to say to the supervisor beside messages (opened, ponged,
-over) goes through the supervisor's control lane, and so does nothing else, ever, wait in a backlog.
+supervisor takes it; when that is too much, the transport is told to stop reading. Outward, batches
+go straight to the transport while it takes them and wait in the outbox while it does not; when
+that overflows, the peer is evicted. What it has to say to the supervisor beside messages (opened,
+ponged, over) goes through the supervisor's control lane, and so does nothing else, ever, wait in a
+backlog.
 
 It decides nothing about messages and does not read them. Its state in the protocol's sense
 (connecting, present, stale, reaped) is the lifecycle record that the supervisor's mesh keeps.
@@ -221,8 +222,12 @@ class PeerActor:
     def _close(self, cause: Cause) -> None:
         self._stopped = True
         self._outbox.clear()
-        if self.close_code is None:
+        if self.close_code is not None:
+            return
+        try:
             self._transport.close(CLOSE_CODES[cause], _CLOSE_REASONS[cause])
+        except Exception:
+            log.exception("transport crashed", extra={"connection": self.id})
 
     def abort(self) -> None:
         """Cut the connection now."""

@@ -125,7 +125,8 @@ class Runtime:
     # The end, and what can be seen ----------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Take nobody new; flush and close every connection (1001), within `drain_s`. Idempotent."""
+        """Take nobody new; flush and close every connection (1001), within `drain_s`.
+        Idempotent."""
         self._is_draining = True
         for supervisor in tuple(self._meshes.values()):
             supervisor.drain()

@@ -6,7 +6,8 @@ tape; then every peer actor concerned is told once. `turn()` is synchronous and 
 that calls it by hand chooses the interleaving; `run()` only decides when.
 
 Nothing that goes wrong with one connection reaches another: an exception while its messages are
-decided ends that connection (1011), and an exception in its peer actor does not come up here at all.
+decided ends that connection (1011), and an exception in its peer actor does not come up here at
+all.
 """
 
 import logging
@@ -57,9 +58,7 @@ class MeshStatus:
 class Supervisor:
     """The actor of one mesh."""
 
-    def __init__(
-        self, name: str, limits: Limits, clock: Clock, *, strict: bool = False
-    ) -> None:
+    def __init__(self, name: str, limits: Limits, clock: Clock, *, strict: bool = False) -> None:
         self.name = name
         self._limits = limits
         self._clock = clock

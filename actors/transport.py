@@ -50,7 +50,8 @@ class Transport(Protocol):
     """What a peer actor calls. No call waits."""
 
     async def run(self, port: Port) -> None:
-        """Carry messages until the connection is over. `port.closed` is called before it returns."""
+        """Carry messages until the connection is over. `port.closed` is called before it
+        returns."""
         ...
 
     def send(self, batch: Batch) -> bool:

@@ -4,14 +4,16 @@
 its handshake, its parser, its pings and its closing handshake. Once a connection is attached to a
 port (a peer actor), it replaces three things:
 
-1. Reading. uvicorn puts each message into a queue, pauses the socket, and wakes a task that takes it
+1. Reading. uvicorn puts each message into a queue, pauses the socket, and wakes a task that takes
+it
    out again. Here all complete messages of one read go to `port.received` in one call. An ordinary
    frame (final, text, masked, within bounds) is unmasked on the spot; everything else (control
    frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so that the
    parser is never left in the middle of one.
 2. Writing. `UvicornTransport.send` hands the frames of a whole turn to the socket in one call, made
    once for all receivers, instead of one encoding and one call per message and receiver.
-3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as `too_large`
+3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as
+`too_large`
    in the place of the message; the connection lives on.
 
 What it relies on in uvicorn is listed, and checked against the installed release, by
@@ -19,7 +21,7 @@ tests/test_uvicorn_transport.py.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -47,6 +49,16 @@ _CONTROL: Final = 0x08
 _NO_MASK: Final = bytes(4)
 
 
+class _Nowhere(asyncio.Queue[Any]):
+    """Takes the ASGI events that nobody will receive. One for all connections."""
+
+    def put_nowait(self, item: object) -> None:
+        pass
+
+
+_NOWHERE: Final = _Nowhere()
+
+
 class MeshProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, attachable to a port."""
 
@@ -57,7 +69,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _skip = 0  # bytes still to drop of a frame that is too large
     _is_too_large = False  # the message being read is
     _in_fragments = False
-    _over: asyncio.Future[None] | None = None
 
     # Attaching ------------------------------------------------------------------------------------
 
@@ -65,21 +76,27 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         """Leave word in the ASGI scope that this connection can be attached."""
         super().handle_connect(event)
         if not self.handshake_complete:
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[index,typeddict-item]
+            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions[EXTENSION] = self
 
     def attach(self, port: Port, message_bytes_max: int, close_within_s: float) -> None:
         """From now on `port` gets what the ASGI application would have received."""
         self._port = port
         self._message_bytes_max = message_bytes_max
         self._close_within_s = close_within_s
-        self._over = self.loop.create_future()
+        # The application returns at once, because a task per connection costs 15 KB. uvicorn then
+        # closes the socket, unless it sees by this timer that a close is under way already.
+        self.close_timer = self.loop.call_soon(_nothing)  # type: ignore[assignment]
         if self.disconnected:
             self._closed(ABNORMAL)
 
-    async def over(self) -> None:
-        """Wait until the connection is lost."""
-        if self._over is not None:
-            await self._over
+    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
+        """The application has returned; what only it needed goes with it."""
+        super().on_task_complete(task)
+        if self._port is not None:
+            for name in ("scope", "request", "response", "app", "app_state"):
+                self.__dict__.pop(name, None)
+            self.queue = _NOWHERE
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -201,8 +218,9 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     def hang_up(self, code: int, reason: str) -> None:
         """Send a close frame; cut the connection if it is not over within `close_within_s`."""
-        if self.close_timer is None:
-            self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
+        self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
+        if self.transport.is_closing():
+            return
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
@@ -231,8 +249,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if self._port is not None:
             port, self._port = self._port, None
             port.closed(code)
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
 
 
 class UvicornTransport:
@@ -248,11 +264,10 @@ class UvicornTransport:
 
     async def run(self, port: Port) -> None:
         self._protocol.attach(port, *self._bounds)
-        await self._protocol.over()
 
     def send(self, batch: Batch) -> bool:
         protocol = self._protocol
-        if not protocol.close_sent:
+        if not (protocol.close_sent or protocol.transport.is_closing()):
             protocol.transport.write(batch.wire)
         return not protocol.is_write_paused
 
@@ -282,3 +297,7 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _nothing() -> None:
+    pass

@@ -6,15 +6,18 @@ typed decoder reads the header fields and checks everything else without buildin
 
 Two things are worth knowing:
 
-- Where a key stands twice the last one counts, as in every browser; so what the relay checks is what
+- Where a key stands twice the last one counts, as in every browser; so what the relay checks is
+what
   the receivers see.
-- A lone surrogate *escape* (`"\\ud83d"`) is valid JSON, and streams that are cut in the middle of an
+- A lone surrogate *escape* (`"\\ud83d"`) is valid JSON, and streams that are cut in the middle of
+an
   emoji contain them. The decoder refuses them, so on that rare path the header is read from a copy
   in which each is replaced by an escape of the same length; the text itself passes untouched.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -31,19 +34,20 @@ _decode_header = msgspec.json.Decoder(Header).decode
 _decode_announced = msgspec.json.Decoder(_Announced).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder().decode
+_decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
+_check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SQUARE = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
 _ESCAPES = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
     rb"|.)",
     re.DOTALL,
 )
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_MASK = "\ufffe"
 
 
 class Codec:
@@ -61,12 +65,15 @@ class Codec:
         >>> Codec(Limits()).header(b'{"type":"stream","from":"a","data":{"chunk":"hi"}}').sender
         'a'
         """
+        try:
+            if not text.isascii():
+                text.decode()
+            header = _decode_header(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            header = self._header_once_more(text, error)
         if len(text) > self._surely_flat:
             self._check_shape(text)
-        try:
-            return _decode_header(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._header_once_more(text, error)
+        return header
 
     def announcement(self, text: Text) -> Announcement:
         """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
@@ -75,24 +82,26 @@ class Codec:
             data = _decode_announced(text).data
             if data is None:
                 return Announcement(has_data=False)
-            keepalive = _decode_any(data["keepalive"]) if "keepalive" in data else None
+            keepalive_pong = bytes(data.get("keepalive", b"")) == b'"pong"'
             if "agents" not in data:
-                return Announcement(None, keepalive == "pong")
+                return Announcement(None, keepalive_pong)
             agents = tuple(map(_agent, _decode_raw_list(data["agents"])))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object and `data.agents` a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
-        return Announcement(agents, keepalive == "pong")
+        return Announcement(agents, keepalive_pong)
 
     def turn_id(self, text: Text) -> msgspec.Raw | None:
-        """The `turnId` as it was written, for errors to echo; None where there is none to be read."""
+        """The `turnId` as it was written, for errors to echo; None where there is none to be
+        read."""
         try:
             return _decode_object(_without_lone_surrogates(text)).get("turnId")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def _header_once_more(self, text: Text, error: Exception) -> Header:
-        """The slow path: a text with lone surrogates is fine, everything else says what is wrong."""
+        """The slow path: a text with lone surrogates is fine, everything else says what is
+        wrong."""
         masked = _without_lone_surrogates(text)
         if masked is not text:
             try:
@@ -107,54 +116,64 @@ class Codec:
                     header.instance_id,
                     header.target_instance_id,
                 )
-                if any(name is not None and _REPLACEMENT in name for name in names):
-                    sentence = "ids and types must be Unicode text, without lone surrogates"
-                    raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
+                if any(name is not None and _MASK in name for name in names):
+                    raise _surrogate_in_id() from error
                 return header
         if isinstance(error, msgspec.ValidationError):
-            if not text.lstrip(b" \t\r\n").startswith(b"{"):
+            if text.lstrip(b" \t\r\n").startswith(b"{"):
+                raise Refusal(ErrorCode.BAD_FIELD, str(error)) from error
+            try:
+                _check_syntax(masked)
+            except (msgspec.DecodeError, RecursionError) as syntax:
+                error = syntax
+            else:
                 raise Refusal(ErrorCode.NOT_AN_OBJECT, "a message is a JSON object") from error
-            raise Refusal(ErrorCode.BAD_FIELD, str(error)) from error
         raise Refusal(ErrorCode.MALFORMED, str(error)) from error
 
     def _check_shape(self, text: Text) -> None:
+        """Depth and digits. `text` is known to be JSON, so every string in it has its end."""
         limits = self._limits
         bare = None
         if text.count(b"[") + text.count(b"{") > limits.nesting_max:
             bare = _STRINGS.sub(b"", text)
-            brackets = bare.translate(_SQUARE, _NOT_BRACKETS)
-            for _ in range(limits.nesting_max):  # each pass takes the innermost level away
-                brackets = brackets.replace(b"[]", b"")
-                if not brackets:
-                    break
-            if b"[]" in brackets:  # (brackets without a partner are the decoder's business)
+            steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
+            if max(accumulate(steps)) > limits.nesting_max:
                 sentence = f"nested deeper than {limits.nesting_max}"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
         if len(text) > limits.number_digits_max and self._long_number.search(text):
-            if self._long_number.search(_STRINGS.sub(b"", text) if bare is None else bare):
+            bare = _STRINGS.sub(b"", text) if bare is None else bare
+            if self._long_number.search(bare):
                 sentence = f"a number has more than {limits.number_digits_max} digits"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
 
 
 def _agent(text: msgspec.Raw) -> Agent:
-    value = _decode_any(text)
-    match value:
+    match _decode_agent(text):
         case str(id) if id:
-            return Agent(id, bytes(text))
+            pass
         case {"agentId": str(id)} | {"id": str(id)} | {"name": str(id)} if id:
-            return Agent(id, bytes(text))
+            pass
         case dict():
             return Agent(None, bytes(text))  # passed on as it is; nobody can address it
-    sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
-    raise Refusal(ErrorCode.BAD_FIELD, sentence)
+        case _:
+            sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence)
+    if _MASK in id:
+        raise _surrogate_in_id()
+    return Agent(id, bytes(text))
+
+
+def _surrogate_in_id() -> Refusal:
+    sentence = "ids and types must be Unicode text, without lone surrogates"
+    return Refusal(ErrorCode.BAD_FIELD, sentence)
 
 
 def _without_lone_surrogates(text: Text) -> Text:
-    """`text` itself, or a copy of the same length in which each lone surrogate escape is U+FFFD."""
+    """`text` itself, or a copy in which each lone surrogate escape is that of a noncharacter."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return text
     return _ESCAPES.sub(
-        lambda match: rb"\ufffd" if match.lastgroup == "lone" else match.group(), text
+        lambda match: rb"\ufffe" if match.lastgroup == "lone" else match.group(), text
     )
 
 
@@ -177,21 +196,17 @@ def with_fields(text: Text, **fields: str) -> Text:
 def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
     """A presence whose `data` is an object and, unless None, whose `data.agents` are these.
 
-    Other fields keep their order and the letter of their values.
+    Other fields keep their order and the letter of their values (except lone surrogates).
     """
     fields = _decode_object(_without_lone_surrogates(text))
     data = fields.get("data")
-    members: dict[str, Any] = (
-        {} if data is None or bytes(data) == b"null" else _decode_object(data)
-    )
+    members: dict[str, Any] = {} if data is None or bytes(data) == b"null" else _decode_object(data)
     if agents is not None:
         members["agents"] = [msgspec.Raw(agent.text) for agent in agents]
     return _encode({**fields, "data": members})
 
 
-def error_text(
-    refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int
-) -> Text:
+def error_text(refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int) -> Text:
     """What the relay answers to the sender of a refused message."""
     data = {"code": refusal.code.code, "error": refusal.sentence, **refusal.details}
     return _from_relay("error", to, data, wall_ms, turn_id)

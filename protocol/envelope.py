@@ -1,8 +1,8 @@
 """The addressed unit on the wire: the header fields that the relay reads, and the untouched text.
 
-An envelope is never rebuilt from its parts. The relay reads the header out of the text, decides, and
-passes on the text as it came (UTF-8 bytes, `Text`). `Header` therefore has no `data`: only presence
-and heartbeat have data that the relay reads, and the codec reads those apart.
+An envelope is never rebuilt from its parts. The relay reads the header out of the text, decides,
+and passes on the text as it came (UTF-8 bytes, `Text`). `Header` therefore has no `data`: only
+presence and heartbeat have data that the relay reads, and the codec reads those apart.
 """
 
 import enum

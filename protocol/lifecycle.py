@@ -35,7 +35,8 @@ class PeerState(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """Why a connection ended. The value is the `reason` that the others read in the offline presence."""
+    """Why a connection ended. The value is the `reason` that the others read in the offline
+    presence."""
 
     LEFT = "left"
     SILENT = "silent"
@@ -64,7 +65,8 @@ class Heard:
 
 @attrs.frozen
 class Elapsed:
-    """The record's deadline passed; `at` is that deadline (seconds), not the time it was noticed."""
+    """The record's deadline passed; `at` is that deadline (seconds), not the time it was
+    noticed."""
 
     at: float
 
@@ -108,7 +110,7 @@ class Hangup:
 
 Effect = Join | Renew | Leave | Hangup
 
-# The record, and what comes out of a transition ----------------------------------------------------
+# The record, and what comes out of a transition ---------------------------------------------------
 
 
 @attrs.frozen
@@ -130,7 +132,8 @@ class Step:
 
 @attrs.frozen
 class Facts:
-    """What an action decides: everything of the new record except its state, which is the table's."""
+    """What an action decides: everything of the new record except its state, which is the
+    table's."""
 
     since: float
     effects: tuple[Effect, ...] = ()
@@ -141,7 +144,8 @@ Action = Callable[[Life, Event], Facts]
 
 
 class ImpossibleTransition(Exception):
-    """An event came in a state in which it cannot happen: a bug in the caller. Nothing has changed."""
+    """An event came in a state in which it cannot happen: a bug in the caller. Nothing has
+    changed."""
 
 
 # Actions ------------------------------------------------------------------------------------------
@@ -159,12 +163,12 @@ def impossible(life: Life, event: Event) -> Facts:
 
 def join(life: Life, event: Event) -> Facts:
     """The first presence: the connection joins its peer."""
-    return Facts(event.at, (Join(),))
+    return Facts(max(life.since, event.at), (Join(),))
 
 
 def renew(life: Life, event: Event) -> Facts:
     """A repeated presence: a sign of life that the others see too."""
-    return Facts(event.at, (Renew(),))
+    return Facts(max(life.since, event.at), (Renew(),))
 
 
 def touch(life: Life, event: Event) -> Facts:
@@ -173,7 +177,8 @@ def touch(life: Life, event: Event) -> Facts:
 
 
 def age(life: Life, event: Event) -> Facts:
-    """Silent for too long; `since` stays, because the next deadline counts from the same silence."""
+    """Silent for too long; `since` stays, because the next deadline counts from the same
+    silence."""
     return Facts(life.since)
 
 
@@ -282,7 +287,8 @@ def expire(life: Life, now: float, limits: Limits) -> Step:
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, one arrow per cell that changes the state or has effects."""
+    """The table as a Mermaid state diagram, one arrow per cell that changes the state or has
+    effects."""
     lines = ["stateDiagram-v2", "    [*] --> connecting"]
     for (state, event), edge in TABLE.items():
         if edge.action in (ignored, impossible):

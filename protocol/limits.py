@@ -98,9 +98,7 @@ class Limits:
         "the opening is refused (HTTP 503)",
         1,
     )
-    meshes_max: int = _bound(
-        100, "meshes per process", "the opening is refused (HTTP 503)", 1
-    )
+    meshes_max: int = _bound(100, "meshes per process", "the opening is refused (HTTP 503)", 1)
     mesh_name_chars_max: int = _bound(
         256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
     )

@@ -1,8 +1,8 @@
 """One mesh without any I/O: what happened goes in, what must be done comes out.
 
-`Mesh` is the whole protocol. Its owner tells it what happens to connections (named by number) and at
-what `Instant`; it decides at once and completely, and `take_effects()` returns what is to be done,
-in order:
+`Mesh` is the whole protocol. Its owner tells it what happens to connections (named by number) and
+at what `Instant`; it decides at once and completely, and `take_effects()` returns what is to be
+done, in order:
 
     Deliver, Snapshot   texts and who receives them               (protocol.routing)
     Admitted            from here on this connection receives what goes to everyone
@@ -25,10 +25,10 @@ import attrs
 
 from protocol import codec, lifecycle
 from protocol.codec import Codec
-from protocol.envelope import RELAY, Announcement, ErrorCode, Header, Refusal, Text
+from protocol.envelope import RELAY, Agent, ErrorCode, Header, Refusal, Text
 from protocol.lifecycle import Announced, Cause, Ended, Hangup, Heard, Join, Leave, PeerState, Renew
 from protocol.limits import Limits
-from protocol.roster import Connection, Peer, Roster
+from protocol.roster import Connection, Peer, Roster, merge
 from protocol.routing import (
     ANY_OTHER_TYPE,
     ROUTES,
@@ -56,7 +56,8 @@ _TYPES: Final = tuple(type for type, route in ROUTES.items() if route is not Rou
 
 @attrs.frozen
 class Instant:
-    """A point in time: `at` seconds of a monotonic clock, `wall_ms` milliseconds since the epoch."""
+    """A point in time: `at` seconds of a monotonic clock, `wall_ms` milliseconds since the
+    epoch."""
 
     at: float
     wall_ms: int
@@ -178,7 +179,8 @@ class Mesh:
         self._schedule(connection)
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
-        """Messages arrived on a connection, in this order. Unknown or ended connections: ignored."""
+        """Messages arrived on a connection, in this order. Unknown or ended connections:
+        ignored."""
         connection = self.roster.connections.get(id)
         if connection is None:
             return
@@ -231,7 +233,9 @@ class Mesh:
         """A connection is over. Twice is once."""
         connection = self.roster.connections.get(id)
         if connection is not None:
-            self._apply(connection, lifecycle.transition(connection.life, Ended(now.at, cause)), now)
+            self._apply(
+                connection, lifecycle.transition(connection.life, Ended(now.at, cause)), now
+            )
 
     def shut_down(self, now: Instant) -> None:
         """Everybody is dismissed at once; since nobody stays, nobody is told who goes."""
@@ -314,7 +318,7 @@ class Mesh:
             # It is still among those who receive, until `Dismissed`.
             self._effects.append(Deliver(text, Others((connection.id,))))
             self._effects.append(PeerLeft(peer.id, cause))
-        elif self.roster.set_agents(peer, peer.union()):
+        elif self.roster.set_agents(peer, merge([c.agents for c in peer.connections.values()])):
             peer.presence = codec.presence_with(peer.presence, peer.agents)
             self._effects.append(Deliver(peer.presence, Others((connection.id,))))
             peer.presence_at = now.at
@@ -350,6 +354,7 @@ class Mesh:
         """
         sender, instance = header.sender, header.instance_id
         if instance is not None and instance != peer.id:
+            self._check_name(instance, "instanceId")
             sentence = f"`instanceId` {instance!r} is not this peer's id, which is {peer.id!r}"
             raise Refusal(ErrorCode.SPOOFED, sentence)
         if sender == peer.id:
@@ -365,7 +370,9 @@ class Mesh:
 
     def _direct(self, peer: Peer, header: Header, text: Text) -> None:
         text = self._with_origin(peer, header, text)
-        if header.to is not None and len(header.to) > self.limits.id_chars_max:
+        if header.target_instance_id is not None:
+            self._check_name(header.target_instance_id, "targetInstanceId")
+        elif header.to is not None:
             self._check_name(header.to, "to")
         target = self.roster.resolve(peer, header)
         if target is not None:
@@ -384,12 +391,14 @@ class Mesh:
 
     def _presence(self, connection: Connection, header: Header, text: Text, now: Instant) -> None:
         id = self._identity(connection, header)
-        if len(text) > self.limits.presence_bytes_max:
-            sentence = f"a presence has at most {self.limits.presence_bytes_max} bytes"
-            raise Refusal(ErrorCode.TOO_LARGE, sentence)
         said = self._codec.announcement(text)
         agents = said.agents if said.agents is not None else ()
-        self._check_agents(connection, self.roster.peers.get(id), said)
+        peer = self.roster.peers.get(id)
+        union = peer.union_with(connection, agents) if peer is not None else agents
+        self._check_agents(union)
+        if not said.has_data or union != agents:
+            text = codec.presence_with(text, union if union != agents else None)
+        self._check_presence(text)
 
         step = lifecycle.transition(connection.life, Announced(now.at))
         connection.life = step.life
@@ -397,11 +406,9 @@ class Mesh:
         connection.agents = agents
         connection.keepalive_pong = said.keepalive_pong
         newcomer = step.effects == (Join(),)
-        is_new = id not in self.roster.peers
+        is_new = peer is None
         peer = self.roster.attach(connection, id)
-        self.roster.set_agents(peer, peer.union())
-        if not said.has_data or peer.agents != agents:
-            text = codec.presence_with(text, peer.agents if peer.agents != agents else None)
+        self.roster.set_agents(peer, union)
         peer.presence = text
         peer.presence_at = now.at
 
@@ -430,12 +437,14 @@ class Mesh:
         self._with_origin(peer, header, text)
         said = self._codec.announcement(text)
         if said.agents is not None and said.agents != connection.agents:
-            self._check_agents(connection, peer, said)
+            union = peer.union_with(connection, said.agents)
+            self._check_agents(union)
+            presence = codec.presence_with(peer.presence, union)
+            self._check_presence(presence)
             connection.agents = said.agents
-        changed = self.roster.set_agents(peer, peer.union())
-        if changed:
-            peer.presence = codec.presence_with(peer.presence, peer.agents)
-        if changed or now.at - peer.presence_at >= self.limits.presence_refresh_s:
+            if self.roster.set_agents(peer, union):
+                peer.presence, peer.presence_at = presence, -math.inf
+        if now.at - peer.presence_at >= self.limits.presence_refresh_s:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
 
@@ -461,20 +470,20 @@ class Mesh:
             raise Refusal(ErrorCode.SPOOFED, sentence)
         return id
 
-    def _check_agents(
-        self, connection: Connection, peer: Peer | None, said: Announcement
-    ) -> None:
-        agents = said.agents if said.agents is not None else ()
+    def _check_agents(self, agents: Sequence[Agent]) -> None:
+        if len(agents) > self.limits.agents_max:
+            sentence = f"a peer has at most {self.limits.agents_max} agents, this is {len(agents)}"
+            raise Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
         for agent in agents:
             if agent.id is not None:
                 self._check_name(agent.id, "data.agents")
             if agent.id == RELAY:
                 raise Refusal(ErrorCode.SPOOFED, f"{RELAY!r} is the relay's own name")
-        elsewhere = peer.connections.values() if peer is not None else ()
-        total = len(agents) + sum(len(c.agents) for c in elsewhere if c is not connection)
-        if total > self.limits.agents_max:
-            sentence = f"a peer has at most {self.limits.agents_max} agents, this would be {total}"
-            raise Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
+
+    def _check_presence(self, text: Text) -> None:
+        if len(text) > self.limits.presence_bytes_max:
+            sentence = f"a presence has at most {self.limits.presence_bytes_max} bytes"
+            raise Refusal(ErrorCode.TOO_LARGE, sentence)
 
     def _check_name(self, name: str, field: str) -> None:
         if not name:

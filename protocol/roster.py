@@ -5,13 +5,16 @@ them is, and its agents are the union over them. Removal is always by connection
 so the end of an old socket cannot take a living one with it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
 import attrs
 
 from protocol.envelope import Agent, ErrorCode, Header, Refusal, Text
 from protocol.lifecycle import Life
 from protocol.routing import Only, Others
+
+_PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
 
 
 @attrs.define(eq=False)
@@ -47,15 +50,22 @@ class Peer:
     others: Others = Others(())
     only: Only = Only(())
 
-    def union(self) -> tuple[Agent, ...]:
-        """The agents over all connections, each id once, in the order of announcement."""
-        if len(self.connections) == 1:
-            return next(iter(self.connections.values())).agents
-        seen: dict[str | bytes, Agent] = {}
-        for connection in self.connections.values():
-            for agent in connection.agents:
-                seen.setdefault(agent.id if agent.id is not None else agent.text, agent)
-        return tuple(seen.values())
+    def union_with(self, connection: Connection, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
+        """The agents over all connections, each once, in the order of announcement, if
+        `connection` (one of them or a new one) had these."""
+        announced = {c.id: c.agents for c in self.connections.values()} | {connection.id: agents}
+        return merge(announced.values())
+
+
+def merge(announced: Collection[tuple[Agent, ...]]) -> tuple[Agent, ...]:
+    """Each agent once, in the order of announcement. A single announcement stays as it is."""
+    if len(announced) == 1:
+        return next(iter(announced))
+    seen: dict[str | bytes, Agent] = {}
+    for agents in announced:
+        for agent in agents:
+            seen.setdefault(agent.id if agent.id is not None else agent.text, agent)
+    return tuple(seen.values())
 
 
 class Roster:
@@ -126,8 +136,11 @@ class Roster:
             return None
         if len(hosts) > 1:
             peers = sorted(hosts)
-            sentence = f"several peers have an agent {header.to!r}: name one in targetInstanceId"
-            raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=peers)
+            sentence = (
+                f"{len(peers)} peers have an agent {header.to!r}: name one in `targetInstanceId`"
+            )
+            shown = peers[:_PEERS_NAMED_MAX]
+            raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
     def presences(self, without: Peer) -> tuple[Text, ...]:

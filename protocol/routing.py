@@ -48,7 +48,7 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
 ANY_OTHER_TYPE: Final = Route.OTHERS
 
 
-# Audiences: who receives one text. Connections are named by number, as at the moment of decision. --
+# Audiences: who receives a text. Connections are named by number, as at the moment of decision. ---
 
 
 @attrs.frozen
@@ -74,7 +74,8 @@ Audience = Everyone | Others | Only
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
-    """Effect: `text` goes to `audience`. The one effect that is made per message, hence a Struct."""
+    """Effect: `text` goes to `audience`. The one effect that is made per message, hence a
+    Struct."""
 
     text: Text
     audience: Audience

@@ -1,0 +1,87 @@
+"""Writes the generated parts of the documents: `python docs/generate.py`.
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test calls `stale()` and fails
+if any part is not what the code says.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from protocol import lifecycle  # noqa: E402
+from protocol.envelope import ErrorCode  # noqa: E402
+from protocol.limits import Limits  # noqa: E402
+from protocol.mesh import CLOSE_CODES  # noqa: E402
+from protocol.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
+
+_PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def routes() -> str:
+    rows = ["| type | audience |", "|---|---|"]
+    for route in (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS):
+        types = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is route)
+        rows.append(f"| {types} | {route.value} |")
+    rows.append(f"| any other type | {ANY_OTHER_TYPE.value} |")
+    withheld = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is Route.NOBODY)
+    rows.append(f"| {withheld} | nobody: these carry credentials in existing pages |")
+    return "\n".join(rows) + "\n"
+
+
+def bounds() -> str:
+    rows = ["| bound | default | option | environment | beyond it |", "|---|---|---|---|---|"]
+    for field in attrs.fields(Limits):
+        option = "--" + field.name.replace("_", "-")
+        variable = f"RELAY_{field.name.upper()}"
+        what, beyond = field.metadata["what"], field.metadata["beyond"]
+        default = f"{field.default:.10g}" + " s" * field.name.endswith("_s")
+        rows.append(f"| {what} | {default} | `{option}` | `{variable}` | {beyond} |")
+    return "\n".join(rows) + "\n"
+
+
+def errors() -> str:
+    rows = ["| code | meaning |", "|---|---|"]
+    rows += [f"| `{code.code}` | {code.meaning} |" for code in ErrorCode]
+    return "\n".join(rows) + "\n"
+
+
+def closes() -> str:
+    rows = ["| cause | close code |", "|---|---|"]
+    rows += [f"| {cause.value} | {code} |" for cause, code in CLOSE_CODES.items()]
+    return "\n".join(rows) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "routes": routes,
+    "bounds": bounds,
+    "errors": errors,
+    "closes": closes,
+    "lifecycle-diagram": lambda: f"```mermaid\n{lifecycle.diagram()}```\n",
+    "lifecycle-table": lifecycle.table_rows,
+}
+
+
+def current(text: str) -> str:
+    """The document with every generated part as the code has it now."""
+    return _PART.sub(lambda part: part[1] + PARTS[part[2]]() + part[3], text)
+
+
+def documents() -> list[Path]:
+    """The documents that may have generated parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def stale() -> list[str]:
+    """The names of the documents that are not current."""
+    return [p.name for p in documents() if current(p.read_text()) != p.read_text()]
+
+
+if __name__ == "__main__":
+    for path in documents():
+        path.write_text(current(path.read_text()))

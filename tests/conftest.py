@@ -1,0 +1,38 @@
+"""Fixtures: a mesh over every transport, with one way to talk to it."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+from protocol.limits import Limits
+from tests.harness import LiveRelay, MemoryRelay, Relay, ShiftedClock
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["memory", "uvicorn, fast", "uvicorn, plain ASGI"])
+async def relay(request: pytest.FixtureRequest) -> AsyncIterator[Relay]:
+    """A relay to connect to. Mark a test with `limits(...)` to change its limits."""
+    marker = request.node.get_closest_marker("limits")
+    limits = Limits(**(marker.kwargs if marker else {}))
+    clock = ShiftedClock()
+    with anyio.fail_after(60):
+        if request.param == "memory":
+            async with MemoryRelay(limits, clock) as memory:
+                yield memory
+        else:
+            fast = request.param == "uvicorn, fast"
+            with LiveRelay(limits=limits, clock=clock, fast=fast) as live:
+                async with live:
+                    yield live
+
+
+@pytest.fixture
+def live() -> Iterator[LiveRelay]:
+    """A relay on a real socket, as `python relay.py` runs it, in a thread of this process."""
+    with LiveRelay() as relay:
+        yield relay
