@@ -8,6 +8,7 @@ import time
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 
 from protocol.mesh import Instant
 
@@ -54,10 +55,17 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Let time pass, waking every sleeper at its own time, and let them all run."""
         end = self._at + seconds
-        await anyio.wait_all_tasks_blocked()
+        await _settle()
         while self._sleepers and self._sleepers[0][0] <= end:
             at, _, event = heapq.heappop(self._sleepers)
             self._at = max(self._at, at)
             event.set()
-            await anyio.wait_all_tasks_blocked()
+            await _settle()
         self._at = end
+
+
+async def _settle() -> None:
+    # Enough for a sleeper that wakes to wake the supervisor, and that one the receivers.
+    # (`anyio.wait_all_tasks_blocked` would sleep in real time on asyncio.)
+    for _ in range(8):
+        await anyio.lowlevel.checkpoint()

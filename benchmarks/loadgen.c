@@ -8,14 +8,16 @@
  * the text must be the one that was sent, and the sequence numbers that a receiver sees of a sender
  * must be 1, 2, 3, ... without a gap. Anything else is a violation: "ok" is false and the exit code 1.
  *
- * The loop polls without blocking (unless --block): it has a core of its own, so that messages leave
- * when they are due, are stamped when they arrive, and the server under test does not pay for waking
- * this process. `generator_busy` is the part of the time in which there was something to do.
+ * The loop polls without blocking, on a core of its own: messages leave when they are due, are stamped
+ * when they arrive, and the server under test does not pay for waking this process. `generator_busy`
+ * is the part of the time in which there was something to do.
+ *
+ * With --nats it speaks NATS over plain TCP instead, with the same messages as payloads: a subject
+ * `mesh` for streams and one subject per peer for direct messages.
  */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -50,7 +52,8 @@ enum scenario { CLOSED, PINGPONG, OPEN, IDLE };
 static const char *const SCENARIOS[] = {"closed", "pingpong", "open", "idle"};
 
 static struct {
-    int port, server_pid, peers, senders, window, size, stalled, block;
+    int port, server_pid, peers, senders, window, size, stalled;
+    bool nats;
     enum scenario scenario;
     double seconds, warmup, rate, timeout;
     const char *path;
@@ -68,6 +71,7 @@ static struct {
 
 /* State ------------------------------------------------------------------------------------------ */
 
+enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 enum phase { CONNECTING, SHAKING, ANNOUNCED, STALLED, CLOSED_BY_US };
 
 struct connection {
@@ -307,6 +311,22 @@ static void compose(struct sender *sender, int index)
     memcpy(sender->text + options.size - 3, "\"}}", 3);
 }
 
+/* A message of the protocol. */
+static void queue_text(struct connection *c, const char *text, size_t count)
+{
+    if (!options.nats) {
+        queue_frame(c, TEXT, text, count);
+        return;
+    }
+    char head[48];
+    int n = options.scenario == PINGPONG
+                ? snprintf(head, sizeof head, "PUB p%06d %zu\r\n", c->index ^ 1, count)
+                : snprintf(head, sizeof head, "PUB mesh %zu\r\n", count);
+    queue_bytes(c, head, (size_t)n);
+    queue_bytes(c, text, count);
+    queue_bytes(c, "\r\n", 2);
+}
+
 /* Leaves with the next flush_senders(). */
 static void queue_message(int index, uint64_t at)
 {
@@ -316,7 +336,7 @@ static void queue_message(int index, uint64_t at)
     write_stamp(sender->text + prefix_bytes + 8, at, 16);
     sender->missing[sequence & window_mask] = (uint32_t)receivers;
     expected += (uint64_t)receivers;
-    queue_frame(&connections[index], 1, sender->text, (size_t)options.size);
+    queue_text(&connections[index], sender->text, (size_t)options.size);
     if (!sender->is_waiting) {
         sender->is_waiting = true;
         waiting[waiting_count++] = index;
@@ -335,11 +355,22 @@ static void flush_senders(void)
 
 static void announce(struct connection *c)
 {
-    char text[96];
-    int n = snprintf(text, sizeof text,
+    char text[160];
+    int n;
+    if (options.nats) {
+        n = snprintf(text, sizeof text,
+                     "CONNECT {\"verbose\":false,\"echo\":false}\r\nSUB mesh 1\r\nSUB p%06d 2\r\nPING\r\n",
+                     c->index);
+        queue_bytes(c, text, (size_t)n);
+    } else {
+        n = snprintf(text, sizeof text,
                      "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]}}", c->index);
-    queue_frame(c, 1, text, (size_t)n);
+        queue_frame(c, TEXT, text, (size_t)n);
+    }
     flush(c);
+    shaking--;
+    announced++;
+    c->phase = ANNOUNCED;
 }
 
 /* Receiving -------------------------------------------------------------------------------------- */
@@ -420,7 +451,7 @@ static void presence(struct connection *c, const char *text, size_t count)
 /* One WebSocket message or control frame. */
 static void received(struct connection *c, int opcode, const char *text, size_t count, uint64_t now)
 {
-    if (opcode == 1) {
+    if (opcode == TEXT) {
         bool is_long = count > FROM_AT + 6;
         if (is_long && (!memcmp(text, STREAM, FROM_AT) || !memcmp(text, DIRECT, FROM_AT))) {
             delivered(c, text, count, now);
@@ -431,13 +462,13 @@ static void received(struct connection *c, int opcode, const char *text, size_t 
             presence(c, text, count);
         else if (is_long && !memcmp(text, ERROR, sizeof ERROR - 1))
             violate("peer %d received an error: %.*s", c->index, (int)count, text);
-    } else if (opcode == 9) {
-        queue_frame(c, 10, text, count);
+    } else if (opcode == PING) {
+        queue_frame(c, PONG, text, count);
         flush(c);
-    } else if (opcode == 8) {
+    } else if (opcode == CLOSE) {
         int code = count > 1 ? (unsigned char)text[0] << 8 | (unsigned char)text[1] : 0;
         violate("peer %d: closed by the server with code %d", c->index, code);
-    } else if (opcode != 10) {
+    } else if (opcode != PONG) {
         violate("peer %d: frame with opcode %d", c->index, opcode);
     }
 }
@@ -480,11 +511,42 @@ static size_t parse_handshake(struct connection *c, char *data, size_t count)
         violate("peer %d: the handshake was answered with: %.60s", c->index, data);
         return 0;
     }
-    shaking--;
-    announced++;
-    c->phase = ANNOUNCED;
     announce(c);
     return (size_t)(end - data) + 4;
+}
+
+/* The same for NATS: INFO, MSG <subject> <subscription> <bytes>, PING, PONG. */
+static size_t parse_nats(struct connection *c, const char *data, size_t count, uint64_t now)
+{
+    size_t at = 0;
+    while (at < count && !violation[0]) {
+        const char *line = data + at, *end = memchr(line, '\n', count - at);
+        if (!end)
+            break;
+        size_t line_bytes = (size_t)(end - line) + 1;
+        if (line[0] == 'M') {
+            size_t bytes = 0, unit = 1;
+            for (const char *digit = end - 2; *digit != ' '; digit--, unit *= 10)
+                bytes += (size_t)(*digit - '0') * unit;
+            if (count - at < line_bytes + bytes + 2)
+                break;
+            received(c, TEXT, line + line_bytes, bytes, now);
+            line_bytes += bytes + 2;
+        } else if (!strncmp(line, "INFO ", 5) && c->phase == SHAKING) {
+            announce(c);
+        } else if (!strncmp(line, "PONG", 4)) {
+            /* What this connection subscribed to before its PING is in effect. */
+            c->seen_count = total;
+            present++;
+        } else if (!strncmp(line, "PING", 4)) {
+            queue_bytes(c, "PONG\r\n", 6);
+            flush(c);
+        } else if (strncmp(line, "INFO ", 5)) {
+            violate("peer %d: the server says %.*s", c->index, (int)line_bytes - 2, line);
+        }
+        at += line_bytes;
+    }
+    return at;
 }
 
 static void readable(struct connection *c)
@@ -505,9 +567,11 @@ static void readable(struct connection *c)
     }
     count += (size_t)n;
     size_t used = 0;
-    if (c->phase == SHAKING)
+    if (options.nats)
+        used = parse_nats(c, buffer, count, now_ns());
+    else if (c->phase == SHAKING)
         used = parse_handshake(c, buffer, count);
-    if (c->phase == ANNOUNCED)
+    if (c->phase == ANNOUNCED && !options.nats)
         used += parse(c, buffer + used, count - used, now_ns());
     c->rest_bytes = count - used;
     reserve(&c->rest, &c->rest_room, c->rest_bytes);
@@ -548,7 +612,8 @@ static void open_connection(int index)
                      "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
                      "Sec-WebSocket-Version: 13\r\n\r\n",
                      options.path, options.port);
-    queue_bytes(c, request, (size_t)n);
+    if (!options.nats)
+        queue_bytes(c, request, (size_t)n);
     shaking++;
     opened++;
 }
@@ -559,8 +624,8 @@ static void send_heartbeats(uint64_t now)
     uint64_t due = (now - started_at) / (HEARTBEAT_NS / (uint64_t)options.peers);
     for (; heartbeats < due; heartbeats++) {
         struct connection *c = &connections[heartbeats % (uint64_t)options.peers];
-        if (c->phase == ANNOUNCED) {
-            queue_frame(c, 1, HEARTBEAT, sizeof HEARTBEAT - 1);
+        if (c->phase == ANNOUNCED && !options.nats) {
+            queue_frame(c, TEXT, HEARTBEAT, sizeof HEARTBEAT - 1);
             flush(c);
         }
     }
@@ -573,7 +638,7 @@ static uint64_t turn(int timeout_ms)
     static uint64_t last;
     if (!last)
         last = now_ns();
-    int count = epoll_wait(epoll_fd, events, EVENTS_MAX, options.block ? 1 : timeout_ms);
+    int count = epoll_wait(epoll_fd, events, EVENTS_MAX, timeout_ms);
     if (count <= 0) {
         uint64_t now = now_ns();
         idle_ns += now - last;
@@ -731,7 +796,7 @@ static void read_options(int count, char **arguments)
         {"scenario", 1, 0, 's'},  {"peers", 1, 0, 'n'},  {"senders", 1, 0, 'S'},
         {"window", 1, 0, 'w'},    {"size", 1, 0, 'b'},   {"seconds", 1, 0, 'd'},
         {"warmup", 1, 0, 'u'},    {"rate", 1, 0, 'r'},   {"stalled", 1, 0, 'k'},
-        {"timeout", 1, 0, 't'},   {"block", 0, 0, 'B'},  {0, 0, 0, 0},
+        {"timeout", 1, 0, 't'},   {"nats", 0, 0, 'N'},   {0, 0, 0, 0},
     };
     int letter, known = -1;
     while ((letter = getopt_long(count, arguments, "", names, NULL)) != -1) {
@@ -748,7 +813,7 @@ static void read_options(int count, char **arguments)
         case 'r': options.rate = atof(optarg); break;
         case 'k': options.stalled = atoi(optarg); break;
         case 't': options.timeout = atof(optarg); break;
-        case 'B': options.block = 1; break;
+        case 'N': options.nats = true; break;
         case 's':
             for (known = IDLE; known >= 0 && strcmp(optarg, SCENARIOS[known]); known--)
                 ;
@@ -770,7 +835,7 @@ static void read_options(int count, char **arguments)
         fprintf(stderr,
                 "usage: loadgen --port N [--server-pid N] --scenario closed|pingpong|open|idle\n"
                 "  [--peers N] [--senders N] [--window N] [--rate N] [--size BYTES] [--stalled N]\n"
-                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--block]\n");
+                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats]\n");
         exit(2);
     }
 }

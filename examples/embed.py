@@ -1,0 +1,84 @@
+"""A mesh inside your own program: two peers in memory, one that comes in over a WebSocket.
+
+    python -m examples.embed
+
+No socket is needed for the first two; the third joins through the same ASGI app that AgentCore runs.
+"""
+
+import json
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+
+from actors.asgi_transport import AsgiTransport
+from actors.runtime import Runtime
+from actors.transport import MemoryLink
+from protocol.limits import Limits
+
+MESH = "my mesh"
+
+
+def message(type: str, sender: str, **fields: object) -> str:
+    return json.dumps({"type": type, "from": sender, **fields})
+
+
+async def join(link: MemoryLink, id: str, *agents: str) -> MemoryLink:
+    """Announce a peer. The first thing it receives is its own presence."""
+    await link.send(message("presence", id, data={"agents": agents}))
+    acknowledgement = json.loads(await link.receive())
+    assert acknowledgement["from"] == id
+    return link
+
+
+async def until(link: MemoryLink, type: str) -> dict[str, object]:
+    async for text in link:
+        received: dict[str, object] = json.loads(text)
+        if received["type"] == type:
+            return received
+    raise RuntimeError("the link closed")
+
+
+async def main() -> list[str]:
+    log: list[str] = []
+    async with Runtime(Limits()) as runtime:
+        # Two peers of this process.
+        planner = await join(await runtime.connect(MESH), "planner-process", "planner")
+        worker = await join(await runtime.connect(MESH), "worker-process", "worker")
+
+        await planner.send(message("direct", "planner", to="worker", turnId="1", data={"do": "it"}))
+        command = await until(worker, "direct")
+        log.append(f"worker got {command['data']} from {command['instanceId']}")
+
+        # A third one, over a WebSocket, in the same mesh.
+        async def websocket(socket: WebSocket) -> None:
+            await socket.accept()
+            await runtime.serve(AsgiTransport(socket, close_within_s=5), MESH)
+
+        app = Starlette(routes=[WebSocketRoute("/ws", websocket)])
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve)
+            while not server.started:
+                await anyio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as page:
+                await page.send(message("presence", "page", data={"agents": []}))
+                roster = {json.loads(await page.recv())["from"] for _ in range(3)}
+                log.append(f"page sees {sorted(roster)}")
+                await page.send(message("stream", "page", data={"chunk": "hello"}))
+                log.append(f"planner got {(await until(planner, 'stream'))['data']}")
+            gone = await until(worker, "presence")
+            while gone.get("data") != {"status": "offline", "reason": "left", "agents": []}:
+                gone = await until(worker, "presence")
+            log.append(f"worker saw {gone['from']} leave")
+            server.should_exit = True
+    return log
+
+
+if __name__ == "__main__":
+    for line in anyio.run(main):
+        print(line)  # noqa: T201

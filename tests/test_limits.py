@@ -1,0 +1,146 @@
+"""The limits: defaults, bounds of the bounds, and the relations between them."""
+
+from typing import Any
+
+import attrs
+import pytest
+
+from protocol.limits import Limits
+
+LEAST: dict[str, float] = {
+    "message_bytes_max": 1024,
+    "presence_bytes_max": 1024,
+    "nesting_max": 8,
+    "number_digits_max": 20,
+    "id_chars_max": 8,
+    "agents_max": 1,
+    "messages_per_s": 0.1,
+    "messages_burst": 1,
+    "inbox_messages_max": 1,
+    "inbox_bytes_max": 1024,
+    "quantum_messages": 1,
+    "turn_messages_max": 1,
+    "mailbox_messages_max": 1,
+    "mailbox_bytes_max": 1024,
+    "connections_max": 1,
+    "meshes_max": 1,
+    "mesh_name_chars_max": 1,
+    "announce_within_s": 0.01,
+    "stale_after_s": 0.01,
+    "reap_after_s": 0.02,
+    "presence_refresh_s": 0.01,
+    "rate_error_every_s": 0.0,
+    "refusal_log_every_s": 0.0,
+    "close_within_s": 0.0,
+    "drain_s": 0.0,
+}
+FIELDS = [pytest.param(field, id=field.name) for field in attrs.fields(Limits)]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    limits = Limits()
+    assert limits.announce_within_s == 30.0
+    assert limits.stale_after_s == 15.0
+    assert limits.reap_after_s == 30.0
+    assert limits.presence_refresh_s == 20.0
+    assert limits.rate_error_every_s == 1.0
+    assert limits.message_bytes_max == 1_048_576
+    assert limits.messages_burst >= 600
+
+
+def test_every_bound_may_be_at_its_least() -> None:
+    assert attrs.asdict(Limits(**LEAST)) == LEAST
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_value_below_the_least_is_refused_by_name(field: "attrs.Attribute[Any]") -> None:
+    step = 0.001 if isinstance(field.default, float) else 1
+    with pytest.raises(ValueError, match=field.name):
+        Limits(**{field.name: LEAST[field.name] - step})
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", [-1, 2**53 + 2])
+def test_a_value_out_of_all_bounds_is_refused_by_name(
+    field: "attrs.Attribute[Any]", value: int
+) -> None:
+    with pytest.raises(ValueError, match=field.name):
+        Limits(**{field.name: value})
+
+
+@pytest.mark.parametrize("name", ["agents_max", "drain_s"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "many", "", None, []], ids=repr)
+def test_what_is_no_number_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Limits(**{name: value})
+
+
+def test_half_an_agent_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="agents_max"):
+        Limits(agents_max=1.5)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_says_what_is_bounded_and_what_happens_beyond(
+    field: "attrs.Attribute[Any]",
+) -> None:
+    assert set(field.metadata) == {"what", "beyond"}
+    assert all(isinstance(words, str) and words for words in field.metadata.values())
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_value_has_the_type_of_the_default_and_a_duration_has_its_unit(
+    field: "attrs.Attribute[Any]",
+) -> None:
+    is_float = isinstance(field.default, float)
+    assert type(getattr(Limits(**{field.name: field.default}), field.name)) is type(field.default)
+    assert is_float == field.name.endswith("_s")
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "values"),
+    [
+        ("stale_after_s", "reap_after_s", {"stale_after_s": 30.0, "reap_after_s": 30.0}),
+        ("presence_refresh_s", "reap_after_s", {"presence_refresh_s": 30.0}),
+        (
+            "presence_bytes_max",
+            "message_bytes_max",
+            {"presence_bytes_max": 4097, "message_bytes_max": 4096},
+        ),
+        (
+            "message_bytes_max",
+            "mailbox_bytes_max",
+            {"message_bytes_max": 2**20, "mailbox_bytes_max": 2**20 - 1},
+        ),
+        (
+            "quantum_messages",
+            "turn_messages_max",
+            {"quantum_messages": 65, "turn_messages_max": 64},
+        ),
+    ],
+)
+def test_a_relation_that_does_not_hold_is_refused_with_both_names(
+    small: str, large: str, values: dict[str, float]
+) -> None:
+    with pytest.raises(ValueError, match=rf"{small} .* {large} "):
+        Limits(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stale_after_s": 29.9},
+        {"presence_refresh_s": 29.9},
+        {"presence_bytes_max": 2**20},
+        {"message_bytes_max": 2**22},
+        {"quantum_messages": 8192},
+    ],
+    ids=str,
+)
+def test_a_relation_may_hold_by_the_least_margin(values: dict[str, float]) -> None:
+    Limits(**values)
+
+
+def test_limits_cannot_be_changed() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Limits().drain_s = 1.0  # type: ignore[misc]

@@ -1,0 +1,208 @@
+"""The runtime on both backends: meshes come and go, everything is bounded, crashes are contained."""
+
+import json
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from actors.clock import VirtualClock
+from actors.runtime import Full, Runtime
+from actors.transport import LinkClosed, MemoryLink, Port
+from protocol.limits import Limits
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+async def impatience() -> AsyncIterator[None]:
+    with anyio.fail_after(30):
+        yield
+
+
+async def joined(runtime: Runtime, id: str, mesh: str = "m", window: int = 256) -> MemoryLink:
+    link = await runtime.connect(mesh, window)
+    await link.send(json.dumps({"type": "presence", "from": id, "data": {"agents": []}}))
+    while json.loads(await link.receive())["from"] != id:
+        pass
+    return link
+
+
+async def test_two_peers_in_memory_exchange_messages() -> None:
+    async with Runtime() as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        assert json.loads(await a.receive())["from"] == "b"
+        assert json.loads(await b.receive())["from"] == "a"
+        text = json.dumps({"type": "stream", "from": "a", "data": "\ud83d"})
+        await a.send(text)
+        assert await b.receive() == text
+        assert runtime.connections == 2
+
+
+async def test_a_mesh_begins_with_its_first_connection_and_ends_with_its_last() -> None:
+    async with Runtime() as runtime:
+        assert runtime.status() == ()
+        a = await joined(runtime, "a", "one")
+        b = await joined(runtime, "b", "two")
+        assert sorted(mesh.name for mesh in runtime.status()) == ["one", "two"]
+        a.close()
+        b.close()
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.status() == ()
+        assert runtime.totals().joined == 2
+        assert (await joined(runtime, "c", "one")) is not None
+
+
+async def test_time_is_injected_a_silent_peer_is_reaped_after_30_seconds_of_the_clock() -> None:
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        await a.receive()
+        await b.receive()
+        await clock.advance(20.0)
+        await a.send('{"type":"heartbeat"}')
+        assert json.loads(await b.receive())["from"] == "a"
+        await clock.advance(9.9)
+        assert runtime.connections == 2
+        await clock.advance(0.6)
+        with pytest.raises(LinkClosed) as closed:
+            await b.receive()
+        assert closed.value.code == 1008
+        gone = json.loads(await a.receive())
+        assert gone["data"]["reason"] == "silent"
+        assert gone["timestamp"] == 1_030_000
+
+
+async def test_ten_minutes_pass_in_no_time_with_heartbeats() -> None:
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        a = await joined(runtime, "a")
+        for _ in range(60):
+            await clock.advance(10.0)
+            await a.send('{"type":"heartbeat"}')
+        assert runtime.connections == 1
+
+
+async def test_leaving_the_runtime_flushes_and_closes_with_1001() -> None:
+    async with Runtime() as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        await b.receive()
+        for n in range(100):
+            await a.send(json.dumps({"type": "stream", "n": n}))
+    received = []
+    with pytest.raises(LinkClosed) as closed:
+        while True:
+            received.append(json.loads(await b.receive()))
+    assert closed.value.code == 1001
+    assert [m["n"] for m in received] == list(range(100))
+
+
+async def test_a_draining_runtime_takes_nobody() -> None:
+    async with Runtime() as runtime:
+        await runtime.drain()
+        with pytest.raises(Full):
+            await runtime.connect("m")
+
+
+async def test_draining_is_bounded_when_a_peer_does_not_take_what_is_queued() -> None:
+    limits = Limits(drain_s=0.05)
+    async with Runtime(limits) as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b", window=1)
+        for _ in range(10):
+            await a.send('{"type":"stream"}')
+        await anyio.wait_all_tasks_blocked()
+    with pytest.raises(LinkClosed) as closed:
+        while True:
+            await b.receive()
+    assert closed.value.code == 1006
+
+
+async def test_meshes_and_connections_are_bounded() -> None:
+    async with Runtime(Limits(meshes_max=2, connections_max=2)) as runtime:
+        await runtime.connect("one")
+        await runtime.connect("one")
+        with pytest.raises(Full, match="connections_max"):
+            await runtime.connect("one")
+        await runtime.connect("two")
+        with pytest.raises(Full, match="meshes_max"):
+            await runtime.connect("three")
+
+
+async def test_a_link_that_does_not_receive_waits_in_its_mailbox_and_is_evicted_when_full() -> None:
+    async with Runtime(Limits(mailbox_messages_max=50)) as runtime:
+        a = await joined(runtime, "a")
+        stuck = await joined(runtime, "stuck", window=10)
+        for n in range(100):
+            await a.send(json.dumps({"type": "stream", "n": n}))
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(LinkClosed) as closed:
+            while True:
+                await stuck.receive()
+        assert closed.value.code == 1013
+
+
+class CrashingTransport:
+    """Carries nothing and raises at once."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def run(self, port: Port) -> None:
+        raise RuntimeError("a bug in a transport")
+
+    def send(self, batch: object) -> bool:
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def test_a_transport_that_raises_ends_its_own_connection_only() -> None:
+    async with Runtime() as runtime:
+        a = await joined(runtime, "a")
+        await runtime.serve(CrashingTransport(), "m")
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.connections == 1
+        await a.send('{"type":"capabilities"}')
+        assert json.loads(await a.receive())["type"] == "capabilities_response"
+
+
+async def test_a_supervisor_that_crashes_takes_its_mesh_with_it_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Runtime() as runtime:
+        doomed, other = await joined(runtime, "a", "doomed"), await joined(runtime, "b", "other")
+        supervisor = runtime._meshes["doomed"]
+        monkeypatch.setattr(supervisor, "turn", lambda: 1 / 0)
+        await doomed.send('{"type":"stream"}')
+        with pytest.raises(LinkClosed):
+            await doomed.receive()
+        await other.send('{"type":"capabilities"}')
+        assert json.loads(await other.receive())["type"] == "capabilities_response"
+        assert (await joined(runtime, "again", "doomed")) is not None
+
+
+async def test_a_cancelled_serve_cuts_its_connection() -> None:
+    async with Runtime() as runtime:
+        link = MemoryLink()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.serve, link.transport, "m")
+            await anyio.wait_all_tasks_blocked()
+            assert runtime.connections == 1
+            tasks.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.connections == 0
+        with pytest.raises(LinkClosed):
+            await link.receive()
