@@ -56,7 +56,7 @@ class Settings:
     """What can be set, by option or environment variable. See `python relay.py --help`."""
 
     host: str = "127.0.0.1"
-    port: int = attrs.field(default=8080, converter=int)
+    port: int = attrs.field(default=8080)
     allowed_origins: tuple[str, ...] = ("localhost", "https://agi.diy")
     strict: bool = False
     log_level: str = "info"
@@ -107,15 +107,28 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 
     values = vars(parser.parse_args(arguments))
     try:
-        limits = Limits(**{field.name: values.pop(field.name) for field in attrs.fields(Limits)})
+        port = _number("port", values.pop("port"), int)
+        limits = Limits(
+            **{
+                field.name: _number(field.name, values.pop(field.name), type(field.default))
+                for field in attrs.fields(Limits)
+            }
+        )
         origins = tuple(filter(None, (o.strip() for o in values.pop("allowed_origins").split(","))))
         strict = _boolean("strict", values.pop("strict"))
         level = values["log_level"]
         if level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be debug, info, warning or error, got {level!r}")
-        return Settings(limits=limits, allowed_origins=origins, strict=strict, **values)
+        return Settings(port=port, limits=limits, allowed_origins=origins, strict=strict, **values)
     except ValueError as error:
         parser.exit(2, f"relay.py: bad setting: {error}\n")
+
+
+def _number(name: str, value: object, kind: type[int] | type[float]) -> Any:
+    try:
+        return kind(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -316,8 +329,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         listener = bind(settings)
     except OSError as error:
+        known = error.errno is not None and error.errno > 0  # a failed look-up has its own numbers
+        reason = os.strerror(error.errno) if known else error.strerror
         where = f"{settings.host}:{settings.port}"
-        sys.stderr.write(f"relay.py: cannot listen on {where}: {error.strerror}\n")
+        sys.stderr.write(f"relay.py: cannot listen on {where}: {reason}\n")
         return 1
     app = create_app(settings)
     # uvicorn raises the signals that it took once more at its end; by then we are done.

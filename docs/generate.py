@@ -1,7 +1,7 @@
 """Writes the generated parts of the documents: `python docs/generate.py`.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test calls `stale()` and fails
-if any part is not what the code says.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test calls `stale()` and
+fails if any part is not what the code says.
 """
 
 import re

@@ -2,7 +2,8 @@
 
     python -m examples.embed
 
-No socket is needed for the first two; the third joins through the same ASGI app that AgentCore runs.
+No socket is needed for the first two; the third joins through the same ASGI app that AgentCore
+runs.
 """
 
 import json

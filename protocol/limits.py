@@ -13,15 +13,15 @@ from typing import Any
 
 import attrs
 
-type_of_bound = int | float
+Bound = int | float
 
 
-def _bound(default: type_of_bound, what: str, beyond: str, least: type_of_bound) -> Any:
-    def check(_: "Limits", field: "attrs.Attribute[Any]", value: type_of_bound) -> None:
+def _bound(default: Bound, what: str, beyond: str, least: Bound) -> Any:
+    def check(_: "Limits", field: "attrs.Attribute[Any]", value: Bound) -> None:
         if not least <= value <= 2**53:
             raise ValueError(f"{field.name} must be between {least} and 2**53, got {value}")
 
-    convert: Callable[[Any], type_of_bound] = int if isinstance(default, int) else float
+    convert: Callable[[Any], Bound] = int if isinstance(default, int) else float
     metadata = {"what": what, "beyond": beyond}
     return attrs.field(default=default, validator=check, converter=convert, metadata=metadata)
 

@@ -36,3 +36,10 @@ def live() -> Iterator[LiveRelay]:
     """A relay on a real socket, as `python relay.py` runs it, in a thread of this process."""
     with LiveRelay() as relay:
         yield relay
+
+
+@pytest.fixture
+async def visited(live: LiveRelay) -> AsyncIterator[LiveRelay]:
+    """The same, for async tests: closes the peers that connected."""
+    async with live:
+        yield live

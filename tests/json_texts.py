@@ -18,7 +18,14 @@ numbers = st.one_of(
 )
 _characters = st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"])
 _escapes = st.sampled_from(
-    [*(rf"\{letter}" for letter in '"\\/bfnrt'), r"\u0000", r"\u0041", r"\u00e9", r"\uFFFD", r"\u2028"]
+    [
+        *(rf"\{letter}" for letter in '"\\/bfnrt'),
+        r"\u0000",
+        r"\u0041",
+        r"\u00e9",
+        r"\uFFFD",
+        r"\u2028",
+    ]
 )
 _surrogates = st.sampled_from(
     [
@@ -51,21 +58,26 @@ def keys(draw: st.DrawFn, names: tuple[str, ...], strings: st.SearchStrategy[str
 
 
 @st.composite
-def sequences(draw: st.DrawFn, brackets: str, items: st.SearchStrategy[str], least: int = 0) -> str:
-    """`items` between brackets, with commas, and whitespace anywhere."""
-    found = draw(st.lists(items, min_size=least, max_size=3))
+def bracketed(draw: st.DrawFn, brackets: str, items: st.SearchStrategy[list[str]]) -> str:
+    """Items between brackets, with commas, and whitespace anywhere."""
     space = draw(spaces)
-    inside = f"{space},".join(f"{draw(spaces)}{item}" for item in found)
+    inside = f"{space},".join(f"{draw(spaces)}{item}" for item in draw(items))
     return brackets[0] + inside + space + brackets[1]
+
+
+def arrays(items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return bracketed("[]", st.lists(items, max_size=3))
+
+
+def objects(members: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return bracketed("{}", st.lists(members, max_size=3))
 
 
 def members(
     names: st.SearchStrategy[str], values: st.SearchStrategy[str]
 ) -> st.SearchStrategy[str]:
-    """`"name":value`, the inside of objects."""
-    return st.tuples(names, spaces, spaces, values).map(
-        lambda parts: "{}{}:{}{}".format(*parts)  # noqa: UP032
-    )
+    """`"name":value`, as it stands in objects."""
+    return st.tuples(names, spaces, st.just(":"), spaces, values).map("".join)
 
 
 def values_of(strings: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -73,7 +85,7 @@ def values_of(strings: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     literals = st.sampled_from(["true", "false", "null", "{}", "[]"])
     return st.recursive(
         st.one_of(literals, numbers, strings),
-        lambda inner: st.one_of(sequences("[]", inner), sequences("{}", members(strings, inner))),
+        lambda inner: st.one_of(arrays(inner), objects(members(strings, inner))),
         max_leaves=4,
     )
 
@@ -82,23 +94,21 @@ values = values_of(strings)
 unicode_values = values_of(unicode_strings)
 
 _names = st.sampled_from(
-    ['"stream"', '"broadcast"', '"ack"', '"me"', '"you"', r'"y\u006fu"', '""', "null"]
+    ['"stream"', '"direct"', '"ack"', '"me"', '"you"', r'"y\u006fu"', '""', "null"]
 )
-_header_values = st.one_of(_names, _names, _names, values)
+_header_values = st.one_of(*[_names] * 7, values)
 _fields = st.one_of(
     members(st.sampled_from([f'"{name}"' for name in HEADER_FIELDS]), _header_values),
     members(keys((*HEADER_FIELDS, "data", "turnId"), strings), _header_values),
     members(strings, values),
 )
-objects = sequences("{}", _fields)
-"""Objects that may be messages: header fields, often of the right type, and others."""
+any_object = objects(_fields)
+"""An object that may be a message: header fields, often of the right type, and others."""
 
-messages = st.tuples(spaces, objects, spaces).map(
-    lambda parts: parts[0] + parts[1].replace("{", '{"type":"stream",', 1) + parts[2]
-    if not parts[1][1:].strip(" \n\t\r}") == ""
-    else '{"type":"stream"}'
+messages = bracketed(
+    "{}", st.lists(_fields, max_size=4).map(lambda found: ['"type":"ack"', *found])
 )
-"""Texts of objects that have a `type` (which a later one may overrule)."""
+"""An object that has a `type` (which a later field may overrule)."""
 
 
 @st.composite
@@ -107,8 +117,8 @@ def presences(draw: st.DrawFn) -> str:
     others = members(unicode_strings, unicode_values)
     agent = unicode_strings.filter(lambda text: text != '""')
     card = members(keys(("agentId", "id", "name"), unicode_strings), unicode_values)
-    agents = sequences("[]", st.one_of(agent, sequences("{}", card)))
-    data = sequences("{}", st.one_of(others, members(st.just('"agents"'), agents)))
+    agents = arrays(st.one_of(agent, objects(card)))
+    data = objects(st.one_of(others, members(st.just('"agents"'), agents)))
     fields = [*draw(st.lists(others, max_size=3)), '"type":"presence"', '"from":"me"']
     if draw(st.booleans()):
         fields.append('"data":' + draw(st.one_of(data, st.just("null"))))
@@ -123,7 +133,9 @@ def damaged(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> bytes:
         at = draw(st.integers(0, max(0, len(text) - 1)))
         patch = draw(
             st.one_of(
-                st.sampled_from([b"", b'"', b"\\", b",", b"{", b"}", b"[", b"]", b"NaN", b"0", b"\n"]),
+                st.sampled_from(
+                    [b"", b'"', b"\\", b",", b"{", b"}", b"[", b"]", b"NaN", b"0", b"\n"]
+                ),
                 st.binary(min_size=1, max_size=1),
             )
         )
@@ -141,7 +153,8 @@ def loads(text: str | bytes) -> Any:
 
 
 def exact(text: str | bytes) -> Any:
-    """The value with everything that `loads` forgets: the order of fields, the letters of numbers."""
+    """The value with everything that `loads` forgets: the order of fields, the letters of
+    numbers."""
 
     def number(literal: str) -> tuple[str, str]:
         return ("number", literal)

@@ -63,7 +63,7 @@ def test_a_tape_is_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignor
                     expected[connection] += texts
             case "finish":
                 shared, own = tape.finish()
-                for connection in {1, 2, 3, 4, 5}:
+                for connection in (1, 2, 3, 4, 5):
                     missing = shared if connection in present else None
                     batch = own.get(connection, missing)
                     got = list(batch.texts) if batch is not None else []

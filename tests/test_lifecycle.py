@@ -1,7 +1,7 @@
 """The lifecycle table: laws over every cell, and a check that no cell can change unnoticed.
 
-A law is a plain function that asserts something about `lifecycle.TABLE` as it is now. Each is a test
-here; the mutation check at the end puts another table in its place and expects a law to fail.
+A law is a plain function that asserts something about `lifecycle.TABLE` as it is now. Each is a
+test here; the mutation check at the end puts another table in its place and expects a law to fail.
 """
 
 import itertools
@@ -321,7 +321,9 @@ def test_over_any_history_nobody_is_reaped_early_or_lives_on_too_long(
         effects += step.effects
         if life.state is not REAPED:
             assert (step.life.state is REAPED) == (now - spoke >= 30.0)
-            assert (step.life.state is STALE) == (life.state is not CONNECTING and 15.0 <= now - spoke < 30.0)
+            assert (step.life.state is STALE) == (
+                life.state is not CONNECTING and 15.0 <= now - spoke < 30.0
+            )
         life = step.life
         if kind is None:
             continue

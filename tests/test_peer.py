@@ -137,7 +137,9 @@ def test_a_turn_is_bounded_and_nobody_loses_its_place() -> None:
     world.supervisor.turn()
     assert [json.loads(text)["n"] for text in listener.sent] == [0] * 4 + [1] * 4
     world.settle()
-    assert [json.loads(text)["n"] for text in listener.sent] == [n for n in range(5) for _ in "four"]
+    assert [json.loads(text)["n"] for text in listener.sent] == [
+        n for n in range(5) for _ in "four"
+    ]
 
 
 def test_a_peer_that_does_not_take_gets_everything_in_order_when_it_takes_again() -> None:

@@ -1,4 +1,5 @@
-"""The runtime on both backends: meshes come and go, everything is bounded, crashes are contained."""
+"""The runtime on both backends: meshes come and go, everything is bounded, crashes are
+contained."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,0 +1,95 @@
+"""The project itself: who imports whom, what is packaged, what the documents say."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import generate  # noqa: E402
+
+from protocol.routing import ROUTES, Route  # noqa: E402
+
+MAY_IMPORT = {"protocol": {"protocol"}, "actors": {"actors", "protocol"}}
+PROTOCOL_LIBRARIES = {"attrs", "msgspec"}
+NOT_IN_PROTOCOL = {"asyncio", "anyio", "time", "random", "logging", "threading", "socket"}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_imports_go_downward_only(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        ours = imports(path) & {"relay", "actors", "protocol", "tests", "examples", "benchmarks"}
+        if "verification" not in path.parts:
+            assert ours <= MAY_IMPORT[package], path
+
+
+def test_the_protocol_knows_no_io_no_time_and_no_chance() -> None:
+    for path in (ROOT / "protocol").glob("*.py"):
+        used = imports(path)
+        assert not used & NOT_IN_PROTOCOL, path
+        allowed = PROTOCOL_LIBRARIES | {"protocol"} | sys.stdlib_module_names
+        assert used <= allowed, path
+
+
+def test_requirements_and_pyproject_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]
+
+
+def test_the_wheel_contains_relay_actors_and_protocol(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    (wheel,) = tmp_path.glob("agi_diy_relay-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("actors", "protocol"):
+        files = (ROOT / folder).rglob("*.py")
+        assert {str(path.relative_to(ROOT)) for path in files} <= names
+    assert "relay.py" in names
+    assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
+
+
+def test_the_generated_parts_of_the_documents_are_current() -> None:
+    assert generate.stale() == [], "run: python docs/generate.py"
+
+
+def test_the_readme_has_the_whole_routing_table() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for type in ROUTES:
+        assert f"`{type}`" in readme
+    assert Route.TARGET.value in readme
+
+
+def test_the_agentcore_toolkit_accepts_the_committed_configuration() -> None:
+    config = pytest.importorskip(
+        "bedrock_agentcore_starter_toolkit.utils.runtime.config",
+        reason="bedrock-agentcore-starter-toolkit is not installed",
+    )
+    loaded = config.load_config(ROOT / ".bedrock_agentcore.yaml").get_agent_config()
+    assert loaded.entrypoint.endswith("relay.py")
+    assert loaded.memory.mode == "NO_MEMORY"
+    assert loaded.aws.account is None
+    assert loaded.validate(for_local=True) == []
+
+
+def test_the_committed_configuration_names_no_account_and_no_absolute_path() -> None:
+    text = (ROOT / ".bedrock_agentcore.yaml").read_text()
+    assert "arn:" not in text
+    assert ": /" not in text
