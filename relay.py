@@ -107,13 +107,12 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 
     values = vars(parser.parse_args(arguments))
     try:
-        port = _number("port", values.pop("port"), int)
-        limits = Limits(
-            **{
-                field.name: _number(field.name, values.pop(field.name), type(field.default))
-                for field in attrs.fields(Limits)
-            }
-        )
+        port = int(_number("port", values.pop("port"), int))
+        bounds: dict[str, Any] = {
+            field.name: _number(field.name, values.pop(field.name), type(field.default))
+            for field in attrs.fields(Limits)
+        }
+        limits = Limits(**bounds)
         origins = tuple(filter(None, (o.strip() for o in values.pop("allowed_origins").split(","))))
         strict = _boolean("strict", values.pop("strict"))
         level = values["log_level"]
@@ -124,9 +123,9 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         parser.exit(2, f"relay.py: bad setting: {error}\n")
 
 
-def _number(name: str, value: object, kind: type[int] | type[float]) -> Any:
+def _number(name: str, value: str | float, kind: type) -> int | float:
     try:
-        return kind(value)  # type: ignore[arg-type]
+        return int(value) if kind is int else float(value)
     except ValueError:
         raise ValueError(f"{name} must be a number, got {value!r}") from None
 
@@ -329,8 +328,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         listener = bind(settings)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0  # a failed look-up has its own numbers
-        reason = os.strerror(error.errno) if known else error.strerror
+        # (A failed look-up has numbers of its own, all negative.)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         where = f"{settings.host}:{settings.port}"
         sys.stderr.write(f"relay.py: cannot listen on {where}: {reason}\n")
         return 1

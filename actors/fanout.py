@@ -20,6 +20,14 @@ _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
 
 
+Buffer = bytes | memoryview
+
+JOIN_BYTES_MAX: Final = 8192
+"""Up to this size a copy is cheaper than several buffers in one write."""
+BUFFERS_MAX: Final = 64
+"""More buffers than this in one write are joined: kernels limit their number."""
+
+
 def text_frame(text: Text) -> bytes:
     """An unmasked, unfragmented RFC 6455 text frame.
 
@@ -37,11 +45,11 @@ def text_frame(text: Text) -> bytes:
 class Batch:
     """What one receiver gets from one turn, in order. Immutable; receivers may share it."""
 
-    __slots__ = ("_texts", "_wire", "count")
+    __slots__ = ("_buffers", "_texts", "count")
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
-        self._wire: bytes | None = None
+        self._buffers: list[Buffer] | None = None
         self.count = len(texts)
 
     @property
@@ -50,29 +58,33 @@ class Batch:
         return self._texts
 
     @property
-    def wire(self) -> bytes:
-        """All of it as WebSocket frames, made at the first use."""
-        if self._wire is None:
-            self._wire = b"".join(map(text_frame, self.texts))
-        return self._wire
+    def buffers(self) -> Sequence[Buffer]:
+        """All of it as WebSocket frames, in one buffer or several; made at the first use."""
+        if self._buffers is None:
+            self._buffers = self._frame()
+        return self._buffers
+
+    def _frame(self) -> list[Buffer]:
+        return [b"".join(map(text_frame, self._texts))]
 
 
 class _Whole(Batch):
     """A tape's texts, with the place of every message in the bytes."""
 
-    __slots__ = ("_offsets",)
+    __slots__ = ("_offsets", "_view")
 
-    def __init__(self, texts: Sequence[Text]) -> None:
-        super().__init__(texts)
-        self._offsets: list[int] | None = None
+    def _frame(self) -> list[Buffer]:
+        frames = list(map(text_frame, self._texts))
+        self._offsets = list(accumulate(map(len, frames), initial=0))
+        wire = b"".join(frames)
+        self._view = memoryview(wire)
+        return [wire]
 
     def part(self, start: int, end: int) -> memoryview:
         """The frames of messages `start` to `end`, without a copy."""
-        if self._offsets is None:
-            frames = list(map(text_frame, self.texts))
-            self._offsets = list(accumulate(map(len, frames), initial=0))
-            self._wire = b"".join(frames)
-        return memoryview(self.wire)[self._offsets[start] : self._offsets[end]]
+        if self._buffers is None:
+            self._buffers = self._frame()
+        return self._view[self._offsets[start] : self._offsets[end]]
 
 
 _Piece = tuple[int, int] | list[Text]
@@ -87,7 +99,7 @@ class _Spliced(Batch):
     def __init__(self, whole: _Whole, pieces: list[_Piece]) -> None:
         self._whole = whole
         self._pieces = pieces
-        self._wire = None
+        self._buffers = None
         self.count = sum(len(p) if isinstance(p, list) else p[1] - p[0] for p in pieces)
 
     @property
@@ -98,17 +110,17 @@ class _Spliced(Batch):
             texts += piece if isinstance(piece, list) else self._whole.texts[slice(*piece)]
         return texts
 
-    @property
-    def wire(self) -> bytes:
-        if self._wire is None:
-            parts: list[bytes | memoryview] = []
-            for piece in self._pieces:
-                if isinstance(piece, list):
-                    parts += map(text_frame, piece)
-                else:
-                    parts.append(self._whole.part(*piece))
-            self._wire = b"".join(parts)
-        return self._wire
+    def _frame(self) -> list[Buffer]:
+        buffers: list[Buffer] = []
+        for piece in self._pieces:
+            if isinstance(piece, list):
+                buffers += map(text_frame, piece)
+            else:
+                buffers.append(self._whole.part(*piece))
+        size = sum(map(len, buffers))
+        if size <= JOIN_BYTES_MAX or len(buffers) > BUFFERS_MAX:
+            return [b"".join(buffers)]
+        return buffers
 
 
 class _Cut:

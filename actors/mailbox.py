@@ -37,7 +37,7 @@ class Outbox:
 
         An empty outbox takes any one batch, so that a roster of any size can reach a newcomer.
         """
-        messages, bytes = self.messages + batch.count, self.bytes + len(batch.wire)
+        messages, bytes = self.messages + batch.count, self.bytes + _size(batch)
         limits = self._limits
         if self.messages and (
             messages > limits.mailbox_messages_max or bytes > limits.mailbox_bytes_max
@@ -55,13 +55,17 @@ class Outbox:
             return None
         batch = self._batches.popleft()
         self.messages -= batch.count
-        self.bytes -= len(batch.wire)
+        self.bytes -= _size(batch)
         return batch
 
     def clear(self) -> None:
         """Drop everything."""
         self._batches = None
         self.messages = self.bytes = 0
+
+
+def _size(batch: Batch) -> int:
+    return sum(map(len, batch.buffers))
 
 
 class Sender(Protocol):

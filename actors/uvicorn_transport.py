@@ -268,7 +268,11 @@ class UvicornTransport:
     def send(self, batch: Batch) -> bool:
         protocol = self._protocol
         if not (protocol.close_sent or protocol.transport.is_closing()):
-            protocol.transport.write(batch.wire)
+            buffers = batch.buffers
+            if len(buffers) == 1:
+                protocol.transport.write(buffers[0])
+            else:
+                protocol.transport.writelines(buffers)
         return not protocol.is_write_paused
 
     def close(self, code: int, reason: str) -> None:

@@ -43,6 +43,7 @@
 #define DRAIN_NS (15 * NS)
 #define LINGER_NS (NS / 10)
 #define STALLED_RECEIVE_BUFFER 4096
+#define STALLED_SEGMENT 1460 /* as on Ethernet */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="           /* the pair from RFC 6455, section 1.3 */
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
@@ -526,7 +527,7 @@ static size_t parse_nats(struct connection *c, const char *data, size_t count, u
         size_t line_bytes = (size_t)(end - line) + 1;
         if (line[0] == 'M') {
             size_t bytes = 0, unit = 1;
-            for (const char *digit = end - 2; *digit != ' '; digit--, unit *= 10)
+            for (const char *digit = end - 2; digit > line && *digit != ' '; digit--, unit *= 10)
                 bytes += (size_t)(*digit - '0') * unit;
             if (count - at < line_bytes + bytes + 2)
                 break;
@@ -589,15 +590,18 @@ static void open_connection(int index)
         .sin_port = htons((uint16_t)options.port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
-    int one = 1, small = STALLED_RECEIVE_BUFFER;
+    int one = 1, buffer_bytes = STALLED_RECEIVE_BUFFER, segment_bytes = STALLED_SEGMENT;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0) {
         violate("socket: %s", strerror(errno));
         return;
     }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (index >= options.peers)
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    if (index >= options.peers) {
+        /* On loopback the kernel would hold megabytes before the server notices that nobody reads. */
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof buffer_bytes);
+        setsockopt(c->fd, IPPROTO_TCP, TCP_MAXSEG, &segment_bytes, sizeof segment_bytes);
+    }
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS) {
         violate("connect: %s", strerror(errno));
         return;

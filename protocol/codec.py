@@ -77,6 +77,8 @@ class Codec:
 
     def announcement(self, text: Text) -> Announcement:
         """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
+        if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
+            raise presence_too_large(self._limits)
         text = _without_lone_surrogates(text)
         try:
             data = _decode_announced(text).data
@@ -85,11 +87,13 @@ class Codec:
             keepalive_pong = bytes(data.get("keepalive", b"")) == b'"pong"'
             if "agents" not in data:
                 return Announcement(None, keepalive_pong)
-            agents = tuple(map(_agent, _decode_raw_list(data["agents"])))
+            listed = _decode_raw_list(data["agents"])
+            if len(listed) > self._limits.agents_max:
+                raise too_many_agents(len(listed), self._limits)
+            return Announcement(tuple(map(_agent, listed)), keepalive_pong)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object and `data.agents` a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
-        return Announcement(agents, keepalive_pong)
 
     def turn_id(self, text: Text) -> msgspec.Raw | None:
         """The `turnId` as it was written, for errors to echo; None where there is none to be
@@ -102,6 +106,8 @@ class Codec:
     def _header_once_more(self, text: Text, error: Exception) -> Header:
         """The slow path: a text with lone surrogates is fine, everything else says what is
         wrong."""
+        if isinstance(error, UnicodeDecodeError):
+            raise Refusal(ErrorCode.MALFORMED, "not UTF-8") from error
         masked = _without_lone_surrogates(text)
         if masked is not text:
             try:
@@ -163,6 +169,18 @@ def _agent(text: msgspec.Raw) -> Agent:
     return Agent(id, bytes(text))
 
 
+def too_many_agents(count: int, limits: Limits) -> Refusal:
+    """The refusal of an announcement of `count` agents."""
+    sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
+    return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
+
+
+def presence_too_large(limits: Limits) -> Refusal:
+    """The refusal of a presence, or of a heartbeat that would make one, beyond its bound."""
+    sentence = f"a presence has at most {limits.presence_bytes_max} bytes"
+    return Refusal(ErrorCode.TOO_LARGE, sentence)
+
+
 def _surrogate_in_id() -> Refusal:
     sentence = "ids and types must be Unicode text, without lone surrogates"
     return Refusal(ErrorCode.BAD_FIELD, sentence)
@@ -189,7 +207,7 @@ def with_fields(text: Text, **fields: str) -> Text:
     b'{"type":"ack","instanceId":"me"}'
     """
     end = text.rindex(b"}")
-    comma = b"," if text[:end].rstrip(b" \t\r\n") != b"{" else b""
+    comma = b"," if text[:end].strip(b" \t\r\n") != b"{" else b""
     return text[:end] + comma + _encode(fields)[1:-1] + text[end:]
 
 

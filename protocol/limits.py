@@ -8,7 +8,6 @@ Units are the last part of a name: `_s` seconds, `_bytes` octets of UTF-8 text, 
 characters; a plain plural (`messages`, `agents`) is a count.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -17,13 +16,15 @@ Bound = int | float
 
 
 def _bound(default: Bound, what: str, beyond: str, least: Bound) -> Any:
-    def check(_: "Limits", field: "attrs.Attribute[Any]", value: Bound) -> None:
-        if not least <= value <= 2**53:
-            raise ValueError(f"{field.name} must be between {least} and 2**53, got {value}")
+    kinds = (int,) if isinstance(default, int) else (int, float)
 
-    convert: Callable[[Any], Bound] = int if isinstance(default, int) else float
+    def check(_: "Limits", field: "attrs.Attribute[Any]", value: object) -> None:
+        if not isinstance(value, kinds) or not least <= value <= 2**53:
+            kind = "a whole number" if kinds == (int,) else "a number"
+            raise ValueError(f"{field.name} must be {kind} from {least} to 2**53, got {value!r}")
+
     metadata = {"what": what, "beyond": beyond}
-    return attrs.field(default=default, validator=check, converter=convert, metadata=metadata)
+    return attrs.field(default=default, validator=check, metadata=metadata)
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +34,7 @@ class Limits:
     >>> Limits(stale_after_s=40).reap_after_s
     Traceback (most recent call last):
         ...
-    ValueError: stale_after_s (40.0) must be less than reap_after_s (30.0)
+    ValueError: stale_after_s (40) must be less than reap_after_s (30.0)
     """
 
     message_bytes_max: int = _bound(
@@ -84,6 +85,13 @@ class Limits:
     )
     turn_messages_max: int = _bound(
         8192, "messages decided in one turn of the supervisor", "as above", 1
+    )
+    flush_gap_s: float = _bound(
+        0.004,
+        "rest of a busy mesh between two turns, so that more messages share a write (20 us per "
+        "receiver, this at most)",
+        "the next turn begins",
+        0.0,
     )
     mailbox_messages_max: int = _bound(
         20_000,

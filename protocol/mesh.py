@@ -472,8 +472,7 @@ class Mesh:
 
     def _check_agents(self, agents: Sequence[Agent]) -> None:
         if len(agents) > self.limits.agents_max:
-            sentence = f"a peer has at most {self.limits.agents_max} agents, this is {len(agents)}"
-            raise Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
+            raise codec.too_many_agents(len(agents), self.limits)
         for agent in agents:
             if agent.id is not None:
                 self._check_name(agent.id, "data.agents")
@@ -482,8 +481,7 @@ class Mesh:
 
     def _check_presence(self, text: Text) -> None:
         if len(text) > self.limits.presence_bytes_max:
-            sentence = f"a presence has at most {self.limits.presence_bytes_max} bytes"
-            raise Refusal(ErrorCode.TOO_LARGE, sentence)
+            raise codec.presence_too_large(self.limits)
 
     def _check_name(self, name: str, field: str) -> None:
         if not name:

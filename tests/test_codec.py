@@ -61,9 +61,9 @@ def expected(text: bytes) -> Header | None:
         return None
     for name, value in pairs:
         # Every one counts, also one that is overruled: refusing more is safe.
-        if name in HEADER_FIELDS and not isinstance(value, str):
-            if name == "type" or value is not None:
-                return None
+        legal = isinstance(value, str) or (value is None and name != "type")
+        if name in HEADER_FIELDS and not legal:
+            return None
     fields = [dict(pairs).get(name) for name in HEADER_FIELDS]
     try:
         "".join(field for field in fields if field is not None).encode()
@@ -108,6 +108,7 @@ def test_what_json_loads_refuses_is_refused_and_nothing_else(text: bytes | str) 
     st.one_of(json_texts.damaged(json_texts.messages), json_texts.damaged(json_texts.presences()))
 )
 @example(b'{"data":{"agents":["\xff"]}}')
+@example(b'{"type":"\xff","data":"\\ud83d"}')
 @example(b'{"data":{"agents":[{"id":"x","load":1e999}],"keepalive":[1e999]}}')
 @anything
 def test_reading_raises_refusals_and_nothing_else_whatever_comes(text: bytes) -> None:
@@ -312,6 +313,15 @@ def test_data_that_announces_nothing_legal_is_refused(data: str) -> None:
     with pytest.raises(Refusal) as refusal:
         announcement(data)
     assert refusal.value.code is ErrorCode.BAD_FIELD
+
+
+def test_lone_surrogates_beside_an_agents_id_pass() -> None:
+    for data in (
+        r'{"agents":[{"id":"helper","note":"\ud83d"}]}',
+        r'{"\ud83d":1,"host":"\ude00","agents":["helper"]}',
+    ):
+        (agent,) = announcement(data).agents or ()
+        assert agent.id == "helper"
 
 
 def test_absent_agents_are_told_from_none() -> None:

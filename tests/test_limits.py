@@ -20,6 +20,7 @@ LEAST: dict[str, float] = {
     "inbox_bytes_max": 1024,
     "quantum_messages": 1,
     "turn_messages_max": 1,
+    "flush_gap_s": 0.0,
     "mailbox_messages_max": 1,
     "mailbox_bytes_max": 1024,
     "connections_max": 1,

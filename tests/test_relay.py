@@ -144,7 +144,7 @@ def test_a_port_in_use_is_one_clear_line_and_a_non_zero_exit() -> None:
         ([], {"PORT": "x"}, "port must be a number, got 'x'"),
         (["--stale-after-s", "40"], {}, "must be less than reap_after_s"),
         ([], {"RELAY_DRAIN_S": "soon"}, "drain_s must be a number, got 'soon'"),
-        (["--messages-burst", "0"], {}, "messages_burst must be between 1"),
+        (["--messages-burst", "0"], {}, "messages_burst must be a whole number from 1"),
         (["--strict", "perhaps"], {}, "strict must be true or false"),
         (["--log-level", "loud"], {}, "log_level"),
         (["--host", "no.such.host.invalid"], {}, "cannot listen on no.such.host.invalid"),

@@ -295,7 +295,7 @@ async def test_7_bad_input_is_answered_reaches_nobody_and_closes_nothing(
     assert await b.everything() == [sent]
 
 
-@pytest.mark.limits(messages_per_s=100.0, messages_burst=200)
+@pytest.mark.limits(messages_per_s=10.0, messages_burst=200)
 async def test_an_echo_storm_is_damped_and_newcomers_still_get_in(relay: Relay) -> None:
     pages = [await (await relay.connect()).announce(f"page{n}") for n in range(3)]
     for page in pages:

@@ -102,7 +102,7 @@ class RawClient:
 
 @pytest.fixture(scope="module")
 def relay() -> Iterator[LiveRelay]:
-    limits = Limits(messages_burst=10**6, message_bytes_max=100_000)
+    limits = Limits(messages_burst=10**6, message_bytes_max=100_000, close_within_s=60.0)
     with LiveRelay(limits=limits) as live:
         yield live
 
