@@ -44,8 +44,11 @@ class AsgiTransport:
             event = await self._websocket.receive()
             if event["type"] == "websocket.disconnect":
                 return int(event.get("code") or NO_STATUS)
-            text = event.get("text")
-            port.received((text.encode(),) if text is not None else (binary_frame(),))
+            if event.get("text") is None:
+                port.received([binary_frame()], 0)
+            else:
+                message = event["text"].encode()
+                port.received([message], len(message))
 
     async def _write(self, port: Port) -> None:
         while True:

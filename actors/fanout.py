@@ -21,6 +21,7 @@ _LONG: Final = struct.Struct("!BBQ").pack
 
 
 Buffer = bytes | memoryview
+_Piece = tuple[int, int] | list[Text]  # a range of the tape, or private texts
 
 JOIN_BYTES_MAX: Final = 8192
 """Up to this size a copy is cheaper than several buffers in one write."""
@@ -42,85 +43,61 @@ def text_frame(text: Text) -> bytes:
     return _LONG(0x81, 127, length) + text
 
 
-class Batch:
-    """What one receiver gets from one turn, in order. Immutable; receivers may share it."""
+def frame_length(text: Text) -> int:
+    """The length of `text_frame(text)`."""
+    length = len(text)
+    return length + (2 if length < 126 else 4 if length < 65536 else 10)
 
-    __slots__ = ("_buffers", "_texts", "count")
+
+class Batch:
+    """What one receiver gets from one turn, in order. Immutable; receivers may share it.
+
+    `buffers` is all of it as WebSocket frames, in one buffer or several.
+    """
+
+    __slots__ = ("_texts", "buffers", "count")
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
-        self._buffers: list[Buffer] | None = None
         self.count = len(texts)
+        self.buffers: list[Buffer] = [b"".join(map(text_frame, texts))]
 
     @property
     def texts(self) -> Sequence[Text]:
         """The messages."""
         return self._texts
 
-    @property
-    def buffers(self) -> Sequence[Buffer]:
-        """All of it as WebSocket frames, in one buffer or several; made at the first use."""
-        if self._buffers is None:
-            self._buffers = self._frame()
-        return self._buffers
-
-    def _frame(self) -> list[Buffer]:
-        return [b"".join(map(text_frame, self._texts))]
-
-
-class _Whole(Batch):
-    """A tape's texts, with the place of every message in the bytes."""
-
-    __slots__ = ("_offsets", "_view")
-
-    def _frame(self) -> list[Buffer]:
-        frames = list(map(text_frame, self._texts))
-        self._offsets = list(accumulate(map(len, frames), initial=0))
-        wire = b"".join(frames)
-        self._view = memoryview(wire)
-        return [wire]
-
-    def part(self, start: int, end: int) -> memoryview:
-        """The frames of messages `start` to `end`, without a copy."""
-        if self._buffers is None:
-            self._buffers = self._frame()
-        return self._view[self._offsets[start] : self._offsets[end]]
-
-
-_Piece = tuple[int, int] | list[Text]
-"""A range of the tape, or private texts."""
-
 
 class _Spliced(Batch):
-    """Parts of a tape and private texts."""
+    """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
 
-    __slots__ = ("_pieces", "_whole")
+    __slots__ = ("_pieces",)
 
-    def __init__(self, whole: _Whole, pieces: list[_Piece]) -> None:
-        self._whole = whole
+    def __init__(
+        self, tape: Sequence[Text], pieces: list[_Piece], wire: memoryview, ends: Sequence[int]
+    ) -> None:
+        self._texts = tape
         self._pieces = pieces
-        self._buffers = None
-        self.count = sum(len(p) if isinstance(p, list) else p[1] - p[0] for p in pieces)
+        self.count = 0
+        self.buffers = []
+        for piece in pieces:
+            if isinstance(piece, list):
+                self.count += len(piece)
+                self.buffers += map(text_frame, piece)
+            else:
+                start, end = piece
+                self.count += end - start
+                self.buffers.append(wire[ends[start] : ends[end]])
+        if len(self.buffers) > BUFFERS_MAX or sum(map(len, self.buffers)) <= JOIN_BYTES_MAX:
+            self.buffers = [b"".join(self.buffers)]
 
     @property
     def texts(self) -> Sequence[Text]:
         """Only built for transports that ask for it."""
         texts: list[Text] = []
         for piece in self._pieces:
-            texts += piece if isinstance(piece, list) else self._whole.texts[slice(*piece)]
+            texts += piece if isinstance(piece, list) else self._texts[slice(*piece)]
         return texts
-
-    def _frame(self) -> list[Buffer]:
-        buffers: list[Buffer] = []
-        for piece in self._pieces:
-            if isinstance(piece, list):
-                buffers += map(text_frame, piece)
-            else:
-                buffers.append(self._whole.part(*piece))
-        size = sum(map(len, buffers))
-        if size <= JOIN_BYTES_MAX or len(buffers) > BUFFERS_MAX:
-            return [b"".join(buffers)]
-        return buffers
 
 
 class _Cut:
@@ -189,19 +166,25 @@ class Tape:
 
     def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
         """End the turn: what everyone present gets, and the connections that get something else."""
-        whole, cuts = _Whole(self._texts), self._cuts
+        texts, cuts = self._texts, self._cuts
         self._texts, self._cuts = [], {}
         own: dict[int, Batch | None] = {}
-        for connection, cut in cuts.items():
-            cut.catch_up(whole.count)
-            match cut.pieces:
-                case []:
-                    own[connection] = None
-                case [list() as texts]:
-                    own[connection] = Batch(texts)
-                case pieces:
-                    own[connection] = _Spliced(whole, pieces)
-        return (whole if whole.count else None), own
+        if not texts:
+            for connection, cut in cuts.items():
+                private = [
+                    text for piece in cut.pieces for text in piece if isinstance(text, bytes)
+                ]
+                own[connection] = Batch(private) if private else None
+            return None, own
+        shared = Batch(texts)
+        if cuts:
+            wire = memoryview(shared.buffers[0])
+            ends = list(accumulate(map(frame_length, texts), initial=0))
+            for connection, cut in cuts.items():
+                cut.catch_up(len(texts))
+                pieces = cut.pieces
+                own[connection] = _Spliced(texts, pieces, wire, ends) if pieces else None
+        return shared, own
 
     def _cut(self, connection: int) -> _Cut:
         cut = self._cuts.get(connection)

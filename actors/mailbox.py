@@ -85,7 +85,8 @@ AnySender = TypeVar("AnySender", bound=Sender)
 
 
 class Inbox(Generic[AnySender, Control]):
-    """Control messages, and senders that have something to give. Calls `wake` when it gets work."""
+    """Control messages, and senders that have something to give. Calls `wake` when it gets work
+    and had none."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -97,13 +98,15 @@ class Inbox(Generic[AnySender, Control]):
 
     def tell(self, message: Control) -> None:
         """A control message. Bounded by the number of connections: each has a few in its life."""
+        if not self:
+            self._wake()
         self._control.append(message)
-        self._wake()
 
     def ready(self, sender: AnySender) -> None:
         """`sender` has something to give. It calls this when that begins, not for every message."""
+        if not self._ready and not self._control:
+            self._wake()
         self._ready.append(sender)
-        self._wake()
 
     def take_control(self) -> deque[Control]:
         """All control messages, oldest first."""

@@ -12,7 +12,6 @@ It decides nothing about messages and does not read them. Its state in the proto
 """
 
 import logging
-from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -114,20 +113,23 @@ class PeerActor:
 
     # What the transport calls (Port) --------------------------------------------------------------
 
-    def received(self, messages: Sequence[Inbound]) -> None:
+    def received(self, messages: list[Inbound], size: int) -> None:
         """Messages arrived."""
         if self._stopped:
             return
-        self._inbound += messages
-        self._inbound_bytes += sum(map(_size, messages))
+        if self._inbound:
+            self._inbound += messages
+        else:
+            self._inbound = messages
+        self._inbound_bytes += size
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)
         limits = self._limits
-        if not self._is_read_paused and (
+        if (
             len(self._inbound) > limits.inbox_messages_max
             or self._inbound_bytes > limits.inbox_bytes_max
-        ):
+        ) and not self._is_read_paused:
             self._is_read_paused = True
             self._transport.pause_reading()
 
@@ -168,13 +170,11 @@ class PeerActor:
         if len(self._inbound) <= quantum:
             given, self._inbound = self._inbound, []
             self._inbound_bytes = 0
+            self._is_queued = False
         else:
             given = self._inbound[:quantum]
             del self._inbound[:quantum]
             self._inbound_bytes -= sum(map(_size, given))
-        self._is_queued = False
-        if self._inbound:
-            self._is_queued = True
             self._inbox.ready(self)
         if self._is_read_paused and (
             len(self._inbound) <= self._limits.inbox_messages_max // 2

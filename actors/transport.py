@@ -10,7 +10,6 @@ actor runs over a raw asyncio protocol, over any ASGI server, in memory, and und
 """
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Protocol, Self
 
 import anyio
@@ -29,8 +28,9 @@ ABNORMAL = 1006
 class Port(Protocol):
     """What a transport calls. No call waits, and none raises."""
 
-    def received(self, messages: Sequence[Inbound]) -> None:
-        """Messages arrived, in this order; `Unreadable` in the place of one that is no text."""
+    def received(self, messages: list[Inbound], size: int) -> None:
+        """Messages arrived, in this order, `size` bytes in all; `Unreadable` stands in the place
+        of one that is no text. The list is the port's from now on."""
         ...
 
     def ponged(self) -> None:
@@ -114,7 +114,8 @@ class MemoryLink:
             if self._port is not None and not self._paused:
                 break
             await self._wait()
-        self._port.received((text.encode(),))
+        message = text.encode()
+        self._port.received([message], len(message))
         await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> str:

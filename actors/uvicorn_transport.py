@@ -62,6 +62,9 @@ _NOWHERE: Final = _Nowhere()
 class MeshProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, attachable to a port."""
 
+    is_writable = True
+    """The socket's buffer is below its high-water mark."""
+
     _port: Port | None = None
     _message_bytes_max = 0
     _close_within_s = 0.0
@@ -114,24 +117,23 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._rest = b""
         messages: list[Inbound] = []
         at, end = 0, len(data)
+        bound = self._message_bytes_max
         while end - at >= 6:
-            first, second = data[at], data[at + 1]
-            length, start = second & 0x7F, at + 6
-            if length > 125:
-                start = at + (8 if length == 126 else 14)
-                if end < start:
-                    break
-                length = int.from_bytes(data[at + 2 : start - 4])
-            stop = start + length
-            if length > self._message_bytes_max and not first & _CONTROL and second & _MASKED:
-                # Its place is kept by an empty frame of the same kind.
-                self._skip = max(0, stop - end)
-                self._is_too_large = True
-                self._parse(bytes((first, _MASKED)) + _NO_MASK, messages)
-                at = min(stop, end)
-            elif stop > end and second & _MASKED and length <= self._message_bytes_max:
+            first = data[at]
+            length = data[at + 1] - _MASKED  # negative: not masked
+            start = at + 6
+            if length == 126:
+                start = at + 8
+                length = data[at + 2] << 8 | data[at + 3]
+            elif length == 127:
+                start = at + 14
+                length = int.from_bytes(data[at + 2 : at + 10])
+            if end < start:
                 break
-            elif first == _FINAL_TEXT and second & _MASKED and not self._in_fragments:
+            stop = start + length
+            if first == _FINAL_TEXT and 0 <= length <= bound and not self._in_fragments:
+                if stop > end:
+                    break
                 text = apply_mask(data[start:stop], data[start - 4 : start])
                 if not text.isascii() and not _is_utf8(text):
                     self._flush(messages)
@@ -139,16 +141,25 @@ class MeshProtocol(WebSocketsSansIOProtocol):
                     return
                 messages.append(text)
                 at = stop
+                continue
+            if length > bound and not first & _CONTROL:
+                # Its place is kept by an empty frame of the same kind.
+                self._skip = max(0, stop - end)
+                self._is_too_large = True
+                self._parse(bytes((first, _MASKED)) + _NO_MASK, messages)
+            elif 0 <= length <= bound and stop > end:
+                break
             else:
-                # An unmasked frame, or a control frame that claims to be long, ends the connection.
-                self._parse(data[at:stop], messages)
-                at = min(stop, end)
+                # Control frames and fragments; or what ends the connection, by whatever it begins.
+                self._parse(data[at : max(stop, at + 2)], messages)
+            at = min(stop, end)
             if self.transport.is_closing():
                 self._flush(messages)
                 return
-        self._rest = data[at:]
+        if at < end:
+            self._rest = data[at:]
         if messages:
-            port.received(messages)
+            port.received(messages, end)
 
     def _parse(self, frame: bytes, messages: list[Inbound]) -> None:
         """One frame for uvicorn's parser. What was read before it is delivered before it."""
@@ -159,7 +170,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     def _flush(self, messages: list[Inbound]) -> None:
         if messages and self._port is not None:
-            self._port.received(tuple(messages))
+            self._port.received(messages.copy(), sum(map(_size, messages)))
             messages.clear()
 
     def handle_cont(self, event: Frame) -> None:
@@ -184,11 +195,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if self._is_too_large:
             self._is_too_large = False
             sentence = f"a message has at most {self._message_bytes_max} bytes"
-            port.received((Unreadable(ErrorCode.TOO_LARGE, sentence),))
+            port.received([Unreadable(ErrorCode.TOO_LARGE, sentence)], 0)
         elif self.curr_msg_data_type == "bytes":
-            port.received((binary_frame(),))
+            port.received([binary_frame()], 0)
         elif _is_utf8(data):
-            port.received((data,))
+            port.received([data], len(data))
         else:
             self._fail_utf8()
 
@@ -206,13 +217,13 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     # Writing and the end --------------------------------------------------------------------------
 
-    @property
-    def is_write_paused(self) -> bool:
-        """The socket's buffer is over its high-water mark."""
-        return not self.writable.is_set()
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_writable = False
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.is_writable = True
         if self._port is not None and not self.close_sent:
             self._port.writable()
 
@@ -267,13 +278,14 @@ class UvicornTransport:
 
     def send(self, batch: Batch) -> bool:
         protocol = self._protocol
-        if not (protocol.close_sent or protocol.transport.is_closing()):
+        transport = protocol.transport
+        if not (protocol.close_sent or transport.is_closing()):
             buffers = batch.buffers
             if len(buffers) == 1:
-                protocol.transport.write(buffers[0])
+                transport.write(buffers[0])
             else:
-                protocol.transport.writelines(buffers)
-        return not protocol.is_write_paused
+                transport.writelines(buffers)
+        return protocol.is_writable
 
     def close(self, code: int, reason: str) -> None:
         self._protocol.hang_up(code, reason)
@@ -293,6 +305,10 @@ def protocol_of(websocket: WebSocket) -> MeshProtocol | None:
     extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
     protocol = extensions.get(EXTENSION)
     return protocol if isinstance(protocol, MeshProtocol) else None
+
+
+def _size(message: Inbound) -> int:
+    return len(message) if isinstance(message, bytes) else 0
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -160,6 +160,8 @@ class Mesh:
         self.totals = Totals()
         self._codec = Codec(limits)
         self._routes = dict(ROUTES)
+        self._rate_interval_s = 1 / limits.messages_per_s
+        self._rate_burst_s = (limits.messages_burst + 0.5) * self._rate_interval_s  # (rounding)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._effects: list[Effect] = []
         # One valid entry per connection, at or before its true deadline: nothing to cancel, and a
@@ -173,8 +175,6 @@ class Mesh:
         if id in self.roster.connections:
             raise ValueError(f"connection {id} is already open")
         connection = Connection(id, lifecycle.opened(now.at), now.at)
-        connection.tokens = float(self.limits.messages_burst)
-        connection.tokens_at = now.at
         self.roster.connections[id] = connection
         self._schedule(connection)
 
@@ -186,11 +186,18 @@ class Mesh:
             return
         self._hear(connection, now)
         self.totals.received += len(messages)
+        # The rate limit as one number, the theoretical arrival time of the next message (GCRA):
+        # as far ahead of now as the burst allows, and no further.
+        due = max(connection.rate_due_at, now.at) + len(messages) * self._rate_interval_s
+        if due - now.at <= self._rate_burst_s:
+            connection.rate_due_at = due
+        else:
+            messages = self._within_rate(connection, messages, now)
         decode = self._codec.header
         routes, any_other_type = self._routes, self._any_other_type
         message_bytes_max = self.limits.message_bytes_max
         effect = self._effects.append
-        for message in self._within_rate(connection, messages, now):
+        for message in messages:
             try:
                 if message.__class__ is not bytes:
                     assert isinstance(message, Unreadable)
@@ -330,14 +337,10 @@ class Mesh:
     ) -> Sequence[Inbound]:
         """As many of the messages as the rate limit lets through; the rest is refused as one."""
         limits = self.limits
-        elapsed = now.at - connection.tokens_at
-        tokens = min(limits.messages_burst, connection.tokens + elapsed * limits.messages_per_s)
-        passed = min(len(messages), int(tokens))
-        connection.tokens = tokens - passed
-        connection.tokens_at = now.at
+        due = max(connection.rate_due_at, now.at)
+        passed = max(0, int((now.at + self._rate_burst_s - due) / self._rate_interval_s))
+        connection.rate_due_at = due + passed * self._rate_interval_s
         dropped = len(messages) - passed
-        if not dropped:
-            return messages
         sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
         refusal = Refusal(ErrorCode.RATE_LIMITED, sentence)
         if now.at - connection.rate_error_at >= limits.rate_error_every_s:

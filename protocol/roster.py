@@ -28,8 +28,7 @@ class Connection:
     peer: "Peer | None" = None
     agents: tuple[Agent, ...] = ()
     keepalive_pong: bool = False
-    tokens: float = 0.0
-    tokens_at: float = 0.0
+    rate_due_at: float = float("-inf")
     rate_error_at: float = float("-inf")
     refusals: int = 0
     refusal_logged_at: float = float("-inf")

@@ -180,6 +180,9 @@ class Relay(Protocol):
 
     clock: ShiftedClock
 
+    @property
+    def runtime(self) -> Runtime: ...
+
     async def connect(self, mesh: str = "") -> Peer: ...
 
 
@@ -188,14 +191,18 @@ class MemoryRelay:
 
     def __init__(self, limits: Limits, clock: ShiftedClock) -> None:
         self.clock = clock
-        self.runtime = Runtime(limits, clock)
+        self._runtime = Runtime(limits, clock)
         self._peers: list[Peer] = []
 
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
+
     async def connect(self, mesh: str = "") -> Peer:
-        return MemoryPeer(await self.runtime.connect(mesh or "default"), self._peers)
+        return MemoryPeer(await self._runtime.connect(mesh or "default"), self._peers)
 
     async def __aenter__(self) -> Self:
-        await self.runtime.__aenter__()
+        await self._runtime.__aenter__()
         return self
 
     async def __aexit__(
@@ -204,7 +211,7 @@ class MemoryRelay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.runtime.__aexit__(kind, error, trace)
+        await self._runtime.__aexit__(kind, error, trace)
 
 
 class LiveRelay:

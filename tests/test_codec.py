@@ -24,7 +24,7 @@ from tests import json_texts
 from tests.json_texts import HEADER_FIELDS, exact, loads
 
 CODEC = Codec(Limits())
-anything = settings(deadline=None, max_examples=300)
+anything = settings(deadline=None, max_examples=150)
 
 
 def header(text: str | bytes, codec: Codec = CODEC) -> Header:
@@ -322,6 +322,18 @@ def test_lone_surrogates_beside_an_agents_id_pass() -> None:
     ):
         (agent,) = announcement(data).agents or ()
         assert agent.id == "helper"
+
+
+def test_an_announcement_is_bounded_in_bytes_and_agents() -> None:
+    codec = Codec(Limits(presence_bytes_max=1024, agents_max=3))
+    for data, code in (
+        ('{"agents":["a","b","c","d"]}', ErrorCode.TOO_MANY_AGENTS),
+        ('{"agents":[3,3,3,3]}', ErrorCode.TOO_MANY_AGENTS),
+        (f'{{"host":"{"x" * 1024}"}}', ErrorCode.TOO_LARGE),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            codec.announcement(message(data, type="presence"))
+        assert refusal.value.code is code
 
 
 def test_absent_agents_are_told_from_none() -> None:

@@ -16,7 +16,7 @@ from tests import json_texts
 from tests.json_texts import loads
 from tests.mesh_world import WALL_MS, Message, World, presence, text, world_of
 
-anything = settings(deadline=None, max_examples=150)
+anything = settings(deadline=None, max_examples=60)
 
 A, B, C = 1, 2, 3  # the connections of `world_of("a", "b", "c")`
 FANNED_OUT = ("broadcast", "stream", "ack", "turn_end", "error", "ring-update", "invoke")
@@ -473,6 +473,19 @@ def test_7_the_bounds_on_bytes_are_exact() -> None:
         assert world.errors(A) == ["too_large"]
 
 
+def test_7_a_presence_may_not_outgrow_its_bound_by_heartbeats_or_by_tabs() -> None:
+    world = world_of("b", limits=Limits(presence_bytes_max=1500))
+    page = world.join("a", {"id": "h", "card": "x" * 700}, host="x" * 200)
+    tab = world.open()
+    world.hush()
+    world.say(page, text("heartbeat", data={"agents": [{"id": "k", "card": "x" * 1250}]}))
+    assert world.errors(page) == ["too_large"]
+    world.say(tab, presence("a", {"id": "l", "card": "x" * 800}))
+    assert world.errors(tab) == ["too_large"]
+    assert world.got(1) == []
+    assert world.peers()["a"].agents == ("h",)
+
+
 def test_7_data_of_a_relayed_presence_is_always_an_object() -> None:
     world = world_of("b")
     for peer, fields in (("x", {}), ("y", {"data": None}), ("z", {"data": {}})):
@@ -547,7 +560,7 @@ wild = st.one_of(
 @given(st.booleans(), st.lists(wild, max_size=8))
 @example(True, [b'{"type":"presence","from":"villain","data":{"agents":["\xff"]}}'])
 @example(False, [b'{"type":"presence","from":"a"}', b'{"type":"stream"}'])
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_7_whatever_a_villain_sends_only_valid_messages_of_its_own_reach_others(
     announced: bool, messages: list[Inbound]
 ) -> None:
@@ -1061,7 +1074,7 @@ actions = st.one_of(
 
 
 @given(st.lists(actions, max_size=25))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_what_every_client_believes_is_always_the_truth(
     history: list[tuple[str, Any, Any]],
 ) -> None:

@@ -81,7 +81,8 @@ class World:
 
 
 def say(actor: PeerActor, type: str, times: int = 1, **fields: Any) -> None:
-    actor.received([json.dumps({"type": type, **fields}).encode()] * times)
+    text = json.dumps({"type": type, **fields}).encode()
+    actor.received([text] * times, len(text) * times)
 
 
 def types(transport: HandTransport) -> list[str]:
