@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, cast
 
 from protocol.envelope import Text
 
@@ -21,7 +21,7 @@ _LONG: Final = struct.Struct("!BBQ").pack
 
 
 Buffer = bytes | memoryview
-_Piece = tuple[int, int] | list[Text]  # a range of the tape, or private texts
+_Piece = tuple[int, int] | Text  # a range of the tape, or a private text
 
 JOIN_BYTES_MAX: Final = 8192
 """Up to this size a copy is cheaper than several buffers in one write."""
@@ -60,7 +60,9 @@ class Batch:
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.count = len(texts)
-        self.buffers: list[Buffer] = [b"".join(map(text_frame, texts))]
+        self.buffers: list[Buffer] = [
+            b"".join(map(text_frame, texts)) if len(texts) > 1 else text_frame(texts[0])
+        ]
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -81,9 +83,9 @@ class _Spliced(Batch):
         self.count = 0
         self.buffers = []
         for piece in pieces:
-            if isinstance(piece, list):
-                self.count += len(piece)
-                self.buffers += map(text_frame, piece)
+            if isinstance(piece, bytes):
+                self.count += 1
+                self.buffers.append(text_frame(piece))
             else:
                 start, end = piece
                 self.count += end - start
@@ -96,7 +98,7 @@ class _Spliced(Batch):
         """Only built for transports that ask for it."""
         texts: list[Text] = []
         for piece in self._pieces:
-            texts += piece if isinstance(piece, list) else self._texts[slice(*piece)]
+            texts += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
         return texts
 
 
@@ -156,13 +158,13 @@ class Tape:
                 cut.catch_up(index)
                 cut.start = index + 1
 
-    def only(self, connections: Iterable[int], texts: list[Text]) -> None:
+    def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
         end = len(self._texts)
         for connection in connections:
             cut = self._cuts.get(connection) or self._cut(connection)
             cut.catch_up(end)
-            cut.pieces.append(texts)
+            cut.pieces += texts
 
     def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
         """End the turn: what everyone present gets, and the connections that get something else."""
@@ -171,9 +173,7 @@ class Tape:
         own: dict[int, Batch | None] = {}
         if not texts:
             for connection, cut in cuts.items():
-                private = [
-                    text for piece in cut.pieces for text in piece if isinstance(text, bytes)
-                ]
+                private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
                 own[connection] = Batch(private) if private else None
             return None, own
         shared = Batch(texts)

@@ -28,6 +28,7 @@ from protocol.mesh import (
     Admitted,
     Dismissed,
     Effect,
+    Inbound,
     Instant,
     Mesh,
     PeerJoined,
@@ -102,12 +103,20 @@ class Supervisor:
         for control in self._inbox.take_control():
             self._obey(control, now)
         budget = self._limits.turn_messages_max
+        quantum = self._limits.quantum_messages
         ready = self._inbox.take_ready()
         while ready:
             if budget <= 0:  # the rest keeps its place in the queue
                 self._inbox.put_back(ready)
                 break
-            budget -= self._take_from(ready.popleft(), now)
+            peer = ready.popleft()
+            messages = peer.give(quantum)
+            if messages:
+                budget -= len(messages)
+                self._decide(peer, messages, now)
+            if peer.close_code is not None and not peer.waiting:
+                self._mesh.ended(peer.id, Cause.LEFT, now)
+                del self._actors[peer.id]
         self._mesh.expire(now)
         self._carry_out(self._mesh.take_effects())
 
@@ -121,18 +130,12 @@ class Supervisor:
             case Failed(peer, cause):
                 self._mesh.ended(peer.id, cause, now)
 
-    def _take_from(self, peer: PeerActor, now: Instant) -> int:
-        messages = peer.give(self._limits.quantum_messages)
-        if messages:
-            try:
-                self._mesh.received(peer.id, messages, now)
-            except Exception:
-                log.exception("decision crashed", extra={"connection": peer.id})
-                self._mesh.ended(peer.id, Cause.CRASHED, now)
-        if peer.close_code is not None and not peer.waiting:
-            self._mesh.ended(peer.id, Cause.LEFT, now)
-            del self._actors[peer.id]
-        return len(messages)
+    def _decide(self, peer: PeerActor, messages: list[Inbound], now: Instant) -> None:
+        try:
+            self._mesh.received(peer.id, messages, now)
+        except Exception:
+            log.exception("decision crashed", extra={"connection": peer.id})
+            self._mesh.ended(peer.id, Cause.CRASHED, now)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         self._receivers = 0
@@ -146,13 +149,13 @@ class Supervisor:
                 if type(audience) is Others:
                     tape.others(audience.excluded, effect.text)
                 elif type(audience) is Only:
-                    tape.only(audience.connections, [effect.text])
+                    tape.only(audience.connections, effect.text)
                 else:
                     tape.everyone(effect.text)
                 continue
             match effect:
                 case Snapshot(connection, presences):
-                    tape.only((connection,), list(presences))
+                    tape.only((connection,), *presences)
                 case Admitted(connection):
                     tape.admit(connection)
                 case Dismissed(connection):
@@ -211,7 +214,7 @@ class Supervisor:
         gap = min(self._limits.flush_gap_s, self._receivers * GAP_PER_RECEIVER_S)
         if gap >= LEAST_GAP_S:
             await self._clock.sleep(gap)
-        else:
+        elif self._inbox:
             await anyio.lowlevel.checkpoint()
 
     async def _tick(self) -> None:

@@ -58,7 +58,7 @@ def test_a_tape_is_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignor
                     expected[connection].append(text)
             case "only":
                 texts = [text + b"." * n for n in range(arguments[1])]
-                tape.only(arguments[0], texts)
+                tape.only(arguments[0], *texts)
                 for connection in arguments[0]:
                     expected[connection] += texts
             case "finish":

@@ -1,0 +1,28 @@
+"""`python -m protocol.verification simulate|check ...`: see `--help` of each."""
+
+import importlib
+import sys
+from typing import Final
+
+_COMMANDS: Final = {
+    "simulate": "a long random life of a mesh in virtual time",
+    "check": "the claims of the protocol one by one, against a relay at a URL",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command. The exit code: 0 passed, 1 failed, 2 not understood."""
+    if not arguments or arguments[0] not in _COMMANDS:
+        lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
+        asked = arguments[:1] in (["-h"], ["--help"])
+        usage = "usage: python -m protocol.verification COMMAND ...\n\n"
+        print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)  # noqa: T201
+        return 0 if asked else 2
+    # Only what is asked for is imported: each command has dependencies of its own.
+    command = importlib.import_module(f"protocol.verification.{arguments[0]}")
+    code = command.main(arguments[1:])
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""A hypothesis state machine over any relay: what every peer receives, after every step.
+
+To run it against a relay of your own, in your own tests:
+
+    from protocol.limits import Limits
+    from protocol.verification.machine import machine_for
+    from protocol.verification.subjects import LiveSubject
+
+    Machine = machine_for(lambda: LiveSubject("ws://127.0.0.1:8080/ws"))
+    Machine.TestCase.settings = hypothesis.settings(max_examples=20, stateful_step_count=30)
+    TestMyRelay = Machine.TestCase
+
+A failing run ends with the shortest sequence of steps that hypothesis finds, as a Python program.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from protocol.limits import Limits
+from protocol.verification import strategies
+from protocol.verification.strategies import peers
+from protocol.verification.subjects import Judge, Subject
+
+TIGHT: Limits = Limits(
+    message_bytes_max=2048,
+    presence_bytes_max=1024,
+    nesting_max=8,
+    number_digits_max=40,
+    id_chars_max=16,
+    agents_max=4,
+    messages_per_s=4.0,
+    messages_burst=24,
+    inbox_messages_max=6,
+    quantum_messages=3,
+    turn_messages_max=7,
+    mailbox_messages_max=6,
+    mailbox_bytes_max=4096,
+)
+"""Limits under which a few steps reach every bound."""
+
+# All times are exact as floats.
+_seconds = st.one_of(
+    st.integers(1, 64).map(lambda n: n / 64),
+    st.sampled_from([1.0, 5.0, 10.0, 14.75, 15.0, 20.0, 29.75, 30.0, 31.0, 90.0]),
+)
+
+
+class RelayMachine(RuleBasedStateMachine):
+    """Peers come, speak, misbehave, stall, vanish and return; the judge looks after every step."""
+
+    make_subject: ClassVar[Callable[[], Subject]]
+    connections: Bundle[int] = Bundle("connections")
+    not_utf8: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subject = type(self).make_subject()
+        self.judge = Judge(self.subject)
+        self.names: dict[int, str] = {}
+        self.count = 0
+
+    def _open(self, name: str) -> int:
+        self.count += 1
+        self.judge.open(self.count)
+        self.names[self.count] = name
+        return self.count
+
+    # Coming and going -----------------------------------------------------------------------------
+
+    @initialize(target=connections)
+    def somebody_is_here(self) -> int:
+        return self._announced(
+            "a", strategies.text_of({"type": "presence", "from": "a", "data": {"agents": ["x"]}})
+        )
+
+    @rule(target=connections, name=peers)
+    def connect(self, name: str) -> int:
+        return self._open(name)
+
+    @rule(target=connections, name=peers, data=st.data())
+    def join(self, name: str, data: st.DataObject) -> int:
+        return self._announced(name, data.draw(strategies.presences(name)))
+
+    @rule(target=connections, other=connections, data=st.data())
+    def open_another_tab(self, other: int, data: st.DataObject) -> int:
+        name = self.names[other]
+        return self._announced(name, data.draw(strategies.presences(name)))
+
+    @rule(target=connections, old=connections, data=st.data())
+    def lose_and_reconnect(self, old: int, data: st.DataObject) -> int:
+        self.judge.drop(old, data.draw(st.integers(0, 9)))
+        return self.open_another_tab(old, data)
+
+    def _announced(self, name: str, presence: bytes) -> int:
+        c = self._open(name)
+        self.judge.send(c, presence)
+        return c
+
+    @rule(c=connections)
+    def leave(self, c: int) -> None:
+        self.judge.close(c)
+
+    @rule(c=connections, cut=st.integers(0, 9))
+    def lose(self, c: int, cut: int) -> None:
+        self.judge.drop(c, cut)
+
+    # Speaking -------------------------------------------------------------------------------------
+
+    @rule(c=connections, data=st.data())
+    def announce(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.presences(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def beat(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.heartbeats(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def stream(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.fanned_out(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def direct(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.directs(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def say_several(self, c: int, data: st.DataObject) -> None:
+        texts = st.lists(strategies.messages(self.names[c]), min_size=2, max_size=6)
+        self.judge.send(c, *data.draw(texts))
+
+    @rule(c=connections, data=st.data())
+    def misbehave(self, c: int, data: st.DataObject) -> None:
+        wrong = strategies.misbehaviour(self.names[c], self.subject.limits, not_utf8=self.not_utf8)
+        self.judge.send(c, data.draw(wrong))
+
+    @rule(c=connections, name=peers, data=st.data())
+    def claim_another_name(self, c: int, name: str, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.presences(name)))
+
+    @rule(c=connections)
+    @precondition(lambda self: self.subject.limits.messages_burst <= 100)
+    def flood(self, c: int) -> None:
+        text = strategies.text_of({"type": "stream", "from": self.names[c]})
+        self.judge.send(c, *[text] * (self.subject.limits.messages_burst + 2))
+
+    # Reading, time, failures ----------------------------------------------------------------------
+
+    @rule(c=connections)
+    def stop_reading(self, c: int) -> None:
+        self.subject.stop_reading(c)
+
+    @rule(c=connections)
+    def read_again(self, c: int) -> None:
+        self.subject.read_again(c)
+
+    @precondition(lambda self: self.subject.has_time)
+    @rule(seconds=_seconds)
+    def time_passes(self, seconds: float) -> None:
+        self.subject.pass_time(seconds)
+
+    @precondition(lambda self: self.subject.has_time)
+    @rule(seconds=_seconds, data=st.data())
+    def all_beat_and_time_passes(self, seconds: float, data: st.DataObject) -> None:
+        for c, name in self.names.items():
+            if self.judge.is_open(c) and data.draw(st.booleans()):
+                self.judge.send(c, strategies.text_of({"type": "heartbeat", "from": name}))
+        self.judge.settle()
+        self.subject.pass_time(seconds)
+
+    @precondition(lambda self: self.subject.has_time)
+    @rule(c=connections)
+    def pong(self, c: int) -> None:
+        if self.judge.is_open(c):
+            self.subject.pong(c)
+
+    @precondition(lambda self: self.subject.can_crash)
+    @rule(c=connections, where=st.integers(0, 9))
+    def crash(self, c: int, where: int) -> None:
+        self.subject.crash(c, where)
+
+    # Interleaving ---------------------------------------------------------------------------------
+
+    @rule(choices=st.lists(st.integers(0, 63), min_size=1, max_size=10))
+    def hand_over(self, choices: list[int]) -> None:
+        for choice in choices:
+            self.subject.hand_over(choice)
+
+    @rule()
+    def settle(self) -> None:
+        self.judge.settle()
+
+    # Judging --------------------------------------------------------------------------------------
+
+    @invariant()
+    def everybody_received_what_the_rules_say(self) -> None:
+        if self.subject.is_immediate:
+            self.judge.settle()
+        else:
+            self.judge.check()
+
+    def teardown(self) -> None:
+        try:
+            self.judge.settle()
+            self.subject.shut_down()
+            for c in self.names:
+                self.subject.read_again(c)
+            self.judge.settle()
+        finally:
+            self.subject.done()
+
+
+def machine_for(make_subject: Callable[[], Subject], **fields: Any) -> type[RelayMachine]:
+    """The state machine against the subjects that `make_subject` makes, a fresh one per example."""
+    return type("Machine", (RelayMachine,), {"make_subject": staticmethod(make_subject), **fields})

@@ -1,0 +1,683 @@
+"""Who receives what: the rules of docs/protocol.md once more, plainly, as a check of the first time.
+
+The model shares no code with what it checks. It keeps dicts and lists, reads every message with
+`json.loads`, looks through everything it knows for every question, and is fed what a relay decided,
+in the order in which it decided it:
+
+    model = Model(Limits())
+    model.opened(1)
+    model.received(1, [b'{"type":"presence","from":"a"}'])
+    model.take()        # {1: [Made({'type': 'presence', 'from': 'a', 'data': {}})]}
+
+What comes out is, per connection, what its peer must receive from then on:
+
+    Untouched(text)     these bytes, to the letter
+    Made(value)         a message that the relay makes or changes: this JSON, spelled in any way
+    Roster(presences)   all of these, in any order
+    Closed(code)        the end, with this close code
+
+Left open, because the rules leave it open: the sentences of errors, the times of messages that the
+relay makes (an integer, though), the order of fields in messages that it changes, and, for a message
+that is wrong in several ways, which of its faults the error names.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from protocol.limits import Limits
+
+RELAY: Final = "relay"
+
+WITHHELD: Final = (
+    "configure",
+    "relay-log",
+    "relay-connected",
+    "relay-disconnected",
+    "relay-config-updated",
+)
+FANNED_OUT: Final = ("broadcast", "stream", "ack", "turn_end", "error")
+KNOWN: Final = ("presence", "heartbeat", "capabilities", "direct", *FANNED_OUT, *WITHHELD)
+
+CLOSE_CODES: Final = {
+    "left": 1000,
+    "silent": 1008,
+    "unannounced": 1008,
+    "evicted": 1013,
+    "crashed": 1011,
+    "shutdown": 1001,
+}
+
+
+class Disagreement(AssertionError):
+    """A relay did something else than the rules say."""
+
+
+# What may be expected -----------------------------------------------------------------------------
+
+
+class _Any:
+    """A value that the rules leave open, within a kind."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __repr__(self) -> str:
+        return f"<{self.what}>"
+
+
+A_TIME: Final = _Any("an integer time")
+A_SENTENCE: Final = _Any("a sentence")
+AN_OBJECT: Final = _Any("an object")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Any of these strings."""
+
+    values: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """This value, or no such field."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """An object with these fields, and perhaps others."""
+
+    fields: dict[str, Any]
+
+
+@dataclass(eq=False)
+class Untouched:
+    """These bytes."""
+
+    text: bytes
+
+    def accepts(self, text: bytes) -> bool:
+        return text == self.text
+
+
+@dataclass(eq=False)
+class Made:
+    """This JSON value, in which some parts may be left open."""
+
+    value: Any
+    _accepted: bytes | None = field(default=None, repr=False)
+
+    def accepts(self, text: bytes) -> bool:
+        if text == self._accepted:  # as a fan-out is: one text for many receivers
+            return True
+        try:
+            got = read(text)
+        except ValueError:
+            return False
+        if not matches(self.value, got):
+            return False
+        self._accepted = text
+        return True
+
+
+@dataclass(eq=False)
+class Roster:
+    """All of these, in any order."""
+
+    presences: list["Untouched | Made"]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The connection ends with this code. Nothing comes after it."""
+
+    code: int
+
+
+Expected = Untouched | Made | Roster | Closed
+
+
+def matches(expected: Any, got: Any) -> bool:
+    """Whether a value that was read is what was expected."""
+    match expected:
+        case AtLeast(fields):
+            return isinstance(got, dict) and all(
+                matches(value, got[name]) if name in got else isinstance(value, Maybe)
+                for name, value in fields.items()
+            )
+        case dict():
+            return (
+                isinstance(got, dict)
+                and got.keys() <= expected.keys()
+                and matches(AtLeast(expected), got)
+            )
+        case list():
+            return (
+                isinstance(got, list)
+                and len(got) == len(expected)
+                and all(map(matches, expected, got))
+            )
+        case Maybe(value):
+            return matches(value, got)
+        case OneOf(values):
+            return isinstance(got, str) and got in values
+        case str():
+            # Half an emoji may be replaced in a text that the relay has to write anew.
+            return isinstance(got, str) and _whole(got) == _whole(expected)
+    if expected is A_TIME:
+        return isinstance(got, Number) and got.literal.isdigit()
+    if expected is A_SENTENCE:
+        return isinstance(got, str) and bool(got)
+    if expected is AN_OBJECT:
+        return isinstance(got, dict)
+    return bool(expected == got)
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else _LONE.sub("\ufffe", text)
+
+
+_LONE: Final = re.compile("[\ud800-\udfff]")
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Number:
+    """A JSON number by its letters: `1.0` is not `1`, because nobody asked the relay to change
+    it."""
+
+    literal: str
+
+
+def _refuse(literal: str) -> None:
+    raise ValueError(literal)
+
+
+@functools.lru_cache(maxsize=4096)
+def read(text: bytes) -> Any:
+    """The JSON value of a text. Raises ValueError if it is none. Do not change what comes out."""
+    try:
+        return json.loads(
+            text.decode("utf-8"), parse_constant=_refuse, parse_int=Number, parse_float=Number
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def depth(value: Any) -> int:
+    """How deep arrays and objects are nested.
+
+    >>> depth([{}])
+    2
+    """
+    inner: Iterable[Any]
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
+    else:
+        return 0
+    return 1 + max(map(depth, inner), default=0)
+
+
+def digits(value: Any) -> int:
+    """The longest row of digits in any of the numbers."""
+    if isinstance(value, dict):
+        return max(map(digits, value.values()), default=0)
+    if isinstance(value, list):
+        return max(map(digits, value), default=0)
+    if isinstance(value, Number):
+        return max(map(len, re.findall("[0-9]+", value.literal)))
+    return 0
+
+
+def agent_id(agent: Any) -> str | None:
+    """The id by which a peer's agent can be addressed: a string, or the first of three fields."""
+    if isinstance(agent, dict):
+        ids = [
+            agent[name] for name in ("agentId", "id", "name") if isinstance(agent.get(name), str)
+        ]
+        return ids[0] if ids and ids[0] else None
+    return agent if isinstance(agent, str) else None
+
+
+def union(announced: Sequence[list[Any]]) -> list[Any]:
+    """Each agent once, the earliest announcement of it. What one connection says stays as it is."""
+    if len(announced) == 1:
+        return announced[0]
+    agents: list[Any] = []
+    for agent in (agent for one in announced for agent in one):
+        id = agent_id(agent)
+        known = [agent_id(a) == id if id is not None else a == agent for a in agents]
+        if not any(known):
+            agents.append(agent)
+    return agents
+
+
+# The model ----------------------------------------------------------------------------------------
+
+BINARY: Final = None
+"""Stands for a binary frame among messages."""
+
+Message = bytes | None
+
+
+@dataclass
+class Connection:
+    """What the model knows of one socket that is open."""
+
+    opened_at: float
+    heard_at: float
+    tokens: float
+    tokens_at: float
+    peer: str | None = None
+    agents: list[Any] = field(default_factory=list)
+    pongs_count: bool = False
+    rate_error_at: float = float("-inf")
+
+
+@dataclass
+class Peer:
+    """What the model knows of one peer that is here: its latest presence, and when it was sent."""
+
+    agents: list[Any]
+    presence: Untouched | Made
+    fields: dict[str, Any]
+    at: float
+
+
+class Model:
+    """One mesh, as the rules describe it."""
+
+    def __init__(self, limits: Limits, *, strict: bool = False, now: float = 0.0) -> None:
+        self.limits = limits
+        self.strict = strict
+        self.now = now
+        self.connections: dict[int, Connection] = {}
+        self.peers: dict[str, Peer] = {}
+        self._expected: dict[int, list[Expected]] = {}
+
+    def take(self) -> dict[int, list[Expected]]:
+        """What every connection must receive, of what has happened since the last call."""
+        expected, self._expected = self._expected, {}
+        return expected
+
+    # Events ---------------------------------------------------------------------------------------
+
+    def opened(self, c: int) -> None:
+        """A connection was accepted."""
+        self.connections[c] = Connection(self.now, self.now, self.limits.messages_burst, self.now)
+
+    def received(self, c: int, messages: Sequence[Message]) -> None:
+        """These messages of `c` were decided, in this order, at once. BINARY: a binary frame."""
+        connection = self.connections.get(c)
+        if connection is None:
+            return
+        connection.heard_at = self.now
+        for message in messages[: self._within_rate(c, connection, len(messages))]:
+            self._decide(c, connection, message)
+
+    def ponged(self, c: int) -> None:
+        """A WebSocket pong of `c`: a sign of life, if it asked for that."""
+        connection = self.connections.get(c)
+        if connection is not None and connection.pongs_count:
+            connection.heard_at = self.now
+
+    def ended(self, c: int, cause: str) -> None:
+        """`c` is over. Twice is once."""
+        connection = self.connections.pop(c, None)
+        if connection is None:
+            return
+        if connection.peer is not None:
+            self._leave(connection.peer, cause)
+        self._expect([c], Closed(CLOSE_CODES[cause]))
+
+    def due(self, now: float) -> dict[int, float]:
+        """Whose time is up at `now`, and since when."""
+        ends = {c: self._end(connection) for c, connection in self.connections.items()}
+        return {c: end for c, end in ends.items() if end <= now}
+
+    def elapsed(self, closed: Sequence[int], late_s: float) -> None:
+        """Time passed to `now`, and the relay closed these because of that, in this order.
+
+        Raises Disagreement if it closed somebody early, or later than `late_s`, or not at all.
+        """
+        due = self.due(self.now)
+        if set(closed) != due.keys() or len(closed) != len(due):
+            raise Disagreement(f"at {self.now:g} s time is up for {due}, closed were {closed}")
+        for c in closed:
+            if self.now - due[c] > late_s:
+                raise Disagreement(f"{c} was due at {due[c]:g} s, closed at {self.now:g} s")
+            self.ended(c, "silent" if self.connections[c].peer is not None else "unannounced")
+
+    def shut_down(self) -> None:
+        """The relay stops: everybody is closed, and nobody is told who goes."""
+        for c in self.connections:
+            self._expect([c], Closed(CLOSE_CODES["shutdown"]))
+        self.connections.clear()
+        self.peers.clear()
+
+    # What is known --------------------------------------------------------------------------------
+
+    def of(self, peer: str) -> list[int]:
+        """The connections of a peer."""
+        return [c for c, connection in self.connections.items() if connection.peer == peer]
+
+    def present(self) -> list[int]:
+        """All connections of peers."""
+        return [c for c, connection in self.connections.items() if connection.peer is not None]
+
+    def others(self, peer: str) -> list[int]:
+        """All connections of other peers."""
+        return [c for c, its in self.connections.items() if its.peer not in (None, peer)]
+
+    def hosts(self, agent: str) -> list[str]:
+        """The peers that have this agent, by name."""
+        return sorted(id for id, peer in self.peers.items() if agent in map(agent_id, peer.agents))
+
+    def is_stale(self, peer: str) -> bool:
+        """Nothing was heard on any of its connections for `stale_after_s`."""
+        return all(
+            self.now - self.connections[c].heard_at >= self.limits.stale_after_s
+            for c in self.of(peer)
+        )
+
+    def _end(self, connection: Connection) -> float:
+        if connection.peer is None:
+            return connection.opened_at + self.limits.announce_within_s
+        return connection.heard_at + self.limits.reap_after_s
+
+    # Decisions ------------------------------------------------------------------------------------
+
+    def _within_rate(self, c: int, connection: Connection, count: int) -> int:
+        """How many of `count` messages pass. The rest is answered before those that pass."""
+        limits = self.limits
+        refill = (self.now - connection.tokens_at) * limits.messages_per_s
+        tokens = min(float(limits.messages_burst), connection.tokens + refill)
+        passed = 0
+        while passed < count and tokens >= 1:
+            tokens -= 1
+            passed += 1
+        connection.tokens, connection.tokens_at = tokens, self.now
+        if passed < count and self.now - connection.rate_error_at >= limits.rate_error_every_s:
+            connection.rate_error_at = self.now
+            self._error(c, {"rate_limited"})
+        return passed
+
+    def _decide(self, c: int, connection: Connection, message: Message) -> None:
+        if message is BINARY:
+            self._error(c, {"binary"})
+            return
+        faults: set[str] = set()
+        if len(message) > self.limits.message_bytes_max:
+            faults.add("too_large")
+        try:
+            value = read(message)
+        except ValueError:
+            self._error(c, faults | {"malformed"})
+            return
+        if depth(value) > self.limits.nesting_max or digits(value) > self.limits.number_digits_max:
+            faults.add("malformed")
+        if not isinstance(value, dict):
+            self._error(c, faults | {"not_an_object"})
+            return
+        faults |= self._header_faults(value)
+        type, peer = value.get("type"), connection.peer
+        if peer is None and type not in ("presence", "capabilities"):
+            faults.add("not_present")
+        if faults:
+            self._error(c, faults, value)
+        elif type == "presence":
+            self._presence(c, connection, message, value)
+        elif type == "capabilities":
+            self._expect([c], self._relay_says("capabilities_response", c, AN_OBJECT, value))
+        elif type in WITHHELD:
+            pass
+        else:
+            assert peer is not None
+            self._from_a_peer(c, connection, peer, message, value)
+
+    def _header_faults(self, value: dict[str, Any]) -> set[str]:
+        faults: set[str] = set()
+        type = value.get("type")
+        if not isinstance(type, str):
+            faults.add("bad_field")
+        elif type not in KNOWN:
+            faults |= self._name_faults(type)
+            if self.strict:
+                faults.add("unknown_type")
+        for name in ("type", "from", "to", "instanceId", "targetInstanceId"):
+            given = value.get(name)
+            if given is not None and (not isinstance(given, str) or _LONE.search(given)):
+                faults.add("bad_field")
+        return faults
+
+    def _name_faults(self, name: str) -> set[str]:
+        if not name:
+            return {"bad_field"}
+        return {"too_long"} if len(name) > self.limits.id_chars_max else set()
+
+    def _from_a_peer(
+        self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
+    ) -> None:
+        faults, text = self._with_origin(peer, message, value)
+        if value["type"] == "heartbeat":
+            self._heartbeat(c, connection, peer, message, value, faults)
+        elif value["type"] == "direct":
+            self._direct(c, peer, value, faults, text)
+        elif faults:
+            self._error(c, faults, value)
+        else:
+            self._expect(self.others(peer), text)
+
+    def _with_origin(
+        self, peer: str, message: bytes, value: dict[str, Any]
+    ) -> tuple[set[str], Untouched | Made]:
+        """What is wrong with the origin, and what the receivers get."""
+        faults: set[str] = set()
+        sender, instance = value.get("from"), value.get("instanceId")
+        if instance is not None and instance != peer:
+            faults |= self._name_faults(instance) | {"spoofed"}
+        if sender is not None and sender != peer:
+            faults |= self._name_faults(sender)
+            if sender in self.peers or sender == RELAY:
+                faults.add("spoofed")
+        if sender is None:
+            return faults, Made({**value, "from": peer})
+        if sender != peer and instance is None:
+            return faults, Made({**value, "instanceId": peer})
+        return faults, Untouched(message)
+
+    def _direct(
+        self, c: int, peer: str, value: dict[str, Any], faults: set[str], text: Untouched | Made
+    ) -> None:
+        to, instance = value.get("to"), value.get("targetInstanceId")
+        hosts = self.hosts(to) if to is not None else []
+        target: str | None = None
+        named: list[str] = []
+        if instance is not None:
+            faults |= self._name_faults(instance)
+            target = instance
+        elif to is None:
+            faults.add("bad_field")
+        elif to in self.peers:
+            target = to
+        elif peer in hosts:
+            target = None  # its own tabs have it already
+        elif len(hosts) > 1:
+            faults |= self._name_faults(to) | {"ambiguous_target"}
+            named = hosts[:20]
+        else:
+            faults |= self._name_faults(to)
+            target = hosts[0] if hosts else to
+        if target is not None and target not in self.peers:
+            faults.add("unknown_target")
+        if faults:
+            self._error(
+                c, faults, value, **({"peers": named} if named and len(faults) == 1 else {})
+            )
+        elif target is not None:
+            self._expect(self.of(target), text)
+
+    # Presence -------------------------------------------------------------------------------------
+
+    def _presence(
+        self, c: int, connection: Connection, message: bytes, value: dict[str, Any]
+    ) -> None:
+        id, instance = value.get("from"), value.get("instanceId")
+        faults = {"bad_field"} if id is None else self._name_faults(id)
+        if connection.peer is not None and id != connection.peer:
+            faults.add("identity_fixed")
+        if id == RELAY or instance not in (None, id):
+            faults.add("spoofed")
+        agents, more = self._agents(message, value)
+        agents = agents or []
+        everything = self._union(id, c, agents)
+        faults |= more | self._union_faults(everything)
+        if faults:
+            self._error(c, faults, value)
+            return
+        assert id is not None
+        data = value.get("data")
+        is_new_here = connection.peer is None
+        connection.peer = id
+        connection.agents = agents
+        connection.pongs_count = data is not None and data.get("keepalive") == "pong"
+        if data is None:
+            value = {**value, "data": {}}
+        if everything != agents:
+            value = {**value, "data": {**value["data"], "agents": everything}}
+        untouched = data is not None and everything == agents
+        text = Untouched(message) if untouched else Made(value)
+        if id in self.peers:
+            peer = self.peers[id]
+            peer.agents, peer.presence, peer.fields, peer.at = everything, text, value, self.now
+        else:
+            self.peers[id] = Peer(everything, text, value, self.now)
+        self._in_order_of_joining(c, is_new_here)
+        self._expect(self.present(), text)
+        if is_new_here:
+            others = [peer.presence for other, peer in self.peers.items() if other != id]
+            if others:
+                self._expect([c], Roster(others))
+
+    def _in_order_of_joining(self, c: int, is_new_here: bool) -> None:
+        # A union lists agents in the order of announcement; connections open in another one.
+        if is_new_here:
+            self.connections[c] = self.connections.pop(c)
+
+    def _heartbeat(
+        self,
+        c: int,
+        connection: Connection,
+        id: str,
+        message: bytes,
+        value: dict[str, Any],
+        faults: set[str],
+    ) -> None:
+        agents, more = self._agents(message, value)
+        faults |= more
+        everything = self.peers[id].agents
+        if agents is not None and agents != connection.agents:
+            everything = self._union(id, c, agents)
+            faults |= self._union_faults(everything)
+        if faults:
+            self._error(c, faults, value)
+            return
+        peer = self.peers[id]
+        if agents is not None:
+            connection.agents = agents
+        changed = everything != peer.agents
+        if changed:
+            self._change_agents(peer, everything)
+        if changed or self.now - peer.at >= self.limits.presence_refresh_s:
+            peer.at = self.now
+            self._expect(self.others(id), peer.presence)
+
+    def _agents(self, message: bytes, value: dict[str, Any]) -> tuple[list[Any] | None, set[str]]:
+        """The agents that a presence or heartbeat names (None: it names none), and its faults."""
+        faults: set[str] = set()
+        if len(message) > self.limits.presence_bytes_max:
+            faults.add("too_large")
+        data = value.get("data")
+        if data is None:
+            return None, faults
+        if not isinstance(data, dict):
+            return None, faults | {"bad_field"}
+        if "agents" not in data:
+            return None, faults
+        agents = data["agents"]
+        if not isinstance(agents, list):
+            return None, faults | {"bad_field"}
+        for agent in agents:
+            if not isinstance(agent, (str, dict)) or not agent:
+                faults |= {"bad_field"} if agent != {} else set()
+                continue
+            id = agent_id(agent)
+            if id is not None:
+                faults |= self._name_faults(id)
+                faults |= {"spoofed"} if id == RELAY else set()
+                faults |= {"bad_field"} if _LONE.search(id) else set()
+        if len(agents) > self.limits.agents_max:
+            faults.add("too_many_agents")
+        return agents, faults
+
+    def _union(self, id: str | None, c: int, agents: list[Any]) -> list[Any]:
+        """The agents of a peer over its connections, if those of `c` were these."""
+        tabs = self.of(id) if id is not None else []
+        if c not in tabs:
+            tabs = [*tabs, c]
+        return union([agents if tab == c else self.connections[tab].agents for tab in tabs])
+
+    def _union_faults(self, agents: list[Any]) -> set[str]:
+        return {"too_many_agents"} if len(agents) > self.limits.agents_max else set()
+
+    def _change_agents(self, peer: Peer, agents: list[Any]) -> None:
+        peer.agents = agents
+        peer.fields = {**peer.fields, "data": {**peer.fields["data"], "agents": agents}}
+        peer.presence = Made(peer.fields)
+
+    def _leave(self, id: str, cause: str) -> None:
+        """A connection of a peer has gone. With the last one goes the peer."""
+        rest = self.of(id)
+        if not rest:
+            del self.peers[id]
+            data = {"status": "offline", "reason": cause, "agents": []}
+            offline = {"type": "presence", "from": id, "data": data, "timestamp": A_TIME}
+            self._expect(self.present(), Made(offline))
+            return
+        peer = self.peers[id]
+        everything = union([self.connections[c].agents for c in rest])
+        if everything != peer.agents:
+            self._change_agents(peer, everything)
+            peer.at = self.now
+            self._expect(self.present(), peer.presence)
+
+    # What goes out --------------------------------------------------------------------------------
+
+    def _expect(self, connections: Collection[int], expected: Expected) -> None:
+        for c in connections:
+            self._expected.setdefault(c, []).append(expected)
+
+    def _error(
+        self, c: int, faults: set[str], value: dict[str, Any] | None = None, **details: Any
+    ) -> None:
+        data = AtLeast({"code": OneOf(frozenset(faults)), "error": A_SENTENCE, **details})
+        # What is too large may have been dropped unread.
+        unread = "too_large" in faults
+        self._expect([c], self._relay_says("error", c, data, value or {}, maybe_unread=unread))
+
+    def _relay_says(
+        self, type: str, c: int, data: Any, about: dict[str, Any], maybe_unread: bool = False
+    ) -> Made:
+        peer = self.connections[c].peer
+        said = {"type": type, "from": RELAY, "to": peer if peer is not None else Maybe(None)}
+        if "turnId" in about:
+            said["turnId"] = Maybe(about["turnId"]) if maybe_unread else about["turnId"]
+        return Made({**said, "data": data, "timestamp": A_TIME})

@@ -1,0 +1,280 @@
+"""Messages for hypothesis: as the known clients send them, and as nobody should.
+
+Names come from small pools, so that peers collide, agents are shared, and an agent is called like a
+peer. Every strategy gives the bytes of a message; `me` is the id of the peer that sends it.
+
+    presences(me), heartbeats(me), fanned_out(me), directs(me), others(me)     right
+    forged(me), damaged(me, limits), too_much(me, limits)                      wrong
+    messages(me, limits), misbehaviour(me, limits)                             all of these
+"""
+
+import functools
+import json
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from protocol.limits import Limits
+from protocol.verification.model import BINARY, FANNED_OUT, RELAY, WITHHELD, Message
+
+PEERS: Final = ("a", "b", "c", "d")
+AGENTS: Final = ("x", "y", "z", "a")
+"""One of them is called like a peer."""
+
+peers: Final = st.sampled_from(PEERS)
+agent_ids: Final = st.sampled_from(AGENTS)
+
+agents: Final = st.one_of(
+    agent_ids,
+    agent_ids.map(lambda id: {"agentId": id, "name": f"Agent {id}", "color": "#fff"}),
+    agent_ids.map(lambda id: {"id": id, "status": "ready"}),
+    agent_ids.map(lambda id: {"name": id}),
+    st.just({"color": "#000"}),  # passed on; nobody can address it
+)
+"""Agents in all shapes in which pages announce them."""
+
+payloads: Final = st.one_of(
+    st.none(),
+    st.just({}),
+    st.text(max_size=5),
+    st.integers(-(2**60), 2**60),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.one_of(st.booleans(), st.text(max_size=3)), max_size=3),
+    st.just({"chunk": "half an emoji: \ud83d", "chunkNum": 1}),
+    st.just({"command": "hello", "deep": [[{"k": []}]]}),
+)
+"""`data` of messages that the relay does not read."""
+
+turn_ids: Final = st.one_of(
+    st.sampled_from(["turn-1", "", 7, None]), st.just({"any": ["JSON", 1.50]}), st.text(max_size=4)
+)
+
+
+def text_of(fields: dict[str, Any], spelling: int = 0) -> bytes:
+    """A message on the wire, in one of five spellings of the same.
+
+    The first three spell every inner value alike, as one client does all its life; agents without
+    an id are told apart by their text.
+    """
+    match spelling:
+        case 1:
+            return (
+                b"\t "
+                + json.dumps(fields).encode().replace(b'"type"', b'"t\\u0079pe"', 1)
+                + b"\r\n"
+            )
+        case 2 if "\\ud" not in json.dumps(fields):
+            return json.dumps(fields, ensure_ascii=False).encode()
+        case 3:
+            return json.dumps(fields, separators=(",", ":")).encode()
+        case 4:
+            return json.dumps(fields, indent=1).encode()
+        case _:
+            return json.dumps(fields).encode()
+
+
+@st.composite
+def _message(draw: st.DrawFn, required: dict[str, Any], optional: dict[str, Any]) -> bytes:
+    """A message with all of `required` and some of `optional`: values, or strategies of them."""
+    fields: dict[str, Any] = {}
+    for name, value in required.items():
+        fields[name] = draw(value) if isinstance(value, st.SearchStrategy) else value
+    for name, value in optional.items():
+        if draw(st.booleans()):
+            fields[name] = draw(value) if isinstance(value, st.SearchStrategy) else value
+    if draw(st.integers(0, 3)) == 0:
+        fields = dict(draw(st.permutations(list(fields.items()))))
+    has_agents = fields.get("type") in ("presence", "heartbeat")
+    return text_of(fields, draw(st.integers(0, 2 if has_agents else 4)))
+
+
+_TIMES: Final = st.sampled_from([1_700_000_000_000, 1.5, None, "yesterday"])
+_EXTRA: Final = {"timestamp": _TIMES, "turnId": turn_ids, "x-unknown": payloads}
+
+
+@functools.cache
+def presences(me: str) -> st.SearchStrategy[bytes]:
+    """Announcements of `me`."""
+    data = st.fixed_dictionaries(
+        {},
+        optional={
+            "agents": st.lists(agents, max_size=3),
+            "hostname": st.sampled_from(["laptop", "half \ud83d"]),
+            "timestamp": st.just(1_700_000_000_000),
+            "keepalive": st.sampled_from(["pong", "ping", None]),
+        },
+    )
+    return _message(
+        {"type": "presence", "from": me},
+        {"data": st.one_of(st.none(), data, data, data), "instanceId": me, **_EXTRA},
+    )
+
+
+@functools.cache
+def heartbeats(me: str) -> st.SearchStrategy[bytes]:
+    """Signs of life, bare, or with the agents that `me` has now."""
+    data = st.fixed_dictionaries({}, optional={"agents": st.lists(agents, max_size=3)})
+    return _message(
+        {"type": "heartbeat"},
+        {"from": me, "data": st.one_of(st.none(), data, data, data), **_EXTRA},
+    )
+
+
+def _origin(me: str) -> dict[str, Any]:
+    """`from` as pages fill it: an agent's id, more often than their own."""
+    return {"from": st.one_of(st.just(me), agent_ids.filter(lambda id: id not in PEERS))}
+
+
+@functools.cache
+def fanned_out(me: str) -> st.SearchStrategy[bytes]:
+    """What goes to all others."""
+    own_types = st.sampled_from(["invoke", "ring-update", "topic/news", "größer"])
+    types = st.one_of(st.sampled_from(FANNED_OUT), st.sampled_from(FANNED_OUT), own_types)
+    optional = {**_origin(me), "instanceId": st.sampled_from([me, None]), "to": st.just("*")}
+    return _message({"type": types}, {**optional, "data": payloads, **_EXTRA})
+
+
+@functools.cache
+def directs(me: str) -> st.SearchStrategy[bytes]:
+    """What goes to one peer: named as peer, as agent, as instance, or nobody."""
+    anyone = st.one_of(peers, agent_ids, st.just("nobody"))
+    nowhere = st.none()
+    return st.one_of(
+        _message({"type": "direct", "to": anyone}, {**_origin(me), "data": payloads, **_EXTRA}),
+        _message(
+            {"type": "direct", "to": st.one_of(anyone, nowhere), "targetInstanceId": peers},
+            {**_origin(me), "instanceId": me, **_EXTRA},
+        ),
+        _message({"type": "direct"}, {"to": nowhere, **_EXTRA}),
+    )
+
+
+@functools.cache
+def others(me: str) -> st.SearchStrategy[bytes]:
+    """Questions to the relay, and types that it keeps to itself."""
+    return st.one_of(
+        _message({"type": "capabilities"}, {"from": me, **_EXTRA}),
+        _message({"type": st.sampled_from(WITHHELD)}, {"data": payloads, **_EXTRA}),
+    )
+
+
+@functools.cache
+def forged(me: str) -> st.SearchStrategy[bytes]:
+    """Somebody else's name, or the relay's."""
+    not_me = st.one_of(peers.filter(lambda peer: peer != me), st.just(RELAY))
+    types = st.sampled_from([*FANNED_OUT, "direct", "heartbeat", "presence", "invoke"])
+    return st.one_of(
+        _message({"type": types, "from": not_me}, {"to": peers, **_EXTRA}),
+        _message({"type": types, "instanceId": not_me}, {"from": me, "to": peers, **_EXTRA}),
+        _message(
+            {"type": "presence", "from": me, "data": {"agents": [RELAY]}}, {"turnId": turn_ids}
+        ),
+    )
+
+
+_NOT_JSON: Final = (
+    b"",
+    b" ",
+    b"{",
+    b"}",
+    b"{'type':'stream'}",
+    b'{"type":"stream",}',
+    b'{"type":"stream"} {}',
+    b'{"type":"stream","data":NaN}',
+    b'{"type":"stream","data":[-Infinity]}',
+    b'{"type":"stream","data":01}',
+    b'{"type":"stream","data":"\x01"}',
+    b'{"type":"stream","data":"\\x"}',
+    b'\xef\xbb\xbf{"type":"stream"}',
+    b"[1,2",
+    b"nul",
+)
+_NO_OBJECT: Final = (b"[]", b"null", b"1", b'"stream"', b"true", b'[{"type":"stream"}]')
+_NOT_TEXT: Final = (
+    b'{"type":"stream","data":"\xff"}',
+    b'{"type":"stream","data":"\xed\xa0\x80"}',
+    b"\xc0\x80",
+)
+
+
+@functools.cache
+def damaged(me: str, limits: Limits, *, not_utf8: bool) -> st.SearchStrategy[bytes]:
+    """What is no message: broken JSON, other JSON, fields of wrong types."""
+    wrong = st.sampled_from([1, 1.5, True, [], {}, [me]])
+    names = st.sampled_from(["type", "from", "to", "instanceId", "targetInstanceId"])
+
+    def with_wrong(field: str) -> st.SearchStrategy[bytes]:
+        return _message({"type": "stream", field: wrong}, {"turnId": turn_ids})
+
+    surrogate = _message({"type": st.sampled_from(["ack", "direct"]), "to": "\ud83d"}, {"from": me})
+    half = fanned_out(me).flatmap(
+        lambda text: st.integers(0, len(text.rstrip()) - 1).map(lambda end: text[:end])
+    )
+    wrong_data = st.sampled_from(
+        ["x", 1, [], {"agents": "x"}, {"agents": None}, {"agents": [""]}, {"agents": [1, "x"]}]
+    )
+    return st.one_of(
+        st.sampled_from(_NOT_JSON + _NO_OBJECT + (_NOT_TEXT if not_utf8 else ())),
+        names.flatmap(with_wrong),
+        half,
+        surrogate,
+        st.just(text_of({"from": me, "turnId": "no type"})),
+        st.just(text_of({"type": "", "from": me})),
+        st.just(text_of({"type": "presence"})),
+        st.just(text_of({"type": "presence", "from": ""})),
+        _message(
+            {"type": st.sampled_from(["presence", "heartbeat"]), "from": me, "data": wrong_data},
+            _EXTRA,
+        ),
+    )
+
+
+@functools.cache
+def too_much(me: str, limits: Limits) -> st.SearchStrategy[bytes]:
+    """What is too long, too deep, too large, too many."""
+    name = "n" * (limits.id_chars_max + 1)
+    deep = b"[" * limits.nesting_max + b"]" * limits.nesting_max
+    many = [f"agent {n}" for n in range(limits.agents_max + 1)]
+    large = "x" * limits.message_bytes_max
+    large_presence = {"agents": [], "hostname": "x" * limits.presence_bytes_max}
+    return st.sampled_from(
+        [
+            text_of({"type": name, "from": me}),
+            text_of({"type": "stream", "from": name}),
+            text_of({"type": "stream", "instanceId": name}),
+            text_of({"type": "direct", "to": name, "turnId": 1}),
+            text_of({"type": "direct", "targetInstanceId": name}),
+            text_of({"type": "presence", "from": name}),
+            text_of({"type": "presence", "from": me, "data": {"agents": [name]}}),
+            text_of({"type": "presence", "from": me, "data": {"agents": many}}),
+            text_of({"type": "heartbeat", "from": me, "data": {"agents": many}}),
+            text_of({"type": "presence", "from": me, "data": large_presence}),
+            text_of({"type": "heartbeat", "from": me, "data": large_presence}),
+            text_of({"type": "stream", "from": me, "data": large, "turnId": "t"}),
+            b'{"type":"stream","data":' + deep + b"}",
+            b'{"type":"stream","data":' + b"1" * (limits.number_digits_max + 1) + b"}",
+            b'{"type":"stream","data":0.' + b"1" * (limits.number_digits_max + 1) + b"}",
+        ]
+    )
+
+
+@functools.cache
+def messages(me: str) -> st.SearchStrategy[bytes]:
+    """Any right message of `me`."""
+    return st.one_of(
+        presences(me),
+        heartbeats(me),
+        fanned_out(me),
+        fanned_out(me),
+        directs(me),
+        directs(me),
+        others(me),
+    )
+
+
+@functools.cache
+def misbehaviour(me: str, limits: Limits, *, not_utf8: bool = True) -> st.SearchStrategy[Message]:
+    """Any wrong message of `me`. `not_utf8`: also what a WebSocket would not carry as text."""
+    return st.one_of(
+        forged(me), damaged(me, limits, not_utf8=not_utf8), too_much(me, limits), st.just(BINARY)
+    )
