@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from actors.clock import VirtualClock
@@ -207,3 +208,25 @@ async def test_a_cancelled_serve_cuts_its_connection() -> None:
         assert runtime.connections == 0
         with pytest.raises(LinkClosed):
             await link.receive()
+
+
+async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests() -> None:
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        links = [await runtime.connect("m") for _ in range(40)]  # hence a rest of 0.8 ms
+        for n, link in enumerate(links):
+            await link.send(json.dumps({"type": "presence", "from": f"p{n}"}))
+        await clock.advance(0.01)
+        sender, last = links[0], links[-1]
+        for _ in links:
+            await last.receive()
+        await sender.send('{"type":"stream","n":1}')
+        assert json.loads(await last.receive())["n"] == 1
+        await sender.send('{"type":"stream","n":2}')
+        await sender.send('{"type":"stream","n":3}')
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert runtime.totals().relayed == len(links) + 1  # the rest is not over
+        await clock.advance(0.001)
+        assert [json.loads(await last.receive())["n"] for _ in range(2)] == [2, 3]
+        await clock.advance(0.001)  # so that it does not end in the middle of a rest
