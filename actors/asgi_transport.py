@@ -24,6 +24,7 @@ class AsgiTransport:
         self._readable = anyio.Event()
         self._readable.set()
         self._scope = anyio.CancelScope()
+        self._sending = anyio.CancelScope()
 
     async def run(self, port: Port) -> None:
         code = ABNORMAL
@@ -54,11 +55,15 @@ class AsgiTransport:
         while True:
             await self._something_to_write.wait()
             self._something_to_write = anyio.Event()
-            while self._batch is not None and self._closing is None:
-                batch, self._batch = self._batch, None
-                for text in batch.texts:
-                    await self._websocket.send({"type": "websocket.send", "text": text.decode()})
-                port.writable()
+            with anyio.CancelScope() as self._sending:
+                if self._closing is not None:
+                    self._limit_sending()
+                while self._batch is not None:
+                    batch, self._batch = self._batch, None
+                    for text in batch.texts:
+                        event = {"type": "websocket.send", "text": text.decode()}
+                        await self._websocket.send(event)
+                    port.writable()
             if self._closing is not None:
                 code, reason = self._closing
                 with anyio.move_on_after(self._close_within_s):
@@ -74,8 +79,13 @@ class AsgiTransport:
 
     def close(self, code: int, reason: str) -> None:
         self._closing = (code, reason)
+        self._limit_sending()
         self._something_to_write.set()
         self._readable.set()
+
+    def _limit_sending(self) -> None:
+        """A peer that does not read cannot hold up the close for ever."""
+        self._sending.deadline = anyio.current_time() + self._close_within_s
 
     def abort(self) -> None:
         self._scope.cancel()

@@ -11,7 +11,6 @@ It decides nothing about messages and does not read them. Its state in the proto
 (connecting, present, stale, reaped) is the lifecycle record that the supervisor's mesh keeps.
 """
 
-import logging
 from typing import Final
 
 import attrs
@@ -22,8 +21,6 @@ from actors.transport import ABNORMAL, Transport
 from protocol.lifecycle import Cause
 from protocol.limits import Limits
 from protocol.mesh import CLOSE_CODES, Inbound
-
-log = logging.getLogger(__name__)
 
 _CLOSE_REASONS: Final = {
     Cause.LEFT: "",
@@ -55,6 +52,7 @@ class Failed:
 
     peer: "PeerActor"
     cause: Cause
+    error: BaseException | None = None
 
 
 Control = Opened | Ponged | Failed
@@ -144,8 +142,8 @@ class PeerActor:
         try:
             while self._writable and (batch := self._outbox.take()) is not None:
                 self._writable = self._transport.send(batch)
-        except Exception:
-            self._crash()
+        except Exception as error:
+            self.crashed(error)
         if self._flush_then is not None and not self._outbox.messages:
             self._close(self._flush_then)
 
@@ -158,10 +156,9 @@ class PeerActor:
                 self._is_queued = True
                 self._inbox.ready(self)
 
-    def crashed(self) -> None:
-        """The task that runs the transport ended with the exception that is being handled."""
-        self._crash()
-        self.closed(ABNORMAL)
+    def crashed(self, error: BaseException) -> None:
+        """Contain an exception of this actor or its transport: only this connection ends."""
+        self._inbox.tell(Failed(self, Cause.CRASHED, error))
 
     # What the supervisor's inbox calls (Sender) ---------------------------------------------------
 
@@ -198,18 +195,10 @@ class PeerActor:
             if self._writable:
                 self._writable = self._transport.send(batch)
             elif not self._outbox.put(batch):
-                log.warning(
-                    "evicted",
-                    extra={
-                        "connection": self.id,
-                        "queued_messages": self._outbox.messages,
-                        "queued_bytes": self._outbox.bytes,
-                    },
-                )
-                self._stop(Cause.EVICTED, flush=False)
                 self._inbox.tell(Failed(self, Cause.EVICTED))
-        except Exception:
-            self._crash()
+                self._close(Cause.EVICTED)
+        except Exception as error:
+            self.crashed(error)
 
     def _stop(self, cause: Cause, flush: bool) -> None:
         if self._stopped:
@@ -226,18 +215,13 @@ class PeerActor:
             return
         try:
             self._transport.close(CLOSE_CODES[cause], _CLOSE_REASONS[cause])
-        except Exception:
-            log.exception("transport crashed", extra={"connection": self.id})
+        except Exception as error:
+            self.crashed(error)
 
     def abort(self) -> None:
         """Cut the connection now."""
         self._stopped = True
         self._transport.abort()
-
-    def _crash(self) -> None:
-        """Contain the exception being handled: this connection ends, nothing else notices."""
-        log.exception("peer actor crashed", extra={"connection": self.id})
-        self._inbox.tell(Failed(self, Cause.CRASHED))
 
     @property
     def queued(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from actors.clock import Clock, SystemClock
 from actors.peer import PeerActor
 from actors.supervisor import MeshStatus, Supervisor
-from actors.transport import MemoryLink, Transport
+from actors.transport import ABNORMAL, MemoryLink, Transport
 from protocol.limits import Limits
 from protocol.mesh import Totals
 
@@ -104,8 +104,9 @@ class Runtime:
     async def _carry(self, transport: Transport, actor: PeerActor) -> None:
         try:
             await transport.run(actor)
-        except Exception:
-            actor.crashed()
+        except Exception as error:
+            actor.crashed(error)
+            actor.closed(ABNORMAL)
         except BaseException:
             actor.abort()
             raise

@@ -127,15 +127,21 @@ class Supervisor:
                 self._refs[peer.id] = PeerRef(peer)
             case Ponged(peer):
                 self._mesh.ponged(peer.id, now)
-            case Failed(peer, cause):
-                self._mesh.ended(peer.id, cause, now)
+            case Failed(peer, cause, error):
+                self._fail(peer, cause, error, now)
 
     def _decide(self, peer: PeerActor, messages: list[Inbound], now: Instant) -> None:
         try:
             self._mesh.received(peer.id, messages, now)
-        except Exception:
-            log.exception("decision crashed", extra={"connection": peer.id})
-            self._mesh.ended(peer.id, Cause.CRASHED, now)
+        except Exception as error:
+            self._fail(peer, Cause.CRASHED, error, now)
+
+    def _fail(
+        self, peer: PeerActor, cause: Cause, error: BaseException | None, now: Instant
+    ) -> None:
+        facts = {"mesh": self.name, "connection": peer.id, "peer": self._mesh.peer_of(peer.id)}
+        log.warning(cause.value, extra=facts, exc_info=error)
+        self._mesh.ended(peer.id, cause, now)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         self._receivers = 0

@@ -274,6 +274,11 @@ class Mesh:
         effects, self._effects = self._effects, []
         return effects
 
+    def peer_of(self, id: int) -> str | None:
+        """The peer id of a connection; None if it has none, or is over."""
+        connection = self.roster.connections.get(id)
+        return connection.peer.id if connection is not None and connection.peer else None
+
     def status(self, now: Instant) -> tuple[PeerStatus, ...]:
         """Who is here, as immutable data."""
         return tuple(

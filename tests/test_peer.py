@@ -213,9 +213,9 @@ def test_a_crash_while_deciding_ends_that_connection_with_1011_and_no_other(
     assert broken.closed_with == 1011
     assert healthy.closed_with is None
     assert [json.loads(t)["data"]["reason"] for t in healthy.sent if b"offline" in t] == ["crashed"]
-    record = next(r for r in log.records if r.msg == "decision crashed")
+    record = next(r for r in log.records if r.msg == "crashed")
     assert record.exc_info is not None
-    assert record.connection == victim.id  # type: ignore[attr-defined]
+    assert (record.peer, record.connection) == ("victim", victim.id)  # type: ignore[attr-defined]
 
 
 def test_a_crash_in_a_transport_ends_that_connection_and_no_other() -> None:
