@@ -298,6 +298,10 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # Their lines hold query strings, and those hold credentials.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # The SDK logs every invocation through a handler of its own.
+    sdk = logging.getLogger("bedrock_agentcore.app")
+    sdk.handlers.clear()
+    sdk.setLevel(logging.WARNING)
 
 
 def bind(settings: Settings) -> socket.socket:

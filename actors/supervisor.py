@@ -45,9 +45,9 @@ TICK_S: Final = 0.25
 """How often (seconds) a mesh looks for deadlines that have passed: the reaper's precision."""
 
 
-GAP_PER_RECEIVER_S: Final = 20e-6
-"""Rest (seconds) after a flush, per receiver: several times what a write costs the kernel."""
-LEAST_GAP_S: Final = 0.5e-3
+ENOUGH: Final = 20
+"""So many messages in one write cost little more than one: there is nothing to wait for."""
+LEAST_GAP_S: Final = 1e-3
 """Shorter rests are none: the timers of event loops count in milliseconds."""
 
 
@@ -76,7 +76,7 @@ class Supervisor:
         self._refs: dict[int, PeerRef] = {}
         self._next_id = 1
         self._tape = Tape()
-        self._receivers = 0  # of what the last turn sent to everyone
+        self._small_flush_s = 0.0  # what the last turn took, if it sent few messages to everyone
 
     def open(self, transport: Transport) -> PeerActor:
         """A new connection: its peer actor, which is the port that the transport must call."""
@@ -144,9 +144,10 @@ class Supervisor:
         self._mesh.ended(peer.id, cause, now)
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        self._receivers = 0
+        self._small_flush_s = 0.0
         if not effects:
             return
+        began = self._clock.now()
         tape = self._tape
         dismissed: list[Dismissed] = []
         for effect in effects:
@@ -170,7 +171,6 @@ class Supervisor:
                 case PeerJoined() | PeerLeft() | Refused():
                     self._note(effect)
         shared, own = tape.finish()
-        self._receivers = len(tape.present) if shared is not None else 0
         refs = self._refs
         if shared is not None:
             for connection in tape.present:
@@ -182,6 +182,8 @@ class Supervisor:
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             refs.pop(end.connection).stop(end.cause, flush=flush)
+        if shared is not None and shared.count < ENOUGH:
+            self._small_flush_s = self._clock.now().at - began.at
 
     def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
         match effect:
@@ -212,12 +214,13 @@ class Supervisor:
     async def _rest(self) -> None:
         """Let sockets be read before the next turn.
 
-        A write costs the kernel about the same whether it carries one message or twenty, so after
-        a flush to many receivers it pays to wait for more messages: as long as the mesh is busy,
-        for a time that grows with the number of receivers. The first message after a pause never
-        waits.
+        A write costs the kernel about the same whether it carries one message or twenty. So when a
+        turn sent only a few messages to everyone, the next one waits as long as this one took, for
+        more messages to share the writes: a busy mesh spends at most half of its time on small
+        flushes, and the more receivers it has, the more is gathered for them. A mesh that is quiet,
+        or has so few receivers that a flush takes no time to speak of, never waits.
         """
-        gap = min(self._limits.flush_gap_s, self._receivers * GAP_PER_RECEIVER_S)
+        gap = min(self._small_flush_s, self._limits.flush_gap_s)
         if gap >= LEAST_GAP_S:
             await self._clock.sleep(gap)
         elif self._inbox:

@@ -59,6 +59,19 @@ class _Nowhere(asyncio.Queue[Any]):
 _NOWHERE: Final = _Nowhere()
 
 
+class _Nevermind(asyncio.Event):
+    """Takes the signals to ASGI sends that nobody makes. One for all connections."""
+
+    def set(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+
+_NEVERMIND: Final = _Nevermind()
+
+
 class MeshProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, attachable to a port."""
 
@@ -97,9 +110,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         """The application has returned; what only it needed goes with it."""
         super().on_task_complete(task)
         if self._port is not None:
+            # (Not deleted: an instance that loses an attribute gets a dict of its own, 2 KB.)
             for name in ("scope", "request", "response", "app", "app_state"):
-                self.__dict__.pop(name, None)
+                setattr(self, name, None)
             self.queue = _NOWHERE
+            self.writable = _NEVERMIND
 
     # Reading --------------------------------------------------------------------------------------
 

@@ -87,9 +87,9 @@ class Limits:
         8192, "messages decided in one turn of the supervisor", "as above", 1
     )
     flush_gap_s: float = _bound(
-        0.004,
-        "rest of a busy mesh between two turns, so that more messages share a write (20 us per "
-        "receiver, this at most)",
+        0.05,
+        "rest of a busy mesh after a flush of few messages, so that more share the next (as long "
+        "as the flush took, this at most)",
         "the next turn begins",
         0.0,
     )

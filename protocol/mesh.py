@@ -344,8 +344,11 @@ class Mesh:
         limits = self.limits
         due = max(connection.rate_due_at, now.at)
         passed = max(0, int((now.at + self._rate_burst_s - due) / self._rate_interval_s))
+        passed = min(passed, len(messages))
         connection.rate_due_at = due + passed * self._rate_interval_s
         dropped = len(messages) - passed
+        if not dropped:  # rounded the other way than the quick check
+            return messages
         sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
         refusal = Refusal(ErrorCode.RATE_LIMITED, sentence)
         if now.at - connection.rate_error_at >= limits.rate_error_every_s:

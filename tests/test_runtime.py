@@ -12,6 +12,7 @@ from actors.clock import VirtualClock
 from actors.runtime import Full, Runtime
 from actors.transport import LinkClosed, MemoryLink, Port
 from protocol.limits import Limits
+from protocol.mesh import Instant
 
 pytestmark = pytest.mark.anyio
 
@@ -210,23 +211,45 @@ async def test_a_cancelled_serve_cuts_its_connection() -> None:
             await link.receive()
 
 
+class SlowClock(VirtualClock):
+    """Every look at this clock takes 1 ms, so that a turn takes time."""
+
+    def now(self) -> Instant:
+        self._at += 0.001
+        return super().now()
+
+
 async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests() -> None:
-    clock = VirtualClock()
+    clock = SlowClock()
     async with Runtime(clock=clock) as runtime:
-        links = [await runtime.connect("m") for _ in range(40)]  # hence a rest of 0.8 ms
-        for n, link in enumerate(links):
-            await link.send(json.dumps({"type": "presence", "from": f"p{n}"}))
-        await clock.advance(0.01)
-        sender, last = links[0], links[-1]
-        for _ in links:
-            await last.receive()
+        sender, listener = await runtime.connect("m"), await runtime.connect("m")
+        for link, id in ((sender, "sender"), (listener, "listener")):
+            await link.send(json.dumps({"type": "presence", "from": id}))
+        await clock.advance(0.1)
+        for _ in range(2):
+            await listener.receive()
         await sender.send('{"type":"stream","n":1}')
-        assert json.loads(await last.receive())["n"] == 1
+        assert json.loads(await listener.receive())["n"] == 1
         await sender.send('{"type":"stream","n":2}')
         await sender.send('{"type":"stream","n":3}')
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
-        assert runtime.totals().relayed == len(links) + 1  # the rest is not over
-        await clock.advance(0.001)
-        assert [json.loads(await last.receive())["n"] for _ in range(2)] == [2, 3]
-        await clock.advance(0.001)  # so that it does not end in the middle of a rest
+        assert runtime.totals().relayed == 3  # two presences, one message: the mesh rests
+        await clock.advance(0.01)
+        assert [json.loads(await listener.receive())["n"] for _ in range(2)] == [2, 3]
+        await clock.advance(0.01)  # so that it does not end in the middle of a rest
+
+
+async def test_a_turn_of_many_messages_has_no_rest_after_it() -> None:
+    clock = SlowClock()
+    async with Runtime(clock=clock) as runtime:
+        a, b = await runtime.connect("m"), await runtime.connect("m")
+        await a.send('{"type":"presence","from":"a"}')
+        await b.send('{"type":"presence","from":"b"}')
+        await clock.advance(0.1)
+        for turn in range(3):
+            actor = runtime._meshes["m"]._actors[1]
+            actor.received([b'{"type":"stream"}'] * 20, 340)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert runtime.totals().relayed == 2 + 20 * (turn + 1)
