@@ -17,7 +17,7 @@ import attrs
 
 from actors.fanout import Batch
 from actors.mailbox import Inbox, Outbox
-from actors.transport import ABNORMAL, Transport
+from actors.transport import Transport
 from protocol.lifecycle import Cause
 from protocol.limits import Limits
 from protocol.mesh import CLOSE_CODES, Inbound

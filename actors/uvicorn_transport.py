@@ -28,6 +28,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import Protocol
 
 try:
     from websockets.speedups import apply_mask  # C, where there is a wheel for this machine
@@ -72,6 +73,16 @@ class _Nevermind(asyncio.Event):
 _NEVERMIND: Final = _Nevermind()
 
 
+class _NoTimer:
+    """Looks like a timer that is set. (A real one would keep the context of the opening alive.)"""
+
+    def cancel(self) -> None:
+        pass
+
+
+_NO_TIMER: Final = _NoTimer()
+
+
 class MeshProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, attachable to a port."""
 
@@ -102,19 +113,24 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         self._close_within_s = close_within_s
         # The application returns at once, because a task per connection costs 15 KB. uvicorn then
         # closes the socket, unless it sees by this timer that a close is under way already.
-        self.close_timer = self.loop.call_soon(_nothing)  # type: ignore[assignment]
+        self.close_timer = cast("asyncio.TimerHandle", _NO_TIMER)
         if self.disconnected:
             self._closed(ABNORMAL)
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application has returned; what only it needed goes with it."""
         super().on_task_complete(task)
-        if self._port is not None:
-            # (Not deleted: an instance that loses an attribute gets a dict of its own, 2 KB.)
-            for name in ("scope", "request", "response", "app", "app_state"):
-                setattr(self, name, None)
-            self.queue = _NOWHERE
-            self.writable = _NEVERMIND
+        if self._port is None:
+            return
+        for name in ("scope", "request", "response", "app", "app_state", "asgi_version"):
+            self.__dict__.pop(name, None)
+        self.queue = _NOWHERE
+        self.writable = _NEVERMIND
+        self.__dict__ = dict(self.__dict__)  # a dict does not shrink, but its copy is small
+        if not self.conn.reader.buffer:
+            # The parser that read the opening request keeps it; one that begins here has none.
+            self.conn.parser = Protocol.parse(self.conn)
+            next(self.conn.parser)
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -332,7 +348,3 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _nothing() -> None:
-    pass

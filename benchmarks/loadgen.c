@@ -6,11 +6,11 @@
  * It opens N WebSocket connections, announces a peer on each, waits until every peer has seen the
  * presence of every peer, runs one scenario and prints one line of JSON. Every delivery is checked:
  * the text must be the one that was sent, and the sequence numbers that a receiver sees of a sender
- * must be 1, 2, 3, ... without a gap. Anything else is a violation: "ok" is false and the exit code 1.
+ * must be 1, 2, 3, ... without a gap. Anything else is a violation: "ok" is false, the exit code 1.
  *
- * The loop polls without blocking, on a core of its own: messages leave when they are due, are stamped
- * when they arrive, and the server under test does not pay for waking this process. `generator_busy`
- * is the part of the time in which there was something to do.
+ * The loop polls without blocking, on a core of its own: messages leave when they are due, are
+ * stamped when they arrive, and the server under test does not pay for waking this process.
+ * `generator_busy` is the part of the time in which there was something to do.
  *
  * With --nats it speaks NATS over plain TCP instead, with the same messages as payloads: a subject
  * `mesh` for streams and one subject per peer for direct messages.
@@ -47,7 +47,7 @@
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="           /* the pair from RFC 6455, section 1.3 */
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-/* Options ---------------------------------------------------------------------------------------- */
+/* Options -------------------------------------------------------------------------------------- */
 
 enum scenario { CLOSED, PINGPONG, OPEN, IDLE };
 static const char *const SCENARIOS[] = {"closed", "pingpong", "open", "idle"};
@@ -70,7 +70,7 @@ static struct {
     .path = "/ws",
 };
 
-/* State ------------------------------------------------------------------------------------------ */
+/* State ---------------------------------------------------------------------------------------- */
 
 enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 enum phase { CONNECTING, SHAKING, ANNOUNCED, STALLED, CLOSED_BY_US };
@@ -150,7 +150,7 @@ static void reserve(char **buffer, size_t *room, size_t wanted)
     }
 }
 
-/* Latencies: log-linear, 128 steps per power of two, so within 0.8 % ----------------------------- */
+/* Latencies: log-linear, 128 steps per power of two, so within 0.8 % --------------------------- */
 
 #define STEP_BITS 7
 static uint64_t histogram[(64 - STEP_BITS + 1) << STEP_BITS];
@@ -184,7 +184,7 @@ static double percentile(double share)
     return 0;
 }
 
-/* The server's processor time and memory --------------------------------------------------------- */
+/* The server's processor time and memory ------------------------------------------------------- */
 
 /* User and system time of all its threads, living and ended, to the nanosecond. */
 static double server_cpu_s(void)
@@ -218,7 +218,7 @@ static long server_rss_bytes(void)
     return pages * sysconf(_SC_PAGESIZE);
 }
 
-/* Sending ---------------------------------------------------------------------------------------- */
+/* Sending -------------------------------------------------------------------------------------- */
 
 static void watch(struct connection *c, uint32_t events)
 {
@@ -252,7 +252,7 @@ static void queue_bytes(struct connection *c, const char *bytes, size_t count)
     c->out_bytes += count;
 }
 
-/* A masked frame; the masking key is zero, which is as good a key as any other and costs nothing. */
+/* A masked frame; the masking key is zero, which is as good as any other and costs nothing. */
 static void queue_frame(struct connection *c, int opcode, const char *payload, size_t count)
 {
     char header[8] = {(char)(0x80 | opcode), (char)(0x80 | count)};
@@ -295,7 +295,8 @@ static void compose(struct sender *sender, int index)
     int n;
     if (options.scenario == PINGPONG)
         n = snprintf(head, sizeof head,
-                     "{\"type\":\"direct\",\"from\":\"p%06d\",\"to\":\"p%06d\",\"data\":{\"chunk\":\"",
+                     "{\"type\":\"direct\",\"from\":\"p%06d\",\"to\":\"p%06d\","
+                     "\"data\":{\"chunk\":\"",
                      index, index ^ 1);
     else
         n = snprintf(head, sizeof head,
@@ -360,12 +361,14 @@ static void announce(struct connection *c)
     int n;
     if (options.nats) {
         n = snprintf(text, sizeof text,
-                     "CONNECT {\"verbose\":false,\"echo\":false}\r\nSUB mesh 1\r\nSUB p%06d 2\r\nPING\r\n",
+                     "CONNECT {\"verbose\":false,\"echo\":false}\r\n"
+                     "SUB mesh 1\r\nSUB p%06d 2\r\nPING\r\n",
                      c->index);
         queue_bytes(c, text, (size_t)n);
     } else {
         n = snprintf(text, sizeof text,
-                     "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]}}", c->index);
+                     "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]}}",
+                     c->index);
         queue_frame(c, TEXT, text, (size_t)n);
     }
     flush(c);
@@ -374,7 +377,7 @@ static void announce(struct connection *c)
     c->phase = ANNOUNCED;
 }
 
-/* Receiving -------------------------------------------------------------------------------------- */
+/* Receiving ------------------------------------------------------------------------------------ */
 
 static inline int read_index(const char *digits)
 {
@@ -580,7 +583,7 @@ static void readable(struct connection *c)
     flush_senders();
 }
 
-/* The loop --------------------------------------------------------------------------------------- */
+/* The loop ------------------------------------------------------------------------------------- */
 
 static void open_connection(int index)
 {
@@ -598,7 +601,7 @@ static void open_connection(int index)
     }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (index >= options.peers) {
-        /* On loopback the kernel would hold megabytes before the server notices that nobody reads. */
+        /* On loopback the kernel would hold megabytes before the server notices anything. */
         setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof buffer_bytes);
         setsockopt(c->fd, IPPROTO_TCP, TCP_MAXSEG, &segment_bytes, sizeof segment_bytes);
     }
@@ -691,7 +694,7 @@ static void stall(void)
     }
 }
 
-/* Scenarios -------------------------------------------------------------------------------------- */
+/* Scenarios ------------------------------------------------------------------------------------ */
 
 static double result_seconds, result_cpu, result_own_cpu, result_busy;
 static uint64_t result_deliveries, result_messages;
@@ -778,7 +781,7 @@ static void close_all(void)
     }
 }
 
-/* The program ------------------------------------------------------------------------------------ */
+/* The program ---------------------------------------------------------------------------------- */
 
 static void print_text(const char *text)
 {

@@ -1,6 +1,6 @@
 """Compare the relay with other servers under the same load, and print Markdown tables.
 
-    python benchmarks/run.py                                everything, about 40 minutes
+    python benchmarks/run.py                                everything, more than half an hour
     python benchmarks/run.py --servers relay,bun --scenarios fan-10x100,pingpong-50
     python benchmarks/run.py --selftest                     does loadgen notice faults?
 

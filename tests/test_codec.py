@@ -178,6 +178,7 @@ def test_nesting_passes_up_to_the_bound_and_not_one_deeper(brackets: tuple[str, 
     per_repeat = 1 if brackets == ("[", "]") else 2
     within = nested(126 // per_repeat, brackets)  # the message itself is one level
     assert header(message(f"[{within}]")).type == "stream"
+    assert header(message(f"[[],{within}]")).type == "stream"
     assert refused(message(f"[[{within}]]")) is ErrorCode.MALFORMED
 
 
@@ -326,6 +327,8 @@ def test_lone_surrogates_beside_an_agents_id_pass() -> None:
 
 def test_an_announcement_is_bounded_in_bytes_and_agents() -> None:
     codec = Codec(Limits(presence_bytes_max=1024, agents_max=3))
+    longest = message('{"agents":["a","b","c"]}').ljust(1024)
+    assert len(codec.announcement(longest).agents or ()) == 3
     for data, code in (
         ('{"agents":["a","b","c","d"]}', ErrorCode.TOO_MANY_AGENTS),
         ('{"agents":[3,3,3,3]}', ErrorCode.TOO_MANY_AGENTS),

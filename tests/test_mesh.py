@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol.envelope import ErrorCode, Text
 from protocol.lifecycle import Cause, PeerState
 from protocol.limits import Limits
-from protocol.mesh import CLOSE_CODES, Inbound, PeerJoined, PeerLeft, Refused, Unreadable
+from protocol.mesh import CLOSE_CODES, Inbound, PeerJoined, PeerLeft, Refused, Totals, Unreadable
 from tests import json_texts
 from tests.json_texts import loads
 from tests.mesh_world import WALL_MS, Message, World, presence, text, world_of
@@ -408,6 +408,8 @@ BAD: list[tuple[Inbound, ErrorCode]] = [
     (presence("a", "x" * 257), ErrorCode.TOO_LONG),
     (presence("a", *MANY), ErrorCode.TOO_MANY_AGENTS),
     (text("heartbeat", data={"agents": MANY}), ErrorCode.TOO_MANY_AGENTS),
+    (text("heartbeat", data={"agents": ["x" * 257]}), ErrorCode.TOO_LONG),
+    (text("heartbeat", data={"agents": ["relay"]}), ErrorCode.SPOOFED),
     (presence("c"), ErrorCode.IDENTITY_FIXED),
     (text("stream", sender="b"), ErrorCode.SPOOFED),
     (text("direct", to="nobody"), ErrorCode.UNKNOWN_TARGET),
@@ -507,8 +509,8 @@ def test_7_agents_of_two_tabs_count_once() -> None:
     world.say(A, presence("a", "h", "k"))
     tab = world.join("a", "k", "h", "l")
     world.hush()
-    world.say(tab, presence("a", "m", "n"))
-    assert world.errors(tab) == ["too_many_agents"]
+    world.say(tab, presence("a", "m", "n"), text("heartbeat", data={"agents": ["m", "n"]}))
+    assert world.errors(tab) == ["too_many_agents", "too_many_agents"]
     assert world.peers()["a"].agents == ("h", "k", "l")
 
 
@@ -522,14 +524,14 @@ def test_7_with_the_strict_setting_unknown_types_are_refused() -> None:
 def test_7_refusals_are_told_to_those_who_watch_but_not_one_by_one() -> None:
     world = world_of("a")
     world.notes.clear()
-    for _ in range(5):
-        world.say(A, b"[]")
-        world.wait(4)
+    for _ in range(4):
+        world.say(A, b"[]", b"{}")
+        world.wait(5)
     assert world.notes == [
         Refused(A, "a", ErrorCode.NOT_AN_OBJECT, 1),
-        Refused(A, "a", ErrorCode.NOT_AN_OBJECT, 3),
+        Refused(A, "a", ErrorCode.NOT_AN_OBJECT, 4),  # 10 s later
     ]
-    assert world.mesh.totals.refused == 5
+    assert world.mesh.totals.refused == 8
 
 
 wild_values = st.one_of(
@@ -625,11 +627,26 @@ def test_a_flood_is_damped_to_the_sustained_rate() -> None:
 
 def test_a_flooder_hears_at_most_one_rate_limited_a_second() -> None:
     world = world_of("a", "b", limits=Limits(messages_per_s=1, messages_burst=1))
-    for _ in range(30):
+    for _ in range(72):  # 9 seconds
         world.say(A, *flood(10))
-        world.wait(0.1)
-    assert world.errors(A) == ["rate_limited"] * 3
-    assert world.mesh.totals.refused > 290 - 5
+        world.wait(0.125)
+    assert world.errors(A) == ["rate_limited"] * 9
+    passed = len(world.got(B))
+    assert passed in (8, 9)
+    assert world.mesh.totals.refused == 720 - passed
+
+
+def test_no_rate_limited_is_said_where_nothing_was_dropped() -> None:
+    world = World(Limits(messages_per_s=10, messages_burst=20))
+    world.at = 83550.05231406682  # where the bound, half an interval on, is rounded down
+    world.join("b")
+    connection = world.join("a")
+    world.hush()
+    world.say(connection, *flood(4))
+    world.wait(0.05)
+    world.say(connection, *flood(16))
+    assert len(world.got(1)) == 20
+    assert world.errors(connection) == []
 
 
 def test_a_flooder_is_heard_again_after_a_while_and_others_are_not_limited() -> None:
@@ -873,6 +890,19 @@ def test_9_while_heartbeats_come_the_presence_is_repeated_every_20_s() -> None:
     assert repeated == [20, 40, 60, 80, 100]
 
 
+def test_9_a_presence_that_is_repeated_for_another_reason_counts() -> None:
+    world = world_with_tabs()
+    world.wait(10)
+    world.end(1)  # its agent goes, and the others hear the presence
+    world.wait(10)
+    world.say(3, text("heartbeat"))
+    world.say(2, text("heartbeat"))
+    assert len(world.got(2)) == 1
+    world.wait(10)
+    world.say(3, text("heartbeat"))
+    assert len(world.got(2)) == 1
+
+
 def test_9_without_heartbeats_nothing_is_repeated() -> None:
     world = world_of("a", "b")
     for _ in range(10):
@@ -995,6 +1025,19 @@ def test_14_the_relays_timestamps_are_whole_milliseconds_and_a_senders_own_is_ke
     ]
 
 
+# Totals -------------------------------------------------------------------------------------------
+
+
+def test_totals_count_messages_not_deliveries() -> None:
+    world = world_of("a", "b", "c")
+    world.say(A, text("stream"), text("direct", to="b"), text("heartbeat"), text("configure"), b"")
+    assert world.mesh.totals == Totals(
+        received=3 + 5, relayed=3 + 2, refused=1, withheld=1, joined=3
+    )
+    world.end(C)
+    assert world.mesh.totals.left == 1
+
+
 # What existing clients do (the numbers are those of the traps in docs) ----------------------------
 
 
@@ -1113,6 +1156,14 @@ def test_what_every_client_believes_is_always_the_truth(
         assert {peer: set(status.agents) for peer, status in world.peers().items()} == truth
     for note in world.notes:
         assert isinstance(note, PeerJoined | PeerLeft)
+
+
+def test_the_peer_of_a_connection_is_known_while_it_is_here() -> None:
+    world = world_of("a")
+    stranger = world.open()
+    assert [world.mesh.peer_of(connection) for connection in (A, stranger, 9)] == ["a", None, None]
+    world.end(A)
+    assert world.mesh.peer_of(A) is None
 
 
 def test_a_connection_number_is_used_once() -> None:
