@@ -106,7 +106,9 @@ class Supervisor:
         quantum = self._limits.quantum_messages
         ready = self._inbox.take_ready()
         while ready:
-            if budget <= 0:  # the rest keeps its place in the queue
+            if budget <= 0:  # the rest keeps its place in the queue, and has been heard
+                for peer in ready:
+                    self._mesh.heard(peer.id, now)
                 self._inbox.put_back(ready)
                 break
             peer = ready.popleft()

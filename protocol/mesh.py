@@ -230,6 +230,12 @@ class Mesh:
             except Refusal as refusal:
                 self._refuse(connection, message, refusal, now)
 
+    def heard(self, id: int, now: Instant) -> None:
+        """A sign of life: of messages that wait to be `received`, for instance."""
+        connection = self.roster.connections.get(id)
+        if connection is not None:
+            self._hear(connection, now)
+
     def ponged(self, id: int, now: Instant) -> None:
         """A WebSocket pong arrived: a sign of life of those who asked for that."""
         connection = self.roster.connections.get(id)

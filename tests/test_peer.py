@@ -296,3 +296,14 @@ def test_status_is_a_snapshot_that_does_not_change() -> None:
     assert [peer.peer for peer in before.peers] == ["a"]
     assert before.totals.relayed == 1
     assert before.connections == 1
+
+
+def test_a_peer_whose_messages_wait_when_a_turn_is_full_is_not_reaped_for_silence() -> None:
+    world = World(turn_messages_max=64, quantum_messages=64)
+    peers = [world.join(name) for name in "abc"]
+    world.clock.at = 20.0
+    for actor, _ in peers:
+        say(actor, "ack", 64)
+    world.clock.at = 31.0  # the process was held up
+    world.settle()
+    assert [transport.closed_with for _, transport in peers] == [None, None, None]

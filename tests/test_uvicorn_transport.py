@@ -78,6 +78,9 @@ class RawClient:
 
     def message(self) -> dict[str, Any]:
         opcode, payload = self.read()
+        while opcode == PING:  # the relay's own, if the machine is slow
+            self.socket.sendall(frame(payload, PONG))
+            opcode, payload = self.read()
         assert opcode == TEXT, (opcode, payload)
         message = json.loads(payload)
         assert isinstance(message, dict)
