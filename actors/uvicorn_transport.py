@@ -205,16 +205,20 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             messages.clear()
 
     def handle_cont(self, event: Frame) -> None:
-        """A fragment. What is too large in sum is dropped too."""
-        if self._port is not None and not self._is_too_large:
-            size = len(event.data) + sum(map(len, self.frames))
-            self._is_too_large = size > self._message_bytes_max
+        """A fragment. They gather in one buffer; what is too large in sum is dropped."""
+        if self._port is None:
+            super().handle_cont(event)
+            return
+        if not self._is_too_large:
+            first = self.frames[0]
+            buffer = first if isinstance(first, bytearray) else bytearray(first)
+            buffer += event.data
+            self.frames = cast("list[bytes]", [buffer])
+            self._is_too_large = len(buffer) > self._message_bytes_max
         if self._is_too_large:
             self.frames = [b""]
-            if event.fin:
-                self.send_receive_event_to_app()
-        else:
-            super().handle_cont(event)
+        if event.fin:
+            self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
         """A message came out of the parser: to the port, if there is one."""

@@ -57,11 +57,19 @@ def closes() -> str:
     return "\n".join(rows) + "\n"
 
 
+def claims() -> str:
+    from protocol.verification.check import listing  # noqa: PLC0415 (needs the test dependencies)
+    from protocol.verification.claims import all_claims  # noqa: PLC0415
+
+    return listing(all_claims())
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     "bounds": bounds,
     "errors": errors,
     "closes": closes,
+    "claims": claims,
     "lifecycle-diagram": lambda: f"```mermaid\n{lifecycle.diagram()}```\n",
     "lifecycle-table": lifecycle.table_rows,
 }

@@ -186,6 +186,17 @@ def test_fragments_that_are_too_large_in_sum_are_refused_once_and_not_kept(
     assert client.message()["turnId"] == "8"
 
 
+@pytest.mark.parametrize("fragment", [b"", b" "])
+def test_many_small_fragments_cost_little_each_and_empty_ones_are_not_kept(
+    relay: LiveRelay, client: RawClient, fragment: bytes
+) -> None:
+    """Were it quadratic, it would take a minute; the clients would give up after 10 s."""
+    client.socket.sendall(frame(MESSAGE % 5, fin=False))
+    client.socket.sendall(frame(fragment, CONTINUATION, fin=False) * 80_000)
+    client.socket.sendall(frame(b"", CONTINUATION))
+    assert client.message()["turnId"] == "5"
+
+
 def test_a_binary_frame_is_refused_and_the_next_one_is_read(client: RawClient) -> None:
     client.socket.sendall(frame(b"\x00\xff", BINARY) + frame(MESSAGE % 9))
     assert client.message()["data"]["code"] == "binary"

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
         asked = arguments[:1] in (["-h"], ["--help"])
         usage = "usage: python -m protocol.verification COMMAND ...\n\n"
-        print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)  # noqa: T201
+        print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     # Only what is asked for is imported: each command has dependencies of its own.
     command = importlib.import_module(f"protocol.verification.{arguments[0]}")

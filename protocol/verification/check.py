@@ -218,19 +218,28 @@ def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
 
 
 async def check(
-    target: Target, claims: Iterable[Claim] | None = None, *, quick: bool = False
+    target: Target,
+    claims: Iterable[Claim] | None = None,
+    *,
+    quick: bool = False,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Report:
     """Check a relay: one claim after the other, and at the end all at once that need real time.
 
-    `quick` leaves those out. Raises Unreachable.
+    `quick` leaves those out. `say` is told what is going on. Raises Unreachable.
     """
     target = await probed(target)
     chosen = tuple(all_claims() if claims is None else claims)
-    results = {c.name: await run_claim(c, target) for c in chosen if not c.needs_time}
-    slow = [c for c in chosen if c.needs_time]
+    results: dict[str, Result] = {}
+    for claim in chosen:
+        if not claim.needs_time:
+            say(claim.name)
+            results[claim.name] = await run_claim(claim, target)
+    slow = [claim for claim in chosen if claim.needs_time]
     if quick:
-        results |= {c.name: Result(c, "not run") for c in slow}
-    else:
+        results |= {claim.name: Result(claim, "not run") for claim in slow}
+    elif slow:
+        say(f"{len(slow)} claims about silence, of {1.5 * target.reap_after_s:.0f} s and more")
         done = await asyncio.gather(*(run_claim(claim, target) for claim in slow))
         results |= {result.claim.name: result for result in done}
     return Report(target, tuple(results[claim.name] for claim in chosen))
@@ -336,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not claims:
         parser.error(f"no claim is called {' or '.join(options.only)}; see --list")
     if options.list:
-        sys.stdout.write(_listing(claims))
+        sys.stdout.write(listing(claims))
         return 0
     if options.url is None or urlsplit(options.url).scheme not in ("ws", "wss"):
         parser.error("a URL is needed, such as ws://localhost:8080/ws")
@@ -347,15 +356,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         headers=dict(options.header),
     )
     try:
-        report = asyncio.run(check(target, claims, quick=options.quick))
+        report = asyncio.run(check(target, claims, quick=options.quick, say=_progress))
     except Unreachable as unreachable:
         sys.stderr.write(f"check: {unreachable}\n")
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        _progress("")
     shown = json.dumps(report.as_json(), indent=2) + "\n" if options.json else report.as_table()
     sys.stdout.write(shown)
     return 0 if report.is_conforming else 1
+
+
+def _progress(words: str) -> None:
+    """One line that is written over, for people who wait at a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{words[:78]:<78}\r")
 
 
 def _seconds(text: str) -> float:
@@ -372,7 +389,7 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _listing(claims: Sequence[Claim]) -> str:
+def listing(claims: Sequence[Claim]) -> str:
     """The claims as a table of Markdown: docs/verification.md is made of it."""
     lines = ["| claim | promise | rule | part |", "|---|---|---|---|"]
     for claim in claims:

@@ -13,6 +13,7 @@ To run it against a relay of your own, in your own tests:
 A failing run ends with the shortest sequence of steps that hypothesis finds, as a Python program.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -44,13 +45,14 @@ TIGHT: Limits = Limits(
     quantum_messages=3,
     turn_messages_max=7,
     mailbox_messages_max=6,
-    mailbox_bytes_max=4096,
+    mailbox_bytes_max=2**20,
 )
 """Limits under which a few steps reach every bound."""
 
-# All times are exact as floats.
+# Multiples of a quarter of a second: exact as floats, and at `TIGHT.messages_per_s` the rate limit
+# then stands at whole messages, so that a limiter's rounding makes no difference.
 _seconds = st.one_of(
-    st.integers(1, 64).map(lambda n: n / 64),
+    st.integers(1, 20).map(lambda n: n / 4),
     st.sampled_from([1.0, 5.0, 10.0, 14.75, 15.0, 20.0, 29.75, 30.0, 31.0, 90.0]),
 )
 
@@ -99,7 +101,8 @@ class RelayMachine(RuleBasedStateMachine):
     @rule(target=connections, old=connections, data=st.data())
     def lose_and_reconnect(self, old: int, data: st.DataObject) -> int:
         self.judge.drop(old, data.draw(st.integers(0, 9)))
-        return self.open_another_tab(old, data)
+        name = self.names[old]
+        return self._announced(name, data.draw(strategies.presences(name)))
 
     def _announced(self, name: str, presence: bytes) -> int:
         c = self._open(name)
@@ -204,11 +207,12 @@ class RelayMachine(RuleBasedStateMachine):
     def everybody_received_what_the_rules_say(self) -> None:
         if self.subject.is_immediate:
             self.judge.settle()
-        else:
-            self.judge.check()
+        self.judge.look()
 
     def teardown(self) -> None:
         try:
+            if sys.exc_info()[0] is not None:  # that is what will be reported
+                return
             self.judge.settle()
             self.subject.shut_down()
             for c in self.names:

@@ -1,4 +1,4 @@
-"""Who receives what: the rules of docs/protocol.md once more, plainly, as a check of the first time.
+"""Who receives what: the rules of docs/protocol.md once more, plainly, to check the first time.
 
 The model shares no code with what it checks. It keeps dicts and lists, reads every message with
 `json.loads`, looks through everything it knows for every question, and is fed what a relay decided,
@@ -16,9 +16,9 @@ What comes out is, per connection, what its peer must receive from then on:
     Roster(presences)   all of these, in any order
     Closed(code)        the end, with this close code
 
-Left open, because the rules leave it open: the sentences of errors, the times of messages that the
-relay makes (an integer, though), the order of fields in messages that it changes, and, for a message
-that is wrong in several ways, which of its faults the error names.
+Left open, because the rules leave it open: the sentences of errors, the times of messages that
+the relay makes (an integer, though), the order of fields in messages that it changes, and, for a
+message that is wrong in several ways, which of its faults the error names.
 """
 
 import functools
@@ -572,7 +572,7 @@ class Model:
         if is_new_here:
             self.connections[c] = self.connections.pop(c)
 
-    def _heartbeat(
+    def _heartbeat(  # noqa: PLR0917
         self,
         c: int,
         connection: Connection,

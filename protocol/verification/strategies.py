@@ -26,9 +26,9 @@ agent_ids: Final = st.sampled_from(AGENTS)
 
 agents: Final = st.one_of(
     agent_ids,
-    agent_ids.map(lambda id: {"agentId": id, "name": f"Agent {id}", "color": "#fff"}),
-    agent_ids.map(lambda id: {"id": id, "status": "ready"}),
-    agent_ids.map(lambda id: {"name": id}),
+    agent_ids.map(lambda name: {"agentId": name, "name": f"Agent {name}", "color": "#fff"}),
+    agent_ids.map(lambda name: {"id": name, "status": "ready"}),
+    agent_ids.map(lambda name: {"name": name}),
     st.just({"color": "#000"}),  # passed on; nobody can address it
 )
 """Agents in all shapes in which pages announce them."""
@@ -122,7 +122,7 @@ def heartbeats(me: str) -> st.SearchStrategy[bytes]:
 
 def _origin(me: str) -> dict[str, Any]:
     """`from` as pages fill it: an agent's id, more often than their own."""
-    return {"from": st.one_of(st.just(me), agent_ids.filter(lambda id: id not in PEERS))}
+    return {"from": st.one_of(st.just(me), agent_ids.filter(lambda name: name not in PEERS))}
 
 
 @functools.cache

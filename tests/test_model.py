@@ -1,0 +1,228 @@
+"""The reference model against expectations written by hand, rule by rule of docs/protocol.md."""
+
+import json
+from typing import Any
+
+import pytest
+
+from protocol.limits import Limits
+from protocol.verification.model import (
+    BINARY,
+    Closed,
+    Disagreement,
+    Expected,
+    Made,
+    Model,
+    Roster,
+    Untouched,
+    agent_id,
+    matches,
+    read,
+    union,
+)
+
+
+def text(type: str, **fields: Any) -> bytes:
+    if "sender" in fields:
+        fields = {"from": fields.pop("sender"), **fields}
+    return json.dumps({"type": type, **fields}).encode()
+
+
+def presence(peer: str, *agents: Any) -> bytes:
+    return text("presence", sender=peer, data={"agents": list(agents)})
+
+
+def mesh(*peers: str, limits: Limits | None = None) -> Model:
+    """A mesh with connections 1, 2, ... of these peers, who have all met."""
+    model = Model(limits or Limits())
+    for c, peer in enumerate(peers, start=1):
+        model.opened(c)
+        model.received(c, [presence(peer)])
+    model.take()
+    return model
+
+
+def shown(expected: dict[int, list[Expected]]) -> dict[int, list[Any]]:
+    """Untouched texts as bytes, error codes as words, what else is made as values."""
+
+    def one(what: Expected) -> Any:
+        match what:
+            case Untouched(text):
+                return text
+            case Closed(code):
+                return code
+            case Roster(presences):
+                return [one(its) for its in presences]
+            case Made({"type": "error", "data": data}):
+                return "/".join(sorted(data.fields["code"].values))
+            case Made(value):
+                return value
+        raise AssertionError(what)
+
+    return {c: [one(what) for what in its] for c, its in expected.items()}
+
+
+def say(model: Model, c: int, *messages: bytes | None) -> dict[int, list[Any]]:
+    model.received(c, messages)
+    return shown(model.take())
+
+
+def test_a_newcomer_gets_its_own_presence_and_then_the_roster() -> None:
+    model = mesh("a", "b")
+    model.opened(3)
+    assert say(model, 3, presence("c")) == {
+        1: [presence("c")],
+        2: [presence("c")],
+        3: [presence("c"), [presence("a"), presence("b")]],
+    }
+    assert say(model, 3, presence("c")) == {c: [presence("c")] for c in (1, 2, 3)}
+
+
+def test_tabs_are_one_peer_and_the_last_says_offline_once() -> None:
+    model = mesh("a", "b")
+    model.opened(3)
+    both = {"type": "presence", "from": "a", "data": {"agents": ["x", "y"]}}
+    say(model, 1, presence("a", "x"))
+    assert say(model, 3, presence("a", "y")) == {1: [both], 2: [both], 3: [both, [presence("b")]]}
+    assert say(model, 1, text("ack", sender="a")) == {2: [text("ack", sender="a")]}
+    assert say(model, 2, text("direct", sender="b", to="y")).keys() == {1, 3}
+    model.ended(1, "left")
+    fewer = {"type": "presence", "from": "a", "data": {"agents": ["y"]}}
+    assert shown(model.take()) == {2: [fewer], 3: [fewer], 1: [1000]}
+    model.ended(3, "crashed")
+    model.ended(3, "left")
+    gone = shown(model.take())
+    assert gone[2][0]["data"] == {"status": "offline", "reason": "crashed", "agents": []}
+    assert (len(gone[2]), gone[3]) == (1, [1011])
+
+
+def test_the_origin_is_made_true_or_refused() -> None:
+    model = mesh("a", "b")
+    agent = {"type": "ack", "from": "agent", "instanceId": "a"}
+    assert say(model, 1, text("ack", sender="agent")) == {2: [agent]}
+    assert say(model, 1, text("ack")) == {2: [{"type": "ack", "from": "a"}]}
+    for forged in ({"sender": "b"}, {"sender": "relay"}, {"instanceId": "b"}):
+        assert say(model, 1, text("ack", **forged)) == {1: ["spoofed"]}
+
+
+def test_a_direct_goes_to_an_instance_a_peer_or_the_one_other_host_of_an_agent() -> None:
+    model = mesh("a", "b", "c")
+    say(model, 1, presence("a", "mine"))
+    say(model, 2, presence("b", "mine", "one", "two"))
+    say(model, 3, presence("c", {"agentId": "two"}))
+    for fields in ({"to": "b"}, {"to": "one"}, {"to": "two", "targetInstanceId": "b"}):
+        sent = text("direct", sender="a", **fields)
+        assert say(model, 1, sent) == {2: [sent]}
+    assert say(model, 1, text("direct", to="mine")) == {}
+    assert say(model, 1, text("direct", to="two")) == {1: ["ambiguous_target"]}
+    assert say(model, 1, text("direct", to="nobody")) == {1: ["unknown_target"]}
+    assert say(model, 1, text("direct")) == {1: ["bad_field"]}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"", "malformed"),
+        (b'{"type":"ack","n":NaN}', "malformed"),
+        (b'{"type":"ack","n":' + b"[" * 200 + b"]" * 200 + b"}", "malformed"),
+        (b'{"type":"ack","n":' + b"1" * 5000 + b"}", "malformed"),
+        (b"\xff", "malformed"),
+        (b"[]", "not_an_object"),
+        (b"{}", "bad_field"),
+        (b'{"type":"ack","to":1}', "bad_field"),
+        (b'{"type":"ack","to":"\\ud83d"}', "bad_field"),
+        (BINARY, "binary"),
+        (presence("b"), "identity_fixed"),
+        (presence("a", "relay"), "spoofed"),
+        (presence("a", ""), "bad_field"),
+        (presence("a", *map(str, range(300))), "too_many_agents"),
+        (text("presence", sender="a", data=[]), "bad_field"),
+        (text("presence", sender="a", data={"x": "x" * 70_000}), "too_large"),
+        (text("x" * 300), "too_long"),
+        (text("ack", data="x" * 2**20), "too_large"),
+    ],
+)
+def test_what_is_wrong_is_answered_and_reaches_nobody(sent: bytes | None, code: str) -> None:
+    model = mesh("a", "b")
+    assert say(model, 1, sent) == {1: [code]}
+    assert say(model, 1, text("ack", sender="a")) == {2: [text("ack", sender="a")]}
+
+
+def test_before_presence_only_capabilities_are_answered() -> None:
+    model = mesh("a")
+    model.opened(2)
+    assert say(model, 2, text("ack")) == {2: ["not_present"]}
+    (answer,) = say(model, 2, text("capabilities", turnId=1))[2]
+    assert (answer["type"], answer["from"]) == ("capabilities_response", "relay")
+    assert matches(answer["turnId"], read(b"1"))
+
+
+def test_what_carries_credentials_and_heartbeats_are_kept() -> None:
+    model = mesh("a", "b")
+    assert say(model, 1, text("configure"), text("relay-log"), text("heartbeat", sender="a")) == {}
+
+
+def test_heartbeats_repeat_the_presence_when_agents_change_and_every_20_s() -> None:
+    model = mesh("a", "b")
+    changed = {"type": "presence", "from": "a", "data": {"agents": ["x"]}}
+    assert say(model, 1, text("heartbeat", data={"agents": ["x"]})) == {2: [changed]}
+    model.now = 19.75
+    assert say(model, 1, text("heartbeat")) == {}
+    model.now = 20.0
+    assert say(model, 1, text("heartbeat")) == {2: [changed]}
+    assert say(model, 1, text("heartbeat")) == {}
+
+
+def test_the_silent_are_due_after_30_s_and_pongs_count_for_those_who_ask() -> None:
+    model = mesh("a", "b", "c")
+    say(model, 3, text("presence", sender="c", data={"keepalive": "pong"}))
+    model.opened(4)
+    model.now = 10.0
+    say(model, 1, b"nonsense")
+    model.ponged(2)
+    model.ponged(3)
+    assert model.due(29.75) == {}
+    assert model.due(40.0) == {1: 40.0, 2: 30.0, 3: 40.0, 4: 30.0}
+    model.now = 30.0
+    model.elapsed([4, 2], late_s=0.0)
+    assert shown(model.take())[2] == [1008]
+    model.now = 42.0
+    with pytest.raises(Disagreement):
+        model.elapsed([1], late_s=5.0)
+    with pytest.raises(Disagreement):
+        model.elapsed([1, 3], late_s=1.0)
+
+
+def test_a_flood_is_cut_off_and_answered_once_a_second() -> None:
+    model = mesh("a", "b", limits=Limits(messages_burst=4, messages_per_s=2.0))
+    sent = text("ack", sender="a")
+    assert say(model, 1, *[sent] * 9) == {1: ["rate_limited"], 2: [sent] * 3}
+    model.now = 0.5
+    assert say(model, 1, sent, sent) == {2: [sent]}
+    model.now = 1.0
+    assert say(model, 1, sent, sent) == {1: ["rate_limited"], 2: [sent]}
+
+
+def test_a_shutdown_closes_everybody_and_announces_nobody() -> None:
+    model = mesh("a", "b")
+    model.shut_down()
+    assert shown(model.take()) == {1: [1001], 2: [1001]}
+    assert not model.peers
+
+
+def test_made_messages_are_compared_by_value_and_numbers_by_letter() -> None:
+    assert Made({"n": read(b"1.0")}).accepts(b' {"n" : 1.0}')
+    assert not Made({"n": read(b"1.0")}).accepts(b'{"n":1}')
+    assert not Made({"n": read(b"1.0")}).accepts(b'{"n":1.0,"m":2}')
+    assert not Made({}).accepts(b"{")
+
+
+def test_a_union_has_each_agent_once_in_the_order_of_announcement() -> None:
+    assert union([["x", {"id": "y"}], [{"agentId": "x"}, "z", {}], [{}]]) == [
+        "x",
+        {"id": "y"},
+        "z",
+        {},
+    ]
+    assert union([["x", "x"]]) == ["x", "x"]
+    assert agent_id({"name": "n", "id": "i"}) == "i"
