@@ -48,6 +48,10 @@ class RecordingMesh(Mesh):
         super().received(id, messages, now)
         self.decisions.append(Decision("received", now.at, id, heard))
 
+    def heard(self, id: int, now: Instant) -> None:
+        super().heard(id, now)
+        self.decisions.append(Decision("received", now.at, id))  # nothing yet, but in time
+
     def ponged(self, id: int, now: Instant) -> None:
         super().ponged(id, now)
         self.decisions.append(Decision("ponged", now.at, id))
