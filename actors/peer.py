@@ -67,9 +67,12 @@ class PeerRef:
         self._actor = actor
         self.tell = actor._tell
 
-    def stop(self, cause: Cause, *, flush: bool = False) -> None:
-        """End the connection: at once, or (`flush`) after what is queued. Overtakes all data."""
-        self._actor._stop(cause, flush)
+    def stop(self, cause: Cause, last: Batch | None = None, *, flush: bool = False) -> None:
+        """End the connection: at once, or (`flush`) after what is queued. Overtakes all data.
+
+        `last` is what was decided before; without `flush` it goes out only if nothing is queued.
+        """
+        self._actor._stop(cause, last, flush)
 
 
 class PeerActor:
@@ -200,12 +203,14 @@ class PeerActor:
         except Exception as error:
             self.crashed(error)
 
-    def _stop(self, cause: Cause, flush: bool) -> None:
+    def _stop(self, cause: Cause, last: Batch | None, flush: bool) -> None:
         if self._stopped:
             return
+        if last is not None and (flush or self._writable):
+            self._tell(last)
         if flush and self._outbox.messages:
             self._flush_then = cause
-        else:
+        elif not self._stopped:
             self._close(cause)
 
     def _close(self, cause: Cause) -> None:

@@ -178,12 +178,13 @@ class Supervisor:
             for connection in tape.present:
                 if connection not in own:
                     refs[connection].tell(shared)
+        leaving = {end.connection for end in dismissed}
         for connection, batch in own.items():
-            if batch is not None:
+            if batch is not None and connection not in leaving:
                 refs[connection].tell(batch)
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
-            refs.pop(end.connection).stop(end.cause, flush=flush)
+            refs.pop(end.connection).stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None and shared.count < ENOUGH:
             self._small_flush_s = self._clock.now().at - began.at
 

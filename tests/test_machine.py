@@ -1,6 +1,7 @@
 """The state machine of the verification against the core, the actors and a live relay."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -39,6 +40,7 @@ def run(
         stateful_step_count=steps,
         deadline=None,
         database=None,
+        derandomize="RANDOM_MACHINE" not in os.environ,  # red only by what a change did
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         phases=tuple(Phase) if shrink else (Phase.generate,),

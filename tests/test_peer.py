@@ -307,3 +307,18 @@ def test_a_peer_whose_messages_wait_when_a_turn_is_full_is_not_reaped_for_silenc
     world.clock.at = 31.0  # the process was held up
     world.settle()
     assert [transport.closed_with for _, transport in peers] == [None, None, None]
+
+
+def test_a_reaped_peer_is_told_so_even_if_its_mailbox_is_full() -> None:
+    world = World(mailbox_messages_max=1, messages_burst=10_000)
+    _, silent = world.join("silent")
+    other, _ = world.join("other")
+    silent.takes_more = False
+    for at in (10.0, 20.0, 29.9):
+        world.clock.at = at
+        say(other, "stream" if at < 29.9 else "capabilities")
+        world.settle()
+    world.clock.at = 30.0
+    say(other, "stream")
+    world.supervisor.turn()
+    assert silent.closed_with == 1008
