@@ -17,7 +17,7 @@ import attrs
 
 from actors.fanout import Batch
 from actors.mailbox import Inbox, Outbox
-from actors.transport import Transport
+from actors.transport import Transport, size_of
 from protocol.lifecycle import Cause
 from protocol.limits import Limits
 from protocol.mesh import CLOSE_CODES, Inbound
@@ -174,7 +174,7 @@ class PeerActor:
         else:
             given = self._inbound[:quantum]
             del self._inbound[:quantum]
-            self._inbound_bytes -= sum(map(_size, given))
+            self._inbound_bytes -= sum(map(size_of, given))
             self._inbox.ready(self)
         if self._is_read_paused and (
             len(self._inbound) <= self._limits.inbox_messages_max // 2
@@ -232,7 +232,3 @@ class PeerActor:
     def queued(self) -> tuple[int, int]:
         """Messages and bytes in the outbox."""
         return self._outbox.messages, self._outbox.bytes
-
-
-def _size(message: Inbound) -> int:
-    return len(message) if isinstance(message, bytes) else 0

@@ -119,7 +119,7 @@ class Runtime:
             supervisor.abort()
         finally:
             del self._meshes[supervisor.name]
-            self._past = _sum(self._past, supervisor.status().totals)
+            self._past = _sum(self._past, supervisor.totals)
             if not self._meshes:
                 self._empty.set()
 
@@ -152,7 +152,7 @@ class Runtime:
         """Counts since the runtime began, over all meshes, past ones included."""
         total = self._past
         for supervisor in self._meshes.values():
-            total = _sum(total, supervisor.status().totals)
+            total = _sum(total, supervisor.totals)
         return total
 
 

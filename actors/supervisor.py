@@ -90,6 +90,11 @@ class Supervisor:
         """How many connections there are, closing ones included."""
         return len(self._actors)
 
+    @property
+    def totals(self) -> Totals:
+        """What the mesh has counted so far, as it stands now."""
+        return attrs.evolve(self._mesh.totals)
+
     # Turns ----------------------------------------------------------------------------------------
 
     @property
@@ -261,5 +266,5 @@ class Supervisor:
             len(self._actors),
             self._mesh.status(self._clock.now()),
             {id: actor.queued for id, actor in self._actors.items()},
-            attrs.evolve(self._mesh.totals),
+            self.totals,
         )

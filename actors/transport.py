@@ -75,6 +75,11 @@ class Transport(Protocol):
         ...
 
 
+def size_of(message: Inbound) -> int:
+    """The bytes that a message counts for; one that is no text holds none."""
+    return len(message) if isinstance(message, bytes) else 0
+
+
 def binary_frame() -> Unreadable:
     """Stands for a binary frame."""
     return Unreadable(ErrorCode.BINARY, "a binary frame: the protocol is JSON text")

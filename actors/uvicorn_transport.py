@@ -5,16 +5,14 @@ its handshake, its parser, its pings and its closing handshake. Once a connectio
 port (a peer actor), it replaces three things:
 
 1. Reading. uvicorn puts each message into a queue, pauses the socket, and wakes a task that takes
-it
-   out again. Here all complete messages of one read go to `port.received` in one call. An ordinary
-   frame (final, text, masked, within bounds) is unmasked on the spot; everything else (control
-   frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so that the
-   parser is never left in the middle of one.
+   it out again. Here all complete messages of one read go to `port.received` in one call. An
+   ordinary frame (final, text, masked, within bounds) is unmasked on the spot; everything else
+   (control frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so
+   that the parser is never left in the middle of one.
 2. Writing. `UvicornTransport.send` hands the frames of a whole turn to the socket in one call, made
    once for all receivers, instead of one encoding and one call per message and receiver.
 3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as
-`too_large`
-   in the place of the message; the connection lives on.
+   `too_large` in the place of the message; the connection lives on.
 
 What it relies on in uvicorn is listed, and checked against the installed release, by
 tests/test_uvicorn_transport.py.
@@ -36,7 +34,7 @@ except ImportError:  # pragma: no cover
     from websockets.utils import apply_mask
 
 from actors.fanout import Batch
-from actors.transport import ABNORMAL, Port, binary_frame
+from actors.transport import ABNORMAL, Port, binary_frame, size_of
 from protocol.envelope import ErrorCode
 from protocol.mesh import Inbound, Unreadable
 
@@ -201,7 +199,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     def _flush(self, messages: list[Inbound]) -> None:
         if messages and self._port is not None:
-            self._port.received(messages.copy(), sum(map(_size, messages)))
+            self._port.received(messages.copy(), sum(map(size_of, messages)))
             messages.clear()
 
     def handle_cont(self, event: Frame) -> None:
@@ -340,10 +338,6 @@ def protocol_of(websocket: WebSocket) -> MeshProtocol | None:
     extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
     protocol = extensions.get(EXTENSION)
     return protocol if isinstance(protocol, MeshProtocol) else None
-
-
-def _size(message: Inbound) -> int:
-    return len(message) if isinstance(message, bytes) else 0
 
 
 def _is_utf8(text: bytes) -> bool:
