@@ -10,6 +10,7 @@ import json
 import random
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -277,13 +278,14 @@ def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
     """It is not read while the supervisor is behind: memory stays within the inbox bound."""
     with RawClient(relay.port) as flooder:
         flooder.socket.settimeout(30)
-        message = frame(b'{"type":"heartbeat"}') * 5000
-        for _ in range(10):
-            flooder.socket.sendall(message)
-        flooder.socket.sendall(frame(MESSAGE % 1))
+        flood = frame(b'{"type":"heartbeat"}') * 50_000 + frame(MESSAGE % 1)
+        # Sent while the answers are read: whoever only sends is evicted for its own mailbox.
+        sending = threading.Thread(target=flooder.socket.sendall, args=(flood,))
+        sending.start()
         codes = set()
         while (answer := flooder.message())["type"] == "error":
             codes.add(answer["data"]["code"])
+        sending.join()
         assert codes == {"not_present"}
 
 
