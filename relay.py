@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,7 +27,9 @@ import uvicorn
 from bedrock_agentcore.runtime import BedrockAgentCoreApp, PingStatus
 from bedrock_agentcore.runtime.context import RequestContext
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
+from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from actors.asgi_transport import AsgiTransport
@@ -36,11 +39,13 @@ from actors.supervisor import MeshStatus
 from actors.transport import Transport
 from actors.uvicorn_transport import MeshProtocol, UvicornTransport, protocol_of
 from protocol.limits import Limits
-from protocol.mesh import PeerStatus
+from protocol.mesh import PeerStatus, Totals
 
 log = logging.getLogger("relay")
 
 DEFAULT_MESH: Final = "default"
+BROWSER: Final = Path(__file__).parent / "browser"
+"""The browser module, which local pages get from the relay itself."""
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
 """Offered by browsers that reach an OAuth runtime; a browser insists that one it offered is
 chosen."""
@@ -59,6 +64,7 @@ class Settings:
     port: int = attrs.field(default=8080)
     allowed_origins: tuple[str, ...] = ("localhost", "https://agi.diy")
     strict: bool = False
+    pace: str = attrs.field(default="auto")
     log_level: str = "info"
     limits: Limits = Limits()
 
@@ -66,6 +72,11 @@ class Settings:
     def _check_port(self, _: object, value: int) -> None:
         if not 0 <= value <= 65535:
             raise ValueError(f"port must be between 0 and 65535, got {value}")
+
+    @pace.validator
+    def _check_pace(self, _: object, value: str) -> None:
+        if value not in ("auto", "on", "off"):
+            raise ValueError(f"pace must be auto, on or off, got {value!r}")
 
 
 def default_host(environ: Mapping[str, str]) -> str:
@@ -101,6 +112,12 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         "port, `*` for all; programs without an Origin always may",
     )
     option("log_level", "info", "debug, info, warning or error")
+    option(
+        "pace",
+        "auto",
+        "frames no faster and no larger than AgentCore's edge allows: on, off, or for connections "
+        "that come through it",
+    )
     option("strict", "false", "true: refuse message types outside the vocabulary")
     for field in attrs.fields(Limits):
         option(field.name, field.default, f"{field.metadata['what']}", metavar="N")
@@ -147,9 +164,18 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with Runtime(settings.limits, clock, strict=settings.strict) as runtime:
             app.state.runtime = runtime
+            publish_metrics(runtime)
             yield
 
     app = BedrockAgentCoreApp(lifespan=lifespan)
+    # The SDK logs every invocation through a handler of its own, which it makes just now.
+    sdk = logging.getLogger("bedrock_agentcore.app")
+    sdk.handlers.clear()
+    sdk.setLevel(logging.WARNING)
+    if BROWSER.is_dir():
+        files = StaticFiles(directory=BROWSER, html=True)
+        # A page that another local server serves may import the module, too.
+        app.mount("/browser", CORSMiddleware(files, allow_origins=["*"]))
 
     @app.websocket
     async def join(websocket: WebSocket, context: RequestContext) -> None:
@@ -162,6 +188,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
             )
             await websocket.send_denial_response(PlainTextResponse("origin not allowed", 403))
             return
+        # Only AgentCore names a session, so who comes with one comes through its edge.
+        is_paced = settings.pace == "on" or (settings.pace == "auto" and bool(context.session_id))
         mesh = context.session_id or websocket.query_params.get("mesh") or DEFAULT_MESH
         if len(mesh) > settings.limits.mesh_name_chars_max:
             await websocket.send_denial_response(PlainTextResponse("mesh name too long", 400))
@@ -175,7 +203,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
         offered = websocket.scope.get("subprotocols") or ()
         await websocket.accept(OAUTH_SUBPROTOCOL if OAUTH_SUBPROTOCOL in offered else None)
         try:
-            await runtime.serve(transport_for(websocket, settings.limits), mesh)
+            transport = transport_for(websocket, settings.limits)
+            await runtime.serve(transport, mesh, is_paced=is_paced)
         except Full as full:  # filled up while this one was being accepted
             await websocket.close(1013, str(full))
 
@@ -196,6 +225,28 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
         return PingStatus.HEALTHY_BUSY if runtime.connections else PingStatus.HEALTHY
 
     return app
+
+
+def publish_metrics(runtime: Runtime) -> None:
+    """The runtime's counters as OpenTelemetry metrics, where that is installed: on AgentCore.
+
+    Read when they are exported, so that a message costs nothing more. There are no spans: one for
+    every message would cost more than the message.
+    """
+    try:
+        from opentelemetry import metrics  # noqa: PLC0415 (only in the deployed package)
+    except ImportError:
+        return
+    meter = metrics.get_meter("agi-diy-relay")
+
+    def reading(name: str) -> Callable[[metrics.CallbackOptions], list[metrics.Observation]]:
+        return lambda _: [metrics.Observation(getattr(runtime.totals(), name))]
+
+    for field in attrs.fields(Totals):
+        meter.create_observable_counter(f"relay.{field.name}", [reading(field.name)], "1")
+    meter.create_observable_gauge(
+        "relay.connections", [lambda _: [metrics.Observation(runtime.connections)]], "1"
+    )
 
 
 def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
@@ -298,10 +349,6 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # Their lines hold query strings, and those hold credentials.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # The SDK logs every invocation through a handler of its own.
-    sdk = logging.getLogger("bedrock_agentcore.app")
-    sdk.handlers.clear()
-    sdk.setLevel(logging.WARNING)
 
 
 def bind(settings: Settings) -> socket.socket:

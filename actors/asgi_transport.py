@@ -15,6 +15,8 @@ from actors.transport import ABNORMAL, NO_STATUS, Port, binary_frame
 class AsgiTransport:
     """One accepted Starlette WebSocket."""
 
+    writes_frames = False
+
     def __init__(self, websocket: WebSocket, close_within_s: float) -> None:
         self._websocket = websocket
         self._close_within_s = close_within_s

@@ -70,6 +70,18 @@ class Batch:
         return self._texts
 
 
+class Fragment(Batch):
+    """A piece of one message, as a frame of its own. Only for transports that write `buffers`."""
+
+    __slots__ = ()
+
+    def __init__(self, piece: bytes, *, is_first: bool, is_last: bool) -> None:
+        self._texts = ()
+        self.count = 0
+        frame = text_frame(piece)
+        self.buffers = [bytes(((0x80 if is_last else 0) | is_first,)) + frame[1:]]
+
+
 class _Spliced(Batch):
     """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
 

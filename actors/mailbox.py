@@ -1,5 +1,8 @@
 """Mailboxes: bounded, and each with its overflow policy.
 
+`Unread` belongs to a program that is a peer: what arrived for it. Beyond its bounds the oldest go,
+and the reader is told, so that a program that reads nothing keeps its connection.
+
 `Outbox` belongs to a peer actor: batches on their way to one receiver. Beyond its bounds it
 refuses, and the peer is evicted; nobody waits for a slow receiver.
 
@@ -14,11 +17,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+import anyio
+
 from actors.fanout import Batch
-from protocol.limits import Limits
+from protocol.errors import Lagged
+from protocol.limits import Limits, MembershipLimits
 from protocol.mesh import Inbound
 
 Control = TypeVar("Control")
+Item = TypeVar("Item")
 
 
 class Outbox:
@@ -121,3 +128,60 @@ class Inbox(Generic[AnySender, Control]):
     def put_back(self, senders: deque[AnySender]) -> None:
         """These were taken and did not have their turn: they are first in the next."""
         self._ready.extendleft(reversed(senders))
+
+
+class Unread(Generic[Item]):
+    """What arrived and was not read yet. Each item goes to one reader."""
+
+    def __init__(self, limits: MembershipLimits) -> None:
+        self._limits = limits
+        self._items: deque[tuple[Item, int]] = deque()
+        self._size = 0
+        self._dropped = 0
+        self._end: Exception | None = None
+        self._changed = Signal()
+
+    def put(self, item: Item, size: int = 0) -> None:
+        """Add an item of so many characters; the oldest make room for it."""
+        self._items.append((item, size))
+        self._size += size
+        limits = self._limits
+        while len(self._items) > 1 and (
+            len(self._items) > limits.unread_messages_max or self._size > limits.unread_bytes_max
+        ):
+            self._size -= self._items.popleft()[1]
+            self._dropped += 1
+        self._changed.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more will come. Who reads on gets `error`, or the end of the iteration."""
+        self._end = error or StopAsyncIteration()
+        self._changed.set()
+
+    async def get(self) -> Item:
+        """The next item. Raises Lagged once after items were dropped, and the end's error."""
+        while True:
+            if self._dropped:
+                count, self._dropped = self._dropped, 0
+                raise Lagged(count)
+            if self._items:
+                item, size = self._items.popleft()
+                self._size -= size
+                return item
+            if self._end is not None:
+                raise self._end
+            await self._changed.wait()
+
+
+class Signal:
+    """Something changed: everyone who waits looks again."""
+
+    def __init__(self) -> None:
+        self.next = anyio.Event()
+
+    def set(self) -> None:
+        event, self.next = self.next, anyio.Event()
+        event.set()
+
+    async def wait(self) -> None:
+        await self.next.wait()

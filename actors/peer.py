@@ -114,6 +114,10 @@ class PeerActor:
 
     # What the transport calls (Port) --------------------------------------------------------------
 
+    async def run(self) -> None:
+        """Let the transport carry messages until the connection is over."""
+        await self._transport.run(self)
+
     def received(self, messages: list[Inbound], size: int) -> None:
         """Messages arrived."""
         if self._stopped:

@@ -78,8 +78,8 @@ class Runtime:
         if supervisor is not None and supervisor.connections >= self.limits.connections_max:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
 
-    def open(self, transport: Transport, mesh: str) -> PeerActor:
-        """A new connection to `mesh`: the port that the transport must call. Raises Full."""
+    def open(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> PeerActor:
+        """A new connection to `mesh`: its peer actor, which runs the transport. Raises Full."""
         self.check_room(mesh)
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
@@ -87,23 +87,26 @@ class Runtime:
             supervisor = Supervisor(mesh, self.limits, self._clock, strict=self._strict)
             self._meshes[mesh] = supervisor
             self._tasks.start_soon(self._supervise, supervisor)
-        return supervisor.open(transport)
+        return supervisor.open(transport, is_paced=is_paced)
 
-    async def serve(self, transport: Transport, mesh: str) -> None:
-        """Carry one connection until it is over. Raises Full; contains every other failure."""
-        await self._carry(transport, self.open(transport, mesh))
+    async def serve(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> None:
+        """Carry one connection until it is over. Raises Full; contains every other failure.
+
+        `is_paced`: frames go no faster and get no larger than AgentCore's edge allows.
+        """
+        await self._carry(self.open(transport, mesh, is_paced=is_paced))
 
     async def connect(self, mesh: str, window: int = 256) -> MemoryLink:
         """A peer's end of a new in-memory connection to `mesh`. Raises Full."""
         link = MemoryLink(window)
         actor = self.open(link.transport, mesh)
         assert self._tasks is not None
-        self._tasks.start_soon(self._carry, link.transport, actor)
+        self._tasks.start_soon(self._carry, actor)
         return link
 
-    async def _carry(self, transport: Transport, actor: PeerActor) -> None:
+    async def _carry(self, actor: PeerActor) -> None:
         try:
-            await transport.run(actor)
+            await actor.run()
         except Exception as error:
             actor.crashed(error)
             actor.closed(ABNORMAL)
@@ -149,9 +152,12 @@ class Runtime:
         return tuple(supervisor.status() for supervisor in self._meshes.values())
 
     def totals(self) -> Totals:
-        """Counts since the runtime began, over all meshes, past ones included."""
+        """Counts since the runtime began, over all meshes, past ones included.
+
+        Safe to read from any thread.
+        """
         total = self._past
-        for supervisor in self._meshes.values():
+        for supervisor in tuple(self._meshes.values()):
             total = _sum(total, supervisor.totals)
         return total
 

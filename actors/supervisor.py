@@ -20,6 +20,7 @@ import attrs
 from actors.clock import Clock
 from actors.fanout import Tape
 from actors.mailbox import Inbox
+from actors.pacing import Pace, PacedTransport
 from actors.peer import Control, Failed, Opened, PeerActor, PeerRef, Ponged
 from actors.transport import Transport
 from protocol.lifecycle import Cause
@@ -75,11 +76,20 @@ class Supervisor:
         self._actors: dict[int, PeerActor] = {}
         self._refs: dict[int, PeerRef] = {}
         self._next_id = 1
+        self._pace = Pace(limits, clock)
+        self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
         self._small_flush_s = 0.0  # what the last turn took, if it sent few messages to everyone
 
-    def open(self, transport: Transport) -> PeerActor:
-        """A new connection: its peer actor, which is the port that the transport must call."""
+    def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
+        """A new connection: its peer actor, which runs the transport as its port.
+
+        `is_paced`: an edge in front of the transport limits frames.
+        """
+        if is_paced:
+            transport = self._paced[self._next_id] = PacedTransport(
+                transport, self._pace, self._limits
+            )
         actor = PeerActor(self._next_id, transport, self._inbox, self._limits)
         self._next_id += 1
         self._actors[actor.id] = actor
@@ -124,13 +134,14 @@ class Supervisor:
             if peer.close_code is not None and not peer.waiting:
                 self._mesh.ended(peer.id, Cause.LEFT, now)
                 del self._actors[peer.id]
+                self._paced.pop(peer.id, None)
         self._mesh.expire(now)
         self._carry_out(self._mesh.take_effects())
 
     def _obey(self, control: Control, now: Instant) -> None:
         match control:
             case Opened(peer):
-                self._mesh.opened(peer.id, now)
+                self._mesh.opened(peer.id, now, is_paced=peer.id in self._paced)
                 self._refs[peer.id] = PeerRef(peer)
             case Ponged(peer):
                 self._mesh.ponged(peer.id, now)
@@ -170,8 +181,10 @@ class Supervisor:
             match effect:
                 case Snapshot(connection, presences):
                     tape.only((connection,), *presences)
-                case Admitted(connection):
+                case Admitted(connection, accepts_batches):
                     tape.admit(connection)
+                    if accepts_batches and connection in self._paced:
+                        self._paced[connection].accepts_batches = True
                 case Dismissed(connection):
                     tape.dismiss(connection)
                     dismissed.append(effect)
@@ -211,6 +224,7 @@ class Supervisor:
         while self._actors or self._inbox:  # looked at last: nothing is awaited after it
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
+                tasks.start_soon(self._pace.keep)
                 while self._actors or self._inbox:
                     if not self._inbox:
                         self._work = anyio.Event()

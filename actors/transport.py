@@ -5,17 +5,20 @@ it can take more, and is told what to send; neither side ever waits for the othe
 actor runs over a raw asyncio protocol, over any ASGI server, in memory, and under a test's thumb.
 
     MemoryTransport     both ends in this process                      (here)
-    AsgiTransport       any ASGI server, one send per message          (actors/asgi.py)
-    UvicornTransport    one write per turn, one callback per read      (actors/uvicorn.py)
+    AsgiTransport       any ASGI server, one send per message    (actors/asgi_transport.py)
+    UvicornTransport    one write per turn, one callback per read   (actors/uvicorn_transport.py)
+
+A `Link` is the other end of the same thing, as a peer in Python holds it: `MemoryLink` here,
+`WebSocketLink` in actors/websocket_link.py.
 """
 
 from collections import deque
 from typing import Protocol, Self
 
-import anyio
 import anyio.lowlevel
 
 from actors.fanout import Batch
+from actors.mailbox import Signal
 from protocol.envelope import ErrorCode
 from protocol.mesh import Inbound, Unreadable
 
@@ -45,9 +48,18 @@ class Port(Protocol):
         """The connection is over. Nothing comes after this, and it comes exactly once."""
         ...
 
+    def crashed(self, error: BaseException) -> None:
+        """The transport met an exception where nobody had called it."""
+        ...
+
 
 class Transport(Protocol):
     """What a peer actor calls. No call waits."""
+
+    @property
+    def writes_frames(self) -> bool:
+        """It writes the `buffers` of a batch as they are, not its `texts`."""
+        ...
 
     async def run(self, port: Port) -> None:
         """Carry messages until the connection is over. `port.closed` is called before it
@@ -94,6 +106,27 @@ class LinkClosed(Exception):
         self.reason = reason
 
 
+class Link(Protocol):
+    """A peer's end of a connection. One task sends, one receives."""
+
+    @property
+    def is_open(self) -> bool:
+        """It has not been closed, as far as it knows."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Send one message; waits while the other side takes none. Raises LinkClosed."""
+        ...
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises LinkClosed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close this end (1000)."""
+        ...
+
+
 class MemoryLink:
     """A peer's end of an in-memory connection: send text, receive text.
 
@@ -104,7 +137,7 @@ class MemoryLink:
     def __init__(self, window: int = 256) -> None:
         self._window = window
         self._arrived: deque[str] = deque()
-        self._changed = anyio.Event()
+        self._changed = Signal()
         self._paused = False
         self._closed: LinkClosed | None = None
         self._full = False
@@ -118,7 +151,7 @@ class MemoryLink:
                 raise self._closed
             if self._port is not None and not self._paused:
                 break
-            await self._wait()
+            await self._changed.wait()
         message = text.encode()
         self._port.received([message], len(message))
         await anyio.lowlevel.checkpoint()
@@ -128,7 +161,7 @@ class MemoryLink:
         while not self._arrived:
             if self._closed is not None:
                 raise self._closed
-            await self._wait()
+            await self._changed.wait()
         text = self._arrived.popleft()
         if self._full and len(self._arrived) <= self._window // 2:
             self._full = False
@@ -140,6 +173,15 @@ class MemoryLink:
         """Close this end. Twice is once."""
         self._end(code, reason)
 
+    @property
+    def is_open(self) -> bool:
+        """Neither end has closed it."""
+        return self._closed is None
+
+    async def aclose(self) -> None:
+        """Close this end, as `Link` has it."""
+        self.close()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -149,23 +191,18 @@ class MemoryLink:
         except LinkClosed:
             raise StopAsyncIteration from None
 
-    async def _wait(self) -> None:
-        await self._changed.wait()
-
-    def _change(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
-
     def _end(self, code: int, reason: str) -> None:
         if self._closed is None:
             self._closed = LinkClosed(code, reason)
             if self._port is not None:
                 self._port.closed(code)
-            self._change()
+            self._changed.set()
 
 
 class MemoryTransport:
     """The relay's end of a `MemoryLink`."""
+
+    writes_frames = False
 
     def __init__(self, link: MemoryLink) -> None:
         self._link = link
@@ -175,10 +212,10 @@ class MemoryTransport:
         link._port = port
         if link._closed is not None:  # before it was ever attached
             port.closed(link._closed.code)
-        link._change()
+        link._changed.set()
         try:
             while link._closed is None:
-                await link._wait()
+                await link._changed.wait()
         finally:
             link._end(ABNORMAL, "the relay's task ended")
 
@@ -188,7 +225,7 @@ class MemoryTransport:
             return True
         link._arrived.extend(text.decode() for text in batch.texts)
         link._full = len(link._arrived) >= link._window
-        link._change()
+        link._changed.set()
         return not link._full
 
     def close(self, code: int, reason: str) -> None:
@@ -202,4 +239,4 @@ class MemoryTransport:
 
     def resume_reading(self) -> None:
         self._link._paused = False
-        self._link._change()
+        self._link._changed.set()

@@ -298,6 +298,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 class UvicornTransport:
     """One connection attached to a `MeshProtocol`."""
 
+    writes_frames = True
+
     __slots__ = ("_bounds", "_protocol")
 
     def __init__(

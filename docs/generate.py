@@ -14,9 +14,9 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from protocol import lifecycle  # noqa: E402
+from protocol import lifecycle, membership  # noqa: E402
 from protocol.envelope import ErrorCode  # noqa: E402
-from protocol.limits import Limits  # noqa: E402
+from protocol.limits import Limits, MembershipLimits  # noqa: E402
 from protocol.mesh import CLOSE_CODES  # noqa: E402
 from protocol.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
 
@@ -42,6 +42,15 @@ def bounds() -> str:
         what, beyond = field.metadata["what"], field.metadata["beyond"]
         default = f"{field.default:.10g}" + " s" * field.name.endswith("_s")
         rows.append(f"| {what} | {default} | `{option}` | `{variable}` | {beyond} |")
+    return "\n".join(rows) + "\n"
+
+
+def membership_bounds() -> str:
+    rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
+    for field in attrs.fields(MembershipLimits):
+        what, beyond = field.metadata["what"], field.metadata["beyond"]
+        default = f"{field.default:.10g}" + " s" * field.name.endswith("_s")
+        rows.append(f"| {what} | `{field.name}` | {default} | {beyond} |")
     return "\n".join(rows) + "\n"
 
 
@@ -72,6 +81,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "claims": claims,
     "lifecycle-diagram": lambda: f"```mermaid\n{lifecycle.diagram()}```\n",
     "lifecycle-table": lifecycle.table_rows,
+    "membership-diagram": lambda: f"```mermaid\n{membership.diagram()}```\n",
+    "membership-table": membership.table_rows,
+    "membership-bounds": membership_bounds,
 }
 
 

@@ -15,6 +15,7 @@ an
   in which each is replaced by an escape of the same length; the text itself passes untouched.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -37,6 +38,7 @@ _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
+_read_frame = msgspec.json.Decoder().decode
 
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -48,6 +50,7 @@ _ESCAPES = re.compile(
     re.DOTALL,
 )
 _MASK = "\ufffe"
+_BETWEEN = b" \t\r\n,"
 
 
 class Codec:
@@ -85,15 +88,40 @@ class Codec:
             if data is None:
                 return Announcement(has_data=False)
             keepalive_pong = bytes(data.get("keepalive", b"")) == b'"pong"'
+            batches = _accepts_batches(data.get("accept"))
             if "agents" not in data:
-                return Announcement(None, keepalive_pong)
+                return Announcement(None, keepalive_pong, accepts_batches=batches)
             listed = _decode_raw_list(data["agents"])
             if len(listed) > self._limits.agents_max:
                 raise too_many_agents(len(listed), self._limits)
-            return Announcement(tuple(map(_agent, listed)), keepalive_pong)
+            agents = tuple(map(_agent, listed))
+            return Announcement(agents, keepalive_pong, accepts_batches=batches)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object and `data.agents` a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
+
+    def batch(self, text: Text) -> list[Text]:
+        """The messages of an array, each as it was written; none if it is no array.
+
+        Raises Refusal: more of them than may come at once.
+
+        >>> Codec(Limits()).batch(b'[{"type":"ack"}, 3]')
+        [b'{"type":"ack"}', b'3']
+        """
+        try:
+            elements = _decode_raw_list(_without_lone_surrogates(text))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
+        if len(elements) > self._limits.messages_burst:
+            sentence = f"an array has at most {self._limits.messages_burst} messages"
+            raise Refusal(ErrorCode.TOO_LARGE, sentence)
+        batch, at = [], text.find(b"[") + 1
+        for element in elements:  # whose place is known by their lengths: masks keep these
+            while text[at] in _BETWEEN:
+                at += 1
+            batch.append(text[at : at + len(bytes(element))])
+            at += len(batch[-1])
+        return batch
 
     def turn_id(self, text: Text) -> msgspec.Raw | None:
         """The `turnId` as it was written, for errors to echo; None where there is none to be
@@ -151,6 +179,11 @@ class Codec:
             if self._long_number.search(bare):
                 sentence = f"a number has more than {limits.number_digits_max} digits"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
+
+
+def _accepts_batches(text: msgspec.Raw | None) -> bool:
+    accepted = None if text is None else _decode_agent(text)
+    return isinstance(accepted, list) and "batch" in accepted
 
 
 def _agent(text: msgspec.Raw) -> Agent:
@@ -238,22 +271,34 @@ def offline_text(peer: str, reason: str, wall_ms: int) -> Text:
 
 
 def capabilities_text(
-    to: str | None, turn_id: msgspec.Raw | None, types: Sequence[str], limits: Limits, wall_ms: int
+    to: str | None,
+    turn_id: msgspec.Raw | None,
+    types: Sequence[str],
+    limits: Limits,
+    wall_ms: int,
+    *,
+    is_paced: bool = False,
 ) -> Text:
     """The answer to `capabilities`: `capabilities_response`, the name existing pages listen for.
 
     `agentCards` and `activeAgents` are what those pages read; this relay runs no agents itself.
+    `is_paced`: the edge in front limits frames, in both directions.
     """
+    bounds: dict[str, float] = {
+        "messageBytes": limits.message_bytes_max,
+        "messagesPerSecond": limits.messages_per_s,
+        "messagesBurst": limits.messages_burst,
+        "reapAfterSeconds": limits.reap_after_s,
+    }
+    if is_paced:
+        bounds |= {"framesPerSecond": limits.frames_per_s, "frameBytes": limits.frame_bytes_max}
     data = {
         "agentCards": (),
         "activeAgents": (),
         "types": types,
         "keepalive": ("pong",),
-        "limits": {
-            "messageBytes": limits.message_bytes_max,
-            "messagesPerSecond": limits.messages_per_s,
-            "reapAfterSeconds": limits.reap_after_s,
-        },
+        "accept": ("batch",),
+        "limits": bounds,
     }
     return _from_relay("capabilities_response", to, data, wall_ms, turn_id)
 
@@ -265,3 +310,44 @@ def _from_relay(
     if turn_id is not None:
         message["turnId"] = turn_id
     return _encode({**message, "data": data, "timestamp": wall_ms})
+
+
+# The peer's side ----------------------------------------------------------------------------------
+
+
+class Nonsense(ValueError):
+    """A frame that no relay of this protocol sends."""
+
+
+def read_frame(text: str | bytes) -> list[dict[str, Any]]:
+    """The messages of one frame from the relay: an object, or an array of them. Raises Nonsense.
+
+    >>> read_frame('[{"type":"ack"},{"type":"ack","to":"me"}]')
+    [{'type': 'ack'}, {'type': 'ack', 'to': 'me'}]
+    """
+    try:
+        frame = _read_frame(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:  # lone surrogates are valid JSON, which the fast decoder does not know
+            frame = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Nonsense("not JSON") from None
+    messages = frame if isinstance(frame, list) else [frame]
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise Nonsense("JSON, but not a message: an object with a `type`")
+    return messages
+
+
+def write_message(fields: dict[str, Any]) -> str:
+    """One message as text. Raises TypeError if something in it is no JSON, or has no end.
+
+    >>> write_message({"type": "ack", "to": None})
+    '{"type":"ack","to":null}'
+    """
+    try:
+        return _encode(fields).decode()
+    except UnicodeEncodeError:
+        return json.dumps(fields, separators=(",", ":"))
+    except RecursionError:
+        raise TypeError("nested too deep to be JSON") from None

@@ -46,6 +46,7 @@ class Announcement:
     agents: tuple[Agent, ...] | None = None
     keepalive_pong: bool = False
     has_data: bool = True
+    accepts_batches: bool = False
 
 
 class ErrorCode(enum.Enum):

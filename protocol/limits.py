@@ -27,6 +27,14 @@ def _bound(default: Bound, what: str, beyond: str, least: Bound) -> Any:
     return attrs.field(default=default, validator=check, metadata=metadata)
 
 
+def _check_less(limits: object, small: str, large: str) -> None:
+    if not getattr(limits, small) < getattr(limits, large):
+        raise ValueError(
+            f"{small} ({getattr(limits, small)}) must be less than "
+            f"{large} ({getattr(limits, large)})"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """The bounds of one relay process. Immutable; a bad value or relation raises ValueError.
@@ -100,6 +108,18 @@ class Limits:
         1,
     )
     mailbox_bytes_max: int = _bound(2**22, "bytes of the same", "as above", 1024)
+    frames_per_s: float = _bound(
+        200.0,
+        "frames per second to one connection behind AgentCore's edge (which allows 250)",
+        "messages wait in the mailbox, or share a frame",
+        1.0,
+    )
+    frame_bytes_max: int = _bound(
+        32_000,
+        "bytes in one frame to a connection behind the edge (which allows 64 KB, once 32)",
+        "a longer message goes in several frames",
+        1024,
+    )
     connections_max: int = _bound(
         10_000,
         "connections per mesh, hence peers per mesh",
@@ -146,11 +166,7 @@ class Limits:
             ("stale_after_s", "reap_after_s"),
             ("presence_refresh_s", "reap_after_s"),
         ):
-            if not getattr(self, small) < getattr(self, large):
-                raise ValueError(
-                    f"{small} ({getattr(self, small)}) must be less than "
-                    f"{large} ({getattr(self, large)})"
-                )
+            _check_less(self, small, large)
         for small, large in (
             ("presence_bytes_max", "message_bytes_max"),
             ("message_bytes_max", "mailbox_bytes_max"),
@@ -161,3 +177,67 @@ class Limits:
                     f"{small} ({getattr(self, small)}) must not exceed "
                     f"{large} ({getattr(self, large)})"
                 )
+
+
+@attrs.frozen(kw_only=True)
+class MembershipLimits:
+    """The bounds of one peer's membership in a mesh, on the peer's side (docs/clients.md).
+
+    Immutable; a bad value or relation raises ValueError.
+
+    >>> MembershipLimits(heartbeat_every_s=40)
+    Traceback (most recent call last):
+        ...
+    ValueError: heartbeat_every_s (40) must be less than silent_after_s (30.0)
+    """
+
+    join_within_s: float = _bound(
+        20.0,
+        "time for one attempt: URL, opening, announcement",
+        "the attempt has failed; another follows",
+        0.01,
+    )
+    backoff_first_s: float = _bound(
+        0.5, "longest wait after the first failure; doubled after each", "tries again", 0.0
+    )
+    backoff_max_s: float = _bound(30.0, "longest wait between attempts", "tries again", 0.0)
+    heartbeat_every_s: float = _bound(
+        10.0, "time between heartbeats", "one is sent, and a sign of life asked for", 0.01
+    )
+    silent_after_s: float = _bound(
+        30.0, "silence of the relay", "the connection is dropped, and a new one made", 0.01
+    )
+    probe_within_s: float = _bound(
+        5.0, "time for a sign of life when there is doubt", "as above", 0.01
+    )
+    renew_after_s: float = _bound(
+        3300.0,
+        "age of a connection (AgentCore cuts at 3600 s)",
+        "a new one replaces it, overlapping",
+        0.01,
+    )
+    switch_within_s: float = _bound(
+        10.0, "time in which the replaced connection may deliver the rest", "it is dropped", 0.01
+    )
+    queue_messages_max: int = _bound(
+        1000, "messages that wait to be sent", "waits while connected, else `QueueFull`", 1
+    )
+    queue_bytes_max: int = _bound(2**22, "bytes of the same", "as above", 1024)
+    unread_messages_max: int = _bound(
+        10_000, "messages that arrived and were not read", "the oldest go; `Lagged` says so", 1
+    )
+    unread_bytes_max: int = _bound(2**26, "characters of the same", "as above", 1024)
+    turns_max: int = _bound(
+        256, "commands that one peer serves at a time", "answered with an error, `busy`", 1
+    )
+    leave_within_s: float = _bound(
+        5.0, "time to send what is queued when leaving", "the rest is dropped", 0.0
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for small, large in (
+            ("heartbeat_every_s", "silent_after_s"),
+            ("probe_within_s", "silent_after_s"),
+            ("join_within_s", "renew_after_s"),
+        ):
+            _check_less(self, small, large)

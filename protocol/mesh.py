@@ -76,9 +76,13 @@ Inbound = Text | Unreadable
 
 @attrs.frozen
 class Admitted:
-    """Effect: the connection joined; what goes to everyone goes to it from here on."""
+    """Effect: the connection joined; what goes to everyone goes to it from here on.
+
+    `accepts_batches`: it takes an array of messages where it would get several frames.
+    """
 
     connection: int
+    accepts_batches: bool = False
 
 
 @attrs.frozen
@@ -170,11 +174,11 @@ class Mesh:
 
     # What happens -------------------------------------------------------------------------------
 
-    def opened(self, id: int, now: Instant) -> None:
-        """A socket was accepted. `id` must be new."""
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
+        """A socket was accepted. `id` must be new. `is_paced`: an edge limits its frames."""
         if id in self.roster.connections:
             raise ValueError(f"connection {id} is already open")
-        connection = Connection(id, lifecycle.opened(now.at), now.at)
+        connection = Connection(id, lifecycle.opened(now.at), now.at, is_paced=is_paced)
         self.roster.connections[id] = connection
         self._schedule(connection)
 
@@ -185,6 +189,16 @@ class Mesh:
         if connection is None:
             return
         self._hear(connection, now)
+        self._receive(connection, messages, now)
+
+    def _receive(
+        self,
+        connection: Connection,
+        messages: Sequence[Inbound],
+        now: Instant,
+        *,
+        in_batch: bool = False,
+    ) -> None:
         self.totals.received += len(messages)
         # The rate limit as one number, the theoretical arrival time of the next message (GCRA):
         # as far ahead of now as the burst allows, and no further.
@@ -228,7 +242,24 @@ class Mesh:
                     sentence = f"type {header.type!r} is not in the vocabulary"
                     raise Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
             except Refusal as refusal:
-                self._refuse(connection, message, refusal, now)
+                if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
+                    self._receive_array(connection, message, refusal, now)
+                else:
+                    self._refuse(connection, message, refusal, now)
+
+    def _receive_array(
+        self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
+    ) -> None:
+        """Many messages in one frame, in the place of that frame; or none, and then a refusal."""
+        assert isinstance(message, bytes)
+        try:
+            batch = self._codec.batch(message)
+        except Refusal as too_many:
+            batch, refusal = [], too_many
+        if batch:
+            self._receive(connection, batch, now, in_batch=True)
+        else:
+            self._refuse(connection, message, refusal, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life: of messages that wait to be `received`, for instance."""
@@ -430,7 +461,7 @@ class Mesh:
         peer.presence_at = now.at
 
         if newcomer:
-            self._effects.append(Admitted(connection.id))
+            self._effects.append(Admitted(connection.id, said.accepts_batches))
         self._effects.append(Deliver(text, _EVERYONE))
         self.totals.relayed += 1
         if newcomer:
@@ -468,7 +499,9 @@ class Mesh:
     def _capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
         to = connection.peer.id if connection.peer is not None else None
         turn_id = self._codec.turn_id(text)
-        answer = codec.capabilities_text(to, turn_id, _TYPES, self.limits, now.wall_ms)
+        answer = codec.capabilities_text(
+            to, turn_id, _TYPES, self.limits, now.wall_ms, is_paced=connection.is_paced
+        )
         self._effects.append(Deliver(answer, Only((connection.id,))))
 
     # Checks -------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Connection:
     peer: "Peer | None" = None
     agents: tuple[Agent, ...] = ()
     keepalive_pong: bool = False
+    is_paced: bool = False
     rate_due_at: float = float("-inf")
     rate_error_at: float = float("-inf")
     refusals: int = 0

@@ -37,8 +37,8 @@ class RecordingMesh(Mesh):
         self.crashing: set[int] = set()
         self._done: list[Effect] = []
 
-    def opened(self, id: int, now: Instant) -> None:
-        super().opened(id, now)
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
+        super().opened(id, now, is_paced=is_paced)
         self.decisions.append(Decision("opened", now.at, id))
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:

@@ -8,6 +8,8 @@ import pytest
 from protocol.limits import Limits
 from tests.harness import LiveRelay, MemoryRelay, Relay, ShiftedClock
 
+collect_ignore = ["edge"]  # nothing to collect, and a part of it needs moto
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -223,11 +223,12 @@ class LiveRelay:
         clock: Clock | None = None,
         *,
         fast: bool = True,
+        port: int = 0,
         **settings: Any,
     ) -> None:
         self.clock = clock if isinstance(clock, ShiftedClock) else ShiftedClock()
         self.settings = relay.Settings(
-            host="127.0.0.1", port=0, limits=limits or Limits(), **settings
+            host="127.0.0.1", port=port, limits=limits or Limits(), **settings
         )
         self.listener = relay.bind(self.settings)
         self.port = self.listener.getsockname()[1]

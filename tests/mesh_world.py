@@ -60,11 +60,11 @@ class World:
     def now(self) -> Instant:
         return Instant(self.at, WALL_MS + round(self.at * 1000))
 
-    def open(self) -> int:
+    def open(self, *, is_paced: bool = False) -> int:
         """A new connection, not announced."""
         connection = next(self._numbers)
         self._texts[connection] = []
-        self.mesh.opened(connection, self.now)
+        self.mesh.opened(connection, self.now, is_paced=is_paced)
         self._carry_out()
         return connection
 

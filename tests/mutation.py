@@ -53,7 +53,7 @@ FUNCTIONS: Final = {"protocol/lifecycle.py": ("deadline", "expire")}
 TIMEOUT_S: Final = 30
 
 EXPLAINED: Final[dict[str, str]] = {
-    "protocol/mesh.py: received: due - now.at <= self._rate_burst_s"
+    "protocol/mesh.py: _receive: due - now.at <= self._rate_burst_s"
     " -> due - now.at < self._rate_burst_s": (
         "exactly at the bound the careful formula of `_within_rate` lets as many pass, silently"
     ),

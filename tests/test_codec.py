@@ -489,7 +489,13 @@ def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -
             "activeAgents": [],
             "types": ["ack", "stream"],
             "keepalive": ["pong"],
-            "limits": {"messageBytes": 2048, "messagesPerSecond": 50, "reapAfterSeconds": 30},
+            "accept": ["batch"],
+            "limits": {
+                "messageBytes": 2048,
+                "messagesPerSecond": 50,
+                "messagesBurst": 2000,
+                "reapAfterSeconds": 30,
+            },
         },
         "timestamp": 1234,
     }

@@ -23,6 +23,8 @@ LEAST: dict[str, float] = {
     "flush_gap_s": 0.0,
     "mailbox_messages_max": 1,
     "mailbox_bytes_max": 1024,
+    "frames_per_s": 1.0,
+    "frame_bytes_max": 1024,
     "connections_max": 1,
     "meshes_max": 1,
     "mesh_name_chars_max": 1,

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from protocol.envelope import ErrorCode, Text
 from protocol.lifecycle import Cause, PeerState
 from protocol.limits import Limits
-from protocol.mesh import CLOSE_CODES, Inbound, PeerJoined, PeerLeft, Refused, Totals, Unreadable
+from protocol.mesh import (
+    CLOSE_CODES,
+    Admitted,
+    Inbound,
+    PeerJoined,
+    PeerLeft,
+    Refused,
+    Totals,
+    Unreadable,
+)
 from tests import json_texts
 from tests.json_texts import loads
 from tests.mesh_world import WALL_MS, Message, World, presence, text, world_of
@@ -1023,6 +1032,109 @@ def test_14_the_relays_timestamps_are_whole_milliseconds_and_a_senders_own_is_ke
         b'{"type":"ack","from":"a","timestamp":"yesterday"}',
         b'{"type":"ack","from":"a"}',
     ]
+
+
+# 15. Arrays ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(json_texts.values, json_texts.spaces, json_texts.spaces), min_size=1),
+    json_texts.spaces,
+)
+@anything
+def test_15_an_array_is_its_messages_one_after_the_other_byte_for_byte(
+    parts: list[tuple[str, str, str]], before: str
+) -> None:
+    world = world_of("a", "b")
+    texts = [f'{{"type":"stream","from":"a","data":{value}}}' for value, _, _ in parts]
+    spaced = [f"{left}{text}{right}" for text, (_, left, right) in zip(texts, parts, strict=True)]
+    world.say(A, f"{before}[{','.join(spaced)}]{before}".encode())
+    assert world.texts(B) == [text.encode() for text in texts]
+    assert world.texts(A) == []
+
+
+def test_15_each_element_has_its_own_answer_and_the_order_holds() -> None:
+    world = world_of("a", "b")
+    world.say(
+        A,
+        text("broadcast", data=1),
+        b'[{"type":"broadcast","data":2}, 3, {"type":"direct","to":"nobody","turnId":"t"},'
+        b'[{"type":"broadcast"}], {"type":"broadcast","data":4}]',
+        text("broadcast", data=5),
+    )
+    assert [message["data"] for message in world.got(B)] == [1, 2, 4, 5]
+    codes = world.errors(A)
+    assert codes == ["not_an_object", "unknown_target", "not_an_object"]
+
+
+def test_15_a_peer_may_announce_and_speak_in_one_frame() -> None:
+    world = world_of("a")
+    newcomer = world.open()
+    world.say(newcomer, b"[" + presence("b") + b"," + text("broadcast", data="hi") + b"]")
+    assert [message["type"] for message in world.got(A)] == ["presence", "broadcast"]
+
+
+@pytest.mark.parametrize("array", [b"[]", b"[ ]", b"[1", b"[1,]", b'[{"type":"broadcast"}}'])
+def test_15_an_array_without_messages_is_none(array: bytes) -> None:
+    world = world_of("a", "b")
+    world.say(A, array)
+    assert world.errors(A) in (["not_an_object"], ["malformed"])
+    assert world.got(B) == []
+
+
+def test_15_the_rate_counts_messages_and_not_frames() -> None:
+    world = world_of("a", "b", limits=Limits(messages_per_s=1, messages_burst=50))
+    world.wait(12)
+    world.say(A, b"[" + b",".join(text("broadcast", data=n) for n in range(50)) + b"]")
+    assert len(world.got(B)) == 49  # the frame was one, too
+    assert world.errors(A) == ["rate_limited"]
+
+
+def test_15_more_messages_than_may_come_at_once_are_too_large() -> None:
+    world = world_of("a", "b", limits=Limits(messages_burst=10))
+    world.say(A, b"[" + b",".join(text("broadcast", data=n) for n in range(11)) + b"]")
+    assert world.errors(A) == ["too_large"]
+    assert world.got(B) == []
+
+
+def test_15_a_large_array_is_too_large() -> None:
+    limits = Limits(message_bytes_max=2000, presence_bytes_max=2000)
+    world = world_of("a", "b", limits=limits)
+    world.say(A, b"[" + b",".join([text("broadcast", data="x" * 50)] * 40) + b"]")
+    assert world.errors(A) == ["too_large"]
+    assert world.got(B) == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "batches"),
+    [
+        (["batch"], True),
+        (["other", "batch"], True),
+        (["other"], False),
+        ([], False),
+        ("batch", False),
+        ({"batch": 1}, False),
+        (None, False),
+        ([["batch"]], False),
+    ],
+)
+def test_15_a_presence_says_whether_its_peer_accepts_arrays(accept: Any, batches: bool) -> None:
+    world = World()
+    connection = world.open()
+    world.mesh.received(connection, [presence("a", accept=accept)], world.now)
+    (admitted,) = [e for e in world.mesh.take_effects() if isinstance(e, Admitted)]
+    assert admitted.accepts_batches is batches
+
+
+def test_15_behind_an_edge_the_capabilities_say_what_it_allows() -> None:
+    world = World()
+    for is_paced in (False, True):
+        connection = world.open(is_paced=is_paced)
+        world.say(connection, text("capabilities"))
+        (answer,) = world.got(connection)
+        assert answer["data"]["accept"] == ["batch"]
+        assert (answer["data"]["limits"].get("framesPerSecond") == 200) is is_paced
+        assert (answer["data"]["limits"].get("frameBytes") == 32_000) is is_paced
 
 
 # Totals -------------------------------------------------------------------------------------------

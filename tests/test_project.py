@@ -17,6 +17,7 @@ import generate  # noqa: E402
 from protocol.routing import ROUTES, Route  # noqa: E402
 
 MAY_IMPORT = {"protocol": {"protocol"}, "actors": {"actors", "protocol"}}
+OURS = {"relay", "actors", "protocol", "tests", "examples", "benchmarks"}
 PROTOCOL_LIBRARIES = {"attrs", "msgspec"}
 NOT_IN_PROTOCOL = {"asyncio", "anyio", "time", "random", "logging", "threading", "socket"}
 
@@ -35,7 +36,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
 def test_imports_go_downward_only(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
-        ours = imports(path) & {"relay", "actors", "protocol", "tests", "examples", "benchmarks"}
+        ours = imports(path) & OURS
         if "verification" not in path.parts:
             assert ours <= MAY_IMPORT[package], path
 
@@ -51,7 +52,8 @@ def test_the_protocol_knows_no_io_no_time_and_no_chance() -> None:
 def test_requirements_and_pyproject_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]
+    required = [line for line in lines if line and not line.startswith("#")]
+    assert required == [*project["dependencies"], "aws-opentelemetry-distro>=0.10"]
 
 
 def test_the_wheel_contains_relay_actors_and_protocol(tmp_path: Path) -> None:
@@ -63,6 +65,7 @@ def test_the_wheel_contains_relay_actors_and_protocol(tmp_path: Path) -> None:
         files = (ROOT / folder).rglob("*.py")
         assert {str(path.relative_to(ROOT)) for path in files} <= names
     assert "relay.py" in names
+    assert {"browser/relay-client.js", "browser/index.html"} <= names  # the relay serves them
     assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
 
 

@@ -237,6 +237,26 @@ def digits(value: Any) -> int:
     return 0
 
 
+def elements_of(message: bytes) -> list[bytes]:
+    """The texts of the elements of an array; none if it is no array that can be read."""
+    elements: list[bytes] = []
+    try:
+        if not isinstance(read(message), list):
+            return []
+        text, decoder = message.decode(), json.JSONDecoder(parse_int=str)
+        at = text.index("[") + 1
+        while True:
+            while text[at] in " \t\r\n,":
+                at += 1
+            if text[at] == "]":
+                return elements
+            end = decoder.raw_decode(text, at)[1]
+            elements.append(text[at:end].encode())
+            at = end
+    except (ValueError, RecursionError):
+        return []
+
+
 def agent_id(agent: Any) -> str | None:
     """The id by which a peer's agent can be addressed: a string, or the first of three fields."""
     if isinstance(agent, dict):
@@ -321,7 +341,13 @@ class Model:
             return
         connection.heard_at = self.now
         for message in messages[: self._within_rate(c, connection, len(messages))]:
-            self._decide(c, connection, message)
+            elements = self._elements(message)
+            if len(elements) > self.limits.messages_burst:
+                self._error(c, {"too_large"})
+                continue
+            passed = self._within_rate(c, connection, len(elements))
+            for one in elements[:passed] if elements else [message]:
+                self._decide(c, connection, one)
 
     def ponged(self, c: int) -> None:
         """A WebSocket pong of `c`: a sign of life, if it asked for that."""
@@ -392,6 +418,11 @@ class Model:
         if connection.peer is None:
             return connection.opened_at + self.limits.announce_within_s
         return connection.heard_at + self.limits.reap_after_s
+
+    def _elements(self, message: Message) -> list[bytes]:
+        if message is None or len(message) > self.limits.message_bytes_max:
+            return []
+        return elements_of(message)
 
     # Decisions ------------------------------------------------------------------------------------
 

@@ -259,6 +259,14 @@ def too_much(me: str, limits: Limits) -> st.SearchStrategy[bytes]:
 
 
 @functools.cache
+def batches(me: str) -> st.SearchStrategy[bytes]:
+    """Arrays of messages, with something else among them now and then."""
+    no_message = st.sampled_from([b"1", b"null", b'[{"type":"ack"}]', b'"]"', b"{}"])
+    one = st.one_of(fanned_out(me), fanned_out(me), directs(me), presences(me), no_message)
+    return st.lists(one, min_size=1, max_size=4).map(lambda texts: b" [" + b" ,".join(texts) + b"]")
+
+
+@functools.cache
 def messages(me: str) -> st.SearchStrategy[bytes]:
     """Any right message of `me`."""
     return st.one_of(
@@ -269,6 +277,7 @@ def messages(me: str) -> st.SearchStrategy[bytes]:
         directs(me),
         directs(me),
         others(me),
+        batches(me),
     )
 
 

@@ -1,0 +1,251 @@
+"""Commands from both sides: a `Turn` waits for the answers to one, a `Service` gives answers.
+
+In the words of protocol/vocabulary.py, which are those of the existing pages. Made by `Peer.ask`
+and `Peer.serve` (actors/client.py); neither has a task of its own until its user awaits it.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from actors.mailbox import Signal, Unread
+from protocol.envelope import RELAY
+from protocol.errors import Lagged, RelayError, TurnError, UnknownTarget
+from protocol.vocabulary import Message, turn_error
+
+if TYPE_CHECKING:
+    from actors.client import Peer
+
+log = logging.getLogger(__name__)
+
+
+class Turn:
+    """A command and its answers. `await` it for the result, `async for` the chunks, or both.
+
+    Answers are taken from the peer that was asked and nobody else; where the roster did not say
+    which one that is, from the first that answers.
+    """
+
+    def __init__(
+        self,
+        asker: "Peer",
+        agent: str,
+        command: Any,
+        *,
+        peer: str | None,
+        timeout_s: float,
+        fields: Mapping[str, Any],
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.agent = agent
+        self.peer = peer
+        self.timeout_s = timeout_s
+        self.due = float("inf")
+        self._asker = asker
+        self._command = command
+        self._fields = fields
+        self._chunks: Unread[str] = Unread(asker._limits)
+        self._is_sent = False
+        self._over = Signal()
+        self._result: tuple[Any] | None = None
+        self._error: RelayError | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.result().__await__()
+
+    async def result(self) -> Any:
+        """`data.result` of the answer. Raises TurnError."""
+        with self._abandoned_if_cut_short():
+            await self._send()
+            while self._result is None and self._error is None:
+                await self._over.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result[0]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """The next chunk, until the result is there. Raises TurnError, Lagged."""
+        with self._abandoned_if_cut_short():
+            await self._send()
+            return await self._chunks.get()
+
+    @contextmanager
+    def _abandoned_if_cut_short(self) -> Iterator[None]:
+        try:
+            yield
+        except (RelayError, StopAsyncIteration):
+            raise
+        except BaseException:
+            self.end(TurnError("the turn was abandoned"))
+            raise
+
+    async def _send(self) -> None:
+        if self._is_sent:
+            return
+        self._is_sent = True
+        asker = self._asker
+        own = {asker.id, *asker._member.agent_ids}
+        if self.agent in own and self.peer in (None, asker.id):
+            self.end(UnknownTarget(f"{self.agent} is of this peer itself, and no other has it"))
+            return
+        asker._turns[self.id] = self
+        # With `instanceId`, because that is how existing pages know whom to answer.
+        fields = {"instanceId": asker.id, "peer": self.peer, **self._fields}
+        data = {"command": self._command}
+        try:
+            await asker.send("direct", data, to=self.agent, turn_id=self.id, **fields)
+        except RelayError as error:
+            self.end(error)
+            return
+        self.due = asker._clock.now().at + self.timeout_s
+        asker._obey()
+
+    def answer(self, message: Message, size: int, at: float) -> None:
+        """A message with this turn's id."""
+        is_refusal = message.sender == RELAY and message.type == "error"
+        if not is_refusal:
+            if self.peer is None:
+                self.peer = message.origin
+            if message.origin != self.peer:
+                return
+        match message.type:
+            case "stream":
+                self._chunks.put(str(message.word("chunk") or ""), size)
+            case "turn_end":
+                self.end(None, message.word("result"))
+            case "error":
+                self.end(turn_error(message))
+            case "ack":
+                pass
+            case _:
+                return
+        self.due = at + self.timeout_s
+
+    def end(self, error: RelayError | None, result: Any = None) -> None:
+        """It is over. The first end counts."""
+        self._asker._turns.pop(self.id, None)
+        if self._result is None and self._error is None:
+            self._error = error
+            if error is None:
+                self._result = (result,)
+            self._chunks.end(error)
+            self._over.set()
+
+
+class Command:
+    """A command to one of this peer's agents."""
+
+    def __init__(self, peer: "Peer", message: Message, agent: str) -> None:
+        self.message = message
+        self.agent = agent
+        self.turn_id = message.turn_id or ""
+        self._peer = peer
+        self._chunks = 0
+
+    @property
+    def text(self) -> Any:
+        """What is asked: `data.command`."""
+        return self.message.word("command")
+
+    @property
+    def asker(self) -> str | None:
+        """The peer that asks."""
+        return self.message.origin
+
+    async def stream(self, chunk: str) -> None:
+        """Send a piece of the answer."""
+        await self._peer.stream(self.turn_id, chunk, self._chunks, **self.address)
+        self._chunks += 1
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Who answers whom, as keyword arguments of `Peer.send`."""
+        agent = None if self.agent == self._peer.id else self.agent
+        return {"to": self.message.sender, "agent": agent}
+
+
+class Service:
+    """A handler and the commands that wait for it."""
+
+    def __init__(
+        self,
+        peer: "Peer",
+        handler: Callable[[Command], Awaitable[Any]],
+        agents: frozenset[str] | None,
+    ) -> None:
+        self.commands: Unread[Command] = Unread(peer._limits)
+        self._peer = peer
+        self._handler = handler
+        self._agents = agents
+        self._running = 0
+
+    def offer(self, message: Message, size: int) -> None:
+        """Take the message if it is a command for an agent served here."""
+        if message.type not in ("direct", "broadcast") or message.origin == self._peer.id:
+            return
+        if message.turn_id is None or message.word("command") is None:
+            return
+        for agent in self._meant(message):
+            self.commands.put(Command(self._peer, message, agent), size)
+
+    def _meant(self, message: Message) -> Iterable[str]:
+        if message.type == "broadcast":
+            return self._agents if self._agents is not None else (self._peer.id,)
+        if self._agents is None:
+            own = message.to in self._peer._member.agent_ids
+            return (message.to if own and message.to else self._peer.id,)
+        return (message.to,) if message.to in self._agents else ()
+
+    async def run(self) -> None:
+        """Answer commands until the peer ends; raises what ended it, unless it left."""
+        ended: RelayError | None = None
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    command = await self.commands.get()
+                except Lagged as lagged:
+                    log.warning(
+                        "commands dropped", extra={"peer": self._peer.id, "n": lagged.count}
+                    )
+                    continue
+                except StopAsyncIteration:
+                    break
+                except RelayError as error:
+                    ended = error
+                    break
+                if self._running >= self._peer._limits.turns_max:
+                    self._fail(command, "busy: too many commands at a time")
+                    continue
+                self._running += 1
+                tasks.start_soon(self._handle, command)
+            tasks.cancel_scope.cancel()  # nobody can be answered any more
+        if ended is not None:  # out here, because a task group would wrap it
+            raise ended
+
+    async def _handle(self, command: Command) -> None:
+        peer = self._peer
+        try:
+            try:
+                await peer.ack(command.turn_id, **command.address)
+                result = await self._handler(command)
+                await peer.turn_end(command.turn_id, result, **command.address)
+            except Exception as error:
+                log.warning("command failed", extra={"peer": peer.id}, exc_info=error)
+                self._fail(command, str(error) or type(error).__name__)
+        finally:
+            self._running -= 1
+
+    def _fail(self, command: Command, sentence: str) -> None:
+        data = {"error": sentence}
+        try:
+            self._peer._post("error", data, turn_id=command.turn_id, **command.address)
+        except RelayError as error:  # nobody can be told
+            log.warning("no answer", extra={"peer": self._peer.id, "reason": str(error)})

@@ -1,0 +1,139 @@
+"""Every way in which a peer's membership or one of its turns can fail, and what its user can do.
+
+All are `RelayError`s, so that one `except` is enough. Their sentences never hold tokens,
+signatures, query strings or message contents. `is_transient`: trying again later may help, and the
+peer does so by itself; the others end it.
+"""
+
+
+class RelayError(Exception):
+    """What can go wrong between a peer and the mesh."""
+
+    is_transient = False
+
+
+# Coming in ----------------------------------------------------------------------------------------
+
+
+class Unreachable(RelayError):
+    """No connection came about."""
+
+    is_transient = True
+
+
+class Rejected(RelayError):
+    """The opening was answered with an HTTP error instead of a WebSocket."""
+
+    def __init__(self, host: str, status: int) -> None:
+        super().__init__(f"{host} answered {status}: {_ADVICE.get(status, _OTHER)}")
+        self.status = status
+
+    @property
+    def is_transient(self) -> bool:  # type: ignore[override]
+        """Being provisioned or torn down (409), too many requests, and trouble of the server's,
+        which behind AgentCore is 424."""
+        return self.status in (408, 409, 424, 425, 429) or self.status >= 500
+
+
+_OTHER = "no relay is at this URL; check host, port and path (`/ws`)"
+_ADVICE = {
+    400: "the request is not valid; check the ARN and that the session id has 33 to 256 characters",
+    401: "the token was not accepted; log in again",
+    403: "not allowed; check that the credentials are valid and not expired, that they may invoke "
+    "this runtime over WebSocket, the region, this machine's clock, and for a page its origin",
+    404: "nothing there; check the ARN and the region, and for a local relay the path (`/ws`)",
+    409: "the session is being started or stopped",
+    424: "the relay behind AgentCore refused or did not answer; see its logs, and for a page "
+    "`--allowed-origins`",
+    429: "too many requests",
+    503: "full, or shutting down",
+}
+
+
+class NotARelay(RelayError):
+    """What answered does not speak the protocol of agent meshes."""
+
+
+class AnnouncementRefused(RelayError):
+    """The relay did not accept the presence. `code` as in docs/protocol.md."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(f"the relay refused the announcement ({code}): {sentence}")
+        self.code = code
+
+
+class BadAddress(RelayError):
+    """The URL, ARN, region or mesh name cannot be right."""
+
+
+class NoCredentials(RelayError):
+    """There are no AWS credentials or tokens to sign with, or they have expired for good."""
+
+
+# Sending and receiving ----------------------------------------------------------------------------
+
+
+class NotConnected(RelayError):
+    """There is no connection now, and the peer was told not to wait for one."""
+
+
+class QueueFull(RelayError):
+    """More waits to be sent than the peer may hold while there is no connection."""
+
+
+class TooLarge(RelayError):
+    """The relay would drop a message of this size."""
+
+
+class Lagged(RelayError):
+    """Messages were dropped because they were not read in time: the `count` oldest ones.
+
+    What came after them is still there; iterate again.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} messages were dropped unread; read faster, or in another task")
+        self.count = count
+
+
+class Left(RelayError):
+    """The peer has left the mesh."""
+
+
+# Turns --------------------------------------------------------------------------------------------
+
+
+class TurnError(RelayError):
+    """A command got no result."""
+
+
+class TurnTimeout(TurnError):
+    """The agent gave no sign of life in time."""
+
+
+class TurnFailed(TurnError):
+    """The agent answered with an error, whose sentence this is."""
+
+
+class UnknownTarget(TurnError):
+    """No peer of the mesh has this agent."""
+
+
+class AmbiguousTarget(TurnError):
+    """Several peers have this agent; say which one is meant (`peer=`)."""
+
+    def __init__(self, sentence: str, peers: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.peers = peers
+
+
+class TargetLeft(TurnError):
+    """The peer that was asked left before it answered."""
+
+
+class TurnRefused(TurnError):
+    """The relay did not pass the command on. `code` as in docs/protocol.md."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(f"{sentence} ({code})")
+        self.code = code

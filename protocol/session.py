@@ -1,0 +1,35 @@
+"""The name of a mesh, as an AgentCore runtime session id.
+
+On AgentCore every session id has a machine of its own, so peers meet only if they connect with the
+same one. This is how all of them come to the same one from the mesh's name alone; the browser
+module computes the same, and both are tested against the vectors in tests/session_vectors.json.
+"""
+
+import hashlib
+import hmac
+import unicodedata
+
+_LABEL = "agi-diy-relay mesh:"
+
+
+def session_id(mesh: str, secret: str = "") -> str:
+    """The session id of the mesh `mesh`: 69 ASCII characters, always the same for the same two.
+
+    Who knows the name but not the secret cannot guess it. HMAC-SHA256, in hexadecimal, of the name
+    (Unicode NFC, UTF-8) under a fixed label followed by the secret (likewise), after `mesh-`.
+    Raises ValueError: an empty name, or one that is not proper Unicode.
+
+    >>> session_id("my mesh")
+    'mesh-22132cb4a13b21ee6c325fc12d1c454171fbf4fb6daa95f354d1ee6973f8604e'
+    """
+    if not mesh:
+        raise ValueError("a mesh needs a name")
+    key, name = (_utf8(_LABEL + secret), _utf8(mesh))
+    return "mesh-" + hmac.new(key, name, hashlib.sha256).hexdigest()
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return unicodedata.normalize("NFC", text).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a mesh's name and secret must be Unicode, no lone surrogates") from None

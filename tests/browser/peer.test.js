@@ -1,0 +1,538 @@
+/** What a user of the client does: send, read, ask, serve. In virtual time. */
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import * as client from "../../browser/relay-client.js";
+import { collect, LIMITS, World } from "./world.js";
+
+async function joined(options, setUp = () => {}) {
+  const world = new World();
+  setUp(world);
+  return { world, peer: await world.join(options) };
+}
+
+/** A message from another peer arrives. */
+async function hear(world, message) {
+  world.socket.hear(message);
+  await world.settle();
+}
+
+test("every kind of message goes out in the words of the existing pages", async () => {
+  const { world, peer } = await joined();
+  await peer.broadcast("hello", { turnId: "t" });
+  await peer.direct("bob", { command: "x" }, { targetInstanceId: "b" });
+  await peer.ack("t");
+  await peer.stream("t", "chunk", 3);
+  await peer.turnEnd("t", "result");
+  await peer.error("t", "sentence", { to: "bob" });
+  await peer.send("ring-update", { from: "agent", data: "free" });
+  const said = world.heard.map(({ timestamp, ...rest }) => {
+    assert.equal(timestamp, world.wallMs);
+    return rest;
+  });
+  assert.deepEqual(said, [
+    { type: "broadcast", from: "me", data: "hello", turnId: "t" },
+    { type: "direct", from: "me", to: "bob", data: { command: "x" }, targetInstanceId: "b" },
+    { type: "ack", from: "me", turnId: "t", data: {} },
+    { type: "stream", from: "me", turnId: "t", data: { chunk: "chunk", chunkNum: 3 } },
+    { type: "turn_end", from: "me", turnId: "t", data: { result: "result" } },
+    { type: "error", from: "me", turnId: "t", data: { error: "sentence" }, to: "bob" },
+    { type: "ring-update", from: "agent", data: "free", instanceId: "me" },
+  ]);
+});
+
+test("a message arrives with its origin, and all of its fields", async () => {
+  const { world, peer } = await joined();
+  const seen = collect(peer);
+  const fields = {
+    type: "direct",
+    from: "coder",
+    instanceId: "bob",
+    to: "me",
+    data: 1,
+    turnId: "t",
+    extra: [2],
+  };
+  await hear(world, fields);
+  assert.equal(seen[0].origin, "bob");
+  assert.equal(seen[0].from, "coder");
+  assert.deepEqual(seen[0].fields, fields);
+});
+
+test("messages with strange contents hurt nobody", async () => {
+  const { world, peer } = await joined({}, (world) => (world.limits = null));
+  const seen = collect(peer);
+  const turn = peer.ask("nobody", "x");
+  const { turnId } = turn;
+  for (const data of [null, 7, "text", [], { agents: 5 }, { agents: [null, {}, { id: 3 }] }]) {
+    for (const type of [
+      "presence",
+      "broadcast",
+      "direct",
+      "stream",
+      "ack",
+      "capabilities_response",
+    ]) {
+      await hear(world, { type, from: "bob", data, turnId });
+    }
+    await hear(world, { type: "presence", data });
+    await hear(world, { type: "error", from: {}, data, turnId: 7 });
+  }
+  await hear(world, { type: "error", from: "relay", data: null, turnId });
+  await assert.rejects(turn.result(), client.TurnRefused);
+  assert.equal(peer.state, "present");
+  assert.equal(seen.error, undefined);
+  assert.deepEqual(peer.roster.get("bob").agents, []);
+});
+
+test("without a connection messages wait, in order, up to a bound", async () => {
+  const { world, peer } = await joined({ limits: { queueMessagesMax: 3 } });
+  world.socket.break();
+  const waiting = [1, 2, 3].map((n) => peer.broadcast(n));
+  await assert.rejects(peer.broadcast(4), client.QueueFull);
+  await world.pass(5);
+  await Promise.all(waiting);
+  assert.deepEqual(
+    world.heard.map(({ data }) => data),
+    [1, 2, 3],
+  );
+});
+
+test("the queue is bounded in bytes too", async () => {
+  const { world, peer } = await joined({ limits: { queueBytesMax: 1024 } });
+  for (let n = 0; n < 5; n += 1) await peer.broadcast("ü".repeat(300)); // What was sent is gone.
+  world.socket.break();
+  const waiting = peer.broadcast("ü".repeat(300));
+  await assert.rejects(peer.broadcast("ü".repeat(300)), client.QueueFull);
+  await world.pass(5);
+  await waiting;
+});
+
+test("without a connection messages fail at once, if that was asked for", async () => {
+  const { world, peer } = await joined({ offline: "fail" });
+  world.socket.bufferedAmount = 2 ** 20;
+  const waiting = peer.broadcast(0).catch((error) => error);
+  world.socket.break();
+  assert.ok((await waiting) instanceof client.NotConnected);
+  await assert.rejects(peer.broadcast(1), client.NotConnected);
+  await world.pass(5);
+  await peer.broadcast(2);
+  assert.deepEqual(
+    world.heard.map(({ data }) => data),
+    [2],
+  );
+});
+
+test("while connected a full queue makes senders wait; when the connection goes, the newest fail", async () => {
+  const { world, peer } = await joined({ limits: { queueMessagesMax: 2 } });
+  world.socket.bufferedAmount = 2 ** 20;
+  const outcomes = [1, 2, 3, 4].map((n) =>
+    peer.broadcast(n).then(
+      () => "sent",
+      (error) => error.name,
+    ),
+  );
+  await world.pass(1);
+  world.socket.break();
+  await world.pass(5);
+  assert.deepEqual(await Promise.all(outcomes), ["sent", "sent", "QueueFull", "QueueFull"]);
+});
+
+test("a message that the relay would drop is refused here", async () => {
+  const { world, peer } = await joined(
+    {},
+    (world) => (world.limits = { ...world.limits, messageBytes: 2000 }),
+  );
+  await peer.broadcast("x".repeat(1800));
+  await assert.rejects(peer.broadcast("x".repeat(2000)), client.TooLarge);
+  await assert.rejects(peer.broadcast("€".repeat(700)), client.TooLarge);
+  assert.equal(world.heard.length, 1);
+});
+
+test("a thousand messages at once go out no faster than the relay takes them", async () => {
+  const limits = { messageBytes: 1e6, messagesPerSecond: 100, messagesBurst: 50 };
+  const { world, peer } = await joined({}, (world) => (world.limits = limits));
+  await world.pass(10);
+  const all = Promise.all(Array.from({ length: 1000 }, (_, n) => peer.broadcast(n)));
+  const begun = world.at;
+  assert.ok(world.heard.length <= 50, "no more at once than the burst");
+  let tokens = 50 - world.heard.length; // The relay's own bucket.
+  let at = begun;
+  let taken = world.heard.length;
+  while (world.heard.length < 1000) {
+    await world.pass(0.05);
+    tokens = Math.min(50, tokens + (world.at - at) * 100) - (world.heard.length - taken);
+    at = world.at;
+    taken = world.heard.length;
+    assert.ok(tokens > -1, `${taken} messages after ${at - begun} s`);
+  }
+  await all;
+  const took = world.at - begun;
+  assert.ok(took > 9.5 && took < 12, `and not much slower: ${took} s`);
+  assert.deepEqual(
+    world.heard.map(({ data }) => data),
+    Array.from({ length: 1000 }, (_, n) => n),
+  );
+});
+
+test("a flood passes even where the network holds it up for a second and then lets all of it go", async () => {
+  const { messagesPerSecond, messagesBurst } = LIMITS;
+  const { world, peer } = await joined();
+  await world.pass(10);
+  const all = Promise.all(Array.from({ length: 5000 }, (_, n) => peer.broadcast(n)));
+  let room = messagesBurst; // The relay's own bucket, as of `at`.
+  let at = world.at;
+  let taken = 0;
+  for (let step = 0; taken < 5000; step += 1) {
+    await world.pass(0.1);
+    if (step % 15 < 10) continue; // held up
+    room = Math.min(messagesBurst, room + (world.at - at) * messagesPerSecond);
+    at = world.at;
+    room -= world.heard.length - taken;
+    taken = world.heard.length;
+    assert.ok(room >= 0, `${taken} messages`);
+  }
+  await all;
+});
+
+test("a socket that has not sent what it was given is given no more", async () => {
+  const { world, peer } = await joined();
+  world.socket.bufferedAmount = 2 ** 19;
+  const sent = peer.broadcast(1);
+  await world.pass(1);
+  assert.equal(world.heard.length, 0);
+  world.socket.bufferedAmount = 0;
+  await world.pass(0.1);
+  await sent;
+  assert.equal(world.heard.length, 1);
+});
+
+test("unread messages are bounded, and the reader is told how many are missing", async () => {
+  const { world, peer } = await joined({ limits: { unreadMessagesMax: 3 } });
+  for (let n = 0; n < 5; n += 1) await hear(world, { type: "broadcast", from: "bob", data: n });
+  const first = collect(peer);
+  await first.over;
+  assert.ok(first.error instanceof client.Lagged);
+  assert.equal(first.error.count, 2);
+  const second = collect(peer);
+  await world.settle();
+  assert.deepEqual(
+    second.map(({ data }) => data),
+    [2, 3, 4],
+  );
+});
+
+test("unread messages are bounded in size too, but the latest is always there", async () => {
+  const { world, peer } = await joined({ limits: { unreadBytesMax: 1024 } });
+  for (let n = 0; n < 3; n += 1)
+    await hear(world, { type: "broadcast", from: "bob", data: "x".repeat(2000) });
+  const first = collect(peer);
+  await first.over;
+  assert.equal(first.error.count, 2);
+  const second = collect(peer);
+  await world.settle();
+  assert.equal(second.length, 1);
+});
+
+test("an announcement is taken, or refused with its code, and repeated on every connection", async () => {
+  const { world, peer } = await joined({ agents: ["a"] });
+  await peer.announce({ agents: ["a", "b"] });
+  world.refuses = { code: "too_many_agents", error: "no" };
+  await assert.rejects(peer.announce({ agents: ["a", "b", "c"] }), { code: "too_many_agents" });
+  world.refuses = null;
+  await world.broadcast({ data: "something happens" });
+  assert.equal(world.sentOf("presence").length, 3, "what was refused is not said again");
+  world.socket.break();
+  const later = peer.announce({ metadata: { mood: "fine" } });
+  await world.pass(5);
+  await later;
+  const last = world.sentOf("presence").at(-1);
+  assert.deepEqual(last.data, {
+    mood: "fine",
+    agents: ["a", "b"],
+    keepalive: "pong",
+    accept: ["batch"],
+  });
+  assert.equal(world.sentOf("presence").length, 4);
+});
+
+test("what changes while a connection is being announced is announced after it", async () => {
+  const { world, peer } = await joined({ agents: ["a"] });
+  world.slow = true;
+  world.socket.break();
+  await world.pass(1);
+  assert.equal(peer.state, "joining");
+  const taken = peer.announce({ agents: ["b"] });
+  assert.equal(world.sentOf("presence").length, 2);
+  world.slow = false;
+  world.moved();
+  await taken;
+  assert.deepEqual(world.sentOf("presence").at(-1).data.agents, ["b"]);
+});
+
+test("of two announcements the later one counts, and both are told", async () => {
+  const { world, peer } = await joined();
+  world.slow = true;
+  const both = [peer.announce({ agents: ["a"] }), peer.announce({ agents: ["b"] })];
+  world.slow = false;
+  world.moved();
+  await Promise.all(both);
+  assert.deepEqual(world.sentOf("presence").at(-1).data.agents, ["b"]);
+});
+
+test("keepalive can be left to heartbeats", async () => {
+  const { world } = await joined({ keepalive: null });
+  assert.deepEqual(world.sentOf("presence")[0].data, { agents: [], accept: ["batch"] });
+});
+
+test("presences of the own id are nobody else's, and are not told", async () => {
+  const { world, peer } = await joined();
+  const seen = collect(peer);
+  await hear(world, { type: "presence", from: "me", data: { agents: ["of another tab"] } });
+  assert.equal(peer.roster.size, 0);
+  assert.equal(seen.length, 0);
+});
+
+// Asking
+
+const withCoder = (world) => world.arrive("bob", "coder");
+const reply = (turn, type, data, fields) => ({
+  type,
+  from: "coder",
+  instanceId: "bob",
+  turnId: turn.turnId,
+  data,
+  ...fields,
+});
+
+test("a command gets its chunks and its result, and both can be had", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const turn = peer.ask("coder", "write a haiku");
+  await world.settle();
+  const { turnId, timestamp, ...command } = world.heard[0];
+  assert.deepEqual(command, {
+    type: "direct",
+    from: "me",
+    to: "coder",
+    instanceId: "me",
+    targetInstanceId: "bob",
+    data: { command: "write a haiku" },
+  });
+  const chunks = collect(turn);
+  await hear(world, reply(turn, "ack", {}));
+  await hear(world, reply(turn, "stream", { chunk: "old ", chunkNum: 0 }));
+  await hear(world, reply(turn, "stream", { chunk: "pond", chunkNum: 1 }));
+  await hear(world, reply(turn, "turn_end", { result: "old pond" }));
+  assert.equal(await turn.result(), "old pond");
+  await chunks.over;
+  assert.deepEqual([...chunks], ["old ", "pond"]);
+  assert.equal(chunks.error, undefined);
+  assert.equal(world.timers.filter(({ due }) => Math.abs(due - world.at - 60) < 1).length, 0);
+});
+
+test("silence, not length, ends a turn", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const turn = peer.ask("coder", "x", { timeoutS: 10 });
+  for (let n = 0; n < 5; n += 1) {
+    await world.pass(9);
+    await hear(world, reply(turn, "stream", { chunk: "x", chunkNum: n }));
+  }
+  const chunks = collect(turn);
+  await world.pass(11);
+  await assert.rejects(turn.result(), client.TurnTimeout);
+  await chunks.over;
+  assert.equal(chunks.length, 5);
+  assert.ok(chunks.error instanceof client.TurnTimeout);
+});
+
+test("an agent's error is the turn's, in the agent's words", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const turn = peer.ask("coder", "x");
+  await hear(world, reply(turn, "error", { error: "out of ink" }));
+  await assert.rejects(turn.result(), { name: "TurnFailed", message: "out of ink" });
+});
+
+for (const [code, kind] of [
+  ["unknown_target", client.UnknownTarget],
+  ["ambiguous_target", client.AmbiguousTarget],
+  ["too_large", client.TurnRefused],
+]) {
+  test(`the relay's ${code} is a ${kind.name}`, async () => {
+    const { world, peer } = await joined();
+    const turn = peer.ask("coder", "x");
+    await world.settle();
+    const data = { code, error: "why", peers: ["bob", "eve"] };
+    await hear(world, { type: "error", from: "relay", turnId: turn.turnId, data });
+    const error = await turn.result().catch((error) => error);
+    assert.ok(
+      error instanceof kind &&
+        error instanceof client.TurnError &&
+        error instanceof client.RelayError,
+    );
+    if (code === "ambiguous_target") assert.deepEqual(error.peers, ["bob", "eve"]);
+    assert.equal(world.heard[0].targetInstanceId, undefined);
+  });
+}
+
+test("only the peer that was asked may answer", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const turn = peer.ask("coder", "x");
+  await hear(world, reply(turn, "turn_end", { result: "forged" }, { instanceId: "eve" }));
+  await hear(world, reply(turn, "turn_end", { result: "true" }));
+  assert.equal(await turn.result(), "true");
+});
+
+test("where it was open who is asked, the first to answer goes on", async () => {
+  const { world, peer } = await joined();
+  const turn = peer.ask("coder", "x");
+  await hear(world, reply(turn, "ack", {}, { instanceId: "eve" }));
+  await hear(world, reply(turn, "turn_end", { result: "forged" }));
+  await hear(world, reply(turn, "turn_end", { result: "true" }, { instanceId: "eve" }));
+  assert.equal(await turn.result(), "true");
+});
+
+test("a peer can be named, and can be asked itself", async () => {
+  const { world, peer } = await joined({}, (world) => {
+    world.arrive("bob", "coder");
+    world.arrive("eve", "coder");
+  });
+  peer.ask("coder", "x");
+  peer.ask("coder", "x", { peer: "eve" });
+  peer.ask("bob", "x", { fields: { extra: 1 } });
+  await world.settle();
+  assert.deepEqual(
+    world.heard.map(({ targetInstanceId }) => targetInstanceId),
+    [undefined, "eve", "bob"],
+  );
+  assert.equal(world.heard[2].extra, 1);
+});
+
+test("the peer that was asked leaves: the turn says so", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const turn = peer.ask("coder", "x");
+  await world.settle();
+  world.leave("bob");
+  await assert.rejects(turn.result(), client.TargetLeft);
+});
+
+test("an agent that only this peer has is not asked over the relay", async () => {
+  const { world, peer } = await joined({ agents: ["mine"] });
+  await assert.rejects(peer.ask("mine", "x").result(), client.UnknownTarget);
+  assert.deepEqual(world.heard, []);
+});
+
+test("a command that cannot be sent fails its turn", async () => {
+  const { world, peer } = await joined({ offline: "fail" });
+  world.socket.break();
+  await assert.rejects(peer.ask("coder", "x").result(), client.NotConnected);
+});
+
+test("chunks that nobody reads are bounded, and the result comes all the same", async () => {
+  const { world, peer } = await joined({ limits: { unreadMessagesMax: 2 } }, withCoder);
+  const turn = peer.ask("coder", "x");
+  for (let n = 0; n < 5; n += 1)
+    await hear(world, reply(turn, "stream", { chunk: String(n), chunkNum: n }));
+  await hear(world, reply(turn, "turn_end", { result: "done" }));
+  assert.equal(await turn.result(), "done");
+  const chunks = collect(turn);
+  await chunks.over;
+  assert.equal(chunks.error.count, 3);
+});
+
+// Serving
+
+const command = (fields) => ({
+  type: "direct",
+  from: "ann",
+  to: "coder",
+  turnId: "t1",
+  data: { command: "go" },
+  ...fields,
+});
+const answers = (world) => world.heard.map(({ timestamp, ...rest }) => rest);
+
+test("a command is acknowledged, streamed to, and answered with what the handler returns", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  const seen = [];
+  peer.serve(async ({ stream, ...command }) => {
+    seen.push(command);
+    await stream("a");
+    await stream("b");
+    return { sum: 2 };
+  });
+  await hear(world, command({ from: "planner", instanceId: "ann" }));
+  const address = { from: "coder", to: "planner", instanceId: "me", turnId: "t1" };
+  assert.deepEqual(answers(world), [
+    { type: "ack", ...address, data: {} },
+    { type: "stream", ...address, data: { chunk: "a", chunkNum: 0 } },
+    { type: "stream", ...address, data: { chunk: "b", chunkNum: 1 } },
+    { type: "turn_end", ...address, data: { result: { sum: 2 } } },
+  ]);
+  assert.deepEqual(seen, [
+    {
+      text: "go",
+      from: "planner",
+      origin: "ann",
+      agent: "coder",
+      turnId: "t1",
+      data: { command: "go" },
+    },
+  ]);
+});
+
+test("what a handler throws is an error; so is a result that is no JSON", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  peer.serve(() => Promise.reject(new Error("out of ink")), { agents: ["coder"] });
+  peer.serve(() => 10n, { agents: ["other"] });
+  await hear(world, command());
+  await hear(world, command({ to: "other" }));
+  const errors = answers(world).filter(({ type }) => type === "error");
+  assert.equal(errors[0].data.error, "out of ink");
+  assert.match(errors[1].data.error, /BigInt/);
+});
+
+test("a broadcast command is for every agent served, a direct for the one it names or the peer", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  peer.serve(({ agent }) => agent);
+  await hear(world, command({ type: "broadcast", to: undefined }));
+  await hear(world, command({ to: "other" }));
+  await hear(world, command({ to: "me" }));
+  await hear(world, command({ to: "stranger" }));
+  await hear(world, command({ data: {} }));
+  await hear(world, command({ turnId: undefined }));
+  await hear(world, command({ instanceId: "me" })); // from another tab of this very peer
+  const results = answers(world).filter(({ type }) => type === "turn_end");
+  assert.deepEqual(results.map(({ data }) => data.result).sort(), [
+    "coder",
+    "me",
+    "other",
+    "other",
+  ]);
+});
+
+test("more commands than may be served at a time are answered with busy", async () => {
+  const { world, peer } = await joined({ agents: ["coder"], limits: { turnsMax: 2 } });
+  const ends = [];
+  peer.serve(() => new Promise((resolve) => ends.push(resolve)));
+  for (const turnId of ["1", "2", "3"]) await hear(world, command({ turnId }));
+  const [error] = answers(world).filter(({ type }) => type === "error");
+  assert.equal(error.turnId, "3");
+  assert.equal(error.data.code, "busy");
+  ends.forEach((end) => end());
+  await world.settle();
+  await hear(world, command({ turnId: "4" }));
+  assert.equal(ends.length, 3);
+});
+
+test("nothing is served after it was stopped, nor after leaving", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  const stop = peer.serve(() => "x");
+  stop();
+  await hear(world, command());
+  assert.deepEqual(answers(world), []);
+  peer.serve(({ stream }) => peer.leave().then(() => stream("too late")));
+  await hear(world, command());
+  await world.settle();
+  assert.equal(peer.state, "ended");
+});

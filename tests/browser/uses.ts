@@ -1,0 +1,165 @@
+// Every export of the client, as a TypeScript program would use it. Only checked, never run.
+import {
+  agentcore,
+  AmbiguousTarget,
+  AnnouncementRefused,
+  backoff,
+  BadAddress,
+  begun,
+  cognitoCredentials,
+  deadline,
+  expire,
+  join,
+  Lagged,
+  Left,
+  LIMITS,
+  limitsWith,
+  LoginNeeded,
+  NoCredentials,
+  NotARelay,
+  NotConnected,
+  oauth,
+  peerId,
+  presign,
+  QueueFull,
+  RelayError,
+  sessionId,
+  TABLE,
+  TargetLeft,
+  TooLarge,
+  transition,
+  TurnError,
+  TurnFailed,
+  TurnRefused,
+  TurnTimeout,
+  UnknownTarget,
+  Unreachable,
+} from "agi-diy-relay-client";
+import type {
+  Change,
+  Command,
+  JoinOptions,
+  Limits,
+  Membership,
+  Message,
+  Peer,
+  RemotePeer,
+  State,
+  Turn,
+} from "agi-diy-relay-client";
+
+const credentials = cognitoCredentials({
+  identityPoolId: "r:1",
+  provider: "p",
+  idToken: async () => "token",
+});
+const arn = "arn:aws:bedrock-agentcore:us-west-2:1:runtime/x";
+
+const options: JoinOptions = {
+  url: agentcore({
+    arn,
+    mesh: "m",
+    secret: "s",
+    credentials,
+    qualifier: "DEFAULT",
+    customHeaders: { a: "b" },
+  }),
+  id: await peerId("shared", "name"),
+  agents: ["a", { agentId: "b", more: 1 }, { name: "c" }],
+  metadata: { hostname: "h" },
+  offline: "fail",
+  limits: { heartbeatEveryS: 5 },
+  joinTimeoutS: Infinity,
+  keepalive: null,
+};
+const peer: Peer = await join(options);
+await join({ url: oauth({ arn, mesh: "m", token: "t" }), id: "x" });
+await join({ url: () => ({ url: "ws://x", protocols: ["p"] }), id: "x" });
+
+const state: State = peer.state;
+const bob: RemotePeer | undefined = peer.roster.get("bob");
+const agents: readonly string[] = bob?.agents ?? [];
+
+for await (const message of peer) {
+  const seen: Message = message;
+  console.log(
+    seen.type,
+    seen.from,
+    seen.to,
+    seen.data.anything,
+    seen.turnId,
+    seen.origin,
+    seen.fields["more"],
+  );
+}
+for await (const change of peer.changes()) {
+  const { joined, updated, left, here }: Change = change;
+  console.log(joined[0]?.id, updated, left[0]?.reason, here.size, agents, state);
+}
+await peer.send("any", { data: 1 });
+await peer.broadcast("x", { turnId: "t" });
+await peer.direct("bob", { command: "x" });
+await peer.ack("t");
+await peer.stream("t", "chunk", 0);
+await peer.turnEnd("t", { any: "thing" });
+await peer.error("t", "sentence");
+await peer.announce({ agents: ["z"] });
+peer.nudge();
+
+const turn: Turn = peer.ask("coder", "write", { timeoutS: 3, peer: "bob", fields: { x: 1 } });
+for await (const chunk of turn) console.log(chunk.length, turn.turnId);
+const result: string = await turn.result();
+
+const stop: () => void = peer.serve(
+  async (command: Command) => {
+    await command.stream(
+      command.text + command.from + command.origin + command.agent + command.turnId,
+    );
+    return { result, data: command.data };
+  },
+  { agents: ["a"] },
+);
+stop();
+await peer.leave();
+const why: RelayError | null = await peer.ended;
+
+const signed: string = await presign({
+  arn,
+  credentials: await credentials(),
+  sessionId: await sessionId("m", "s"),
+});
+const kinds: (new (...given: never[]) => RelayError)[] = [
+  AmbiguousTarget,
+  AnnouncementRefused,
+  BadAddress,
+  Lagged,
+  Left,
+  LoginNeeded,
+  NoCredentials,
+  NotARelay,
+  NotConnected,
+  QueueFull,
+  TargetLeft,
+  TooLarge,
+  TurnError,
+  TurnFailed,
+  TurnRefused,
+  TurnTimeout,
+  UnknownTarget,
+  Unreachable,
+];
+if (why instanceof AnnouncementRefused || why instanceof TurnRefused)
+  console.log(why.code, why.isTransient);
+if (why instanceof AmbiguousTarget) console.log(why.peers.length);
+if (why instanceof Lagged) console.log(why.count + 1);
+
+const limits: Readonly<Limits> = limitsWith({ turnsMax: 2 });
+const record: Membership = begun(0);
+const step = transition(record, { name: "Elapsed", at: 1, chance: 0.5 }, limits);
+const due: number | null = deadline(expire(step.membership, 2, 0.5, LIMITS).membership, LIMITS);
+console.log(TABLE.waiting.Elapsed[0], backoff(1, 0.5, limits), due, signed, kinds);
+
+// @ts-expect-error a peer needs an id
+void join({ url: "ws://x" });
+// @ts-expect-error there is no such state
+TABLE.sleeping;
