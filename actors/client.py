@@ -38,7 +38,7 @@ from anyio.abc import TaskGroup
 from actors.clock import Clock, SystemClock
 from actors.mailbox import Signal, Unread
 from actors.transport import Link, LinkClosed
-from actors.turns import Command, Service, Turn
+from actors.turns import Command, Service, Services, Turn
 from actors.websocket_link import Connector, websocket
 from protocol import codec
 from protocol.errors import (
@@ -178,7 +178,7 @@ class Peer:
         self._sleeps_until: float | None = None
         self._unread: Unread[Message] = Unread(limits)
         self._turns: dict[str, Turn] = {}
-        self._services: list[Service] = []
+        self._services = Services(self)
         self._over: RelayError | None = None
         self._failure: RelayError | None = None
 
@@ -416,12 +416,17 @@ class Peer:
 
         The handler's `command.stream(...)` sends chunks, what it returns is the result, and an
         exception is an `error` with its words. Up to `turns_max` commands are handled at a time.
-        `agents`: those of this peer that are served; by default all commands that come.
+        `agents`: those that are served (this peer's id for commands to the peer itself); by default
+        all commands that come. The first `serve` for an agent gets its commands, also those that
+        came up to `serve_within_s` before it.
         """
         if isinstance(agents, str):
             raise TypeError("agents is a list of ids")
+        if isinstance(self._over, Left):
+            return
+        self._check()
         service = Service(self, handler, None if agents is None else frozenset(agents))
-        self._services.append(service)
+        self._services.add(service, self._clock.now().at)
         try:
             await service.run()
         finally:
@@ -464,11 +469,11 @@ class Peer:
             self._due.set()
 
     def _arrived(self, message: Message, size: int) -> None:
+        at = self._clock.now().at
         turn = self._turns.get(message.turn_id or "")
         if turn is not None:
-            turn.answer(message, size, self._clock.now().at)
-        for service in self._services:
-            service.offer(message, size)
+            turn.answer(message, size, at)
+        self._services.offer(message, size, at)
         self._unread.put(message, size)
 
     def _give_up_on_who_left(self) -> None:
@@ -482,8 +487,7 @@ class Peer:
         for turn in tuple(self._turns.values()):
             turn.end(self._over)
         self._unread.end(error)
-        for service in self._services:
-            service.commands.end(error)
+        self._services.end(error)
         self._changed.set()
         self._sendable.set()
 

@@ -153,6 +153,13 @@ class Unread(Generic[Item]):
             self._dropped += 1
         self._changed.set()
 
+    def drain(self) -> list[Item]:
+        """All of them, at once."""
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._size = self._dropped = 0
+        return items
+
     def end(self, error: Exception | None = None) -> None:
         """Nothing more will come. Who reads on gets `error`, or the end of the iteration."""
         self._end = error or StopAsyncIteration()

@@ -6,11 +6,12 @@ and `Peer.serve` (actors/client.py); neither has a task of its own until its use
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+import attrs
 
 from actors.mailbox import Signal, Unread
 from protocol.envelope import RELAY
@@ -172,8 +173,57 @@ class Command:
         return {"to": self.message.sender, "agent": agent}
 
 
+class Services:
+    """Which handler gets which command: the first service that is for the agent it names.
+
+    A peer is visible to others before its program gets as far as `serve`, so a command that nobody
+    serves waits a while for one who does.
+    """
+
+    def __init__(self, peer: "Peer") -> None:
+        self.running = 0
+        self._peer = peer
+        self._services: list[Service] = []
+        limits = peer._limits
+        self._unserved: Unread[tuple[float, Message, int]] = Unread(
+            attrs.evolve(limits, unread_messages_max=limits.turns_max)
+        )
+
+    def add(self, service: "Service", at: float) -> None:
+        """It serves from now on, beginning with what waits for it."""
+        self._services.append(service)
+        for since, message, size in self._unserved.drain():
+            if at - since <= self._peer._limits.serve_within_s:
+                self._offer(message, size, since)
+
+    def remove(self, service: "Service") -> None:
+        """It serves no longer."""
+        self._services.remove(service)
+
+    def offer(self, message: Message, size: int, at: float) -> None:
+        """Any message that arrived; only commands are served."""
+        if message.type not in ("direct", "broadcast") or message.origin == self._peer.id:
+            return
+        if message.turn_id is not None and message.word("command") is not None:
+            self._offer(message, size, at)
+
+    def _offer(self, message: Message, size: int, since: float) -> None:
+        taken: set[str] = set()
+        for service in self._services:
+            for agent in sorted(service.meant(message) - taken):
+                taken.add(agent)
+                service.commands.put(Command(self._peer, message, agent), size)
+        if not taken:
+            self._unserved.put((since, message, size), size)
+
+    def end(self, error: RelayError | None) -> None:
+        """No more commands will come."""
+        for service in self._services:
+            service.commands.end(error)
+
+
 class Service:
-    """A handler and the commands that wait for it."""
+    """A handler and the commands that wait for it; `agents` None: whatever is for this peer."""
 
     def __init__(
         self,
@@ -185,24 +235,14 @@ class Service:
         self._peer = peer
         self._handler = handler
         self._agents = agents
-        self._running = 0
 
-    def offer(self, message: Message, size: int) -> None:
-        """Take the message if it is a command for an agent served here."""
-        if message.type not in ("direct", "broadcast") or message.origin == self._peer.id:
-            return
-        if message.turn_id is None or message.word("command") is None:
-            return
-        for agent in self._meant(message):
-            self.commands.put(Command(self._peer, message, agent), size)
-
-    def _meant(self, message: Message) -> Iterable[str]:
+    def meant(self, message: Message) -> frozenset[str]:
+        """Those served here whom the command is for: the peer's id stands for the peer itself."""
+        announced, itself = self._peer._member.agent_ids, frozenset({self._peer.id})
         if message.type == "broadcast":
-            return self._agents if self._agents is not None else (self._peer.id,)
-        if self._agents is None:
-            own = message.to in self._peer._member.agent_ids
-            return (message.to if own and message.to else self._peer.id,)
-        return (message.to,) if message.to in self._agents else ()
+            return self._agents if self._agents is not None else announced or itself
+        served = self._agents if self._agents is not None else announced | itself
+        return served & {message.to or self._peer.id}
 
     async def run(self) -> None:
         """Answer commands until the peer ends; raises what ended it, unless it left."""
@@ -221,10 +261,11 @@ class Service:
                 except RelayError as error:
                     ended = error
                     break
-                if self._running >= self._peer._limits.turns_max:
+                services = self._peer._services
+                if services.running >= self._peer._limits.turns_max:
                     self._fail(command, "busy: too many commands at a time")
                     continue
-                self._running += 1
+                services.running += 1
                 tasks.start_soon(self._handle, command)
             tasks.cancel_scope.cancel()  # nobody can be answered any more
         if ended is not None:  # out here, because a task group would wrap it
@@ -241,7 +282,7 @@ class Service:
                 log.warning("command failed", extra={"peer": peer.id}, exc_info=error)
                 self._fail(command, str(error) or type(error).__name__)
         finally:
-            self._running -= 1
+            peer._services.running -= 1
 
     def _fail(self, command: Command, sentence: str) -> None:
         data = {"error": sentence}

@@ -91,7 +91,8 @@ export interface Peer extends AsyncIterable<Message> {
 
   /** Gives a command to an agent, or to a peer itself. */
   ask(agent: string, command: unknown, options?: AskOptions): Turn;
-  /** Answers commands. Returns how to stop. */
+  /** Answers commands, also those that came up to `serveWithinS` before. `agents`: those served (the
+   * peer's id for commands to the peer itself); by default all. Returns how to stop. */
   serve(handler: (command: Command) => unknown, options?: { agents?: string[] }): () => void;
 
   /** There is reason to look now whether the connection is alive, or to try again. */
@@ -244,6 +245,7 @@ export interface Limits {
   unreadMessagesMax: number;
   unreadBytesMax: number;
   turnsMax: number;
+  serveWithinS: number;
   leaveWithinS: number;
 }
 

@@ -146,6 +146,7 @@ export const LIMITS = Object.freeze({
   unreadMessagesMax: 10_000,
   unreadBytesMax: 2 ** 26, // characters of the same
   turnsMax: 256, // commands served at a time
+  serveWithinS: 20, // for which a command waits that nobody serves
   leaveWithinS: 5, // to send what is queued when leaving
 });
 
@@ -158,7 +159,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|serve|leave)/.test(name) ? 0 : 0.01;
 }
 
 /** The default limits with some changed. Throws RangeError for what cannot be meant. */
@@ -433,6 +434,12 @@ class Unread {
     return value;
   }
 
+  /** All of them, at once. */
+  drain() {
+    this.#size = this.#dropped = 0;
+    return this.#items.splice(0).map(({ value }) => value);
+  }
+
   /** Nothing more comes: the reader stops after the rest, with this error if there is one. */
   finish(error) {
     this.#end ??= { error };
@@ -616,6 +623,7 @@ class Peer {
   #unread;
   #turns = new Map();
   #servers = new Set();
+  #unserved; // Commands.
   #serving = 0;
 
   static async join(options) {
@@ -646,6 +654,7 @@ class Peer {
     this.#options = { url, ...options };
     this.#announced = { agents, metadata, nonce: null, before: null, answer: deferred() };
     this.#unread = new Unread(this.#limits);
+    this.#unserved = new Unread({ ...this.#limits, unreadMessagesMax: this.#limits.turnsMax });
     this.#membership = begun(this.#env.now());
     this.#unwatch = this.#env.watch(() => this.nudge());
     this.id = id;
@@ -789,11 +798,16 @@ class Peer {
     return turn;
   }
 
-  /** Answers commands for these agents (all that are announced): what the handler streams becomes
-   * chunks, what it returns the result, what it throws an error. Returns how to stop. */
+  /** Answers commands for these agents (all that are announced, and the peer itself), also those
+   * that came up to `serveWithinS` before: what the handler streams becomes chunks, what it returns
+   * the result, what it throws an error. Returns how to stop. */
   serve(handler, { agents } = {}) {
     const server = { handler, agents };
     this.#servers.add(server);
+    const oldest = this.#env.now() - this.#limits.serveWithinS;
+    for (const { message, size, since } of this.#unserved.drain()) {
+      if (since >= oldest) this.#command(message, size, since);
+    }
     return () => void this.#servers.delete(server);
   }
 
@@ -1185,8 +1199,8 @@ class Peer {
     this.#unread.push(message, size);
     if (typeof turnId !== "string") return;
     this.#turns.get(turnId)?._answered(message, size);
-    if ((type === "direct" || type === "broadcast") && data?.command !== undefined)
-      this.#command(message);
+    const isCommand = (type === "direct" || type === "broadcast") && data?.command != null;
+    if (isCommand && message.origin !== this.id) this.#command(message, size, this.#env.now());
   }
 
   #isOurs(turnId) {
@@ -1243,17 +1257,25 @@ class Peer {
 
   // Commands served -----------------------------------------------------------------------------
 
-  #command(message) {
-    const to = message.to ?? this.id;
-    if (message.origin === this.id) return;
-    for (const { handler, agents = agentIds(this.#announced.agents) } of this.#servers) {
-      if (message.type === "broadcast") {
-        for (const agent of agents) this.#run(handler, agent, message);
-      } else if (agents.includes(to) || to === this.id) {
-        this.#run(handler, to, message);
-        return;
+  /** The first server for an agent gets its commands. What nobody serves waits a while, because
+   * others see a peer before its program gets as far as `serve`. */
+  #command(message, size, since) {
+    const taken = new Set();
+    for (const { handler, agents } of this.#servers) {
+      for (const agent of this.#meant(message, agents)) {
+        if (taken.has(agent)) continue;
+        taken.add(agent);
+        this.#run(handler, agent, message);
       }
     }
+    if (taken.size === 0) this.#unserved.push({ message, size, since }, size);
+  }
+
+  /** Those of the agents served whom the command is for; the peer's id stands for the peer itself. */
+  #meant({ type, to = this.id }, served) {
+    const announced = agentIds(this.#announced.agents);
+    if (type === "broadcast") return served ?? (announced.length > 0 ? announced : [this.id]);
+    return (served ?? [...announced, this.id]).includes(to) ? [to] : [];
   }
 
   async #run(handler, agent, message) {

@@ -230,6 +230,9 @@ class MembershipLimits:
     turns_max: int = _bound(
         256, "commands that one peer serves at a time", "answered with an error, `busy`", 1
     )
+    serve_within_s: float = _bound(
+        20.0, "time for which a command waits that nobody serves", "it is not answered", 0.0
+    )
     leave_within_s: float = _bound(
         5.0, "time to send what is queued when leaving", "the rest is dropped", 0.0
     )

@@ -319,6 +319,50 @@ async def test_a_broadcast_command_is_answered_by_every_agent_served(where: Conn
             assert {end.turn_id for end in ends} == {"t1"}
 
 
+async def test_a_command_is_for_the_agent_or_the_peer_that_it_names(where: Connector) -> None:
+    async def who(command: Command) -> str:
+        return command.agent
+
+    async with join(where, "bob", agents=["a", "b"]) as bob, join(where, "ann") as ann:
+        async with Serving(bob, who):
+            assert await ann.ask("b", "x") == "b"
+            assert await ann.ask("bob", "x") == "bob"
+            await ann.broadcast({"command": "go"}, turn_id="t1")
+            ends = [await message_of(ann, "turn_end") for _ in range(4)]
+            assert sorted(end.word("result") for end in ends) == ["a", "b", "b", "bob"]
+        async with Serving(bob, who, ["bob"]), Serving(bob, lambda _: _value("second")):
+            assert await ann.ask("bob", "x") == "bob"
+            assert await ann.ask("a", "x") == "second"
+
+
+async def test_a_command_that_comes_before_serve_is_served_then(where: Connector) -> None:
+    """Others see a peer as soon as it has announced itself, and may ask before it gets to serve."""
+    async with join(where, "bob", agents=["a", "b"]) as bob, join(where, "ann") as ann:
+        results = []
+
+        async def ask(agent: str) -> None:
+            results.append(await ann.ask(agent, agent))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "a")
+            tasks.start_soon(ask, "b")
+            for _ in range(2):
+                await message_of(bob, "direct")
+            async with Serving(bob, lambda _: _value("from a"), ["a"]):
+                await until(lambda: bool(results))
+                assert results == ["from a"]
+                async with Serving(bob, lambda _: _value("from b")):
+                    await until(lambda: len(results) == 2)
+        assert results == ["from a", "from b"]
+
+
+async def test_serving_a_peer_that_has_left_is_over_at_once(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        await ann.leave()
+        with anyio.fail_after(10):
+            await ann.serve(write)
+
+
 async def test_commands_beyond_the_bound_are_told_that_it_is_busy(where: Connector) -> None:
     limits = MembershipLimits(turns_max=1)
     async with join(where, "bob", limits=limits) as bob, join(where, "ann") as ann:
@@ -770,6 +814,19 @@ async def test_a_silent_agent_is_a_timeout_and_every_sign_of_it_extends_the_time
                 assert not caught
                 await clock.advance(61.0)
             assert len(caught) == 1
+
+    await in_virtual_time(body)
+
+
+async def test_a_command_waits_its_time_for_one_who_serves_it() -> None:
+    async def body(where: Connector, clock: VirtualClock) -> None:
+        async with join(where, "bob", clock=clock) as bob, join(where, "ann", clock=clock) as ann:
+            for turn_id in ("late", "in time"):
+                await ann.direct("bob", {"command": "x"}, turn_id=turn_id)
+                await message_of(bob, "direct")
+                await clock.advance(MembershipLimits().serve_within_s - 5)
+            async with Serving(bob, write):
+                assert (await message_of(ann, "turn_end")).turn_id == "in time"
 
     await in_virtual_time(body)
 

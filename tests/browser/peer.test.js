@@ -511,6 +511,44 @@ test("a broadcast command is for every agent served, a direct for the one it nam
   ]);
 });
 
+test("each agent's commands go to the first server for it", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  peer.serve(() => "first", { agents: ["coder"] });
+  peer.serve(() => "second");
+  await hear(world, command());
+  await hear(world, command({ to: "other" }));
+  await hear(world, command({ type: "broadcast", to: undefined }));
+  const results = answers(world).filter(({ type }) => type === "turn_end");
+  assert.deepEqual(
+    results.map(({ from, data }) => [from, data.result]),
+    [
+      ["coder", "first"],
+      ["other", "second"],
+      ["coder", "first"],
+      ["other", "second"],
+    ],
+  );
+});
+
+test("a command that came before serve is served then, if that is soon", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  await hear(world, command({ turnId: "late" }));
+  await world.pass(11);
+  await hear(world, command({ turnId: "in time" }));
+  await hear(world, command({ turnId: "not yet", to: "other" }));
+  await world.pass(10);
+  const served = () =>
+    answers(world)
+      .filter(({ type }) => type === "turn_end")
+      .map(({ turnId }) => turnId);
+  peer.serve(() => "x", { agents: ["coder"] });
+  await world.settle();
+  assert.deepEqual(served(), ["in time"]);
+  peer.serve(() => "x");
+  await world.settle();
+  assert.deepEqual(served(), ["in time", "not yet"]);
+});
+
 test("more commands than may be served at a time are answered with busy", async () => {
   const { world, peer } = await joined({ agents: ["coder"], limits: { turnsMax: 2 } });
   const ends = [];
