@@ -116,23 +116,23 @@ class Changes:
 
     def __init__(self, peer: "Peer") -> None:
         self._peer = peer
-        self._seen: Mapping[str, RemotePeer] = {}
+        self._seen: Mapping[str, RemotePeer] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Change:
-        """The next change; waits for one."""
+        """The next change; waits for one, except for the first."""
         peer = self._peer
         while True:
-            seen, here = self._seen, peer.roster
+            seen, here = self._seen or {}, peer.roster
             change = Change(
                 tuple(other for id, other in here.items() if id not in seen),
                 tuple(other for id, other in here.items() if id in seen and seen[id] != other),
                 tuple(other for id, other in seen.items() if id not in here),
                 here,
             )
-            if change.joined or change.updated or change.left:
+            if self._seen is None or change.joined or change.updated or change.left:
                 self._seen = here
                 return change
             if isinstance(peer._over, Left):
@@ -200,7 +200,7 @@ class Peer:
         return dict(self._member.roster)
 
     def changes(self) -> "Changes":
-        """Who comes and goes, to iterate over. The first change is everybody here, as joined.
+        """Who comes and goes, to iterate over. The first is there at once: everybody, as joined.
 
         Changes that nobody looked at in time become one: a slow reader misses the detail, never the
         outcome. Ends when the peer leaves; raises what ended it otherwise.

@@ -263,7 +263,7 @@ class Service:
                     break
                 services = self._peer._services
                 if services.running >= self._peer._limits.turns_max:
-                    self._fail(command, "busy: too many commands at a time")
+                    self._fail(command, "busy: too many commands at a time", code="busy")
                     continue
                 services.running += 1
                 tasks.start_soon(self._handle, command)
@@ -284,8 +284,8 @@ class Service:
         finally:
             peer._services.running -= 1
 
-    def _fail(self, command: Command, sentence: str) -> None:
-        data = {"error": sentence}
+    def _fail(self, command: Command, sentence: str, **words: str) -> None:
+        data = {"error": sentence, **words}
         try:
             self._peer._post("error", data, turn_id=command.turn_id, **command.address)
         except RelayError as error:  # nobody can be told

@@ -62,7 +62,7 @@ export interface RemotePeer {
 export interface Change {
   joined: RemotePeer[];
   updated: RemotePeer[];
-  left: { id: string; reason?: string }[];
+  left: RemotePeer[];
   /** Who is here after it. */
   here: Map<string, RemotePeer>;
 }
@@ -235,6 +235,7 @@ export interface Limits {
   joinWithinS: number;
   backoffFirstS: number;
   backoffMaxS: number;
+  finalErrorsMax: number;
   heartbeatEveryS: number;
   silentAfterS: number;
   probeWithinS: number;

@@ -13,7 +13,8 @@
 /** Everything that can go wrong. No message ever holds a token, a credential or a query string. */
 export class RelayError extends Error {
   name = "RelayError";
-  /** Trying again may help, and the peer does so by itself. All others end a membership. */
+  /** Trying again may help, and the peer does so by itself. All others end an attempt to join, and a
+   * peer that was present after `finalErrorsMax` in a row. */
   isTransient = false;
 }
 
@@ -136,6 +137,7 @@ export const LIMITS = Object.freeze({
   joinWithinS: 20, // for one attempt: URL, opening, announcement
   backoffFirstS: 0.5, // longest wait after the first failure, doubled after each
   backoffMaxS: 30,
+  finalErrorsMax: 3, // errors in a row that no further attempt should mend, once present
   heartbeatEveryS: 10,
   silentAfterS: 30, // silence of the relay after which the connection counts as dead
   probeWithinS: 5, // the same when there is doubt
@@ -596,6 +598,7 @@ class Peer {
   #alarmAt = Infinity;
   #timers = new Set();
   #unwatch;
+  #errors = 0; // Those in a row that no further attempt should mend.
   #why = "no answer"; // Why the latest attempt failed, for people.
   #ready = deferred();
   #ended = deferred();
@@ -618,7 +621,6 @@ class Peer {
   #beatWall = 0;
 
   #known = new Map(); // Peer id to { peer, text }, the text of its latest presence.
-  #watchers = new Set();
   #news = deferred();
   #unread;
   #turns = new Map();
@@ -682,32 +684,23 @@ class Peer {
 
   /** Who is here, and from then on who has come, changed and gone since the change before. */
   async *changes() {
-    const watcher = { seen: new Map(), reasons: new Map() };
-    this.#watchers.add(watcher);
-    try {
-      for (let isFirst = true; ; isFirst = false) {
-        const news = this.#news.promise;
-        const { seen, reasons } = watcher;
-        const here = this.roster;
-        const joined = [...here.values()].filter(({ id }) => !seen.has(id));
-        const updated = [...here.values()].filter(
-          (peer) => seen.has(peer.id) && seen.get(peer.id) !== peer,
-        );
-        const left = [...seen.keys()]
-          .filter((id) => !here.has(id))
-          .map((id) => ({ id, reason: reasons.get(id) }));
-        Object.assign(watcher, { seen: here, reasons: new Map() });
-        if (isFirst || joined.length || updated.length || left.length) {
-          yield { joined, updated, left, here: new Map(here) };
-        }
-        if (this.state === "ended") {
-          if (this.#over instanceof Left) return;
-          throw this.#over;
-        }
-        await news;
+    for (let seen = null; ; ) {
+      const news = this.#news.promise;
+      const [before, here] = [seen ?? new Map(), this.roster];
+      const joined = [...here.values()].filter(({ id }) => !before.has(id));
+      const updated = [...here.values()].filter(
+        (peer) => before.has(peer.id) && before.get(peer.id) !== peer,
+      );
+      const left = [...before.values()].filter(({ id }) => !here.has(id));
+      if (!seen || joined.length || updated.length || left.length) {
+        yield { joined, updated, left, here: new Map(here) };
       }
-    } finally {
-      this.#watchers.delete(watcher);
+      seen = here;
+      if (this.state === "ended") {
+        if (this.#over instanceof Left) return;
+        throw this.#over;
+      }
+      await news;
     }
   }
 
@@ -932,8 +925,16 @@ class Peer {
    * is a connection that works. */
   #failed(error) {
     this.#why = error.message;
-    if (error.isTransient || this.#inUse) this.#step("Failed");
-    else this.#end(error);
+    if (!error.isTransient && !this.#inUse) {
+      this.#errors += 1;
+      if (!this.#ready.isDone || this.#errors >= this.#limits.finalErrorsMax) {
+        this.#end(error);
+        return;
+      }
+    } else if (error.isTransient) {
+      this.#errors = 0;
+    }
+    this.#step("Failed");
   }
 
   #adopt() {
@@ -1161,6 +1162,7 @@ class Peer {
       if (isOwn && turnId === connection.nonce) {
         connection.hasJoined = true;
         if (connection.said === this.#announced) this.#taken();
+        if (connection === this.#next) this.#errors = 0;
         if (connection === this.#next) this.#step("Joined"); // Else the mark was here before it.
       } else if (type === "error" && turnId === connection.nonce && connection === this.#next) {
         const { code, error } = message.data ?? {};
@@ -1212,7 +1214,7 @@ class Peer {
     if (turnId === connection.fence) {
       connection.answers = true;
       for (const id of this.#known.keys()) {
-        if (connection.replayed && !connection.replayed.has(id)) this.#gone(id, "gone");
+        if (connection.replayed && !connection.replayed.has(id)) this.#gone(id);
       }
       this.#settled(connection);
     }
@@ -1229,7 +1231,7 @@ class Peer {
     }
     if (typeof from !== "string") return true;
     if (data?.status === "offline") {
-      this.#gone(from, data.reason);
+      this.#gone(from);
       return true;
     }
     const before = this.#known.get(from);
@@ -1243,9 +1245,8 @@ class Peer {
     return true;
   }
 
-  #gone(id, reason) {
+  #gone(id) {
     if (!this.#known.delete(id)) return;
-    for (const { seen, reasons } of this.#watchers) if (seen.has(id)) reasons.set(id, reason);
     for (const turn of [...this.#turns.values()]) turn._left(id);
     this.#changed();
   }

@@ -56,8 +56,6 @@ from protocol.vocabulary import Message, RemotePeer, agent_id, is_offline
 
 PACE: Final = 0.9
 """The part of the relay's rate limit that the queue uses; the rest is for heartbeats."""
-FINAL_ERRORS_MAX: Final = 3
-"""So many errors that no further attempt should mend, in a row, end a peer that was present."""
 BURST: Final = 0.5
 """The part of its burst; the rest is for what the network holds up and then delivers at once."""
 
@@ -245,12 +243,12 @@ class Member:
 
     def failed(self, connection: int, error: RelayError, now: Instant) -> None:
         """The connection could not be made. An error that no further attempt would mend ends the
-        membership, but a peer that has been present tries again first (`FINAL_ERRORS_MAX`)."""
+        membership, but a peer that has been present tries again first (`final_errors_max`)."""
         if self._next is None or self._next.connection != connection:
             return
         if not error.is_transient and self._use is None:
             self._errors += 1
-            if not self.is_settled or self._errors >= FINAL_ERRORS_MAX:
+            if not self.is_settled or self._errors >= self._limits.final_errors_max:
                 self.end(now, error)
                 return
         elif error.is_transient:

@@ -111,8 +111,15 @@ async def test_who_joins_is_present_and_knows_who_is_here(where: Connector) -> N
         await until(lambda: "bob" not in ann.roster)
 
 
+async def test_the_first_change_comes_at_once_even_if_nobody_is_here(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        with anyio.fail_after(10):
+            assert (await anext(ann.changes())).here == {}
+
+
 async def test_changes_are_the_snapshot_first_and_then_joins_and_leaves(where: Connector) -> None:
     async with join(where, "ann") as ann, join(where, "bob", agents=["x"]) as bob:
+        await until(lambda: "bob" in ann.roster)
         changes = ann.changes()
         first = await anext(changes)
         assert [peer.id for peer in first.joined] == ["bob"]

@@ -880,11 +880,7 @@ async def test_keys_of_cognito_open_a_connection_until_they_expire(clock: Shifte
 
     issuer = Issuer()
     with Cognito(issuer, clock=clock) as cognito:
-        login = cognito.client("cognito-idp").initiate_auth(
-            ClientId=cognito.client_id,
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": cognito.username, "PASSWORD": cognito.password},
-        )["AuthenticationResult"]
+        login = cognito.login()
         identities = cognito.client("cognito-identity")
         id = identities.get_id(IdentityPoolId=cognito.identity_pool_id)["IdentityId"]
 

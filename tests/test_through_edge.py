@@ -4,12 +4,13 @@ A page logs in at moto's Cognito, gets keys, signs a URL; a Python peer signs on
 for AWS's own host. The stand-in judges both, starts one relay process per session, counts frames.
 """
 
+import base64
 import json
 import logging
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +25,7 @@ import pytest
 from botocore.credentials import RefreshableCredentials
 from websockets.asyncio.client import ClientConnection, connect
 
-from actors.agentcore import presigned
+from actors.agentcore import presigned, with_token
 from actors.client import Peer, join
 from actors.turns import Command
 from actors.websocket_link import Address, Connector, websocket
@@ -47,6 +48,7 @@ from tests.edge.cognito import Cognito  # noqa: E402
 pytestmark = pytest.mark.anyio
 
 RUNTIME = HostedRuntime()
+OAUTH_ARN = RUNTIME.arn.replace("relay-", "oauth-")
 FRAME_BYTES = Limits().frame_bytes_max
 SECRET = "mesh-" + uuid.uuid4().hex
 SOON_S = 20.0
@@ -80,17 +82,20 @@ const login = (given) => async () => {
             AuthParameters: { USERNAME: given.username, PASSWORD: given.password },
         }),
     });
-    return (window.idToken = (await answer.json()).AuthenticationResult.IdToken);
+    return (window.tokens = (await answer.json()).AuthenticationResult);
 };
 window.enter = async (given) => {
-    const { arn, mesh, secret, edge, options } = given;
+    const { arn, mesh, secret, edge: endpoint, options } = given;
     const credentials = given.keys ?? client.cognitoCredentials({
         identityPoolId: given.identityPoolId,
         provider: given.provider,
         endpoint: given.cognitoEndpoint,
-        idToken: login(given),
+        idToken: async () => (await login(given)()).IdToken,
     });
-    const url = client.agentcore({ arn, mesh, secret, credentials, endpoint: edge });
+    const token = async () => (await login(given)()).AccessToken;
+    const url = given.oauth
+        ? client.oauth({ arn, mesh, secret, token, endpoint })
+        : client.agentcore({ arn, mesh, secret, credentials, endpoint });
     window.seen = [];
     window.peer = await client.join({ url, ...options });
     (async () => { for await (const message of peer) seen.push(message.fields); })();
@@ -128,6 +133,11 @@ window.counts = () => {
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def oauth_runtime(cognito: "Cognito") -> HostedRuntime:
+    """The same relay as one that takes the user pool's own tokens."""
+    return HostedRuntime(arn=OAUTH_ARN, authorizer=cognito.is_valid)
 
 
 class Records(logging.Handler):
@@ -194,16 +204,19 @@ class Edge:
         session = session or boto3.Session(
             keys.access_key, keys.secret_key, keys.token, RUNTIME.region
         )
-        sign = presigned(RUNTIME.arn, mesh=mesh, secret=secret, session=session)
+        return self.redirected(presigned(RUNTIME.arn, mesh=mesh, secret=secret, session=session))
 
-        async def address() -> Address:
-            url = (await sign()).url
-            host = urlsplit(url).netloc
+    def redirected(self, address: Callable[[], Awaitable[Address]]) -> Connector:
+        """An address at AWS's host, which is this edge."""
+
+        async def here() -> Address:
+            there = await address()
+            host = urlsplit(there.url).netloc
             assert host == f"bedrock-agentcore.{RUNTIME.region}.amazonaws.com"
-            here = f"ws://127.0.0.1:{self.edge.port}"
-            return Address(url.replace(f"wss://{host}", here), headers={"Host": host})
+            url = there.url.replace(f"wss://{host}", f"ws://127.0.0.1:{self.edge.port}")
+            return attrs.evolve(there, url=url, headers={"Host": host})
 
-        return websocket(address)
+        return websocket(here)
 
     async def page(
         self,
@@ -213,12 +226,14 @@ class Edge:
         agents: tuple[str, ...] = (),
         secret: str = SECRET,
         limits: dict[str, float] | None = None,
+        **more: Any,
     ) -> "Page":
         """A page that has logged in and is in the mesh."""
         page = await self.blank()
         limits = {"backoffFirstS": 0.2, "backoffMaxS": 0.5, **(limits or {})}
         options = {"id": id, "agents": agents, "limits": limits}
-        await page.evaluate("given => enter(given)", self.given(mesh, secret, options=options))
+        given = self.given(mesh, secret, options=options, **more)
+        await page.evaluate("given => enter(given)", given)
         return Page(id, page)
 
     @property
@@ -296,7 +311,7 @@ async def edge_of(
 ) -> AsyncIterator[Edge]:
     with anyio.fail_after(80):
         with EdgeThread(
-            runtimes=[RUNTIME],
+            runtimes=[RUNTIME, oauth_runtime(world.cognito)],
             credentials=credentials or world.issuer.get,
             limits=EdgeLimits(**limits),
             clock=world.clock,
@@ -423,6 +438,47 @@ async def test_two_pages_and_a_python_peer_talk_in_every_way(edge: Edge, mesh: s
             assert answer == [["one", "two"], {"from": host, "words": 2}]
         assert not any(message.data == "psst" for message in ear.messages)
         assert not await ann.do("() => seen.some(({ data }) => data === 'hm')")
+
+
+async def test_with_the_tokens_of_an_oauth_runtime_it_is_the_same(
+    world: World, edge: Edge, mesh: str
+) -> None:
+    """A connection that was cut is made anew with a new token."""
+    used: list[str] = []
+
+    async def token() -> str:
+        used.append((await anyio.to_thread.run_sync(world.cognito.login))["AccessToken"])
+        return used[-1]
+
+    address = with_token(OAUTH_ARN, token, mesh=mesh, secret=SECRET)
+    limits = MembershipLimits(**FAST)
+    async with join(edge.redirected(address), "py", agents=["counter"], limits=limits) as python:
+        ann = await edge.page("ann", mesh, agents=("painter",), arn=OAUTH_ARN, oauth=True)
+        bob = await edge.page("bob", mesh, arn=OAUTH_ARN, oauth=True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(python.serve, words)
+            await all_see_all(python, ann, bob)
+            await edge.call(edge.edge.cut_connections)
+            await until(lambda: edge.has_seen(mesh, 6))
+            await all_see_all(python, ann, bob)
+            for agent, host in (("counter", "py"), ("painter", "ann")):
+                answer = await bob.do("([agent, text]) => answerOf(agent, text)", [agent, "a b"])
+                assert answer == [["a", "b"], {"from": host, "words": 2}]
+            answer = await answer_of(python, "painter", "c")
+            assert answer == [["c"], {"from": "ann", "words": 1}]
+            tasks.cancel_scope.cancel()
+        logins = "() => asked.filter((action) => action === 'InitiateAuth').length"
+        assert [await ann.do(logins), await bob.do(logins), len(used)] == [2, 2, 2]
+        said = "\n".join([*world.console, *world.records.lines, repr(python)])
+        for secret in (*used, *[await page.do("() => tokens.AccessToken") for page in (ann, bob)]):
+            assert secret not in said
+            assert base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=") not in said
+
+    wrong = with_token(OAUTH_ARN, used[-1][:-9], mesh=mesh, secret=SECRET)
+    with pytest.raises(Rejected) as refused:
+        async with join(edge.redirected(wrong), "eve"):
+            pass
+    assert refused.value.status == 401
 
 
 # Staying ------------------------------------------------------------------------------------------
@@ -801,7 +857,7 @@ async def test_no_secret_was_shown_stored_or_logged(
             JSON.stringify(localStorage), JSON.stringify(sessionStorage),
             JSON.stringify(await indexedDB.databases()), JSON.stringify(await caches.keys()),
         ]""")
-        tokens = [await page.do("() => idToken") for page in (ann, bob)]
+        tokens = [await page.do("() => tokens.IdToken") for page in (ann, bob)]
         shown += [repr(python), str(vars(python)), repr(edge.connector(mesh))]
     await edge.call(edge.edge.end_session, session_id(mesh, SECRET))
     printed = capfd.readouterr()  # by the relay's process

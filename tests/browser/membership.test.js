@@ -142,7 +142,7 @@ test("peers that are not in the roster after a reconnection have left", async ()
   );
   assert.deepEqual(
     changes.slice(1).flatMap(({ left }) => left),
-    [{ id: "bob", reason: "gone" }],
+    [{ id: "bob", agents: ["coder"], data: changes[0].joined[0].data }],
   );
   assert.deepEqual(
     changes.slice(1).flatMap(({ joined }) => joined.map(({ id }) => id)),
@@ -169,12 +169,16 @@ test("changes are told as joined, updated and left, and the last state is never 
   await world.settle();
   world.leave("bob", "silent");
   await world.settle();
-  const short = changes.map(({ joined, updated, left }) => [joined.length, updated.length, left]);
+  const short = changes.map(({ joined, updated, left }) => [
+    joined.length,
+    updated.length,
+    left.map(({ id, agents }) => [id, ...agents]),
+  ]);
   assert.deepEqual(short, [
     [1, 0, []],
     [1, 0, []],
     [0, 1, []],
-    [0, 0, [{ id: "bob", reason: "silent" }]],
+    [0, 0, [["bob", "one", "two"]]],
   ]);
   await peer.leave();
   await changes.over;
@@ -542,10 +546,39 @@ test("a url that is none ends it", async () => {
   assert.doesNotMatch(error.message + error.stack, /SECRET/);
 });
 
+test("errors of the url function end a peer that was present only in a row", async () => {
+  const world = new World();
+  let [error, calls] = [null, 0];
+  const url = () => {
+    calls += 1;
+    if (error) throw error;
+    return "ws://relay/ws";
+  };
+  const peer = await world.join({ url, limits: { finalErrorsMax: 3 } });
+  error = new client.LoginNeeded("log in");
+  world.socket.break();
+  while (calls < 3) await world.pass(0.1);
+  error = new Error("a passing one");
+  while (calls < 4) await world.pass(0.1);
+  error = new client.LoginNeeded("log in");
+  while (calls < 6) await world.pass(0.1);
+  assert.equal(peer.state, "waiting");
+  error = null;
+  while (peer.state !== "present") await world.pass(0.1);
+  error = new client.LoginNeeded("log in");
+  world.socket.break();
+  while (calls < 9) await world.pass(0.1);
+  assert.equal(peer.state, "waiting");
+  await world.pass(31);
+  assert.equal(calls, 10);
+  assert.equal(await peer.ended, error);
+});
+
 test("what ends a membership ends everything that waits for it", async () => {
   const world = new World();
   world.arrive("bob", "coder");
   const peer = await world.join({
+    limits: { finalErrorsMax: 1 },
     url: () => (world.expired ? Promise.reject(world.expired) : "ws://relay/ws"),
   });
   const seen = collect(peer);
@@ -608,6 +641,7 @@ test("what ends a peer that is leaving lets it go", async () => {
   const world = new World();
   const fatal = new client.LoginNeeded("log in");
   const peer = await world.join({
+    limits: { finalErrorsMax: 1 },
     url: () => (world.sockets.length ? Promise.reject(fatal) : "ws://relay/ws"),
   });
   world.socket.bufferedAmount = 2 ** 20;

@@ -314,13 +314,13 @@ def test_who_is_here_and_who_comes_and_goes(
     eve.close()
     until(page, "() => changes.length === 4")
     short = page.evaluate("""changes.map(({ joined, updated, left, here }) =>
-        [joined.map(({ id }) => id), updated.map(({ agents }) => agents), left,
-            [...here.keys()]])""")
+        [joined.map(({ id }) => id), updated.map(({ agents }) => agents),
+            left.map(({ id }) => id), [...here.keys()]])""")
     assert short == [
         [["bob"], [], [], ["bob"]],
         [["eve"], [], [], ["bob", "eve"]],
         [[], [["coder", "poet"]], [], ["bob", "eve"]],
-        [[], [], [{"id": "eve", "reason": "left"}], ["bob"]],
+        [[], [], ["eve"], ["bob"]],
     ]
 
 

@@ -94,7 +94,7 @@ for await (const message of peer) {
 }
 for await (const change of peer.changes()) {
   const { joined, updated, left, here }: Change = change;
-  console.log(joined[0]?.id, updated, left[0]?.reason, here.size, agents, state);
+  console.log(joined[0]?.id, updated, left[0]?.agents, here.size, agents, state);
 }
 await peer.send("any", { data: 1 });
 await peer.broadcast("x", { turnId: "t" });

@@ -91,6 +91,16 @@ class Cognito:
             "password": self.password,
         }
 
+    def login(self) -> dict[str, str]:
+        """The user's tokens: IdToken, AccessToken, RefreshToken."""
+        answer = self.client("cognito-idp").initiate_auth(
+            ClientId=self.client_id,
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": self.username, "PASSWORD": self.password},
+        )
+        tokens: dict[str, str] = answer["AuthenticationResult"]
+        return tokens
+
     def is_valid(self, token: str) -> bool:
         """Is this an ID or access token that our pool gave out, and still good?"""
         pool = cognitoidp_backends[ACCOUNT][self.region].user_pools[self.user_pool_id]
