@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -307,11 +308,14 @@ class Page:
 
 @asynccontextmanager
 async def edge_of(
-    world: World, credentials: Lookup | None = None, **limits: Any
+    world: World,
+    credentials: Lookup | None = None,
+    runtime: HostedRuntime = RUNTIME,
+    **limits: Any,
 ) -> AsyncIterator[Edge]:
     with anyio.fail_after(80):
         with EdgeThread(
-            runtimes=[RUNTIME, oauth_runtime(world.cognito)],
+            runtimes=[runtime, oauth_runtime(world.cognito)],
             credentials=credentials or world.issuer.get,
             limits=EdgeLimits(**limits),
             clock=world.clock,
@@ -814,26 +818,36 @@ async def test_without_rights_nobody_comes_in(edge: Edge, mesh: str) -> None:
 
 
 async def test_who_comes_while_a_session_starts_tries_again(
-    world: World, mesh: str, caplog: pytest.LogCaptureFixture
+    world: World, mesh: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
+    """The first starts it and waits; the others get 409 until it runs, which it does when told."""
     caplog.set_level(logging.INFO, "actors")
-    async with edge_of(world, conflict_while_starting=True) as edge:
+    gate, before = tmp_path / "gate", len(world.console)
+    command = (*("sh", "-c", 'while [ ! -e "$0" ]; do sleep 0.02; done; exec "$@"'), str(gate))
+    slow = HostedRuntime(command=(*command, *RUNTIME.command))
+
+    def all_were_told() -> bool:
+        records = " ".join(str(vars(record)) for record in caplog.records)
+        return "answered 409" in records and any("409" in ln for ln in world.console[before:])
+
+    async with edge_of(world, runtime=slow, conflict_while_starting=True) as edge:
         async with anyio.create_task_group() as tasks:
             pages: list[Page] = []
 
             async def come(id: str) -> None:
                 pages.append(await edge.page(id, mesh))
 
-            ready = await edge.blank()  # so that the second page is as quick as the first
-            assert ready
+            async def meet() -> None:
+                async with edge.python("py", mesh) as python:
+                    await until(lambda: len(pages) == 2)
+                    await all_see_all(python, *pages)
+
             tasks.start_soon(come, "ann")
-            tasks.start_soon(come, "bob")
             await until(lambda: edge.edge.sessions)
-            async with edge.python("py", mesh) as python:
-                await until(lambda: len(pages) == 2)
-                await all_see_all(python, *pages)
-    assert "answered 409" in " ".join(str(vars(record)) for record in caplog.records)
-    assert any("409" in line for line in world.console)
+            tasks.start_soon(come, "bob")
+            tasks.start_soon(meet)
+            await until(all_were_told)
+            gate.touch()
 
 
 # Secrets ------------------------------------------------------------------------------------------
