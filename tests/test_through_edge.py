@@ -495,19 +495,21 @@ class Counting:
         self.python, self.ear, self.pages = python, ear, pages
         self.is_on = True
         self.counted = 0
+        self._over = anyio.Event()
 
     async def run(self) -> None:
         while self.is_on:
             await self.python.broadcast({"n": self.counted})
             self.counted += 1
             await anyio.sleep(0.005)
+        self._over.set()
 
     async def __aenter__(self) -> "Counting":
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self.run)
         for page in self.pages:
-            await page.do("() => void count(5)")
+            await page.do("() => void (window.over = count(5))")
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -517,11 +519,12 @@ class Counting:
     async def stop(self) -> dict[str, int]:
         """How far everybody came, once everybody has heard the last of it."""
         self.is_on = False
+        await self._over.wait()
         totals = {"py": self.counted}
         for page in self.pages:
             await page.do("() => void (counting = false)")
-        for page in self.pages:
-            totals[page.id] = await page.do("() => counted")
+        for page in self.pages:  # once the last one is sent
+            totals[page.id] = await page.do("() => over.then(() => counted)")
         for id, total in totals.items():
             for page in self.pages:
                 if page.id != id:
