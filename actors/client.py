@@ -21,12 +21,7 @@ import math
 import random
 import secrets
 from collections import deque
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -39,9 +34,10 @@ from actors.clock import Clock, SystemClock
 from actors.mailbox import Signal, Unread
 from actors.transport import Link, LinkClosed
 from actors.turns import Command, Service, Services, Turn
-from actors.websocket_link import Connector, websocket
+from actors.websocket_link import Address, Connector, websocket
 from protocol import codec
 from protocol.errors import (
+    BadAddress,
     Left,
     NotConnected,
     RelayError,
@@ -59,6 +55,8 @@ log = logging.getLogger(__name__)
 _MEMBERSHIP_TYPES: Final = frozenset({"presence", "heartbeat", "capabilities"})
 URGENT_MAX: Final = 16
 """So many announcements may wait to be sent before the next one waits for them."""
+LATE_S: Final = 1.0
+"""Who looks at the clock so late (seconds) after a turn was due was asleep, or blocked."""
 PAUSE_S_MAX: Final = 1.0
 """The longest pause (seconds) between messages, so that a heartbeat never waits longer."""
 
@@ -92,11 +90,14 @@ def join(
     `agents`: strings, or objects with `agentId`. `metadata`: what the presence says beside them.
     `offline`: what is sent while there is no connection waits in a bounded queue (QueueFull beyond
     it), or fails at once (NotConnected). Entering raises RelayError: what no further attempt would
-    mend at once, everything else after `within_s` seconds.
+    mend at once, everything else after `within_s` seconds. Raises TypeError for agents or metadata
+    that are no JSON, TooLarge for more of them than a relay takes.
     """
     if offline not in ("wait", "fail"):
         raise ValueError(f'offline must be "wait" or "fail", got {offline!r}')
     connector = websocket(where) if isinstance(where, str) else where
+    if not callable(connector):
+        raise TypeError(f"a URL or a connector is needed, not {type(where).__name__}")
     limits = limits or MembershipLimits()
     member = Member(
         id, agents, metadata or {}, limits, token=secrets.token_hex(8), roll=random.random
@@ -208,18 +209,20 @@ class Peer:
         return Changes(self)
 
     async def announce(
-        self, agents: Iterable[Any] = (), metadata: Mapping[str, Any] | None = None
+        self, agents: Iterable[Any] | None = None, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Have these agents and this metadata from now on, also after every reconnection.
+        """Have these agents and this metadata from now on, also after every reconnection; None: the
+        same as before.
 
-        If the relay does not accept them, its `error` arrives as a message, and the peer goes on
-        being what it was.
+        Raises TypeError (no JSON) and TooLarge. If the relay does not accept them, its `error`
+        arrives as a message, and the peer goes on being what it was. An announcement does not wait
+        for what is queued.
         """
         self._check()
         while any(len(line.urgent) >= URGENT_MAX for line in self._lines.values()):
             await self._sendable.wait()
             self._check()
-        self._member.announce(agents, metadata or {}, self._clock.now())
+        self._member.announce(agents, metadata, self._clock.now())
         self._obey()
         await anyio.lowlevel.checkpoint()
 
@@ -266,7 +269,7 @@ class Peer:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if error is None:
+            if error is None or isinstance(error, Exception):  # not if it is cancelled
                 await self.leave()
         finally:
             await self._stop()
@@ -290,7 +293,7 @@ class Peer:
 
     def _check(self) -> None:
         if self._over is not None:
-            raise self._over
+            raise self._over.with_traceback(None)  # or that would grow each time
 
     # Receiving ------------------------------------------------------------------------------------
 
@@ -325,12 +328,15 @@ class Peer:
         Raises TypeError (no JSON), TooLarge, QueueFull, NotConnected, what ended the peer, and
         ValueError for the types that the peer sends by itself: presence, heartbeat, capabilities.
         """
-        while self._member.is_in_use and not self._member.has_room:
-            self._check()
-            await self._sendable.wait()
+        await self._room()
         names = {"to": to, "turn_id": turn_id, "agent": agent, "peer": peer}
         self._post(type, data, **names, **fields)
         await anyio.lowlevel.checkpoint()
+
+    async def _room(self) -> None:
+        while self._member.is_in_use and not self._member.has_room:
+            self._check()
+            await self._sendable.wait()
 
     def _post(
         self,
@@ -342,8 +348,8 @@ class Peer:
         agent: str | None = None,
         peer: str | None = None,
         **fields: Any,
-    ) -> None:
-        """`send`, but where it would wait for room it raises QueueFull."""
+    ) -> str:
+        """`send`, but where it would wait for room it raises QueueFull. Returns the text."""
         if type in _MEMBERSHIP_TYPES:
             raise ValueError(f"{type} is sent by the peer itself; use `announce` or `nudge`")
         message: dict[str, Any] = {"type": type, "from": agent or self.id}
@@ -361,6 +367,9 @@ class Peer:
             raise NotConnected('there is no connection now; offline="wait" would wait for one')
         self._member.offer(text)
         self._sendable.set()
+        if turn_id is not None:
+            self._services.answered(turn_id)
+        return text
 
     async def broadcast(self, data: Any, **fields: Any) -> None:
         """Say something to all other peers."""
@@ -402,20 +411,25 @@ class Peer:
 
         Await the `Turn` for the result; iterate over it for the chunks. Nothing is sent before.
         `peer`: which one is meant, where several have this agent. `timeout_s`: the longest silence
-        of the agent. Awaiting raises TurnError and its kinds, and what `send` raises.
+        of the agent. Awaiting raises TurnError and its kinds, and what `send` raises. Whoever stops
+        waiting abandons the turn, for all who wait for it.
         """
-        peer = peer or self._peer_of(agent)
+        if command is None:
+            raise TypeError("no peer knows a command that is None")
+        if peer is None and len(hosts := self._hosts(agent)) == 1:
+            peer = hosts[0]
         return Turn(self, agent, command, peer=peer, timeout_s=timeout_s, fields=fields)
 
     async def serve(
         self,
-        handler: Callable[[Command], Awaitable[Any]],
+        handler: Callable[[Command], Any],
         agents: Iterable[str] | None = None,
     ) -> None:
         """Answer commands until the peer leaves; raises what ended it otherwise.
 
-        The handler's `command.stream(...)` sends chunks, what it returns is the result, and an
-        exception is an `error` with its words. Up to `turns_max` commands are handled at a time.
+        The handler, async or not, is called for each: its `command.stream(...)` sends chunks, what
+        it returns is the result, and an exception is an `error` with its words. Up to `turns_max`
+        commands are handled at a time.
         `agents`: those that are served (this peer's id for commands to the peer itself); by default
         all commands that come. The first `serve` for an agent gets its commands, also those that
         came up to `serve_within_s` before it.
@@ -432,12 +446,12 @@ class Peer:
         finally:
             self._services.remove(service)
 
-    def _peer_of(self, agent: str) -> str | None:
+    def _hosts(self, agent: str) -> list[str]:
+        """The others that have this agent; a peer of this name comes before all agents."""
         roster = self._member.roster
         if agent in roster:
-            return agent
-        having = [peer.id for peer in roster.values() if agent in peer.agents]
-        return having[0] if len(having) == 1 else None
+            return [agent]
+        return [peer.id for peer in roster.values() if agent in peer.agents]
 
     # The actor ------------------------------------------------------------------------------------
 
@@ -479,7 +493,9 @@ class Peer:
     def _give_up_on_who_left(self) -> None:
         roster = self._member.roster
         for turn in tuple(self._turns.values()):
-            if turn.peer is not None and turn.peer not in roster and turn.peer != self.id:
+            if turn.peer in roster:
+                turn.saw_peer = True
+            elif turn.saw_peer:
                 turn.end(TargetLeft(f"{turn.peer} left before it answered"))
 
     def _finish(self, error: RelayError | None) -> None:
@@ -510,7 +526,12 @@ class Peer:
             if (due := self._member.deadline()) is not None and due <= now.at:
                 self._member.expire(now)
             for turn in tuple(self._turns.values()):
-                if turn.due <= now.at:
+                if turn.due > now.at:
+                    continue
+                if now.at - turn.due > LATE_S and not turn.is_excused:
+                    # It was this program that did not listen: the answer may be here already.
+                    turn.is_excused, turn.due = True, now.at + self._limits.probe_within_s
+                else:
                     turn.end(TurnTimeout(f"no sign of {turn.agent} for {turn.timeout_s:g} s"))
             self._obey()
 
@@ -523,6 +544,10 @@ class Peer:
         with line.scope:
             try:
                 link = await self._connector()
+                if isinstance(link, (str, Address)):
+                    raise BadAddress(
+                        "join takes a connector: put this function into websocket(...)"
+                    )
             except RelayError as error:
                 self._not_made(line, error)
                 return

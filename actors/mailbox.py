@@ -153,6 +153,9 @@ class Unread(Generic[Item]):
             self._dropped += 1
         self._changed.set()
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def drain(self) -> list[Item]:
         """All of them, at once."""
         items = [item for item, _ in self._items]
@@ -176,7 +179,7 @@ class Unread(Generic[Item]):
                 self._size -= size
                 return item
             if self._end is not None:
-                raise self._end
+                raise self._end.with_traceback(None)  # or that would grow each time
             await self._changed.wait()
 
 

@@ -5,6 +5,7 @@ The protocol itself is that of the `websockets` library, without its I/O; here a
 """
 
 import base64
+import inspect
 import logging
 import ssl
 from collections import deque
@@ -51,19 +52,24 @@ class Address:
 
 
 def websocket(
-    where: str | Address | Callable[[], Awaitable[str | Address]],
+    where: str | Address | Callable[[], str | Address | Awaitable[str | Address]],
     *,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Connector:
     """A connector to a `ws://` or `wss://` URL.
 
-    `where` may be an async function, called anew for every connection: presigned URLs expire.
+    `where` may be a function, async or not, called anew for every connection: presigned URLs
+    expire.
     """
 
     async def connect() -> Link:
-        address = await where() if callable(where) else where
+        address = where() if callable(where) else where
+        if inspect.isawaitable(address):
+            address = await address
         if isinstance(address, str):
             address = Address(address)
+        if not isinstance(address, Address):
+            raise BadAddress(f"the URL must be a str or an Address, not {type(address).__name__}")
         return await open_websocket(address, ssl_context)
 
     return connect

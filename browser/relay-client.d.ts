@@ -76,9 +76,10 @@ export interface Peer extends AsyncIterable<Message> {
   /** Resolves when this is over: to null after `leave()`, else to the error. */
   readonly ended: Promise<RelayError | null>;
   /** Who is here (as joined), and from then on who comes, changes and goes. */
-  changes(): AsyncGenerator<Change, void, void>;
+  changes(): AsyncIterableIterator<Change>;
 
-  /** Sends a message of any type. Resolves when it is handed to the socket. */
+  /** Sends a message of any type but presence, heartbeat and capabilities. Resolves when it is handed
+   * to the socket; rejects with QueueFull if too much waits already. */
   send(type: string, fields?: Fields): Promise<void>;
   broadcast(data: unknown, fields?: Fields): Promise<void>;
   direct(to: string, data: unknown, fields?: Fields): Promise<void>;
@@ -86,18 +87,21 @@ export interface Peer extends AsyncIterable<Message> {
   stream(turnId: string, chunk: string, chunkNum: number, fields?: Fields): Promise<void>;
   turnEnd(turnId: string, result: unknown, fields?: Fields): Promise<void>;
   error(turnId: string, sentence: string, fields?: Fields): Promise<void>;
-  /** Changes what this peer says about itself. Resolves when the relay has taken it. */
+  /** Changes what this peer says about itself. Resolves when the relay has taken it. Rejects with
+   * TypeError (no JSON), TooLarge or AnnouncementRefused: then the peer goes on as what it was. */
   announce(changes: { agents?: Agent[]; metadata?: Record<string, unknown> }): Promise<void>;
 
-  /** Gives a command to an agent, or to a peer itself. */
-  ask(agent: string, command: unknown, options?: AskOptions): Turn;
+  /** Gives a command to an agent, or to a peer itself. Throws TypeError for null and undefined. */
+  ask(agent: string, command: {}, options?: AskOptions): Turn;
   /** Answers commands, also those that came up to `serveWithinS` before. `agents`: those served (the
-   * peer's id for commands to the peer itself); by default all. Returns how to stop. */
+   * peer's id for commands to the peer itself); by default all, and those for agents that are not
+   * here get an error. Returns how to stop. */
   serve(handler: (command: Command) => unknown, options?: { agents?: string[] }): () => void;
 
   /** There is reason to look now whether the connection is alive, or to try again. */
   nudge(): void;
-  /** Sends what is queued, closes, and ends everything that is under way. */
+  /** Sends what is queued, if need be after a reconnection, within `leaveWithinS`; closes, and ends
+   * everything that is under way. */
   leave(): Promise<void>;
 }
 
@@ -178,7 +182,8 @@ export function oauth(
   options: Runtime & { mesh: string; secret?: string; token: MaybeCalled<string> },
 ): () => Promise<{ url: string; protocols: string[] }>;
 
-/** AWS credentials of a logged-in user of an identity pool, renewed before they expire. */
+/** AWS credentials of a logged-in user of an identity pool, renewed before they expire. Rejects after
+ * 15 s without an answer. */
 export function cognitoCredentials(options: {
   identityPoolId: string;
   /** `cognito-idp.REGION.amazonaws.com/POOL` for a user pool. */
@@ -235,7 +240,7 @@ export interface Limits {
   joinWithinS: number;
   backoffFirstS: number;
   backoffMaxS: number;
-  finalErrorsMax: number;
+  giveUpAfterS: number;
   heartbeatEveryS: number;
   silentAfterS: number;
   probeWithinS: number;

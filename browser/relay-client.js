@@ -14,7 +14,7 @@
 export class RelayError extends Error {
   name = "RelayError";
   /** Trying again may help, and the peer does so by itself. All others end an attempt to join, and a
-   * peer that was present after `finalErrorsMax` in a row. */
+   * peer that was present after `giveUpAfterS` of nothing else. */
   isTransient = false;
 }
 
@@ -58,7 +58,7 @@ export class NotConnected extends RelayError {
   name = "NotConnected";
 }
 
-/** More waits to be sent than the peer may hold while there is no connection. */
+/** More waits to be sent than the peer may hold. */
 export class QueueFull extends RelayError {
   name = "QueueFull";
 }
@@ -137,7 +137,7 @@ export const LIMITS = Object.freeze({
   joinWithinS: 20, // for one attempt: URL, opening, announcement
   backoffFirstS: 0.5, // longest wait after the first failure, doubled after each
   backoffMaxS: 30,
-  finalErrorsMax: 3, // errors in a row that no further attempt should mend, once present
+  giveUpAfterS: 30, // of nothing but errors that no further attempt should mend, once present
   heartbeatEveryS: 10,
   silentAfterS: 30, // silence of the relay after which the connection counts as dead
   probeWithinS: 5, // the same when there is doubt
@@ -161,7 +161,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|serve|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|giveUp|serve|leave)/.test(name) ? 0 : 0.01;
 }
 
 /** The default limits with some changed. Throws RangeError for what cannot be meant. */
@@ -281,7 +281,7 @@ const ACTIONS = {
   },
   carry_on: (old) => [{ ...old, doubted: null }, "drop"],
   touch: (old, { at }) => [{ ...old, heard: Math.max(old.heard, at), doubted: null }],
-  doubt: (old, { at }) => [{ ...old, doubted: old.doubted ?? at }, "probe"],
+  doubt: (old, { at }) => (old.doubted === null ? [{ ...old, doubted: at }, "probe"] : [old]),
   finish: () => [begun(null), "discard", "drop"],
 };
 
@@ -388,6 +388,8 @@ const WORLD = {
       globalThis.document?.removeEventListener("visibilitychange", shown);
     };
   },
+  /** An error that nobody can catch. */
+  report: (error) => (globalThis.reportError ?? console.error)(error),
 };
 
 function deferred() {
@@ -400,6 +402,15 @@ function deferred() {
 const hex = (bytes) =>
   Array.from(new Uint8Array(bytes), (n) => n.toString(16).padStart(2, "0")).join("");
 const random = () => hex(crypto.getRandomValues(new Uint8Array(12)));
+
+/** No generator: that would be over after an error, and could not be left while it waits. */
+const iterator = (next) => ({
+  next,
+  return: async () => ({ done: true, value: undefined }),
+  [Symbol.asyncIterator]() {
+    return this;
+  },
+});
 
 /** What has arrived and is not read yet. Bounded: the oldest go, and the reader is told. */
 class Unread {
@@ -436,10 +447,12 @@ class Unread {
     return value;
   }
 
-  /** All of them, at once. */
-  drain() {
-    this.#size = this.#dropped = 0;
-    return this.#items.splice(0).map(({ value }) => value);
+  /** All of them that are meant, at once. */
+  drain(isMeant = () => true) {
+    const drained = this.#items.filter(({ value }) => isMeant(value));
+    if (drained.length) this.#items = this.#items.filter((item) => !drained.includes(item));
+    for (const { size } of drained) this.#size -= size;
+    return drained.map(({ value }) => value);
   }
 
   /** Nothing more comes: the reader stops after the rest, with this error if there is one. */
@@ -467,15 +480,8 @@ class Unread {
     }
   }
 
-  /** No generator: that would be over after a `Lagged`, and could not be left while it waits. */
   [Symbol.asyncIterator]() {
-    return {
-      next: () => this.#next(),
-      return: async () => ({ done: true, value: undefined }),
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return iterator(() => this.#next());
   }
 }
 
@@ -515,6 +521,11 @@ function agentIds(agents) {
   return ids.filter((id) => typeof id === "string" && id !== "");
 }
 
+/** What should be text, but came from somebody else and may be anything. */
+function textOf(value, otherwise = "") {
+  return typeof value === "string" ? value : value == null ? otherwise : JSON.stringify(value);
+}
+
 const encoder = new TextEncoder();
 const utf8 = (text) => encoder.encode(text);
 
@@ -524,6 +535,7 @@ const utf8 = (text) => encoder.encode(text);
 class Connection {
   socket = null;
   said = null; // What was announced on it last.
+  asked = new Map(); // What was announced on it and not answered yet, by turn id.
   hasJoined = false; // Its own presence has come back on it.
   answers = false; // The relay has answered its fence.
   held = []; // What came after its own presence while another one was in use.
@@ -557,6 +569,11 @@ export function join(options) {
   return Peer.join(options);
 }
 
+const OWN_TYPES = ["presence", "heartbeat", "capabilities"]; // The peer itself sends them.
+// While connected, senders that wait may queue so many times the queue's bounds; those who do not
+// wait must hear of it before the page is out of memory.
+const QUEUE_TIMES = 10;
+const SENTENCE_CHARS_MAX = 1000; // An error that is too large to be sent would say nothing.
 const BUFFERED_BYTES_MAX = 2 ** 18; // Beyond, the socket is not given more: it has not sent that yet.
 // Of what the relay allows, so that it never has to drop anything: heartbeats come on top, and what a
 // network held up arrives at once, faster than it was sent. Half of the burst makes up for a second
@@ -589,6 +606,7 @@ class Peer {
   #limits;
   #options;
   #announced; // What this peer says about itself, and who waits for the relay to take it.
+  #accepted = null; // The latest of that which the relay has taken.
   #membership;
   #inUse = null;
   #next = null;
@@ -598,7 +616,7 @@ class Peer {
   #alarmAt = Infinity;
   #timers = new Set();
   #unwatch;
-  #errors = 0; // Those in a row that no further attempt should mend.
+  #failingSince = null; // With nothing but errors that no further attempt should mend.
   #why = "no answer"; // Why the latest attempt failed, for people.
   #ready = deferred();
   #ended = deferred();
@@ -626,6 +644,7 @@ class Peer {
   #turns = new Map();
   #servers = new Set();
   #unserved; // Commands.
+  #shared = []; // The agents of all connections with this id, as the relay says.
   #serving = 0;
 
   static async join(options) {
@@ -644,7 +663,6 @@ class Peer {
 
   constructor({ url, id, agents = [], metadata = {}, limits, _env, ...options }) {
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
-    if (!Array.isArray(agents)) throw new TypeError("agents must be an array");
     if (![undefined, "wait", "fail"].includes(options.offline)) {
       throw new TypeError('offline must be "wait" or "fail"');
     }
@@ -654,12 +672,12 @@ class Peer {
     this.#env = { ...WORLD, ..._env };
     this.#limits = limitsWith(limits);
     this.#options = { url, ...options };
-    this.#announced = { agents, metadata, nonce: null, before: null, answer: deferred() };
+    this.id = id;
+    this.#announced = this.#checked(agents, metadata);
     this.#unread = new Unread(this.#limits);
     this.#unserved = new Unread({ ...this.#limits, unreadMessagesMax: this.#limits.turnsMax });
     this.#membership = begun(this.#env.now());
     this.#unwatch = this.#env.watch(() => this.nudge());
-    this.id = id;
   }
 
   // What a user sees ----------------------------------------------------------------------------
@@ -683,35 +701,33 @@ class Peer {
   }
 
   /** Who is here, and from then on who has come, changed and gone since the change before. */
-  async *changes() {
-    for (let seen = null; ; ) {
-      const news = this.#news.promise;
-      const [before, here] = [seen ?? new Map(), this.roster];
-      const joined = [...here.values()].filter(({ id }) => !before.has(id));
-      const updated = [...here.values()].filter(
-        (peer) => before.has(peer.id) && before.get(peer.id) !== peer,
-      );
-      const left = [...before.values()].filter(({ id }) => !here.has(id));
-      if (!seen || joined.length || updated.length || left.length) {
-        yield { joined, updated, left, here: new Map(here) };
+  changes() {
+    let seen = null;
+    return iterator(async () => {
+      for (;;) {
+        const [before, here] = [seen, this.roster];
+        seen = here;
+        const joined = [...here.values()].filter(({ id }) => !before?.has(id));
+        const updated = [...here.values()].filter(
+          (peer) => before?.has(peer.id) && before.get(peer.id) !== peer,
+        );
+        const left = [...(before?.values() ?? [])].filter(({ id }) => !here.has(id));
+        if (!before || joined.length || updated.length || left.length) {
+          return { done: false, value: { joined, updated, left, here: new Map(here) } };
+        }
+        if (this.state === "ended") {
+          if (this.#over instanceof Left) return { done: true, value: undefined };
+          throw this.#over;
+        }
+        await this.#news.promise;
       }
-      seen = here;
-      if (this.state === "ended") {
-        if (this.#over instanceof Left) return;
-        throw this.#over;
-      }
-      await news;
-    }
+    });
   }
 
   /** Sends a message of any type. Resolves when it is handed to the socket, so that to await it is
    * to send no faster than the relay takes it. */
-  async send(type, fields = {}) {
-    if (this.#over) throw this.#over;
-    const message = { type, from: this.id, ...fields };
-    if (message.from !== this.id) message.instanceId ??= this.id;
-    message.timestamp ??= this.#env.wall();
-    return this.#enqueue(JSON.stringify(message));
+  async send(type, fields) {
+    await this.#post(type, fields).promise;
   }
 
   broadcast(data, fields) {
@@ -741,12 +757,12 @@ class Peer {
   /** Changes what this peer says about itself. Resolves when the relay has taken it. */
   async announce({ agents = this.#announced.agents, metadata = this.#announced.metadata }) {
     if (this.#over) throw this.#over;
-    const before = this.#announced;
-    const answer = deferred();
-    answer.promise.then(before.answer.resolve, before.answer.reject);
-    this.#announced = { agents, metadata, nonce: this.#nonce(), before, answer };
+    const { resolve, reject } = this.#announced.answer;
+    this.#announced = this.#checked(agents, metadata);
+    const { promise } = this.#announced.answer;
+    promise.then(resolve, reject); // The one before may never be said.
     this.#announceChanges();
-    return answer.promise;
+    return promise;
   }
 
   /** There is reason to look whether the connection is alive, or to try now to make one. */
@@ -754,11 +770,11 @@ class Peer {
     this.#step("Nudged");
   }
 
-  /** Sends what is queued, closes, ends everything that is under way. */
+  /** Sends what is queued, if need be after a reconnection; closes, ends all that is under way. */
   async leave() {
     if (this.#over) return void (await this.ended);
     this.#over = new Left();
-    if (this.#queue.length && IN_USE.includes(this.state)) {
+    if (this.#queue.length) {
       const cancel = this.#after(this.#limits.leaveWithinS, this.#drained.resolve);
       await this.#drained.promise;
       cancel();
@@ -769,25 +785,40 @@ class Peer {
   /** Gives a command to an agent. The answer comes in chunks (`for await`) and as a whole
    * (`result()`). `timeoutS` is the longest silence; `peer` says whose agent, if several have it. */
   ask(agent, command, { timeoutS = 60, peer, fields } = {}) {
+    if (command == null) throw new TypeError("no peer would know this as a command");
     const hosts = [...this.roster.values()].filter(
       ({ id, agents }) => id === agent || agents.includes(agent),
     );
     const target = peer ?? (hosts.length === 1 ? hosts[0].id : undefined);
     const turn = new Turn(this.#nonce(), agent, target, timeoutS, this.#limits, this.#env);
     const { turnId } = turn;
+    let item = null;
+    const over = () => {
+      this.#turns.delete(turnId);
+      this.#withdraw(item);
+    };
     this.#turns.set(turnId, turn);
-    turn._over.finally(() => this.#turns.delete(turnId)).catch(() => {});
-    const own = this.#announced.agents;
-    if (!hosts.length && !peer && (agent === this.id || agentIds(own).includes(agent))) {
-      turn._fail(
-        new UnknownTarget(`only this peer itself has ${JSON.stringify(agent)}; call it here`),
-      );
-      return turn;
+    turn._over.then(over, over);
+    try {
+      const isOwn = agent === this.id || agentIds(this.#announced.agents).includes(agent);
+      if (isOwn && (!target || target === this.id)) {
+        // The relay passes on nothing that its sender has an agent for, and says nothing.
+        const name = JSON.stringify(agent);
+        if (target || !hosts.length)
+          throw new UnknownTarget(`only this peer itself has ${name}; call it here`);
+        const ids = hosts.map(({ id }) => id);
+        throw new AmbiguousTarget(`${ids.length} other peers have ${name}: name one (peer)`, ids);
+      }
+      const address = {
+        to: agent,
+        instanceId: this.id,
+        ...(target && { targetInstanceId: target }),
+      };
+      item = this.#post("direct", { ...address, turnId, data: { command }, ...fields });
+      item.promise.catch((error) => turn._fail(error));
+    } catch (error) {
+      turn._fail(error);
     }
-    const address = { to: agent, instanceId: this.id, ...(target && { targetInstanceId: target }) };
-    this.send("direct", { ...address, turnId, data: { command }, ...fields }).catch((error) =>
-      turn._fail(error),
-    );
     return turn;
   }
 
@@ -795,11 +826,12 @@ class Peer {
    * that came up to `serveWithinS` before: what the handler streams becomes chunks, what it returns
    * the result, what it throws an error. Returns how to stop. */
   serve(handler, { agents } = {}) {
+    if (agents != null && !Array.isArray(agents)) throw new TypeError("agents must be an array");
     const server = { handler, agents };
     this.#servers.add(server);
     const oldest = this.#env.now() - this.#limits.serveWithinS;
-    for (const { message, size, since } of this.#unserved.drain()) {
-      if (since >= oldest) this.#command(message, size, since);
+    for (const command of this.#unserved.drain()) {
+      if (command.since >= oldest) this.#command(command);
     }
     return () => void this.#servers.delete(server);
   }
@@ -895,23 +927,44 @@ class Peer {
   }
 
   #announceOn(connection) {
-    connection.said = this.#announced;
-    connection.say(this.#presence(connection.nonce));
+    this.#say(connection, connection.nonce);
     this.#ask(connection, connection.fence); // Its answer comes behind the roster.
   }
 
   /** What this peer says about itself has changed since it was said on this connection. */
   #announceChanges() {
     const connection = this.#outlet;
-    if (!connection?.said || connection.said === this.#announced) return;
-    connection.said = this.#announced;
-    connection.say(this.#presence(this.#announced.nonce));
+    if (connection?.said && connection.said !== this.#announced) {
+      this.#say(connection, this.#nonce());
+    }
   }
 
-  /** The relay has taken what was announced last. */
-  #taken() {
-    this.#announced.before = null;
-    this.#announced.answer.resolve();
+  #say(connection, turnId) {
+    connection.said = this.#announced;
+    connection.asked.set(turnId, this.#announced);
+    connection.say(this.#presence(this.#announced, turnId));
+  }
+
+  /** The relay has taken what was announced under this turn id. */
+  #taken(connection, turnId) {
+    const said = connection.asked.get(turnId);
+    if (!connection.asked.delete(turnId)) return;
+    this.#accepted = said;
+    said.answer.resolve();
+  }
+
+  /** Or not. The peer is again what the relay has taken; before that there is nothing to go back to. */
+  #refused(connection, turnId, data) {
+    const said = connection.asked.get(turnId);
+    connection.asked.delete(turnId);
+    const refusal = new AnnouncementRefused(textOf(data?.code), textOf(data?.error));
+    refusal.isTransient = data?.code === "rate_limited";
+    const wasTried = this.#accepted !== null && said !== this.#accepted;
+    if (wasTried) said.answer.reject(refusal);
+    if (wasTried && this.#announced === said) this.#announced = connection.said = this.#accepted;
+    if (connection === this.#next) {
+      this.#failed(wasTried ? new Unreachable(refusal.message) : refusal);
+    }
   }
 
   #closed(connection, code) {
@@ -922,17 +975,19 @@ class Peer {
   }
 
   /** The attempt is over. What no further attempt would mend ends the membership, but not while there
-   * is a connection that works. */
+   * is a connection that works, nor soon after there was: logins get renewed, and what stands in
+   * front of a relay answers all kinds of things while it restarts. */
   #failed(error) {
     this.#why = error.message;
-    if (!error.isTransient && !this.#inUse) {
-      this.#errors += 1;
-      if (!this.#ready.isDone || this.#errors >= this.#limits.finalErrorsMax) {
+    if (error.isTransient) {
+      this.#failingSince = null;
+    } else if (!this.#inUse) {
+      this.#failingSince ??= this.#env.now();
+      const failingS = this.#env.now() - this.#failingSince;
+      if (!this.#ready.isDone || failingS >= this.#limits.giveUpAfterS) {
         this.#end(error);
         return;
       }
-    } else if (error.isTransient) {
-      this.#errors = 0;
     }
     this.#step("Failed");
   }
@@ -941,6 +996,8 @@ class Peer {
     const connection = (this.#inUse = this.#next);
     this.#next = null;
     this.#isHeld = false;
+    this.#failingSince = null;
+    this.#taken(connection, connection.nonce);
     // A relay of another make may never answer `capabilities`.
     this.#after(this.#limits.probeWithinS, () => {
       if (connection === this.#inUse) this.#settled(connection);
@@ -1010,8 +1067,7 @@ class Peer {
     connection?.say(JSON.stringify({ type: "capabilities", turnId }));
   }
 
-  #presence(turnId) {
-    const { agents, metadata } = this.#announced;
+  #presence({ agents, metadata }, turnId) {
     const { keepalive = "pong" } = this.#options;
     const data = { ...metadata, agents, ...(keepalive && { keepalive }), accept: ["batch"] };
     return JSON.stringify({
@@ -1023,26 +1079,63 @@ class Peer {
     });
   }
 
+  /** What can be announced: a copy, so that it stays that. Throws what is wrong with it: a relay that
+   * drops a message as too large does not say which one that was. */
+  #checked(agents, metadata) {
+    if (!Array.isArray(agents)) throw new TypeError("agents must be an array");
+    const said = { ...JSON.parse(JSON.stringify({ agents, metadata })), answer: deferred() };
+    const error = this.#tooLarge(utf8(this.#presence(said, `${this.#tag}-999999999`)).length);
+    if (error) throw error;
+    return said;
+  }
+
   // What is sent --------------------------------------------------------------------------------
+
+  /** Puts a message into the queue, and returns what waits there. */
+  #post(type, fields) {
+    if (this.#over) throw this.#over;
+    const message = { type, from: this.id, ...fields };
+    if (OWN_TYPES.includes(message.type)) {
+      throw new TypeError(`${message.type} is sent by the peer itself; use announce or nudge`);
+    }
+    if (message.from !== this.id) message.instanceId ??= this.id;
+    message.timestamp ??= this.#env.wall();
+    const item = this.#enqueue(JSON.stringify(message));
+    // A command that the program itself says something about is served by it. One that is served for
+    // some agents already waits on for the others: those say something too.
+    const { turnId } = message;
+    this.#unserved.drain(({ message, served }) => message.turnId === turnId && !served.size);
+    return item;
+  }
 
   #enqueue(text) {
     const bytes = utf8(text).length;
     const error = this.#tooLarge(bytes);
     if (error) throw error;
-    if (!IN_USE.includes(this.state)) {
-      if (this.#options.offline === "fail")
-        throw new NotConnected("there is no connection at the moment");
-      if (!this.#hasRoom(this.#queue.length + 1, this.#queueBytes + bytes)) throw queueFull();
-    }
+    const isInUse = IN_USE.includes(this.state);
+    if (!isInUse && this.#options.offline === "fail")
+      throw new NotConnected("there is no connection at the moment");
+    const times = isInUse ? QUEUE_TIMES : 1;
+    if (!this.#hasRoom(this.#queue.length + 1, this.#queueBytes + bytes, times)) throw queueFull();
     const item = { text, bytes, ...deferred() };
     this.#queue.push(item);
     this.#queueBytes += bytes;
     this.#pump();
-    return item.promise;
+    return item;
   }
 
-  #hasRoom(messages, bytes) {
-    return messages <= this.#limits.queueMessagesMax && bytes <= this.#limits.queueBytesMax;
+  /** Takes out of the queue what need not be sent any more. */
+  #withdraw(item) {
+    const at = this.#queue.indexOf(item);
+    if (at < 0) return;
+    this.#queue.splice(at, 1);
+    this.#queueBytes -= item.bytes;
+    this.#pump();
+  }
+
+  #hasRoom(messages, bytes, times = 1) {
+    const { queueMessagesMax, queueBytesMax } = this.#limits;
+    return messages <= times * queueMessagesMax && bytes <= times * queueBytesMax;
   }
 
   /** The connection is gone: what the queue may not hold meanwhile fails, the newest first. */
@@ -1156,19 +1249,18 @@ class Peer {
   #arrived(connection, message, size) {
     const { type, from, turnId } = message;
     const isOwn = type === "presence" && from === this.id;
+    if (isOwn) this.#shared = agentIds(message.data?.agents);
     if (connection !== this.#inUse && connection !== this.#next) return;
     if (!connection.hasJoined) {
       // Whatever precedes the own presence was said before this connection joined.
       if (isOwn && turnId === connection.nonce) {
         connection.hasJoined = true;
-        if (connection.said === this.#announced) this.#taken();
-        if (connection === this.#next) this.#errors = 0;
         if (connection === this.#next) this.#step("Joined"); // Else the mark was here before it.
-      } else if (type === "error" && turnId === connection.nonce && connection === this.#next) {
-        const { code, error } = message.data ?? {};
-        const refusal = new AnnouncementRefused(code, error);
-        refusal.isTransient = code === "rate_limited";
-        this.#failed(refusal);
+      } else if (type === "error" && from === "relay" && connection === this.#next) {
+        // An error without a turn id is about the presence too: nothing else was said here.
+        const { nonce, asked } = connection;
+        if (asked.has(nonce) && (turnId ?? nonce) === nonce)
+          this.#refused(connection, nonce, message.data);
       }
     } else if (connection === this.#next) {
       connection.held.push({ message, size });
@@ -1184,17 +1276,24 @@ class Peer {
     }
   }
 
+  /** What goes wrong with one message is no reason to lose those behind it. */
   #deliver(connection, fields, size) {
+    try {
+      this.#handle(connection, fields, size);
+    } catch (error) {
+      this.#env.report(error);
+    }
+  }
+
+  #handle(connection, fields, size) {
     const { type, from, turnId, data } = fields;
     if (type === "capabilities_response" && this.#isOurs(turnId)) {
       this.#answered(connection, turnId, data);
       return;
     }
     if (type === "presence" && !this.#noticed(connection, fields)) return;
-    const { nonce, before, answer } = this.#announced;
-    if (type === "error" && from === "relay" && before && turnId === nonce) {
-      this.#announced = connection.said = before;
-      answer.reject(new AnnouncementRefused(data?.code, data?.error));
+    if (type === "error" && from === "relay" && connection.asked.has(turnId)) {
+      this.#refused(connection, turnId, data);
       return;
     }
     const message = messageOf(fields);
@@ -1202,7 +1301,8 @@ class Peer {
     if (typeof turnId !== "string") return;
     this.#turns.get(turnId)?._answered(message, size);
     const isCommand = (type === "direct" || type === "broadcast") && data?.command != null;
-    if (isCommand && message.origin !== this.id) this.#command(message, size, this.#env.now());
+    if (!isCommand || message.origin === this.id) return;
+    this.#command({ message, size, since: this.#env.now(), served: new Set() });
   }
 
   #isOurs(turnId) {
@@ -1226,7 +1326,7 @@ class Peer {
   #noticed(connection, fields) {
     const { from, turnId, data } = fields;
     if (from === this.id) {
-      if (turnId && turnId === this.#announced.nonce) this.#taken();
+      this.#taken(connection, turnId);
       return false; // Its own, or that of another tab with the same id.
     }
     if (typeof from !== "string") return true;
@@ -1259,53 +1359,84 @@ class Peer {
   // Commands served -----------------------------------------------------------------------------
 
   /** The first server for an agent gets its commands. What nobody serves waits a while, because
-   * others see a peer before its program gets as far as `serve`. */
-  #command(message, size, since) {
-    const taken = new Set();
+   * others see a peer before its program gets as far as `serve`. `served`: who has it already. */
+  #command(command) {
+    const { message, size, served } = command;
+    const named = this.#named(message);
     for (const { handler, agents } of this.#servers) {
-      for (const agent of this.#meant(message, agents)) {
-        if (taken.has(agent)) continue;
-        taken.add(agent);
+      for (const agent of this.#meant(message, named, agents)) {
+        if (served.has(agent)) continue;
+        served.add(agent);
         this.#run(handler, agent, message);
       }
     }
-    if (taken.size === 0) this.#unserved.push({ message, size, since }, size);
+    if (named.every((agent) => served.has(agent))) return;
+    if ([...this.#servers].some(({ agents }) => !agents) && !this.#shared.includes(message.to)) {
+      // Then it is for nobody that this peer has, and never will be served.
+      this.#refuse(message, this.id, {
+        error: sentenceOf(`there is no agent ${textOf(message.to)} here`),
+      });
+    } else {
+      this.#unserved.push(command, size);
+    }
   }
 
-  /** Those of the agents served whom the command is for; the peer's id stands for the peer itself. */
-  #meant({ type, to = this.id }, served) {
+  /** Whom a command is for; the peer's id stands for the peer itself. */
+  #named({ type, to = this.id }) {
     const announced = agentIds(this.#announced.agents);
-    if (type === "broadcast") return served ?? (announced.length > 0 ? announced : [this.id]);
-    return (served ?? [...announced, this.id]).includes(to) ? [to] : [];
+    return type !== "broadcast" ? [to] : announced.length > 0 ? announced : [this.id];
+  }
+
+  /** Those of the agents served whom it is for. */
+  #meant({ type }, named, served) {
+    if (served && type === "broadcast") return served;
+    const own = served ?? [...agentIds(this.#announced.agents), this.id];
+    return named.filter((agent) => own.includes(agent));
+  }
+
+  #reply({ from, turnId }, agent, type, data) {
+    return this.send(type, { from: agent, to: from, instanceId: this.id, turnId, data });
+  }
+
+  #refuse(message, agent, data) {
+    this.#reply(message, agent, "error", data).catch(() => {}); // Then there is nobody to tell.
   }
 
   async #run(handler, agent, message) {
     const { from, origin, turnId, data } = message;
-    const reply = (type, data) =>
-      this.send(type, { from: agent, to: from, instanceId: this.id, turnId, data });
-    const fail = (data) => reply("error", data).catch(() => {}); // Then there is nobody to tell.
     if (this.#serving >= this.#limits.turnsMax) {
-      await fail({
-        code: "busy",
-        error: `busy: ${this.#serving} commands are being served; try again later`,
-      });
+      const error = `busy: ${this.#serving} commands are being served; try again later`;
+      this.#refuse(message, agent, { code: "busy", error });
       return;
     }
     this.#serving += 1;
+    const reply = (type, data) => this.#reply(message, agent, type, data);
     reply("ack", {}).catch(() => {});
     let chunkNum = -1;
     const stream = (chunk) => reply("stream", { chunk, chunkNum: (chunkNum += 1) });
-    const text = typeof data.command === "string" ? data.command : JSON.stringify(data.command);
+    const text = textOf(data.command);
     try {
       await null; // So that a handler never runs in the middle of something.
       const result = await handler({ text, from, origin, agent, turnId, data, stream });
       await reply("turn_end", { result: result ?? null });
     } catch (error) {
-      await fail({ error: String(error?.message ?? error) });
+      this.#refuse(message, agent, { error: sentenceOf(error) });
     } finally {
       this.#serving -= 1;
     }
   }
+}
+
+/** What is told of anything that was thrown: not too much, and something in any case. */
+function sentenceOf(thrown) {
+  let text = "";
+  try {
+    text = String(thrown?.message || thrown?.name || thrown);
+  } catch {
+    // An object that cannot even be shown.
+  }
+  const cut = (text || "an error without words").slice(0, SENTENCE_CHARS_MAX);
+  return cut.replace(/\p{Surrogate}$/u, ""); // Not half a character.
 }
 
 const queueFull = () =>
@@ -1321,6 +1452,8 @@ function unreachable(why, seconds) {
 
 // Turns --------------------------------------------------------------------------------------------
 
+const LATE_S = 1; // Whoever looks so long after a turn was due was asleep, or frozen.
+
 /** A command that was given. Names with an underscore are the peer's to call. */
 class Turn {
   #chunks;
@@ -1330,6 +1463,7 @@ class Turn {
   #target;
   #timeoutS;
   #heardAt;
+  #excuseS; // What a turn gets more, once, that was looked at late.
   #env;
   #cancel;
 
@@ -1340,6 +1474,7 @@ class Turn {
     this.#timeoutS = timeoutS;
     this.#env = env;
     this.#chunks = new Unread(limits);
+    this.#excuseS = limits.probeWithinS;
     this.#heardAt = env.now();
     this.#wait(timeoutS);
   }
@@ -1362,9 +1497,14 @@ class Turn {
     if (seconds === Infinity) return;
     this.#cancel = this.#env.timer(seconds, () => {
       const left = this.#heardAt + this.#timeoutS - this.#env.now();
-      if (left > 0) this.#wait(left);
-      else
+      if (left > 0) {
+        this.#wait(left);
+      } else if (left < -LATE_S && this.#excuseS) {
+        this.#wait(this.#excuseS); // It was this page that did not listen: it may be here already.
+        this.#excuseS = 0;
+      } else {
         this._fail(new TurnTimeout(`${this.#agent} gave no sign of life for ${this.#timeoutS} s`));
+      }
     });
   }
 
@@ -1375,10 +1515,9 @@ class Turn {
     if (origin !== (this.#target ?? origin)) return;
     this.#target = origin;
     this.#heardAt = this.#env.now();
-    if (type === "stream") this.#chunks.push(String(data?.chunk ?? ""), size);
+    if (type === "stream") this.#chunks.push(textOf(data?.chunk), size);
     if (type === "turn_end") this.#finish(null, data?.result);
-    if (type === "error")
-      this._fail(new TurnFailed(String(data?.error ?? "an error without words")));
+    if (type === "error") this._fail(new TurnFailed(textOf(data?.error, "an error without words")));
   }
 
   _left(id) {
@@ -1400,10 +1539,11 @@ class Turn {
 }
 
 function relaysError(data) {
-  const { code, error, peers } = data ?? {};
+  const { code, peers } = data ?? {};
+  const error = textOf(data?.error);
   if (code === "unknown_target") return new UnknownTarget(error);
   if (code === "ambiguous_target") return new AmbiguousTarget(error, peers ?? []);
-  return new TurnRefused(code, error);
+  return new TurnRefused(textOf(code), error);
 }
 
 // Names --------------------------------------------------------------------------------------------
@@ -1630,6 +1770,7 @@ function checkToken(token) {
 }
 
 const RENEW_BEFORE_MS = 300_000;
+const RENEW_WITHIN_S = 15; // Less than `joinWithinS`, so that an attempt ends with what was wrong.
 
 /** A function that returns AWS credentials for a logged-in user of a Cognito identity pool. They stay
  * in memory, and are renewed five minutes before they expire; `idToken` is called each time one is
@@ -1644,17 +1785,12 @@ export function cognitoCredentials({ identityPoolId, provider, idToken, endpoint
   let kept = null;
   let underWay = null;
 
-  const renew = async () => {
+  const renew = async (signal) => {
     const token = checkToken(typeof idToken === "function" ? await idToken() : idToken);
     const Logins = { [provider]: token };
-    const { IdentityId } = await askCognito(at, "GetId", {
-      IdentityPoolId: identityPoolId,
-      Logins,
-    });
-    const { Credentials: given } = await askCognito(at, "GetCredentialsForIdentity", {
-      IdentityId,
-      Logins,
-    });
+    const ask = (action, body) => askCognito(at, action, { ...body, Logins }, signal);
+    const { IdentityId } = await ask("GetId", { IdentityPoolId: identityPoolId });
+    const { Credentials: given } = await ask("GetCredentialsForIdentity", { IdentityId });
     if (!given?.AccessKeyId || !given.SecretKey)
       throw new NoCredentials("Cognito gave no credentials");
     return {
@@ -1666,12 +1802,26 @@ export function cognitoCredentials({ identityPoolId, provider, idToken, endpoint
   };
   return async () => {
     if (kept && kept.expiration - Date.now() > RENEW_BEFORE_MS) return kept;
-    underWay ??= renew().finally(() => (underWay = null));
+    underWay ??= within(RENEW_WITHIN_S, renew).finally(() => (underWay = null));
     return (kept = await underWay);
   };
 }
 
-async function askCognito(endpoint, action, body) {
+/** What is made, unless that takes too long: a login or a network may never answer, and nobody else
+ * would ask again. */
+function within(seconds, make) {
+  const controller = new AbortController();
+  const late = deferred();
+  const cancel = WORLD.timer(seconds, () => {
+    controller.abort();
+    late.reject(
+      new Unreachable(`no credentials within ${seconds} s; check the login and the network`),
+    );
+  });
+  return Promise.race([make(controller.signal), late.promise]).finally(cancel);
+}
+
+async function askCognito(endpoint, action, body, signal) {
   let answer;
   let content;
   try {
@@ -1684,6 +1834,7 @@ async function askCognito(endpoint, action, body) {
       body: JSON.stringify(body),
       cache: "no-store",
       credentials: "omit",
+      signal,
     });
     content = await answer.json();
   } catch {

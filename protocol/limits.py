@@ -201,11 +201,11 @@ class MembershipLimits:
         0.5, "longest wait after the first failure; doubled after each", "tries again", 0.0
     )
     backoff_max_s: float = _bound(30.0, "longest wait between attempts", "tries again", 0.0)
-    final_errors_max: int = _bound(
-        3,
-        "errors in a row that no further attempt should mend, once present",
+    give_up_after_s: float = _bound(
+        30.0,
+        "time of nothing but errors that no further attempt should mend, once present",
         "the peer ends with the last of them; before it was present, with the first",
-        1,
+        0.0,
     )
     heartbeat_every_s: float = _bound(
         10.0, "time between heartbeats", "one is sent, and a sign of life asked for", 0.01

@@ -146,14 +146,17 @@ class Member:
         self.roster: dict[str, RemotePeer] = {}
         self.is_settled = False
         """The roster has been received whole at least once."""
-        self._wanted = _said(agents, metadata)
-        self._accepted: _Said | None = None  # by the relay, and not followed by anything better
-        self._said: _Said | None = None  # on the connection in use
-        self._asked: dict[str, _Said] = {}  # by turn id: announced there, not answered yet
-        self._errors = 0  # final ones in a row
+        self.shared_agent_ids: frozenset[str] = frozenset()
+        """Those of all connections with this id, others' included, as the relay tells them."""
         self._limits = limits
         self._token = token
         self._roll = roll
+        self._bytes_max = Limits().message_bytes_max
+        self._wanted = self._checked(agents, metadata)
+        self._accepted: _Said | None = None  # by the relay, and not followed by anything better
+        self._said: _Said | None = None  # on the connection in use
+        self._asked: dict[str, _Said] = {}  # by turn id: announced there, not answered yet
+        self._failing_since: float | None = None  # with nothing but final errors
         self._turns = 0
         self._connections = 0
         self._life = Membership(MemberState.WAITING, None)
@@ -173,7 +176,6 @@ class Member:
         self._queued_bytes = 0
         relay = Limits()
         self._knows_relay = False
-        self._bytes_max = relay.message_bytes_max
         self._messages = _Rate(PACE * relay.messages_per_s, BURST * relay.messages_burst)
         self._frames: _Rate | None = None  # only where an edge in front of the relay counts them
         self._frame_bytes = relay.frame_bytes_max
@@ -243,16 +245,20 @@ class Member:
 
     def failed(self, connection: int, error: RelayError, now: Instant) -> None:
         """The connection could not be made. An error that no further attempt would mend ends the
-        membership, but a peer that has been present tries again first (`final_errors_max`)."""
+        membership, but a peer that has been present tries for a while (`give_up_after_s`): tokens
+        get renewed, and what stands in front of a relay answers all kinds of things while it
+        restarts."""
         if self._next is None or self._next.connection != connection:
             return
-        if not error.is_transient and self._use is None:
-            self._errors += 1
-            if not self.is_settled or self._errors >= self._limits.final_errors_max:
+        if error.is_transient:
+            self._failing_since = None
+        elif self._use is None:
+            if self._failing_since is None:
+                self._failing_since = now.at
+            since = now.at - self._failing_since
+            if not self.is_settled or since >= self._limits.give_up_after_s:
                 self.end(now, error)
                 return
-        elif error.is_transient:
-            self._errors = 0
         self.closed(connection, now)
 
     def nudge(self, now: Instant) -> None:
@@ -265,9 +271,16 @@ class Member:
             self._apply(Ended(now.at), now)
             self._effects.append(Finished(error))
 
-    def announce(self, agents: Iterable[Any], metadata: Mapping[str, Any], now: Instant) -> None:
-        """Be someone with these agents and metadata from now on. Raises TypeError (no JSON)."""
-        self._wanted = _said(agents, metadata)
+    def announce(
+        self, agents: Iterable[Any] | None, metadata: Mapping[str, Any] | None, now: Instant
+    ) -> None:
+        """Be someone with these agents and metadata from now on; None: as before. Raises TypeError
+        (no JSON), TooLarge."""
+        before = self._wanted
+        self._wanted = self._checked(
+            before.agents if agents is None else agents,
+            before.metadata if metadata is None else metadata,
+        )
         self._say(now)
 
     def take_effects(self) -> list[Effect]:
@@ -367,6 +380,16 @@ class Member:
             text = self._presence(self._wanted, turn_id, now)
             self._effects.append(Transmit(self._use, text))
 
+    def _checked(self, agents: Iterable[Any], metadata: Mapping[str, Any]) -> _Said:
+        """What can be announced. A relay answers too large a text without saying to which."""
+        if isinstance(agents, str):
+            raise TypeError("agents is a list, of ids or of objects")
+        said = _Said(tuple(agents), dict(metadata))
+        size = _bytes_of(self._presence(said, self._token + ":" + "9" * 9, Instant(0.0, 10**12)))
+        if size > self._bytes_max:
+            raise TooLarge(f"the presence has {size} bytes, and the relay takes {self._bytes_max}")
+        return said
+
     def _presence(self, said: _Said, turn_id: str, now: Instant) -> str:
         own = {"agents": said.agents, "keepalive": "pong", "accept": ["batch"]}
         fields = {"type": "presence", "from": self.id, "turnId": turn_id}
@@ -392,9 +415,11 @@ class Member:
                 or coming.ahead_size > self._limits.unread_bytes_max
             ):
                 self._apply(Elapsed(now.at), now)
-        elif coming.presence is not None and fields.get("turnId") == coming.presence:
-            if fields["type"] == "presence":
-                self._errors = 0
+        elif coming.presence is not None and fields.get("turnId") in (coming.presence, None):
+            # An error without a turn id is about the presence too: nothing else was said here.
+            if fields["type"] == "presence" and "turnId" in fields:
+                self._note_own(fields)
+                self._failing_since = None
                 self._apply(Joined(now.at), now)
             elif fields["type"] == "error" and fields.get("from") == RELAY:
                 self._refused(coming, Message(fields), now)
@@ -413,6 +438,7 @@ class Member:
             self.failed(coming.connection, refused, now)
 
     def _on_use(self, fields: dict[str, Any], now: Instant) -> None:
+        self._note_own(fields)
         turn_id = fields.get("turnId")
         if isinstance(turn_id, str) and turn_id.startswith(f"{self._token}:"):
             message = Message(fields)
@@ -423,6 +449,10 @@ class Member:
             self._on_presence(Message(fields))
         else:
             self._effects.append(Arrived(Message(fields), self._share))
+
+    def _note_own(self, fields: dict[str, Any]) -> None:
+        if fields["type"] == "presence" and fields.get("from") == self.id:
+            self.shared_agent_ids = frozenset(RemotePeer.of(Message(fields)).agents)
 
     def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:
         """The answer to something that the membership itself has sent; none of the user's."""
@@ -496,6 +526,12 @@ class Member:
             )
         self._queue.append(text)
         self._queued_bytes += size
+
+    def withdraw(self, text: str) -> None:
+        """Take a message out of the queue again, if it is still there."""
+        if text in self._queue:
+            self._queue.remove(text)
+            self._queued_bytes -= _bytes_of(text)
 
     @property
     def has_room(self) -> bool:
@@ -597,14 +633,6 @@ class _Rate:
     def take(self, at: float, count: int = 1) -> None:
         """So many go now."""
         self._due = max(self._due, at) + count * self._interval_s
-
-
-def _said(agents: Iterable[Any], metadata: Mapping[str, Any]) -> _Said:
-    if isinstance(agents, str):
-        raise TypeError("agents is a list, of ids or of objects")
-    said = _Said(tuple(agents), dict(metadata))
-    codec.write_message({"agents": said.agents, **said.metadata})  # TypeError now, not when joining
-    return said
 
 
 def _bytes_of(text: str) -> int:

@@ -208,9 +208,10 @@ def touch(old: Membership, event: Event, limits: MembershipLimits) -> Step:
 
 
 def doubt(old: Membership, event: Event, limits: MembershipLimits) -> Step:
-    """Ask for a sign of life, and wait only briefly for it."""
-    doubted = old.doubted if old.doubted is not None else event.at
-    return Step(attrs.evolve(old, doubted=doubted), (Effect.PROBE,))
+    """Ask for a sign of life, and wait only briefly for it; not again while it is waited for."""
+    if old.doubted is not None:
+        return Step(old)
+    return Step(attrs.evolve(old, doubted=event.at), (Effect.PROBE,))
 
 
 def finish(old: Membership, event: Event, limits: MembershipLimits) -> Step:

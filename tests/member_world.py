@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
+from protocol.envelope import ErrorCode
 from protocol.lifecycle import Cause
 from protocol.limits import Limits, MembershipLimits
 from protocol.member import Arrived, Changed, Close, Finished, Member, Open, Transmit
-from protocol.mesh import Instant
+from protocol.mesh import Instant, Unreadable
 from protocol.vocabulary import Message
 from tests.mesh_world import World
 
@@ -87,7 +88,7 @@ class MemberWorld:
         pipes = self.pipes[connection]
         if not pipes.up or pipes.relay_side is None:
             return False
-        self.world.say(pipes.relay_side, pipes.up.popleft())
+        self._say(pipes.relay_side, pipes.up.popleft())
         return True
 
     def fall(self, connection: int) -> bool:
@@ -189,11 +190,17 @@ class MemberWorld:
                 case Finished():
                     self.finished.append(effect)
 
+    def _say(self, relay_side: int, text: bytes) -> None:
+        if len(text) > self.world.mesh.limits.message_bytes_max:  # as the transports do
+            self.world.say(relay_side, Unreadable(ErrorCode.TOO_LARGE, "too large"))
+        else:
+            self.world.say(relay_side, text)
+
     def _close(self, pipes: Pipes) -> None:
         pipes.is_closed = True
         if pipes.relay_side is not None:
             while pipes.up:  # TCP delivers what was sent before the close
-                self.world.say(pipes.relay_side, pipes.up.popleft())
+                self._say(pipes.relay_side, pipes.up.popleft())
             self.world.end(pipes.relay_side, Cause.LEFT)
             pipes.relay_side = None
             pipes.down.clear()

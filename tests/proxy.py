@@ -1,6 +1,7 @@
 """A TCP proxy that a test can spoil: it answers, hangs, or cuts as it is told to."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -59,8 +60,9 @@ class Proxy:
         async with client:
             if self.answers:
                 answer = self.answers.pop(0)
-                await client.receive()
-                await client.send(answer)
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # gone already
+                    await client.receive()
+                    await client.send(answer)
                 return
             try:
                 server = await anyio.connect_tcp("127.0.0.1", self.target)

@@ -9,18 +9,21 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import attrs
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from actors.client import Command, Peer, join
-from actors.clock import VirtualClock
+from actors.clock import SystemClock, VirtualClock
 from actors.mailbox import Unread
 from actors.runtime import Runtime
 from actors.transport import MemoryLink
+from actors.turns import Service
 from actors.websocket_link import Connector, websocket
 from protocol.errors import (
     AmbiguousTarget,
     AnnouncementRefused,
+    BadAddress,
     Lagged,
     Left,
     NoCredentials,
@@ -37,13 +40,14 @@ from protocol.errors import (
 )
 from protocol.limits import Limits, MembershipLimits
 from protocol.membership import MemberState
+from protocol.mesh import Instant
 from protocol.vocabulary import Message
 from tests.harness import LiveRelay, WebSocketPeer
 from tests.proxy import Proxy, http
 
 pytestmark = pytest.mark.anyio
 
-Serve = Callable[[Command], Awaitable[Any]]
+Serve = Callable[[Command], Any]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -363,6 +367,142 @@ async def test_a_command_that_comes_before_serve_is_served_then(where: Connector
         assert results == ["from a", "from b"]
 
 
+async def test_a_broadcast_command_waits_for_the_agents_not_served_yet(where: Connector) -> None:
+    async with join(where, "bob", agents=["a", "b"]) as bob, join(where, "ann") as ann:
+        async with Serving(bob, lambda _: _value(1), ["a"]):
+            await ann.broadcast({"command": "go"}, turn_id="t1")
+            assert (await message_of(ann, "turn_end")).sender == "a"
+            async with Serving(bob, lambda _: _value(2)):
+                end = await message_of(ann, "turn_end")
+                assert (end.sender, end.word("result")) == ("b", 2)
+
+
+async def test_a_command_answered_by_hand_is_not_served_too(where: Connector) -> None:
+    async with join(where, "bob", agents=["a"]) as bob, join(where, "ann") as ann:
+        for turn_id in ("t1", "t2"):
+            await ann.direct("a", {"command": turn_id}, turn_id=turn_id)
+            await message_of(bob, "direct")
+        await bob.turn_end("t1", "by hand", to="ann", agent="a")
+        async with Serving(bob, lambda _: _value("served")):
+            ends = [await message_of(ann, "turn_end") for _ in range(2)]
+            assert [end.word("result") for end in ends] == ["by hand", "served"]
+            await bob.broadcast("that was all")
+            async for message in ann:
+                assert message.type != "turn_end"
+                if message.type == "broadcast":
+                    break
+
+
+async def test_a_command_for_an_agent_that_is_not_here_fails_at_once(where: Connector) -> None:
+    async with join(where, "bob", agents=["a"]) as bob, join(where, "ann") as ann:
+        async with Serving(bob, write):
+            with pytest.raises(TurnFailed, match="typo"):
+                await ann.ask("typo", "x", peer="bob")
+
+
+async def test_agents_of_another_connection_of_the_same_peer_are_left_to_it(
+    where: Connector,
+) -> None:
+    async with (
+        join(where, "tabs", agents=["a"]) as one,
+        join(where, "tabs", agents=["b"]) as two,
+        join(where, "ann") as ann,
+    ):
+        await until(lambda: set(ann.roster["tabs"].agents) == {"a", "b"})
+        async with Serving(one, lambda _: _value(1)), Serving(two, lambda _: _value(2)):
+            assert await ann.ask("a", "x") == 1
+            assert await ann.ask("b", "x") == 2
+            with pytest.raises(TurnFailed, match="typo"):
+                await ann.ask("typo", "x", peer="tabs")
+
+
+async def test_an_agent_that_this_peer_and_several_others_have_is_ambiguous(
+    where: Connector,
+) -> None:
+    async with (
+        join(where, "ann", agents=["a"]) as ann,
+        join(where, "bob", agents=["a"]),
+        join(where, "eve", agents=["a"]),
+    ):
+        await until(lambda: len(ann.roster) == 2)
+        with pytest.raises(AmbiguousTarget) as ambiguous:
+            await ann.ask("a", "x")
+        assert set(ambiguous.value.peers) == {"bob", "eve"}
+
+
+async def test_a_handler_may_be_an_ordinary_function(where: Connector) -> None:
+    async with join(where, "bob") as bob, join(where, "ann") as ann:
+        async with Serving(bob, lambda command: command.text.upper()):
+            assert await ann.ask("bob", "x") == "X"
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ValueError("x" * 2**21), "x" * 1000), (ValueError(), "ValueError"), (Wordless(), "Wordless")],
+)
+async def test_every_error_of_a_handler_is_told(
+    where: Connector, error: Exception, told: str
+) -> None:
+    def fail(_: Command) -> None:
+        raise error
+
+    async with join(where, "bob") as bob, join(where, "ann") as ann, Serving(bob, fail):
+        with pytest.raises(TurnFailed) as failed:
+            await ann.ask("bob", "x")
+        assert str(failed.value) == told
+
+
+async def test_who_waits_for_a_handler_that_is_cancelled_is_told(where: Connector) -> None:
+    async with join(where, "bob") as bob, join(where, "ann") as ann:
+        async with anyio.create_task_group() as serving:
+
+            def cancel(_: Command) -> Awaitable[None]:
+                serving.cancel_scope.cancel()
+                return anyio.sleep_forever()
+
+            serving.start_soon(bob.serve, cancel)
+            with anyio.CancelScope(shield=True), pytest.raises(TurnFailed, match="cancelled"):
+                await ann.ask("bob", "x")
+
+
+async def test_who_waits_for_a_service_that_is_over_is_told(here: Any) -> None:
+    async with join(here, "bob") as bob, join(here, "ann") as ann:
+        service = Service(bob, write, None)
+        bob._services.add(service, 0.0)
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(TurnFailed, match="cancelled"):
+                    await ann.ask("bob", "x")
+
+            tasks.start_soon(ask)
+            await message_of(bob, "direct")
+            bob._services.remove(service)
+
+
+async def test_chunks_sent_at_the_same_time_have_numbers_of_their_own(where: Connector) -> None:
+    async def stream(command: Command) -> None:
+        async with anyio.create_task_group() as tasks:
+            for chunk in "abc":
+                tasks.start_soon(command.stream, chunk)
+
+    async with join(where, "bob") as bob, join(where, "ann") as ann, Serving(bob, stream):
+        await ann.ask("bob", "x")
+        numbers = [(await message_of(ann, "stream")).word("chunkNum") for _ in range(3)]
+        assert numbers == [0, 1, 2]
+
+
+async def test_none_is_no_command(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        with pytest.raises(TypeError, match="None"):
+            ann.ask("bob", None)
+
+
 async def test_serving_a_peer_that_has_left_is_over_at_once(where: Connector) -> None:
     async with join(where, "ann") as ann:
         await ann.leave()
@@ -423,7 +563,9 @@ async def test_serving_raises_what_ended_the_peer_as_it_is() -> None:
     with LiveRelay() as live:
         async with Proxy(live.port) as proxy:
             url = proxy.url
-            async with join(websocket(where), "ann", limits=QUICK) as ann:
+            async with join(
+                websocket(where), "ann", limits=attrs.evolve(QUICK, give_up_after_s=0.0)
+            ) as ann:
                 url = ""
                 await proxy.cut()
                 with pytest.raises(NoCredentials, match="log in"):
@@ -766,6 +908,120 @@ async def test_a_peer_that_floods_is_held_back_and_loses_nothing(where: Connecto
                 assert (await message_of(bob, "broadcast")).data == number
 
 
+# While there is no connection -------------------------------------------------------------------
+
+
+class Switch:
+    """A connector that can be turned off, which breaks its connections."""
+
+    def __init__(self, where: Callable[[], Awaitable[MemoryLink]]) -> None:
+        self._where = where
+        self._links: list[MemoryLink] = []
+        self.is_on = True
+
+    async def __call__(self) -> MemoryLink:
+        if not self.is_on:
+            raise Unreachable("off")
+        self._links.append(await self._where())
+        return self._links[-1]
+
+    def off(self) -> None:
+        self.is_on = False
+        while self._links:
+            self._links.pop().close()
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Callable[[], Awaitable[MemoryLink]]]:
+    async with Runtime() as runtime:
+        yield partial(runtime.connect, "mesh")
+
+
+async def test_a_command_that_nobody_waits_for_any_more_is_not_sent_later(here: Any) -> None:
+    switch = Switch(here)
+    async with join(here, "bob") as bob, join(switch, "ann", limits=QUICK) as ann:
+        switch.off()
+        await until(lambda: not ann._member.is_in_use)
+        with pytest.raises(TurnTimeout):
+            await ann.ask("bob", "timed out", timeout_s=0.01)
+        with anyio.move_on_after(0.01):
+            await ann.ask("bob", "abandoned")
+        await ann.direct("bob", "sent")
+        switch.is_on = True
+        assert (await message_of(bob, "direct")).data == "sent"
+
+
+async def test_a_peer_that_was_not_here_yet_has_not_left(here: Any) -> None:
+    switch = Switch(here)
+    async with join(switch, "ann", limits=QUICK) as ann:
+        switch.off()
+        await until(lambda: not ann._member.is_in_use)
+        async with join(here, "bob") as bob, Serving(bob, write):
+            async with anyio.create_task_group() as tasks:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await ann.ask("writer", "x", peer="bob"))
+
+                await bob.announce(["writer"])
+                tasks.start_soon(ask)
+                await anyio.lowlevel.checkpoint()
+                switch.is_on = True
+            assert answers[0]["words"] == 1
+
+
+async def test_a_peer_that_was_asked_before_it_was_seen_and_answers_can_leave(here: Any) -> None:
+    async with join(here, "ann") as ann:
+        link = await here()
+        await link.send('{"type":"presence","from":"bob"}')
+        turn = ann.ask("bob", "x")
+        assert turn.peer is None
+        ann._member.roster.clear()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_swallow_error, turn)
+            await anyio.wait_all_tasks_blocked()
+            answer = {"type": "ack", "from": "bob", "to": "ann", "turnId": turn.id}
+            await link.send(json.dumps(answer))
+            await anyio.wait_all_tasks_blocked()
+            link.close()
+
+
+async def test_what_was_sent_before_an_exception_is_delivered(where: Connector) -> None:
+    async with join(where, "bob") as bob:
+        with pytest.raises(ZeroDivisionError):
+            async with join(where, "ann") as ann:
+                for number in range(20):
+                    await ann.direct("bob", number)
+                raise ZeroDivisionError
+        heard = [(await message_of(bob, "direct")).data for _ in range(20)]
+        assert heard == list(range(20))
+
+
+async def test_one_error_shown_often_does_not_grow(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        await ann.leave()
+        for _ in range(50):
+            with pytest.raises(Left) as left:
+                await ann.broadcast("x")
+        assert len(left.traceback) < 10
+
+
+async def test_what_is_no_address_is_a_bad_address() -> None:
+    async def url() -> str:
+        return "ws://localhost:1/ws"
+
+    wrong: list[Any] = [url, websocket(lambda: 7), websocket(None)]  # type: ignore[arg-type, return-value]
+    for where in wrong:
+        with pytest.raises(BadAddress):
+            async with join(where, "ann"):
+                pass
+    with pytest.raises(TypeError, match="NoneType"):
+        join(None, "ann")  # type: ignore[arg-type]
+    with LiveRelay() as live:
+        async with join(websocket(lambda: live.url), "ann") as ann:
+            assert ann.state is MemberState.PRESENT
+
+
 # In virtual time ----------------------------------------------------------------------------------
 
 
@@ -836,6 +1092,37 @@ async def test_a_command_waits_its_time_for_one_who_serves_it() -> None:
                 assert (await message_of(ann, "turn_end")).turn_id == "in time"
 
     await in_virtual_time(body)
+
+
+async def test_who_was_asleep_looks_for_the_answer_first() -> None:
+    """The answer waits in a buffer of this machine; it is read before the time counts."""
+    sleeping = SleepyClock()
+    async with Runtime() as runtime:
+        here = partial(runtime.connect, "mesh")
+        async with join(here, "bob") as bob, join(here, "ann", clock=sleeping) as ann:
+
+            async def answer(_: Command) -> str:
+                await anyio.wait_all_tasks_blocked()
+                sleeping.asleep_s += 100
+                ann._due.set()  # its clock is looked at before the answer is here
+                await anyio.wait_all_tasks_blocked()
+                return "late"
+
+            async with Serving(bob, answer):
+                assert await ann.ask("bob", "x", timeout_s=60) == "late"
+            with pytest.raises(TurnTimeout):
+                async with Serving(bob, lambda _: anyio.sleep_forever()):
+                    await ann.ask("bob", "x", timeout_s=0.01)
+
+
+class SleepyClock(SystemClock):
+    """The real clock, after the machine has slept for so long."""
+
+    asleep_s = 0.0
+
+    def now(self) -> Instant:
+        now = super().now()
+        return Instant(now.at + self.asleep_s, now.wall_ms + round(self.asleep_s * 1000))
 
 
 async def test_an_agent_that_never_answers_is_a_timeout() -> None:
@@ -934,18 +1221,14 @@ async def test_no_credentials_ends_it_at_once() -> None:
             pass
 
 
-async def test_a_single_rejection_later_does_not_end_it_but_three_do() -> None:
+async def test_rejections_later_end_it_only_if_they_go_on() -> None:
+    limits = attrs.evolve(QUICK, give_up_after_s=0.5)
     with LiveRelay() as live:
-        async with Proxy(live.port) as proxy, join(proxy.url, "ann", limits=QUICK) as ann:
-            for _ in range(2):
-                proxy.answers = [http("403 Forbidden")] * 2
-                await proxy.cut()
-                await until(lambda: not proxy.answers and ann.state is MemberState.PRESENT)
-            passing = [http("503 Busy")] * 3
-            proxy.answers = [http("403 Forbidden")] * 2 + passing + [http("403 Forbidden")]
+        async with Proxy(live.port) as proxy, join(proxy.url, "ann", limits=limits) as ann:
+            proxy.answers = [http("403 Forbidden")] * 2
             await proxy.cut()
             await until(lambda: not proxy.answers and ann.state is MemberState.PRESENT)
-            proxy.answers = [http("403 Forbidden")] * 3
+            proxy.answers = [http("403 Forbidden")] * 10_000
             await proxy.cut()
             await until(lambda: ann.state is MemberState.ENDED)
             with pytest.raises(Rejected, match="403"):

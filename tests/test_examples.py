@@ -1,15 +1,13 @@
 """The examples: those in examples/, and every Python fragment of docs/clients.md."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from actors.client import Command, Peer, join
+from actors.client import join
 from examples import embed
 from protocol.errors import BadAddress
 from tests.harness import LiveRelay
@@ -22,22 +20,8 @@ FRAGMENTS = dict(
 )
 
 
-@asynccontextmanager
-async def answering(peer: Peer) -> AsyncIterator[None]:
-    """What the asking example leaves to the serving one."""
-
-    async def answer(command: Command) -> str:
-        await command.stream("splash")
-        return "splash"
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(peer.serve, answer)
-        yield
-        tasks.cancel_scope.cancel()
-
-
 def main_of(heading: str) -> Any:
-    namespace: dict[str, Any] = {"answering": answering}
+    namespace: dict[str, Any] = {}
     exec(compile(FRAGMENTS[heading], f"{CLIENTS}: {heading}", "exec"), namespace)
     return namespace["main"]
 

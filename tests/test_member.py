@@ -14,10 +14,12 @@ from protocol.errors import (
     Left,
     NotARelay,
     QueueFull,
+    RelayError,
     TooLarge,
     Unreachable,
 )
 from protocol.limits import Limits, MembershipLimits
+from protocol.member import Transmit
 from protocol.membership import MemberState
 from tests.member_world import MemberWorld
 from tests.mesh_world import presence, text
@@ -349,19 +351,93 @@ def test_what_is_no_json_is_refused_before_it_is_announced() -> None:
     assert world.world.peers()["ann"].agents == ("coder",)
 
 
-def test_errors_that_should_be_final_end_a_peer_that_was_present_only_in_a_row() -> None:
+def test_errors_that_should_be_final_end_a_peer_that_was_present_only_after_a_while() -> None:
     world = joined()
     final, passing = NotARelay("x"), Unreachable("y")
     world.lose(1)
-    for error in (final, final, passing, final, final):
-        world.wait(0)
-        world.member.failed(world.opening.popleft(), error, world.now)
+
+    def fail(error: RelayError) -> None:
+        if not world.opening:
+            world.wait(0)
+        latest = world.opening[-1]  # those before it took too long
+        world.opening.clear()
+        world.member.failed(latest, error, world.now)
         world.obey()
+
+    for error in (final, final, final, passing, final, final, final):
+        world.wait(0)
+        fail(error)
     assert not world.finished
-    world.wait(0)
-    world.member.failed(world.opening.popleft(), final, world.now)
-    world.obey()
+    fail(passing)
+    world.wait(world.limits.give_up_after_s)
+    fail(final)
+    assert not world.finished
+    world.wait(world.limits.give_up_after_s)
+    fail(final)
     assert [finished.error for finished in world.finished] == [final]
+
+
+def test_what_no_relay_takes_is_not_announced() -> None:
+    """It could not be answered, and every attempt to join again would fail."""
+    with pytest.raises(TooLarge, match="presence"):
+        MemberWorld(long="x" * 2**20)
+    world = joined()
+    for agents, metadata, error in (
+        ([], {"long": "x" * 2**20}, TooLarge),
+        ([object()], {}, TypeError),
+        ([], {"n": object()}, TypeError),
+    ):
+        with pytest.raises(error):
+            world.member.announce(agents, metadata, world.now)
+    world.lose(1)
+    world.wait(1)
+    world.settle()
+    assert world.world.peers()["ann"].agents == ("coder",)
+
+
+def test_what_is_not_announced_anew_is_as_before() -> None:
+    world = joined()
+    for agents, metadata in ((None, {"mood": "sunny"}), (["poet"], None)):
+        world.member.announce(agents, metadata, world.now)
+        world.obey()
+        world.settle()
+    said = [m["data"] for m in world.world.got(BOB) if m["type"] == "presence"]
+    assert [data["agents"] for data in said] == [["coder"], ["poet"]]
+    assert [data["mood"] for data in said] == ["sunny", "sunny"]
+
+
+def test_a_presence_that_only_this_relay_finds_too_large_is_refused() -> None:
+    limits = Limits(message_bytes_max=2000, presence_bytes_max=1024)
+    world = MemberWorld(relay_limits=limits, long="x" * 3000)
+    world.begin()
+    world.settle()
+    (finished,) = world.finished
+    assert isinstance(finished.error, AnnouncementRefused)
+    assert finished.error.code == "too_large"
+
+
+def test_a_withdrawn_message_is_not_sent() -> None:
+    world = joined()
+    world.lose(1)
+    world.member.offer('{"type":"a"}')
+    world.member.offer('{"type":"b"}')
+    world.member.withdraw('{"type":"a"}')
+    world.member.withdraw('{"type":"never"}')
+    assert world.member.queued == 1
+    world.wait(1)
+    world.settle()
+    assert world.member.queued == 0
+    heard = [m["type"] for m in world.world.got(BOB)]
+    assert "b" in heard
+    assert "a" not in heard
+
+
+def test_many_nudges_ask_once() -> None:
+    world = joined()
+    for _ in range(1000):
+        world.member.nudge(world.now)
+    asked = [e for e in world.member.take_effects() if isinstance(e, Transmit)]
+    assert len(asked) == 1
 
 
 def test_a_refused_or_absurd_replacement_leaves_the_old_one_in_use() -> None:

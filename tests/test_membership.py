@@ -235,15 +235,15 @@ def law_the_replacement_has_joined() -> None:
     assert done == Step(attrs.evolve(record(RENEWING), state=SWITCHING, due=120.0))
 
 
-def law_doubt_begins_once_and_asks_every_time() -> None:
+def law_doubt_begins_and_asks_once() -> None:
     for state in (PRESENT, RENEWING):
-        assert step(state, Nudged) == Step(record(state), (PROBE,))
+        assert step(state, Nudged) == Step(record(state))
         assert step(state, Nudged, doubted=None) == Step(record(state, doubted=110.0), (PROBE,))
 
 
 def law_a_nudge_disturbs_nothing_that_is_on_its_way() -> None:
-    for state in (JOINING, SWITCHING):
-        assert step(state, Nudged) == Step(record(state))
+    for state, doubted in itertools.product((JOINING, SWITCHING), (None, 105.0)):
+        assert step(state, Nudged, doubted=doubted) == Step(record(state, doubted=doubted))
 
 
 def law_the_end_is_the_end() -> None:
@@ -287,7 +287,7 @@ LAWS_OF_BEHAVIOUR: tuple[Callable[[], None], ...] = (
     law_a_replacement_that_fails_leaves_the_old_one_in_use,
     law_an_old_one_that_fails_leaves_the_replacement_on_its_way,
     law_the_replacement_has_joined,
-    law_doubt_begins_once_and_asks_every_time,
+    law_doubt_begins_and_asks_once,
     law_a_nudge_disturbs_nothing_that_is_on_its_way,
     law_the_end_is_the_end,
     law_whoever_has_not_ended_has_a_deadline,

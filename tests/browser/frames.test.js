@@ -137,6 +137,25 @@ test("a result that is too long becomes an error for who asked", async () => {
   assert.match(world.heard[1].data.error, /32000/);
 });
 
+test("a presence that is longer than a frame is refused too", async () => {
+  const { world, peer } = await behindEdge();
+  await assert.rejects(peer.announce({ metadata: { text: "x".repeat(40_000) } }), client.TooLarge);
+  assert.equal(world.sentOf("presence").length, 1);
+});
+
+test("an error that is too long is cut, so that whoever asked hears of it", async () => {
+  const { world, peer } = await behindEdge();
+  peer.serve(() => Promise.reject(new Error("x" + "<html>\u{1f408}".repeat(6000))), {
+    agents: ["coder"],
+  });
+  const command = { from: "bob", to: "coder", turnId: "t", data: { command: "go" } };
+  world.socket.hear({ type: "direct", ...command });
+  await world.pass(1);
+  const { error } = world.heard.at(-1).data;
+  assert.ok(error.length > 990 && error.length <= 1000);
+  assert.doesNotMatch(error, /\p{Surrogate}/u);
+});
+
 test("without an edge a message may be as long as the relay takes it", async () => {
   const { world, peer } = await behindEdge(LIMITS);
   await peer.broadcast("x".repeat(200_000));

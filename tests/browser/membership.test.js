@@ -185,6 +185,17 @@ test("changes are told as joined, updated and left, and the last state is never 
   assert.equal(changes.error, undefined);
 });
 
+test("changes can be left while they wait, and iterated again after that", async () => {
+  const world = new World();
+  const peer = await world.join();
+  const changes = peer.changes();
+  await changes.next();
+  const waiting = changes.next();
+  assert.deepEqual(await changes.return(), { done: true, value: undefined });
+  world.arrive("bob");
+  assert.equal((await waiting).value.joined[0].id, "bob");
+});
+
 test("a relay that falls silent is asked, then dropped, then joined again", async () => {
   const world = new World();
   const peer = await world.join();
@@ -260,6 +271,19 @@ test("a nudge makes the next attempt come at once, and doubts the connection in 
   world.nudge();
   await world.pass(5.1);
   assert.equal(peer.state, "waiting");
+});
+
+test("a thousand nudges are one question", async () => {
+  const world = new World();
+  const peer = await world.join();
+  world.slow = true;
+  const before = world.sentOf("capabilities").length;
+  for (let n = 0; n < 1000; n += 1) peer.nudge();
+  assert.equal(world.sentOf("capabilities").length, before + 1);
+  world.slow = false;
+  world.moved();
+  peer.nudge();
+  assert.equal(world.sentOf("capabilities").length, before + 2);
 });
 
 // Renewal
@@ -546,39 +570,155 @@ test("a url that is none ends it", async () => {
   assert.doesNotMatch(error.message + error.stack, /SECRET/);
 });
 
-test("errors of the url function end a peer that was present only in a row", async () => {
+test("errors that nothing mends end a peer that was present only after a while of them", async () => {
   const world = new World();
-  let [error, calls] = [null, 0];
+  let [kind, calls] = [null, 0];
   const url = () => {
     calls += 1;
-    if (error) throw error;
+    if (kind) throw new kind(`number ${calls}`);
     return "ws://relay/ws";
   };
-  const peer = await world.join({ url, limits: { finalErrorsMax: 3 } });
-  error = new client.LoginNeeded("log in");
+  const peer = await world.join({ url });
+  for (let times = 0; times < 2; times += 1) {
+    kind = client.LoginNeeded;
+    world.socket.break();
+    await world.pass(29);
+    assert.equal(peer.state, "waiting", "and a join forgets those before it");
+    kind = null;
+    await world.pass(16);
+    assert.equal(peer.state, "present");
+  }
+  kind = client.LoginNeeded;
   world.socket.break();
-  while (calls < 3) await world.pass(0.1);
-  error = new Error("a passing one");
-  while (calls < 4) await world.pass(0.1);
-  error = new client.LoginNeeded("log in");
-  while (calls < 6) await world.pass(0.1);
+  await world.pass(20);
+  kind = Error; // a passing one
+  await world.pass(16);
+  kind = client.LoginNeeded;
+  await world.pass(29);
   assert.equal(peer.state, "waiting");
-  error = null;
-  while (peer.state !== "present") await world.pass(0.1);
-  error = new client.LoginNeeded("log in");
-  world.socket.break();
-  while (calls < 9) await world.pass(0.1);
-  assert.equal(peer.state, "waiting");
-  await world.pass(31);
-  assert.equal(calls, 10);
-  assert.equal(await peer.ended, error);
+  await world.pass(60);
+  assert.equal(peer.state, "ended");
+  const error = await peer.ended;
+  assert.ok(error instanceof client.LoginNeeded);
+  assert.equal(error.message, `number ${calls}`, "the last of them");
 });
+
+// What a peer says about itself
+
+const refusesBad = (data) => data.bad && { code: "too_many_agents", error: "no" };
+
+test("what the relay would drop, or what is no JSON, is never announced", async () => {
+  const circular = {};
+  circular.self = circular;
+  for (const [wrong, kind] of [
+    [{ metadata: { text: "x".repeat(2 ** 20) } }, client.TooLarge],
+    [{ metadata: { n: 10n } }, TypeError],
+    [{ metadata: circular }, TypeError],
+    [{ agents: "coder" }, TypeError],
+  ]) {
+    const world = new World();
+    await assert.rejects(world.join(wrong), kind);
+    assert.equal(world.sockets.length, 0);
+
+    const peer = await world.join({ agents: ["a"], metadata: { mood: "fine" } });
+    await assert.rejects(peer.announce(wrong), kind);
+    world.socket.break();
+    await world.pass(5);
+    assert.equal(peer.state, "present");
+    const { agents, mood } = world.sentOf("presence").at(-1).data;
+    assert.deepEqual([agents, mood], [["a"], "fine"]);
+    await peer.announce({ agents: ["b"] });
+  }
+});
+
+test("what was announced stays that, whatever becomes of the objects", async () => {
+  const world = new World();
+  const metadata = { n: 1 };
+  const peer = await world.join({ metadata });
+  metadata.n = 10n;
+  world.socket.break();
+  await world.pass(5);
+  assert.equal(peer.state, "present");
+  assert.equal(world.sentOf("presence").at(-1).data.n, 1);
+});
+
+test("a relay that drops the presence as too large has refused it", async () => {
+  const world = new World();
+  world.limits = { ...world.limits, messageBytes: 1000 };
+  const joining = world.join({ metadata: { text: "x".repeat(1000) } });
+  await assert.rejects(joining, { name: "AnnouncementRefused", code: "too_large" });
+});
+
+test("what is refused when joining again is told, and the peer is again what it was", async () => {
+  const world = new World();
+  const peer = await world.join({ agents: ["a"], limits: { giveUpAfterS: 0 } });
+  world.refuses = refusesBad;
+  world.socket.break();
+  const outcome = peer.announce({ metadata: { bad: 1 } }).catch((error) => error);
+  await world.pass(5);
+  assert.equal((await outcome).code, "too_many_agents");
+  assert.equal(peer.state, "present");
+  assert.equal(world.sentOf("presence").at(-1).data.bad, undefined);
+  await peer.announce({ agents: ["b"] });
+});
+
+test("two announcements refused in a row are both forgotten", async () => {
+  const world = new World();
+  const peer = await world.join({ metadata: { n: 1 } });
+  await peer.announce({ metadata: { n: 2 } });
+  world.refuses = refusesBad;
+  world.slow = true;
+  const outcomes = [1, 2].map((bad) =>
+    peer.announce({ metadata: { bad } }).catch(({ name }) => name),
+  );
+  world.slow = false;
+  world.moved();
+  assert.deepEqual(await Promise.all(outcomes), ["AnnouncementRefused", "AnnouncementRefused"]);
+  world.socket.break();
+  await world.pass(5);
+  assert.equal(peer.state, "present");
+  assert.equal(world.sentOf("presence").at(-1).data.n, 2);
+});
+
+test("what is refused is told even if something else was announced meanwhile", async () => {
+  const world = new World();
+  const peer = await world.join();
+  world.refuses = refusesBad;
+  world.slow = true;
+  const bad = peer.announce({ metadata: { bad: 1 } }).catch(({ name }) => name);
+  const good = peer.announce({ metadata: { good: 1 } });
+  world.slow = false;
+  world.moved();
+  await good;
+  assert.equal(await bad, "AnnouncementRefused");
+});
+
+test("what is refused on the replacement costs that only, whichever is said next", async () => {
+  const world = new World();
+  const peer = await world.join({ limits: { renewAfterS: 60 }, metadata: { n: 1 } });
+  world.refuses = refusesBad;
+  world.opens = false;
+  await world.pass(61);
+  world.slow = true;
+  world.socket.open();
+  const outcome = peer.announce({ metadata: { bad: 1 } }).catch(({ name }) => name);
+  world.slow = false;
+  world.opens = true;
+  world.moved();
+  assert.equal(await outcome, "AnnouncementRefused");
+  assert.equal(peer.state, "present");
+  await world.pass(60);
+  assert.equal(world.sockets[0].readyState, 3, "replaced all the same");
+  assert.equal(world.sentOf("presence").at(-1).data.n, 1);
+});
+
+// What ends everything
 
 test("what ends a membership ends everything that waits for it", async () => {
   const world = new World();
   world.arrive("bob", "coder");
   const peer = await world.join({
-    limits: { finalErrorsMax: 1 },
+    limits: { giveUpAfterS: 0 },
     url: () => (world.expired ? Promise.reject(world.expired) : "ws://relay/ws"),
   });
   const seen = collect(peer);
@@ -626,6 +766,30 @@ test("leaving sends what is queued, closes with 1000, and is the end", async () 
   assert.deepEqual(world.timers, []);
 });
 
+test("leaving waits for a reconnection if something is queued", async () => {
+  for (const comesBack of [true, false]) {
+    const world = new World();
+    const peer = await world.join();
+    world.opens = comesBack;
+    world.socket.break();
+    const sent = peer.broadcast("last words").catch(({ name }) => name);
+    const at = world.at;
+    const leaving = peer.leave().then(() => world.at - at);
+    await world.pass(10);
+    assert.equal(world.heard.length, Number(comesBack));
+    assert.equal(await sent, comesBack ? undefined : "Left");
+    assert.ok(comesBack ? (await leaving) < 1 : (await leaving) >= 5);
+  }
+});
+
+test("leaving while there is no connection and nothing queued takes no time", async () => {
+  const world = new World();
+  const peer = await world.join();
+  world.socket.break();
+  await peer.leave();
+  assert.equal(peer.state, "ended");
+});
+
 test("leaving does not wait for ever for a socket that takes nothing", async () => {
   const world = new World();
   const peer = await world.join();
@@ -641,7 +805,7 @@ test("what ends a peer that is leaving lets it go", async () => {
   const world = new World();
   const fatal = new client.LoginNeeded("log in");
   const peer = await world.join({
-    limits: { finalErrorsMax: 1 },
+    limits: { giveUpAfterS: 0 },
     url: () => (world.sockets.length ? Promise.reject(fatal) : "ws://relay/ws"),
   });
   world.socket.bufferedAmount = 2 ** 20;

@@ -139,6 +139,56 @@ test("while connected a full queue makes senders wait; when the connection goes,
   assert.deepEqual(await Promise.all(outcomes), ["sent", "sent", "QueueFull", "QueueFull"]);
 });
 
+test("while connected the queue is bounded too, for those who do not wait", async () => {
+  for (const [limits, most] of [
+    [{ queueMessagesMax: 2 }, 20],
+    [{ queueBytesMax: 1024 }, 140], // of 77 bytes each
+  ]) {
+    const { world, peer } = await joined({ limits });
+    world.socket.bufferedAmount = 2 ** 20;
+    let full = 0;
+    const all = Array.from({ length: 200 }, (_, n) =>
+      peer.broadcast(String(n).padStart(9, "0")).catch((error) => {
+        assert.ok(error instanceof client.QueueFull);
+        full += 1;
+      }),
+    );
+    await world.settle();
+    world.socket.bufferedAmount = 0;
+    await world.pass(0.1);
+    await Promise.all(all);
+    assert.ok(world.heard.length <= most && world.heard.length >= 0.9 * most, world.heard.length);
+    assert.equal(full, 200 - world.heard.length);
+  }
+});
+
+test("what the peer sends by itself cannot be sent by hand", async () => {
+  const { world, peer } = await joined();
+  const before = world.texts.length;
+  for (const type of ["presence", "heartbeat", "capabilities"]) {
+    await assert.rejects(peer.send(type, { data: {} }), TypeError);
+    await assert.rejects(peer.send("any", { type }), TypeError);
+  }
+  assert.equal(world.texts.length, before);
+});
+
+test("what goes wrong with one message loses none of those behind it", async () => {
+  const { world, peer } = await joined();
+  const reported = [];
+  world.env.report = (error) => reported.push(error); // Not to this peer, which is there already.
+  const other = await world.join({ id: "other" });
+  const seen = collect(other);
+  const deep = "[".repeat(100_000) + "]".repeat(100_000);
+  const presence = `{"type":"presence","from":"bob","data":${deep}}`;
+  await hear(world, `[${presence},{"type":"broadcast","from":"bob","data":"behind it"}]`);
+  assert.deepEqual(
+    seen.filter(({ type }) => type === "broadcast").map(({ data }) => data),
+    ["behind it"],
+  );
+  assert.equal(reported.length, 1);
+  assert.equal(peer.state, "present");
+});
+
 test("a message that the relay would drop is refused here", async () => {
   const { world, peer } = await joined(
     {},
@@ -353,6 +403,66 @@ test("an agent's error is the turn's, in the agent's words", async () => {
   await assert.rejects(turn.result(), { name: "TurnFailed", message: "out of ink" });
 });
 
+test("answers that are no text are told as JSON", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const [turn, failing] = [peer.ask("coder", "x"), peer.ask("coder", "y")];
+  const chunks = collect(turn);
+  const odd = { toString: 1 };
+  await hear(world, [
+    reply(turn, "stream", { chunk: odd }),
+    reply(turn, "stream", { chunk: null }),
+    reply(turn, "stream", "no data"),
+    reply(turn, "turn_end", { result: 1 }),
+    reply(failing, "error", { error: odd }),
+  ]);
+  assert.equal(await turn.result(), 1);
+  await chunks.over;
+  assert.deepEqual([...chunks], ['{"toString":1}', "", ""]);
+  await assert.rejects(failing.result(), { name: "TurnFailed", message: '{"toString":1}' });
+});
+
+test("a command that is none cannot be given", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  assert.throws(() => peer.ask("coder", undefined), TypeError);
+  assert.throws(() => peer.ask("coder", null), TypeError);
+  assert.deepEqual(world.heard, []);
+});
+
+test("a command whose turn is over is not sent any more", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  world.opens = false;
+  world.socket.break();
+  const turn = peer.ask("coder", "pay", { timeoutS: 5 });
+  const other = peer.broadcast("still");
+  await world.pass(6);
+  await assert.rejects(turn.result(), client.TurnTimeout);
+  world.opens = true;
+  await world.pass(60);
+  await other;
+  assert.deepEqual(
+    world.heard.map(({ data }) => data),
+    ["still"],
+  );
+});
+
+test("a page that slept reads what has come before it gives a turn up", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  const [answered, silent] = [peer.ask("coder", "x"), peer.ask("coder", "y")];
+  await world.settle();
+  world.slow = true;
+  world.sleep(120, { monotonic: true });
+  await world.pass(0);
+  world.slow = false;
+  await hear(world, reply(answered, "turn_end", { result: "in time" }));
+  assert.equal(await answered.result(), "in time");
+  let isOver = false;
+  silent.result().catch(() => (isOver = true));
+  await world.pass(4.9);
+  assert.equal(isOver, false);
+  await world.pass(0.2);
+  assert.equal(isOver, true, "once, not again and again");
+});
+
 for (const [code, kind] of [
   ["unknown_target", client.UnknownTarget],
   ["ambiguous_target", client.AmbiguousTarget],
@@ -416,10 +526,38 @@ test("the peer that was asked leaves: the turn says so", async () => {
   await assert.rejects(turn.result(), client.TargetLeft);
 });
 
+test("an agent that this peer and several others have is ambiguous", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  for (const id of ["bob", "eve"]) world.arrive(id, "coder");
+  await world.settle();
+  await assert.rejects(peer.ask("coder", "x").result(), (error) => {
+    assert.ok(error instanceof client.AmbiguousTarget);
+    assert.deepEqual(error.peers, ["bob", "eve"]);
+    return true;
+  });
+});
+
+test("a command for an agent of another tab is left to that tab", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  peer.serve(() => "x");
+  await hear(world, {
+    type: "presence",
+    from: "me",
+    data: { agents: ["coder", "of another tab"] },
+  });
+  await hear(world, command({ to: "of another tab" }));
+  assert.deepEqual(answers(world), []);
+});
+
 test("an agent that only this peer has is not asked over the relay", async () => {
   const { world, peer } = await joined({ agents: ["mine"] });
   await assert.rejects(peer.ask("mine", "x").result(), client.UnknownTarget);
+  world.arrive("bob", "mine");
+  await assert.rejects(peer.ask("mine", "x", { peer: "me" }).result(), client.UnknownTarget);
   assert.deepEqual(world.heard, []);
+  peer.ask("mine", "for bob");
+  await world.settle();
+  assert.equal(world.heard[0].targetInstanceId, "bob");
 });
 
 test("a command that cannot be sent fails its turn", async () => {
@@ -492,6 +630,51 @@ test("what a handler throws is an error; so is a result that is no JSON", async 
   assert.match(errors[1].data.error, /BigInt/);
 });
 
+test("whatever a handler throws, whoever asked is told something", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  const odd = [new Error(), new TypeError(""), Object.create(null), undefined, "", Symbol("s")];
+  peer.serve(({ data }) => {
+    throw odd[data.command];
+  });
+  for (const n of odd.keys()) await hear(world, command({ data: { command: n } }));
+  const errors = answers(world).filter(({ type }) => type === "error");
+  assert.deepEqual(
+    errors.map(({ data }) => data.error),
+    [
+      "Error",
+      "TypeError",
+      "an error without words",
+      "undefined",
+      "an error without words",
+      "Symbol(s)",
+    ],
+  );
+});
+
+test("the agents that are served are an array", async () => {
+  const { peer } = await joined({ agents: ["writer"] });
+  assert.throws(() => peer.serve(() => "x", { agents: "writer" }), TypeError);
+});
+
+test("a command for an agent that is not here is answered, where a server is for everything", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  peer.serve(() => "x", { agents: ["coder"] });
+  await hear(world, command({ to: "stranger" }));
+  assert.deepEqual(answers(world), [], "somebody may serve it yet");
+  peer.serve(() => "x");
+  await hear(world, command({ to: "stranger", turnId: "t2" }));
+  const [first, second] = answers(world);
+  assert.equal(first.turnId, "t1");
+  assert.deepEqual(second, {
+    type: "error",
+    from: "me",
+    to: "ann",
+    instanceId: "me",
+    turnId: "t2",
+    data: { error: "there is no agent stranger here" },
+  });
+});
+
 test("a broadcast command is for every agent served, a direct for the one it names or the peer", async () => {
   const { world, peer } = await joined({ agents: ["coder", "other"] });
   peer.serve(({ agent }) => agent);
@@ -547,6 +730,43 @@ test("a command that came before serve is served then, if that is soon", async (
   peer.serve(() => "x");
   await world.settle();
   assert.deepEqual(served(), ["in time", "not yet"]);
+});
+
+test("a broadcast command that some agents have is kept for the others", async () => {
+  const { world, peer } = await joined({ agents: ["a", "b", "c"] });
+  const served = () =>
+    answers(world)
+      .filter(({ type }) => type === "turn_end")
+      .map(({ from, data }) => from + data.result);
+  const stop = peer.serve(() => 1, { agents: ["a"] });
+  await hear(world, command({ type: "broadcast", to: undefined }));
+  stop();
+  peer.serve(() => 2, { agents: ["a", "b"] });
+  await world.settle();
+  assert.deepEqual(served(), ["a1", "b2"]);
+  peer.serve(() => 3);
+  await world.settle();
+  assert.deepEqual(served(), ["a1", "b2", "c3"]);
+  peer.serve(() => 4);
+  await world.settle();
+  assert.equal(served().length, 3);
+});
+
+test("a command that the program answers by hand is not served after that", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  await hear(world, command({ turnId: "by hand" }));
+  await hear(world, command({ turnId: "served" }));
+  await peer.ack("by hand");
+  peer.serve(() => "x");
+  await world.settle();
+  assert.deepEqual(
+    answers(world).map(({ type, turnId }) => [type, turnId]),
+    [
+      ["ack", "by hand"],
+      ["ack", "served"],
+      ["turn_end", "served"],
+    ],
+  );
 });
 
 test("more commands than may be served at a time are answered with busy", async () => {

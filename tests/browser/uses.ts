@@ -92,7 +92,8 @@ for await (const message of peer) {
     seen.fields["more"],
   );
 }
-for await (const change of peer.changes()) {
+const changes: AsyncIterableIterator<Change> = peer.changes();
+for await (const change of changes) {
   const { joined, updated, left, here }: Change = change;
   console.log(joined[0]?.id, updated, left[0]?.agents, here.size, agents, state);
 }
@@ -153,7 +154,7 @@ if (why instanceof AnnouncementRefused || why instanceof TurnRefused)
 if (why instanceof AmbiguousTarget) console.log(why.peers.length);
 if (why instanceof Lagged) console.log(why.count + 1);
 
-const limits: Readonly<Limits> = limitsWith({ turnsMax: 2 });
+const limits: Readonly<Limits> = limitsWith({ turnsMax: 2, giveUpAfterS: 0 });
 const record: Membership = begun(0);
 const step = transition(record, { name: "Elapsed", at: 1, chance: 0.5 }, limits);
 const due: number | null = deadline(expire(step.membership, 2, 0.5, LIMITS).membership, LIMITS);
@@ -161,5 +162,7 @@ console.log(TABLE.waiting.Elapsed[0], backoff(1, 0.5, limits), due, signed, kind
 
 // @ts-expect-error a peer needs an id
 void join({ url: "ws://x" });
+// @ts-expect-error null is no command
+peer.ask("coder", null);
 // @ts-expect-error there is no such state
 TABLE.sleeping;

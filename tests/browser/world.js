@@ -68,7 +68,7 @@ export class World {
   opens = true; // New sockets open at once.
   slow = false; // Nothing moves unless a test says so.
   mute = false; // The relay takes everything and says nothing: half open.
-  refuses = null; // { code, error } for presences.
+  refuses = null; // { code, error } for presences, or a function of their data that returns it.
   answersCapabilities = true;
 
   env = {
@@ -89,6 +89,9 @@ export class World {
     watch: (nudge) => {
       this.nudge = nudge;
       return () => {};
+    },
+    report: (error) => {
+      throw error;
     },
   };
 
@@ -143,7 +146,13 @@ export class World {
   /** The relay decides the messages of this socket's next frame. */
   take(socket) {
     for (const message of [JSON.parse(socket.sent.shift())].flat()) {
-      if (!this.mute) this.decide(socket, message);
+      if (this.mute) continue;
+      if (JSON.stringify(message).length > this.limits?.messageBytes)
+        this.answer(socket, {
+          type: "error",
+          data: { code: "too_large", error: "dropped unread" },
+        });
+      else this.decide(socket, message);
     }
   }
 
@@ -155,8 +164,9 @@ export class World {
         turnId: message.turnId,
         data: { limits: this.limits, accept: this.accept },
       });
-    } else if (message.type === "presence" && this.refuses) {
-      this.answer(socket, { type: "error", turnId: message.turnId, data: this.refuses });
+    } else if (message.type === "presence" && this.refusal(message.data)) {
+      const data = this.refusal(message.data);
+      this.answer(socket, { type: "error", turnId: message.turnId, data });
     } else if (message.type === "presence") {
       const isNew = !socket.hasJoined;
       socket.hasJoined = true;
@@ -165,6 +175,10 @@ export class World {
     } else if (message.type !== "heartbeat") {
       this.heard.push(message);
     }
+  }
+
+  refusal(data) {
+    return typeof this.refuses === "function" ? this.refuses(data) : this.refuses;
   }
 
   answer(socket, message) {
