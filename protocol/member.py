@@ -241,6 +241,7 @@ class Member:
         if connection == self._use:
             self._apply(Lost(now.at, self._roll()), now)
         elif self._next is not None and connection == self._next.connection:
+            self._failing_since = None
             self._apply(Failed(now.at, self._roll()), now)
 
     def failed(self, connection: int, error: RelayError, now: Instant) -> None:
@@ -259,7 +260,7 @@ class Member:
             if not self.is_settled or since >= self._limits.give_up_after_s:
                 self.end(now, error)
                 return
-        self.closed(connection, now)
+        self._apply(Failed(now.at, self._roll()), now)
 
     def nudge(self, now: Instant) -> None:
         """There is reason to look now whether the connection is alive, or to try again."""

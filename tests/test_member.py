@@ -356,21 +356,23 @@ def test_errors_that_should_be_final_end_a_peer_that_was_present_only_after_a_wh
     final, passing = NotARelay("x"), Unreachable("y")
     world.lose(1)
 
-    def fail(error: RelayError) -> None:
-        if not world.opening:
-            world.wait(0)
-        latest = world.opening[-1]  # those before it took too long
+    def fail(error: RelayError | None) -> None:
+        """The latest attempt, or it is closed before it is one; those before took too long."""
+        world.wait(0)
+        latest = world.opening[-1]
         world.opening.clear()
-        world.member.failed(latest, error, world.now)
+        if error is None:
+            world.member.closed(latest, world.now)
+        else:
+            world.member.failed(latest, error, world.now)
         world.obey()
 
-    for error in (final, final, final, passing, final, final, final):
-        world.wait(0)
+    for error in (final, final, final):
         fail(error)
-    assert not world.finished
-    fail(passing)
-    world.wait(world.limits.give_up_after_s)
-    fail(final)
+    for error in (passing, None):
+        world.wait(world.limits.give_up_after_s)
+        fail(error)
+        fail(final)
     assert not world.finished
     world.wait(world.limits.give_up_after_s)
     fail(final)
