@@ -46,6 +46,8 @@ log = logging.getLogger("relay")
 DEFAULT_MESH: Final = "default"
 BROWSER: Final = Path(__file__).parent / "browser"
 """The browser module, which local pages get from the relay itself."""
+EDGES_PREFIX: Final = "x-amzn-bedrock-agentcore-"
+"""So begin the headers that AgentCore adds to a request. (That one is there is assumed.)"""
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
 """Offered by browsers that reach an OAuth runtime; a browser insists that one it offered is
 chosen."""
@@ -188,8 +190,9 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
             )
             await websocket.send_denial_response(PlainTextResponse("origin not allowed", 403))
             return
-        # Only AgentCore names a session, so who comes with one comes through its edge.
-        is_paced = settings.pace == "on" or (settings.pace == "auto" and bool(context.session_id))
+        is_paced = settings.pace == "on" or (
+            settings.pace == "auto" and came_through_the_edge(websocket.headers)
+        )
         mesh = context.session_id or websocket.query_params.get("mesh") or DEFAULT_MESH
         if len(mesh) > settings.limits.mesh_name_chars_max:
             await websocket.send_denial_response(PlainTextResponse("mesh name too long", 400))
@@ -203,7 +206,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
         offered = websocket.scope.get("subprotocols") or ()
         await websocket.accept(OAUTH_SUBPROTOCOL if OAUTH_SUBPROTOCOL in offered else None)
         try:
-            transport = transport_for(websocket, settings.limits)
+            transport = transport_for(websocket, settings.limits, is_paced=is_paced)
             await runtime.serve(transport, mesh, is_paced=is_paced)
         except Full as full:  # filled up while this one was being accepted
             await websocket.close(1013, str(full))
@@ -249,12 +252,24 @@ def publish_metrics(runtime: Runtime) -> None:
     )
 
 
-def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
+def transport_for(websocket: WebSocket, limits: Limits, *, is_paced: bool) -> Transport:
     """The fast transport under our own protocol class, the ordinary one under any other server."""
     protocol = protocol_of(websocket)
     if protocol is not None:
-        return UvicornTransport(protocol, limits.message_bytes_max, limits.close_within_s)
+        bounds = (limits.message_bytes_max, limits.close_within_s)
+        return UvicornTransport(protocol, *bounds, holds_little=is_paced)
     return AsgiTransport(websocket, limits.close_within_s)
+
+
+def came_through_the_edge(headers: Mapping[str, str]) -> bool:
+    """Does a request have a header that only AgentCore adds? Its session's, as a rule.
+
+    >>> came_through_the_edge({"x-amzn-bedrock-agentcore-runtime-session-id": "s"})
+    True
+    >>> came_through_the_edge({"host": "localhost"})
+    False
+    """
+    return any(name.lower().startswith(EDGES_PREFIX) for name in headers)
 
 
 def origin_allowed(origin: str | None, allowed: Sequence[str]) -> bool:
@@ -385,10 +400,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"relay.py: cannot listen on {where}: {reason}\n")
         return 1
     app = create_app(settings)
-    # uvicorn raises the signals that it took once more at its end; by then we are done.
+    server = Server(server_config(app, settings), app)
+
+    def stop(*_: object) -> None:
+        # Until uvicorn listens to signals. At its end it raises once more those that it took.
+        server.should_exit = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    Server(server_config(app, settings), app).run(sockets=[listener])
+        signal.signal(number, stop)
+    server.run(sockets=[listener])
     return 0
 
 

@@ -7,6 +7,10 @@ the peer has said that it accepts that; it goes one by one if not, and beyond th
 peer actor's outbox, within its bounds. A message longer than a frame goes as several fragments
 (except under a foreign server, whose frames are its own affair).
 
+What is on its way to a peer that does not read comes to it all at once when it reads again, and the
+edge counts it then. So a transport that is to be paced must hold little (see `UvicornTransport`),
+and when one takes frames again that took none for a while, what it held gets a second of its own.
+
 One task per mesh keeps the pace, and only while something waits.
 """
 
@@ -24,6 +28,10 @@ from protocol.mesh import Inbound
 _COMMA: Final = b","
 _SLACK: Final = 1e-3
 """The part of an interval by which a tick may be early: clocks round."""
+STALLED_S: Final = 0.5
+"""A socket that takes nothing for so long is not just busy: its peer does not read."""
+EDGES_SECOND_S: Final = 1.0
+"""What the edge counts frames in."""
 
 
 class Pace:
@@ -72,6 +80,7 @@ class PacedTransport:
         self._rest: memoryview | None = None  # of a message that goes in fragments
         self._is_writable = True
         self._due = float("-inf")  # when the next frame may go
+        self._sent_at = 0.0  # when the last one went
         self._closing: tuple[int, str] | None = None
         self._close_by = 0.0
         self._is_over = False
@@ -85,6 +94,8 @@ class PacedTransport:
         await self._transport.run(self)
 
     def send(self, batch: Batch) -> bool:
+        if self._is_over:
+            return True
         texts = batch.texts
         self._texts.extend(texts)
         self._held += sum(map(len, texts))
@@ -103,6 +114,12 @@ class PacedTransport:
             self._closing = (code, reason)
             self._close_by = self._pace.now() + self._limits.close_within_s
             self._pace.wait(self)
+
+    def hurry(self) -> None:
+        """Close now, if that waits for frames to go first. They are dropped."""
+        if self._closing is not None and not self._is_over:
+            self._clear()
+            self._transport.close(*self._closing)
 
     def abort(self) -> None:
         self._clear()
@@ -123,6 +140,9 @@ class PacedTransport:
         self._port.ponged()
 
     def writable(self) -> None:
+        now = self._pace.now()
+        if not self._is_writable and now - self._sent_at >= STALLED_S:
+            self._due = now + EDGES_SECOND_S
         self._is_writable = True  # the next tick goes on
         self._pace.wait(self)
 
@@ -133,6 +153,8 @@ class PacedTransport:
     def crashed(self, error: BaseException) -> None:
         self._clear()
         self._port.crashed(error)
+        if self._closing is not None:  # nobody will say it again
+            self._transport.abort()
 
     # Frames ---------------------------------------------------------------------------------------
 
@@ -172,7 +194,12 @@ class PacedTransport:
             return
         # One that is late brings the next one forward, by half an interval at most.
         self._due = max(self._due, now - interval_s / 2) + interval_s
-        self._is_writable = self._transport.send(self._next_frame())
+        self._sent_at = now
+        try:
+            self._is_writable = self._transport.send(self._next_frame())
+        except Exception:
+            self._clear()  # so that the close that follows waits for nothing
+            raise
 
     def _next_frame(self) -> Batch:
         size = self._limits.frame_bytes_max

@@ -227,6 +227,11 @@ class PeerActor:
         except Exception as error:
             self.crashed(error)
 
+    def hurry(self) -> None:
+        """Close now, if that waits for the outbox to empty. What is in it is dropped."""
+        if self._flush_then is not None and not self._stopped:
+            self._close(self._flush_then)
+
     def abort(self) -> None:
         """Cut the connection now."""
         self._stopped = True

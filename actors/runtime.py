@@ -9,8 +9,10 @@ its mesh is cut off and a new one begins with the next connection; other meshes 
 """
 
 import logging
+from contextvars import Context, copy_context
+from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import anyio
 import attrs
@@ -24,6 +26,10 @@ from protocol.limits import Limits
 from protocol.mesh import Totals
 
 log = logging.getLogger(__name__)
+
+LAST_PART: Final = 0.1
+"""Of the time for draining: when whoever still takes what was queued is closed without the rest, so
+that the close arrives before the connection is cut."""
 
 
 class Full(Exception):
@@ -48,8 +54,11 @@ class Runtime:
         self._is_draining = False
         self._empty = anyio.Event()
         self._past = Totals()
+        self._totals_lock = Lock()  # a mesh is in `_meshes` or in `_past`, whoever looks
+        self._context: Context
 
     async def __aenter__(self) -> Self:
+        self._context = copy_context()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         return self
@@ -86,7 +95,8 @@ class Runtime:
             assert self._tasks is not None, "use `async with Runtime()`"
             supervisor = Supervisor(mesh, self.limits, self._clock, strict=self._strict)
             self._meshes[mesh] = supervisor
-            self._tasks.start_soon(self._supervise, supervisor)
+            # Not in the context of the connection that happens to be the first, with its trace.
+            self._context.run(self._tasks.start_soon, self._supervise, supervisor)
         return supervisor.open(transport, is_paced=is_paced)
 
     async def serve(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> None:
@@ -121,26 +131,34 @@ class Runtime:
             log.exception("supervisor crashed", extra={"mesh": supervisor.name})
             supervisor.abort()
         finally:
-            del self._meshes[supervisor.name]
-            self._past = _sum(self._past, supervisor.totals)
+            with self._totals_lock:
+                del self._meshes[supervisor.name]
+                self._past = _sum(self._past, supervisor.totals)
             if not self._meshes:
                 self._empty.set()
 
     # The end, and what can be seen ----------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Take nobody new; flush and close every connection (1001), within `drain_s`.
-        Idempotent."""
+        """Take nobody new; flush and close every connection (1001), within `drain_s`. Towards its
+        end they are closed unflushed, and then cut. Idempotent."""
         self._is_draining = True
         for supervisor in tuple(self._meshes.values()):
             supervisor.drain()
+        last_s = self.limits.drain_s * LAST_PART
+        await self._until_empty(self.limits.drain_s - last_s)
+        for supervisor in tuple(self._meshes.values()):
+            supervisor.hurry()
+        await self._until_empty(last_s)
+        for supervisor in tuple(self._meshes.values()):
+            supervisor.abort()
+
+    async def _until_empty(self, seconds: float) -> None:
         if self._meshes:
             self._empty = anyio.Event()
             # Real time, whatever the clock: this wait is bounded by the patience of who stops us.
-            with anyio.move_on_after(self.limits.drain_s):
+            with anyio.move_on_after(seconds):
                 await self._empty.wait()
-        for supervisor in tuple(self._meshes.values()):
-            supervisor.abort()
 
     @property
     def connections(self) -> int:
@@ -156,9 +174,10 @@ class Runtime:
 
         Safe to read from any thread.
         """
-        total = self._past
-        for supervisor in tuple(self._meshes.values()):
-            total = _sum(total, supervisor.totals)
+        with self._totals_lock:
+            total = self._past
+            for supervisor in tuple(self._meshes.values()):
+                total = _sum(total, supervisor.totals)
         return total
 
 

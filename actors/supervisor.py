@@ -268,6 +268,13 @@ class Supervisor:
         self._mesh.shut_down(self._clock.now())
         self._carry_out(self._mesh.take_effects())
 
+    def hurry(self) -> None:
+        """Close whoever still waits for what is queued, and drop that."""
+        for actor in self._actors.values():
+            actor.hurry()
+        for paced in self._paced.values():
+            paced.hurry()
+
     def abort(self) -> None:
         """Cut what is still connected."""
         for actor in tuple(self._actors.values()):

@@ -19,6 +19,7 @@ tests/test_uvicorn_transport.py.
 """
 
 import asyncio
+import socket
 from typing import Any, Final, cast
 
 from starlette.websockets import WebSocket
@@ -40,6 +41,10 @@ from protocol.mesh import Inbound, Unreadable
 
 EXTENSION: Final = "agi-diy-relay.protocol"
 """Key in the ASGI scope's `extensions` under which a connection's `MeshProtocol` is found."""
+
+LITTLE_BYTES: Final = 32 * 1024
+"""What the kernel is asked to hold of a connection that is to hold little. (Linux takes twice that,
+and counts its own records in.)"""
 
 _FIN: Final = 0x80
 _FINAL_TEXT: Final = 0x81
@@ -129,6 +134,15 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             # The parser that read the opening request keeps it; one that begins here has none.
             self.conn.parser = Protocol.parse(self.conn)
             next(self.conn.parser)
+
+    def hold_little(self) -> None:
+        """Write no further ahead of what the peer reads than the kernel needs to."""
+        if self.transport.is_closing():  # it may have no socket any more
+            return
+        self.transport.set_write_buffer_limits(high=0)
+        holder = self.transport.get_extra_info("socket")
+        if holder is not None:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE_BYTES)
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -296,17 +310,27 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
 
 class UvicornTransport:
-    """One connection attached to a `MeshProtocol`."""
+    """One connection attached to a `MeshProtocol`.
+
+    `holds_little`: what the peer does not read waits with the actor, and not in buffers on the way.
+    """
 
     writes_frames = True
 
     __slots__ = ("_bounds", "_protocol")
 
     def __init__(
-        self, protocol: MeshProtocol, message_bytes_max: int, close_within_s: float
+        self,
+        protocol: MeshProtocol,
+        message_bytes_max: int,
+        close_within_s: float,
+        *,
+        holds_little: bool = False,
     ) -> None:
         self._protocol = protocol
         self._bounds = (message_bytes_max, close_within_s)
+        if holds_little:
+            protocol.hold_little()
 
     async def run(self, port: Port) -> None:
         self._protocol.attach(port, *self._bounds)

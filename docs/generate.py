@@ -34,13 +34,23 @@ def routes() -> str:
     return "\n".join(rows) + "\n"
 
 
+def with_unit(name: str, default: float) -> str:
+    """A default as people read it: rates and times by the end of their field's name.
+
+    >>> with_unit("messages_per_s", 1000.0), with_unit("drain_s", 5.0), with_unit("agents_max", 256)
+    ('1000/s', '5 s', '256')
+    """
+    unit = "/s" if name.endswith("_per_s") else " s" if name.endswith("_s") else ""
+    return f"{default:.10g}{unit}"
+
+
 def bounds() -> str:
     rows = ["| bound | default | option | environment | beyond it |", "|---|---|---|---|---|"]
     for field in attrs.fields(Limits):
         option = "--" + field.name.replace("_", "-")
         variable = f"RELAY_{field.name.upper()}"
         what, beyond = field.metadata["what"], field.metadata["beyond"]
-        default = f"{field.default:.10g}" + " s" * field.name.endswith("_s")
+        default = with_unit(field.name, field.default)
         rows.append(f"| {what} | {default} | `{option}` | `{variable}` | {beyond} |")
     return "\n".join(rows) + "\n"
 
@@ -49,7 +59,7 @@ def membership_bounds() -> str:
     rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
     for field in attrs.fields(MembershipLimits):
         what, beyond = field.metadata["what"], field.metadata["beyond"]
-        default = f"{field.default:.10g}" + " s" * field.name.endswith("_s")
+        default = with_unit(field.name, field.default)
         rows.append(f"| {what} | `{field.name}` | {default} | {beyond} |")
     return "\n".join(rows) + "\n"
 

@@ -12,11 +12,12 @@ export async function login({ ClientId, Domain }, page = location.origin + locat
   const arrived = new URLSearchParams(location.search);
   const begun = JSON.parse(sessionStorage.getItem("login"));
   sessionStorage.removeItem("login");
-  if (arrived.has("error")) throw new Error(arrived.get("error_description") ?? arrived.get("error"));
-  if (!begun || !arrived.has("code") || arrived.get("state") !== begun.state) {
+  const isAnswer = begun && arrived.get("state") === begun.state;
+  if (!isAnswer || !(arrived.has("code") || arrived.has("error"))) {
     return depart({ ClientId, Domain }, page);
   }
-  history.replaceState(null, "", page); // A code is good for once.
+  history.replaceState(null, "", page); // An answer is good for once.
+  if (arrived.has("error")) throw new Error(arrived.get("error_description") ?? arrived.get("error"));
 
   const ask = async (fields) => {
     const body = new URLSearchParams({ client_id: ClientId, ...fields });

@@ -199,14 +199,15 @@ class Mesh:
         *,
         in_batch: bool = False,
     ) -> None:
-        self.totals.received += len(messages)
+        fresh = len(messages) - in_batch  # an array has counted already, as its first message
+        self.totals.received += fresh
         # The rate limit as one number, the theoretical arrival time of the next message (GCRA):
         # as far ahead of now as the burst allows, and no further.
-        due = max(connection.rate_due_at, now.at) + len(messages) * self._rate_interval_s
+        due = max(connection.rate_due_at, now.at) + fresh * self._rate_interval_s
         if due - now.at <= self._rate_burst_s:
             connection.rate_due_at = due
         else:
-            messages = self._within_rate(connection, messages, now)
+            messages = self._within_rate(connection, messages, now, counted=in_batch)
         decode = self._codec.header
         routes, any_other_type = self._routes, self._any_other_type
         message_bytes_max = self.limits.message_bytes_max
@@ -375,14 +376,23 @@ class Mesh:
     # Messages -----------------------------------------------------------------------------------
 
     def _within_rate(
-        self, connection: Connection, messages: Sequence[Inbound], now: Instant
+        self,
+        connection: Connection,
+        messages: Sequence[Inbound],
+        now: Instant,
+        *,
+        counted: int,
     ) -> Sequence[Inbound]:
-        """As many of the messages as the rate limit lets through; the rest is refused as one."""
+        """As many of the messages as the rate limit lets through; the rest is refused as one.
+
+        `counted`: so many of them have been let through before.
+        """
         limits = self.limits
         due = max(connection.rate_due_at, now.at)
         passed = max(0, int((now.at + self._rate_burst_s - due) / self._rate_interval_s))
-        passed = min(passed, len(messages))
+        passed = min(passed, len(messages) - counted)
         connection.rate_due_at = due + passed * self._rate_interval_s
+        passed += counted
         dropped = len(messages) - passed
         if not dropped:  # rounded the other way than the quick check
             return messages

@@ -816,7 +816,7 @@ async def test_connections_can_be_cut_with_and_without_a_word(echo: Edge) -> Non
 
 
 async def test_a_client_that_does_not_read_stops_the_relay_and_loses_nothing() -> None:
-    limits = EdgeLimits(frames_per_s=10**9)
+    limits = EdgeLimits(frames_per_s=10**9, frame_bytes_max=64 * 1024)
     frames = 1000
     async with running([upstream()], ISSUER.get, limits) as edge:
         socket = await open_socket(edge, ping_interval=None)

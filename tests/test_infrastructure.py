@@ -439,9 +439,28 @@ await assert.rejects(idToken(), /503/);
 assert.equal(await idToken(), "two");
 assert.equal(seen.asked.length, 4);
 
-// What the login page reports is reported.
-visit(page + "?error=access_denied&error_description=not+allowed", []);
+// What the login page reports is reported, once.
+seen = visit(page, []);
+login(out);
+await turn();
+const asking = new URL(seen.went).searchParams.get("state");
+const report = `${page}?error=access_denied&error_description=not+allowed&state=`;
+seen = visit(report + asking, []);
 await assert.rejects(login(out), /not allowed/);
+assert.equal(seen.shown, page);
+assert.equal(seen.went, null);
+seen = visit(seen.shown, []); // reloaded
+login(out);
+await turn();
+assert.ok(seen.went);
+
+// What somebody else's link reports is not.
+for (const link of [report + asking, report + "guessed", report, `${page}?error=access_denied`]) {
+  seen = visit(link, []);
+  login(out);
+  await turn();
+  assert.ok(seen.went, link);
+}
 
 // A code is not taken twice.
 seen = visit(`${page}?code=abc&state=${state}`, []);
@@ -558,9 +577,10 @@ def test_two_browsers_with_the_page_see_each_other(site: str, live: LiveRelay) -
             context.add_init_script(redirect)
             page = context.new_page()
             page.goto(f"{site}/infrastructure/page.html")
+            shows(page, "#state", "Logged in.")  # back; what was typed before is gone
             for field, text in (("id", name), ("mesh", "team"), ("secret", secret)):
                 page.fill(f"#enter [name={field}]", text)
-            page.click("#enter button")  # waits until the button can be used: after the login
+            page.click("#enter button")
             return page
 
         def shows(page: Any, where: str, text: str) -> None:

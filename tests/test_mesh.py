@@ -1085,9 +1085,46 @@ def test_15_an_array_without_messages_is_none(array: bytes) -> None:
 def test_15_the_rate_counts_messages_and_not_frames() -> None:
     world = world_of("a", "b", limits=Limits(messages_per_s=1, messages_burst=50))
     world.wait(12)
+    received = world.mesh.totals.received
     world.say(A, b"[" + b",".join(text("broadcast", data=n) for n in range(50)) + b"]")
-    assert len(world.got(B)) == 49  # the frame was one, too
+    assert len(world.got(B)) == 50
+    assert world.errors(A) == []
+    assert world.mesh.totals.received - received == 50
+    world.say(A, text("broadcast"))
+    assert world.got(B) == []
     assert world.errors(A) == ["rate_limited"]
+
+
+def test_15_of_an_array_as_many_messages_pass_as_would_one_by_one() -> None:
+    broadcasts = [text("broadcast", data=n) for n in range(30)]
+    for one_by_one in ([*broadcasts, *broadcasts], [b"[" + b",".join(broadcasts) + b"]"] * 2):
+        world = world_of("a", "b", limits=Limits(messages_per_s=1, messages_burst=50))
+        world.wait(12)
+        for frame in one_by_one:
+            world.say(A, frame)
+        assert [message["data"] for message in world.got(B)] == [*range(30), *range(20)]
+        assert world.errors(A) == ["rate_limited"]
+        assert world.mesh.totals.refused == 10
+
+
+def test_15_an_array_of_one_costs_no_more_than_its_message() -> None:
+    world = world_of("a", "b", limits=Limits(messages_per_s=10, messages_burst=20))
+    for n in range(200):  # at the sustained rate
+        world.wait(0.1)
+        world.say(A, b"[" + text("broadcast", data=n) + b"]")
+    assert [message["data"] for message in world.got(B)] == list(range(200))
+    assert world.errors(A) == []
+    assert world.mesh.totals.received == 202
+
+
+def test_15_an_array_that_is_refused_counts_as_one_message() -> None:
+    world = world_of("a", "b", limits=Limits(messages_per_s=1, messages_burst=50))
+    world.wait(12)
+    received = world.mesh.totals.received
+    world.say(A, *[b"[]"] * 49, text("broadcast", data=1), text("broadcast", data=2))
+    assert [message["data"] for message in world.got(B)] == [1]
+    assert sorted(world.errors(A)) == [*["not_an_object"] * 49, "rate_limited"]
+    assert world.mesh.totals.received - received == 51
 
 
 def test_15_more_messages_than_may_come_at_once_are_too_large() -> None:

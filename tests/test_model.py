@@ -105,6 +105,18 @@ def test_the_origin_is_made_true_or_refused() -> None:
         assert say(model, 1, text("ack", **forged)) == {1: ["spoofed"]}
 
 
+def test_an_array_is_its_messages_for_the_rate_too() -> None:
+    limits = Limits(messages_per_s=1, messages_burst=3)
+    ack = text("ack", sender="a")
+    for counts in ((1, 1, 1), (2, 1), (3,)):
+        model = mesh("a", "b", limits=limits)
+        model.now = 10.0
+        for count in counts:
+            array = b"[" + b",".join([ack] * count) + b"]"
+            assert say(model, 1, array) == {2: [ack] * count}
+        assert say(model, 1, ack) == {1: ["rate_limited"]}
+
+
 def test_a_direct_goes_to_an_instance_a_peer_or_the_one_other_host_of_an_agent() -> None:
     model = mesh("a", "b", "c")
     say(model, 1, presence("a", "mine"))

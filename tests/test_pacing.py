@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 
 import anyio
 import pytest
@@ -12,11 +13,14 @@ from websockets.asyncio.client import connect
 
 from actors.clock import VirtualClock
 from actors.fanout import Batch, Fragment
-from actors.pacing import Pace, PacedTransport
+from actors.pacing import STALLED_S, Pace, PacedTransport
+from actors.supervisor import Supervisor
 from actors.transport import Port
 from protocol.limits import Limits
 from protocol.mesh import Inbound
-from tests.harness import LiveRelay
+from protocol.session import session_id
+from tests.edge import Edge, HostedRuntime, Issuer
+from tests.harness import PATIENCE_S, LiveRelay
 
 LIMITS = Limits(frames_per_s=200, frame_bytes_max=1024, close_within_s=5)
 TICK_S = 1 / 200
@@ -224,6 +228,22 @@ def test_the_actor_is_not_told_to_go_on_while_the_socket_is_full() -> None:
     assert world.actor.told == ["writable"]
 
 
+def test_what_piled_up_before_a_peer_that_did_not_read_gets_a_second_of_its_own() -> None:
+    for full_s, rest_s in ((STALLED_S / 2, TICK_S), (STALLED_S, 1.0)):
+        world = World()
+        world.wire.takes = False
+        world.send(text(0), text(1), text(2))
+        world.clock._at += full_s
+        world.wire.takes = True
+        world.paced.writable()
+        before = world.clock.now().at
+        while len(world.wire.sent) < 2:
+            world.tick()
+        assert world.clock.now().at - before == pytest.approx(rest_s)
+        world.tick()
+        assert len(world.wire.sent) == 3
+
+
 def test_a_close_comes_after_what_was_sent_and_at_the_latest_in_its_time() -> None:
     world = World()
     world.send(text(0), text(1))
@@ -339,6 +359,56 @@ async def test_a_transport_that_fails_in_a_tick_ends_nobody_else() -> None:
     assert len(wire.sent) == 1
 
 
+@pytest.mark.anyio
+async def test_a_connection_that_fails_is_closed() -> None:
+    class Broken(Wire):
+        def send(self, batch: Batch) -> bool:
+            super().send(batch)
+            if self.closed or len(self.sent) > 1:
+                raise RuntimeError("broken")
+            return True
+
+    clock, wire = VirtualClock(), Broken()
+    supervisor = Supervisor("m", LIMITS, clock)
+    actor = supervisor.open(wire, is_paced=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervisor.run)
+        await actor.run()
+        wire.port.received([b'{"type":"presence","from":"a"}'], 30)
+        await clock.advance(1)
+        wire.port.received([b'{"type":"capabilities"}'] * 9, 200)
+        await clock.advance(1)
+        assert [code for code, _ in wire.closed] == [1011]
+        tasks.cancel_scope.cancel()
+    assert len(wire.sent) == 2
+
+
+def test_a_connection_that_fails_while_it_is_being_closed_is_cut() -> None:
+    world = World()
+    world.send(text(0), text(1))
+    world.paced.close(1001, "bye")
+    error = RuntimeError("broken")
+    world.paced.crashed(error)
+    world.tick(2)
+    assert world.actor.told == [error]
+    assert world.wire.aborted
+    assert len(world.wire.sent) == 1
+
+
+def test_a_close_that_waits_can_be_hurried() -> None:
+    world = World()
+    world.paced.hurry()
+    world.send(text(0), text(1))
+    world.paced.hurry()
+    assert world.wire.closed == []
+    world.paced.close(1001, "bye")
+    world.paced.hurry()
+    world.paced.hurry()
+    world.tick(2)
+    assert world.wire.closed == [(1001, "bye")]
+    assert len(world.wire.sent) == 1
+
+
 def test_a_close_happens_once() -> None:
     world = World()
     world.wire.takes = False
@@ -375,6 +445,8 @@ SESSION = {"X-Amzn-Bedrock-AgentCore-Runtime-Session-Id": "s" * 33}
     ("pace", "headers", "is_paced"),
     [
         ("auto", SESSION, True),
+        ("auto", {"X-Amzn-Bedrock-AgentCore-Runtime-Custom-Note": "x"}, True),
+        ("auto", {"X-Amzn-Trace-Id": "x"}, False),
         ("auto", {}, False),
         ("on", {}, True),
         ("off", SESSION, False),
@@ -432,3 +504,68 @@ async def test_at_shutdown_a_paced_peer_gets_what_was_decided_for_it() -> None:
             assert turns == list(range(50))
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1001
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 10_000])
+async def test_at_shutdown_a_paced_peer_is_told_even_if_there_is_no_time_for_all(size: int) -> None:
+    # In the actor's outbox, or all of it with the pace.
+    limits = Limits(drain_s=1.0, frames_per_s=100, frame_bytes_max=20_000)
+    with LiveRelay(limits, pace="on") as live:
+        async with (
+            connect(live.url, proxy=None, max_queue=None) as ann,
+            connect(live.url, proxy=None) as bob,
+        ):
+            for peer, id in ((ann, "ann"), (bob, "bob")):
+                await peer.send(json.dumps({"type": "presence", "from": id}))
+                await peer.recv()
+            batch = [{"type": "broadcast", "n": n, "data": "x" * size} for n in range(300)]
+            for message in batch:
+                await bob.send(json.dumps(message))
+            await bob.send('{"type":"capabilities"}')
+            while json.loads(await bob.recv())["type"] != "capabilities_response":
+                pass
+            live.server.should_exit = True
+            heard = []
+            with anyio.fail_after(PATIENCE_S), pytest.raises(websockets.ConnectionClosed) as closed:
+                while True:
+                    message = json.loads(await ann.recv())
+                    if message["type"] == "broadcast":
+                        heard.append(message["n"])
+    assert heard == list(range(len(heard)))
+    assert 50 <= len(heard) < 300
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_reads_again() -> None:
+    """Through the stand-in, which closes a connection that carries 250 frames in a second."""
+    issuer, mesh, count = Issuer(), session_id("m"), 400
+    with anyio.fail_after(60), socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with Edge([HostedRuntime()], issuer.get) as edge:
+            narrow.connect(("127.0.0.1", edge.port))
+            narrow.setblocking(False)
+            options = {"compression": None, "max_queue": 4, "ping_interval": None}
+            url = edge.url_for(issuer.issue(), mesh)
+            async with connect(url, sock=narrow, **options) as slow:
+                await slow.send('{"type":"presence","from":"slow"}')
+                await slow.recv()
+                # The sender is in the same machine, where nobody counts.
+                relay = f"ws://127.0.0.1:{edge.sessions[0].port}/ws?mesh={mesh}"
+                async with connect(relay, proxy=None) as sender:
+                    await sender.send('{"type":"presence","from":"sender"}')
+                    for n in range(count):
+                        message = {"type": "broadcast", "n": n, "data": "x" * 3000}
+                        await sender.send(json.dumps(message))
+                    await anyio.sleep(count / 200)  # meanwhile all of them could have gone
+                    (traffic,) = edge.traffic
+                    assert traffic.down.frames < count / 2, "the stall reaches the relay"
+                    heard = []
+                    while len(heard) < count:
+                        message = json.loads(await slow.recv())
+                        if message["type"] == "broadcast":
+                            heard.append(message["n"])
+                    assert heard == list(range(count))
+                    assert traffic.down.frames_per_s_max < 250

@@ -69,6 +69,13 @@ def test_the_wheel_contains_relay_actors_and_protocol(tmp_path: Path) -> None:
     assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
 
 
+def test_rates_are_shown_as_rates_and_times_as_times() -> None:
+    shown = generate.bounds()
+    assert "| 1000/s | `--messages-per-s` |" in shown
+    assert "| 200/s | `--frames-per-s` |" in shown
+    assert "| 5 s | `--drain-s` |" in shown
+
+
 def test_the_generated_parts_of_the_documents_are_current() -> None:
     assert generate.stale() == [], "run: python docs/generate.py"
 

@@ -91,6 +91,24 @@ def test_a_signal_flushes_closes_with_1001_and_exits_with_0(
     assert "Traceback" not in rest
 
 
+def test_a_signal_that_comes_before_the_server_ends_it_too() -> None:
+    code = (
+        "import os, signal, sys, relay\n"
+        "run = relay.Server.run\n"
+        "def late(self, **given):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return run(self, **given)\n"
+        "relay.Server.run = late\n"
+        "sys.exit(relay.main(['--port', '0']))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_peer_that_does_not_answer_the_close_does_not_hold_up_the_exit() -> None:
     program = Program("--drain-s", "0.2", "--close-within-s", "0.2")
     with socket.create_connection(("127.0.0.1", program.port)) as mute:

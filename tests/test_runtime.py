@@ -2,16 +2,20 @@
 contained."""
 
 import json
+import logging
+import threading
+from contextvars import ContextVar
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+import actors.runtime
 from actors.clock import VirtualClock
 from actors.runtime import Full, Runtime
 from actors.transport import LinkClosed, MemoryLink, Port
 from protocol.limits import Limits
-from protocol.mesh import Instant
+from protocol.mesh import Instant, Totals
 
 pytestmark = pytest.mark.anyio
 
@@ -105,17 +109,67 @@ async def test_a_draining_runtime_takes_nobody() -> None:
             await runtime.connect("m")
 
 
-async def test_draining_is_bounded_when_a_peer_does_not_take_what_is_queued() -> None:
+async def test_draining_is_bounded_and_who_does_not_take_what_is_queued_hears_why_it_ends() -> None:
     limits = Limits(drain_s=0.05)
     async with Runtime(limits) as runtime:
         a, b = await joined(runtime, "a"), await joined(runtime, "b", window=1)
         for _ in range(10):
             await a.send('{"type":"stream"}')
         await anyio.wait_all_tasks_blocked()
+    received = []
     with pytest.raises(LinkClosed) as closed:
         while True:
-            await b.receive()
-    assert closed.value.code == 1006
+            received.append(await b.receive())
+    assert closed.value.code == 1001
+    assert len(received) < 10
+
+
+async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> None:
+    trace = ContextVar("trace", default="none")
+    seen = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((record.getMessage(), trace.get()))
+
+    log, handler = logging.getLogger("actors.supervisor"), Handler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        async with Runtime() as runtime:
+            trace.set("that of the first connection")
+            a = await joined(runtime, "a")
+            a.close()
+            await anyio.wait_all_tasks_blocked()
+    finally:
+        log.setLevel(logging.NOTSET)
+        log.removeHandler(handler)
+    assert seen == [("joined", "none"), ("left", "none")]
+
+
+async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add, seen = actors.runtime._sum, []
+
+    def add_and_let_others_look(one: Totals, other: Totals) -> Totals:
+        if threading.current_thread() is threading.main_thread() and not seen:
+            threads.append(threading.Thread(target=look))
+            threads[0].start()
+            threads[0].join(0.2)
+        return add(one, other)
+
+    def look() -> None:
+        seen.append(runtime.totals().joined)
+
+    threads: list[threading.Thread] = []
+    async with Runtime() as runtime:
+        a = await joined(runtime, "a")
+        monkeypatch.setattr(actors.runtime, "_sum", add_and_let_others_look)
+        a.close()
+        await anyio.wait_all_tasks_blocked()
+        threads[0].join()
+    assert seen == [1]
 
 
 async def test_meshes_and_connections_are_bounded() -> None:

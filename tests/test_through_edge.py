@@ -756,21 +756,22 @@ async def test_long_results_come_whole_in_frames_that_the_edge_takes(edge: Edge,
         assert [one.close_code for one in traffic if one.close_code is not None] in ([], [1000])
 
 
-async def test_what_chromium_makes_of_a_long_message(edge: Edge, mesh: str) -> None:
+async def test_what_chromium_makes_of_a_long_message(world: World, mesh: str) -> None:
     """Why the client refuses it. If this changes, browser/README.md is wrong."""
-    ann = await edge.page("ann", mesh)
-    await ann.do(
-        """async ({ arn, mesh, secret, edge: endpoint, keys: credentials }) => {
-        const url = await client.agentcore({ arn, mesh, secret, credentials, endpoint })();
-        window.socket = new WebSocket(url);
-        await new Promise((resolve) => (socket.onopen = resolve));
-        socket.onclose = ({ code }) => (window.code = code);
-        socket.send("x".repeat(65_537));
-    }""",
-        edge.given(mesh, keys=edge.javascript_keys),
-    )
-    await ann.until("() => window.code")
-    assert await ann.do("() => code") == 1009
+    async with edge_of(world, frame_bytes_max=64 * 1024) as edge:
+        ann = await edge.page("ann", mesh)
+        await ann.do(
+            """async ({ arn, mesh, secret, edge: endpoint, keys: credentials }) => {
+            const url = await client.agentcore({ arn, mesh, secret, credentials, endpoint })();
+            window.socket = new WebSocket(url);
+            await new Promise((resolve) => (socket.onopen = resolve));
+            socket.onclose = ({ code }) => (window.code = code);
+            socket.send("x".repeat(65_537));
+        }""",
+            edge.given(mesh, keys=edge.javascript_keys),
+        )
+        await ann.until("() => window.code")
+        assert await ann.do("() => code") == 1009
 
 
 # Apart --------------------------------------------------------------------------------------------

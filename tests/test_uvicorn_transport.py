@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 
-from actors.uvicorn_transport import MeshProtocol
+from actors.uvicorn_transport import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
 from tests.harness import LiveRelay
 
@@ -289,6 +289,25 @@ def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
         assert codes == {"not_present"}
 
 
+@pytest.mark.parametrize("pace", ["on", "off"])
+def test_only_a_paced_connection_holds_little_that_is_not_read(pace: str) -> None:
+    with LiveRelay(pace=pace) as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        (supervisor,) = live.runtime._meshes.values()
+        transport: Any = supervisor._actors[1]._transport
+        carrier = transport._transport if pace == "on" else transport
+        assert isinstance(carrier, UvicornTransport)
+        below: Any = carrier._protocol.transport
+        kernels = below.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        if pace == "on":
+            assert below.get_write_buffer_limits()[1] == 0
+            assert LITTLE_BYTES <= kernels <= 2 * LITTLE_BYTES
+        else:
+            assert below.get_write_buffer_limits()[1] == 64 * 1024
+            assert kernels > 2 * LITTLE_BYTES
+
+
 # What is borrowed from uvicorn ------------------------------------------------------------------
 
 
@@ -311,6 +330,19 @@ class FakeTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
+
+
+def test_a_connection_that_is_over_already_holds_nothing() -> None:
+    class Closed(FakeTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            closed = socket.socket()
+            closed.close()
+            return closed
+
+    protocol = object.__new__(MeshProtocol)
+    protocol.transport = Closed()
+    protocol.transport.close()
+    protocol.hold_little()
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,13 @@ class RelayMachine(RuleBasedStateMachine):
         text = strategies.text_of({"type": "stream", "from": self.names[c]})
         self.judge.send(c, *[text] * (self.subject.limits.messages_burst + 2))
 
+    @rule(c=connections, more=st.integers(0, 2))
+    @precondition(lambda self: self.subject.limits.messages_burst <= 100)
+    def flood_in_arrays(self, c: int, more: int) -> None:
+        text = strategies.text_of({"type": "stream", "from": self.names[c]})
+        half = self.subject.limits.messages_burst // 2
+        self.judge.send(c, *(b"[" + b",".join([text] * n) + b"]" for n in (half, half + more)))
+
     # Reading, time, failures ----------------------------------------------------------------------
 
     @rule(c=connections)

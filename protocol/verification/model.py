@@ -345,6 +345,8 @@ class Model:
             if len(elements) > self.limits.messages_burst:
                 self._error(c, {"too_large"})
                 continue
+            if elements:  # they count, the array does not
+                connection.tokens += 1
             passed = self._within_rate(c, connection, len(elements))
             for one in elements[:passed] if elements else [message]:
                 self._decide(c, connection, one)

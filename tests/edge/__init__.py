@@ -14,7 +14,12 @@ or ends, which headers pass, the limits and that 1008 and 1009 tell of them, tha
 activity.
 
 What is assumed, because nothing says it:
-- how the frame rate is measured (see `EdgeLimits`), and that both ends get the close code;
+- the container gets the session id in its header, also where the client gave it in the query (the
+  relay knows by this, or by another header of AgentCore's, that frames are limited);
+- how the frame rate is measured (see `EdgeLimits`): each direction by itself, not both together,
+  when a frame is passed on; and that both ends get the close code;
+- the size is that of a frame; continuation frames pass as they are, however long the message;
+- what a client does not read waits in bounded buffers here, then the relay cannot write;
 - 1001 at the end of a connection's or session's life, 1011 if the relay vanishes without one;
 - pings and pongs are passed on (`answers_pings` is the other possibility), close codes too;
 - no compression is agreed on; the subprotocol with the token is not shown to the relay;

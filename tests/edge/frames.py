@@ -7,6 +7,7 @@ fragmented message stays fragmented.
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from typing import Final
 
@@ -20,7 +21,8 @@ from actors.clock import Clock
 from tests.edge.limits import EdgeLimits
 
 BUFFER_BYTES: Final = 64 * 1024
-"""What is read at once, and what may wait to be written before reading pauses."""
+"""What is read at once, and what may wait to be written before reading pauses: here, and about as
+much once more in the kernel."""
 CONTROL: Final = (Opcode.PING, Opcode.PONG)
 
 
@@ -56,6 +58,9 @@ class Leg:
         self._writer = writer
         self._events: deque[Event] = deque()
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        holder = writer.get_extra_info("socket")
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            holder.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
 
     async def next(self) -> Event | None:
         """The next frame (or, at first, request or response). None: there are no more.

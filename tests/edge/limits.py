@@ -8,7 +8,8 @@ class EdgeLimits:
     """AgentCore's limits; each can be set, so that tests need not wait for an hour.
 
     From the service's quota page: 250 frames a second on a connection, 64 KB a frame (the WebSocket
-    guide still says 32 KB), 60 minutes a connection, 8 hours a session, 15 minutes idle.
+    guide still says 32 KB, and that is taken here), 60 minutes a connection, 8 hours a session, 15
+    minutes idle.
     Assumed, for want of a word on it: each direction has 250 of its own; every frame counts,
     control frames and fragments too; a second is any second, not the clock's.
 
@@ -16,7 +17,7 @@ class EdgeLimits:
     """
 
     frames_per_s: int = 250
-    frame_bytes_max: int = 64 * 1024
+    frame_bytes_max: int = 32 * 1024
     connection_life_s: float = 3600.0
     session_life_s: float = 8 * 3600.0
     session_idle_s: float = 900.0
