@@ -17,7 +17,7 @@ import attrs
 from actors.mailbox import Signal, Unread
 from protocol.envelope import RELAY
 from protocol.errors import AmbiguousTarget, Lagged, RelayError, TurnError, UnknownTarget
-from protocol.vocabulary import Message, turn_error
+from protocol.vocabulary import Message, is_command, turn_error
 
 if TYPE_CHECKING:
     from actors.client import Peer
@@ -232,9 +232,7 @@ class Services:
 
     def offer(self, message: Message, size: int, at: float) -> None:
         """Any message that arrived; only commands are served."""
-        if message.type not in ("direct", "broadcast") or message.origin == self._peer.id:
-            return
-        if message.turn_id is not None and message.word("command") is not None:
+        if is_command(message) and message.origin != self._peer.id:
             self._offer(_Unserved(message, size, at))
 
     def _offer(self, command: _Unserved) -> None:

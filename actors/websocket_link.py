@@ -11,7 +11,6 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -141,16 +140,6 @@ async def _connect_tcp(
         raise BadAddress(f"the certificate of {host} is not valid: {error.reason}") from None
     except (OSError, ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise Unreachable(f"no connection to {host}:{port} ({type(error).__name__})") from None
-
-
-def shown(url: str) -> str:
-    """The part of a URL that may be shown: neither query nor user.
-
-    >>> shown("wss://me:secret@relay.example/ws?X-Amz-Signature=abc")
-    'wss://relay.example/ws'
-    """
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class WebSocketLink:

@@ -151,7 +151,8 @@ class Member:
         self._limits = limits
         self._token = token
         self._roll = roll
-        self._bytes_max = Limits().message_bytes_max
+        relay = Limits()  # until it tells its own
+        self._bytes_max = relay.message_bytes_max
         self._wanted = self._checked(agents, metadata)
         self._accepted: _Said | None = None  # by the relay, and not followed by anything better
         self._said: _Said | None = None  # on the connection in use
@@ -174,7 +175,6 @@ class Member:
 
         self._queue: deque[str] = deque()
         self._queued_bytes = 0
-        relay = Limits()
         self._knows_relay = False
         self._messages = _Rate(PACE * relay.messages_per_s, BURST * relay.messages_burst)
         self._frames: _Rate | None = None  # only where an edge in front of the relay counts them

@@ -77,6 +77,12 @@ def is_offline(presence: Message) -> bool:
     return bool(presence.word("status") == "offline")
 
 
+def is_command(message: Message) -> bool:
+    """It asks for an answer."""
+    is_sent_so = message.type in ("direct", "broadcast") and message.turn_id is not None
+    return is_sent_so and message.word("command") is not None
+
+
 def turn_error(message: Message) -> TurnError:
     """What an `error` that answers a command means. The relay's own have a code."""
     sentence = str(message.word("error") or "the agent reported an error without words")

@@ -1,4 +1,4 @@
-"""The fourteen rules of docs/protocol.md, over every transport: in memory, fast, and plain ASGI.
+"""The rules of docs/protocol.md, over every transport: in memory, fast, and plain ASGI.
 
 (tests/test_mesh.py checks the same rules exhaustively on the protocol alone.)
 """
@@ -242,6 +242,16 @@ async def test_13_types_that_carry_credentials_are_withheld(relay: Relay) -> Non
         await a.send(type, sender="a", data={"url": "secret"})
     assert await a.messages() == []
     assert await b.messages() == []
+
+
+async def test_15_an_array_is_its_messages_one_after_the_other(relay: Relay) -> None:
+    a, b = await (await relay.connect()).announce("a"), await (await relay.connect()).announce("b")
+    await a.everything()
+    await b.everything()
+    texts = [f'{{"type": "stream", "from": "a",  "n": {n}}}' for n in range(3)]
+    await a.send_text(f"[ {texts[0]},\n{texts[1]} ,5, {texts[2]}]")
+    assert await b.everything() == texts
+    assert [m["data"]["code"] for m in await a.messages()] == ["not_an_object"]
 
 
 BAD: dict[str, tuple[str, str]] = {
