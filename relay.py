@@ -206,7 +206,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
         offered = websocket.scope.get("subprotocols") or ()
         await websocket.accept(OAUTH_SUBPROTOCOL if OAUTH_SUBPROTOCOL in offered else None)
         try:
-            transport = transport_for(websocket, settings.limits, is_paced=is_paced)
+            transport = transport_for(websocket, settings.limits)
             await runtime.serve(transport, mesh, is_paced=is_paced)
         except Full as full:  # filled up while this one was being accepted
             await websocket.close(1013, str(full))
@@ -252,12 +252,12 @@ def publish_metrics(runtime: Runtime) -> None:
     )
 
 
-def transport_for(websocket: WebSocket, limits: Limits, *, is_paced: bool) -> Transport:
+def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
     """The fast transport under our own protocol class, the ordinary one under any other server."""
     protocol = protocol_of(websocket)
     if protocol is not None:
         bounds = (limits.message_bytes_max, limits.close_within_s)
-        return UvicornTransport(protocol, *bounds, holds_little=is_paced)
+        return UvicornTransport(protocol, *bounds)
     return AsgiTransport(websocket, limits.close_within_s)
 
 

@@ -28,6 +28,9 @@ class AsgiTransport:
         self._scope = anyio.CancelScope()
         self._sending = anyio.CancelScope()
 
+    def hold_little(self) -> None:
+        pass  # the buffers are the server's
+
     async def run(self, port: Port) -> None:
         code = ABNORMAL
         try:

@@ -8,8 +8,8 @@ peer actor's outbox, within its bounds. A message longer than a frame goes as se
 (except under a foreign server, whose frames are its own affair).
 
 What is on its way to a peer that does not read comes to it all at once when it reads again, and the
-edge counts it then. So a transport that is to be paced must hold little (see `UvicornTransport`),
-and when one takes frames again that took none for a while, what it held gets a second of its own.
+edge counts it then. So the transport below is told to hold little, and when it takes frames again
+after it took none for a while, what it held gets a second of its own.
 
 One task per mesh keeps the pace, and only while something waits.
 """
@@ -86,8 +86,12 @@ class PacedTransport:
         self._is_over = False
         self._port: Port
         self.writes_frames = transport.writes_frames
+        transport.hold_little()
 
     # A transport ----------------------------------------------------------------------------------
+
+    def hold_little(self) -> None:
+        self._transport.hold_little()
 
     async def run(self, port: Port) -> None:
         self._port = port

@@ -61,6 +61,11 @@ class Transport(Protocol):
         """It writes the `buffers` of a batch as they are, not its `texts`."""
         ...
 
+    def hold_little(self) -> None:
+        """Leave what the peer does not read with whoever sends it, not in buffers on the way, as
+        far as that can be had. Called at most once, before `run`."""
+        ...
+
     async def run(self, port: Port) -> None:
         """Carry messages until the connection is over. `port.closed` is called before it
         returns."""
@@ -206,6 +211,9 @@ class MemoryTransport:
 
     def __init__(self, link: MemoryLink) -> None:
         self._link = link
+
+    def hold_little(self) -> None:
+        pass  # a link holds its window
 
     async def run(self, port: Port) -> None:
         link = self._link

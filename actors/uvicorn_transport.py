@@ -310,27 +310,20 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
 
 class UvicornTransport:
-    """One connection attached to a `MeshProtocol`.
-
-    `holds_little`: what the peer does not read waits with the actor, and not in buffers on the way.
-    """
+    """One connection attached to a `MeshProtocol`."""
 
     writes_frames = True
 
     __slots__ = ("_bounds", "_protocol")
 
     def __init__(
-        self,
-        protocol: MeshProtocol,
-        message_bytes_max: int,
-        close_within_s: float,
-        *,
-        holds_little: bool = False,
+        self, protocol: MeshProtocol, message_bytes_max: int, close_within_s: float
     ) -> None:
         self._protocol = protocol
         self._bounds = (message_bytes_max, close_within_s)
-        if holds_little:
-            protocol.hold_little()
+
+    def hold_little(self) -> None:
+        self._protocol.hold_little()
 
     async def run(self, port: Port) -> None:
         self._protocol.attach(port, *self._bounds)

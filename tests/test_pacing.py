@@ -36,6 +36,10 @@ class Wire:
         self.aborted = False
         self.takes = True
         self.reading = True
+        self.holds_little = False
+
+    def hold_little(self) -> None:
+        self.holds_little = True
 
     async def run(self, port: Port) -> None:
         self.port = port
@@ -128,6 +132,10 @@ def _payload(frame: bytes) -> bytes:
 
 def text(number: int, size: int = 0) -> bytes:
     return json.dumps({"n": number, "x": "x" * size}, separators=(",", ":")).encode()
+
+
+def test_the_transport_below_is_told_to_hold_little() -> None:
+    assert World().wire.holds_little
 
 
 def test_after_quiet_a_frame_goes_at_once() -> None:
