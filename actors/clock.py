@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from protocol.mesh import Instant
+from protocol.instant import Instant
 
 
 class Clock(Protocol):

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from actors.client import Peer, join
-from actors.websocket_link import Address, websocket
+from actors.client.peer import Peer, join
+from actors.client.websocket import Address, websocket
 from protocol.session import session_id
 from tests.edge import Edge, HostedRuntime, Issuer
 

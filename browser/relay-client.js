@@ -5,7 +5,7 @@
  *     const answer = await peer.ask("planner", "what is next?").result();
  *
  * From top to bottom: errors; limits; the life of a membership, as the same table as the relay's
- * own protocol/membership.py; timers; one connection; the peer; turns; session ids; and AWS.
+ * own protocol/member/lifecycle.py; timers; one connection; the peer; turns; session ids; and AWS.
  */
 
 // Errors -------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from protocol import lifecycle, membership  # noqa: E402
 from protocol.envelope import ErrorCode  # noqa: E402
 from protocol.limits import Limits, MembershipLimits  # noqa: E402
-from protocol.mesh import CLOSE_CODES  # noqa: E402
-from protocol.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
+from protocol.member import lifecycle as membership  # noqa: E402
+from protocol.mesh import lifecycle  # noqa: E402
+from protocol.mesh.effects import CLOSE_CODES  # noqa: E402
+from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
 
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -15,9 +15,9 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from actors.asgi_transport import AsgiTransport
-from actors.runtime import Runtime
-from actors.transport import MemoryLink
+from actors.relay.runtime import Runtime
+from actors.transports.asgi import AsgiTransport
+from actors.transports.memory import MemoryLink
 from protocol.limits import Limits
 
 MESH = "my mesh"

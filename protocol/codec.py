@@ -15,15 +15,13 @@ an
   in which each is replaced by an escape of the same length; the text itself passes untouched.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any
 
 import msgspec
 
-from protocol.envelope import RELAY, Agent, Announcement, ErrorCode, Header, Refusal, Text
+from protocol.agents import Agent, agent_id
+from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.limits import Limits
 
 
@@ -33,12 +31,10 @@ class _Announced(msgspec.Struct):
 
 _decode_header = msgspec.json.Decoder(Header).decode
 _decode_announced = msgspec.json.Decoder(_Announced).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
-_encode = msgspec.json.Encoder().encode
-_read_frame = msgspec.json.Decoder().decode
 
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -49,7 +45,7 @@ _ESCAPES = re.compile(
     rb"|.)",
     re.DOTALL,
 )
-_MASK = "\ufffe"
+MASK = "\ufffe"
 _BETWEEN = b" \t\r\n,"
 
 
@@ -82,7 +78,7 @@ class Codec:
         """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
         if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
             raise presence_too_large(self._limits)
-        text = _without_lone_surrogates(text)
+        text = without_lone_surrogates(text)
         try:
             data = _decode_announced(text).data
             if data is None:
@@ -109,7 +105,7 @@ class Codec:
         [b'{"type":"ack"}', b'3']
         """
         try:
-            elements = _decode_raw_list(_without_lone_surrogates(text))
+            elements = _decode_raw_list(without_lone_surrogates(text))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
         if len(elements) > self._limits.messages_burst:
@@ -127,7 +123,7 @@ class Codec:
         """The `turnId` as it was written, for errors to echo; None where there is none to be
         read."""
         try:
-            return _decode_object(_without_lone_surrogates(text)).get("turnId")
+            return decode_object(without_lone_surrogates(text)).get("turnId")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -136,7 +132,7 @@ class Codec:
         wrong."""
         if isinstance(error, UnicodeDecodeError):
             raise Refusal(ErrorCode.MALFORMED, "not UTF-8") from error
-        masked = _without_lone_surrogates(text)
+        masked = without_lone_surrogates(text)
         if masked is not text:
             try:
                 header = _decode_header(masked)
@@ -150,7 +146,7 @@ class Codec:
                     header.instance_id,
                     header.target_instance_id,
                 )
-                if any(name is not None and _MASK in name for name in names):
+                if any(name is not None and MASK in name for name in names):
                     raise _surrogate_in_id() from error
                 return header
         if isinstance(error, msgspec.ValidationError):
@@ -187,19 +183,36 @@ def _accepts_batches(text: msgspec.Raw | None) -> bool:
 
 
 def _agent(text: msgspec.Raw) -> Agent:
-    match _decode_agent(text):
-        case str(id) if id:
-            pass
-        case {"agentId": str(id)} | {"id": str(id)} | {"name": str(id)} if id:
-            pass
-        case dict():
+    announced = _decode_agent(text)
+    id = agent_id(announced)
+    if id is None:
+        if isinstance(announced, dict):
             return Agent(None, bytes(text))  # passed on as it is; nobody can address it
-        case _:
-            sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
-            raise Refusal(ErrorCode.BAD_FIELD, sentence)
-    if _MASK in id:
+        sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
+        raise Refusal(ErrorCode.BAD_FIELD, sentence)
+    if MASK in id:
         raise _surrogate_in_id()
     return Agent(id, bytes(text))
+
+
+def _surrogate_in_id() -> Refusal:
+    sentence = "ids and types must be Unicode text, without lone surrogates"
+    return Refusal(ErrorCode.BAD_FIELD, sentence)
+
+
+def without_lone_surrogates(text: Text) -> Text:
+    """`text` itself, or a copy in which each lone surrogate escape is that of a noncharacter."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return text
+    return _ESCAPES.sub(
+        lambda match: rb"\ufffe" if match.lastgroup == "lone" else match.group(), text
+    )
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+# The peer's side ----------------------------------------------------------------------------------
 
 
 def too_many_agents(count: int, limits: Limits) -> Refusal:
@@ -212,142 +225,3 @@ def presence_too_large(limits: Limits) -> Refusal:
     """The refusal of a presence, or of a heartbeat that would make one, beyond its bound."""
     sentence = f"a presence has at most {limits.presence_bytes_max} bytes"
     return Refusal(ErrorCode.TOO_LARGE, sentence)
-
-
-def _surrogate_in_id() -> Refusal:
-    sentence = "ids and types must be Unicode text, without lone surrogates"
-    return Refusal(ErrorCode.BAD_FIELD, sentence)
-
-
-def _without_lone_surrogates(text: Text) -> Text:
-    """`text` itself, or a copy in which each lone surrogate escape is that of a noncharacter."""
-    if b"\\ud" not in text and b"\\uD" not in text:
-        return text
-    return _ESCAPES.sub(
-        lambda match: rb"\ufffe" if match.lastgroup == "lone" else match.group(), text
-    )
-
-
-# Writing ------------------------------------------------------------------------------------------
-
-
-def with_fields(text: Text, **fields: str) -> Text:
-    """`text` with string fields added at its end, everything before untouched.
-
-    Added at the end because there the last one of a name counts: `"from":null` is overruled too.
-
-    >>> with_fields(b'{"type":"ack"}', instanceId="me")
-    b'{"type":"ack","instanceId":"me"}'
-    """
-    end = text.rindex(b"}")
-    comma = b"," if text[:end].strip(b" \t\r\n") != b"{" else b""
-    return text[:end] + comma + _encode(fields)[1:-1] + text[end:]
-
-
-def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
-    """A presence whose `data` is an object and, unless None, whose `data.agents` are these.
-
-    Other fields keep their order and the letter of their values (except lone surrogates).
-    """
-    fields = _decode_object(_without_lone_surrogates(text))
-    data = fields.get("data")
-    members: dict[str, Any] = {} if data is None or bytes(data) == b"null" else _decode_object(data)
-    if agents is not None:
-        members["agents"] = [msgspec.Raw(agent.text) for agent in agents]
-    return _encode({**fields, "data": members})
-
-
-def error_text(refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int) -> Text:
-    """What the relay answers to the sender of a refused message."""
-    data = {"code": refusal.code.code, "error": refusal.sentence, **refusal.details}
-    return _from_relay("error", to, data, wall_ms, turn_id)
-
-
-def offline_text(peer: str, reason: str, wall_ms: int) -> Text:
-    """The presence by which the others learn that `peer` has gone. It carries no agents, because
-    clients file every presence alike."""
-    data = {"status": "offline", "reason": reason, "agents": ()}
-    return _encode({"type": "presence", "from": peer, "data": data, "timestamp": wall_ms})
-
-
-def capabilities_text(
-    to: str | None,
-    turn_id: msgspec.Raw | None,
-    types: Sequence[str],
-    limits: Limits,
-    wall_ms: int,
-    *,
-    is_paced: bool = False,
-) -> Text:
-    """The answer to `capabilities`: `capabilities_response`, the name existing pages listen for.
-
-    `agentCards` and `activeAgents` are what those pages read; this relay runs no agents itself.
-    `is_paced`: the edge in front limits frames, in both directions.
-    """
-    bounds: dict[str, float] = {
-        "messageBytes": limits.message_bytes_max,
-        "messagesPerSecond": limits.messages_per_s,
-        "messagesBurst": limits.messages_burst,
-        "reapAfterSeconds": limits.reap_after_s,
-    }
-    if is_paced:
-        bounds |= {"framesPerSecond": limits.frames_per_s, "frameBytes": limits.frame_bytes_max}
-    data = {
-        "agentCards": (),
-        "activeAgents": (),
-        "types": types,
-        "keepalive": ("pong",),
-        "accept": ("batch",),
-        "limits": bounds,
-    }
-    return _from_relay("capabilities_response", to, data, wall_ms, turn_id)
-
-
-def _from_relay(
-    type: str, to: str | None, data: object, wall_ms: int, turn_id: msgspec.Raw | None
-) -> Text:
-    message: dict[str, object] = {"type": type, "from": RELAY, "to": to}
-    if turn_id is not None:
-        message["turnId"] = turn_id
-    return _encode({**message, "data": data, "timestamp": wall_ms})
-
-
-# The peer's side ----------------------------------------------------------------------------------
-
-
-class Nonsense(ValueError):
-    """A frame that no relay of this protocol sends."""
-
-
-def read_frame(text: str | bytes) -> list[dict[str, Any]]:
-    """The messages of one frame from the relay: an object, or an array of them. Raises Nonsense.
-
-    >>> read_frame('[{"type":"ack"},{"type":"ack","to":"me"}]')
-    [{'type': 'ack'}, {'type': 'ack', 'to': 'me'}]
-    """
-    try:
-        frame = _read_frame(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:  # lone surrogates are valid JSON, which the fast decoder does not know
-            frame = json.loads(text)
-        except (ValueError, RecursionError):
-            raise Nonsense("not JSON") from None
-    messages = frame if isinstance(frame, list) else [frame]
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-            raise Nonsense("JSON, but not a message: an object with a `type`")
-    return messages
-
-
-def write_message(fields: dict[str, Any]) -> str:
-    """One message as text. Raises TypeError if something in it is no JSON, or has no end.
-
-    >>> write_message({"type": "ack", "to": None})
-    '{"type":"ack","to":null}'
-    """
-    try:
-        return _encode(fields).decode()
-    except UnicodeEncodeError:
-        return json.dumps(fields, separators=(",", ":"))
-    except RecursionError:
-        raise TypeError("nested too deep to be JSON") from None

@@ -11,6 +11,8 @@ from typing import Final
 import attrs
 import msgspec
 
+from protocol.agents import Agent
+
 Text = bytes
 """One message as it stands on the wire: JSON, UTF-8 encoded, without any framing."""
 
@@ -29,14 +31,6 @@ class Header(msgspec.Struct, gc=False):
     to: str | None = None
     instance_id: str | None = msgspec.field(name="instanceId", default=None)
     target_instance_id: str | None = msgspec.field(name="targetInstanceId", default=None)
-
-
-@attrs.frozen
-class Agent:
-    """One agent of a peer: its id, and the JSON text by which its peer announced it."""
-
-    id: str | None
-    text: bytes
 
 
 @attrs.frozen
@@ -89,3 +83,19 @@ class Refusal(Exception):
         self.code = code
         self.sentence = sentence
         self.details = details
+
+
+@attrs.frozen
+class Unreadable:
+    """Stands in the place of a message that is no text within bounds: a refusal made below."""
+
+    code: ErrorCode
+    sentence: str
+
+
+Inbound = Text | Unreadable
+
+
+def size_of(message: Inbound) -> int:
+    """The bytes that a message counts for; one that is no text holds none."""
+    return len(message) if isinstance(message, bytes) else 0

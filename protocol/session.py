@@ -2,7 +2,8 @@
 
 On AgentCore every session id has a machine of its own, so peers meet only if they connect with the
 same one. This is how all of them come to the same one from the mesh's name alone; the browser
-module computes the same, and both are tested against the vectors in tests/session_vectors.json.
+module computes the same, and both are tested against the vectors in
+tests/protocol/session_vectors.json.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from protocol.limits import Limits
-from tests.harness import LiveRelay, MemoryRelay, Relay, ShiftedClock
+from tests.worlds.live import LiveRelay, MemoryRelay, Relay, ShiftedClock
 
 collect_ignore = ["edge"]  # nothing to collect, and a part of it needs moto
 

@@ -34,35 +34,55 @@ from unittest import mock
 
 import attrs
 
-from protocol.routing import Route
+from protocol.mesh.routing import Route
+from tests import ROOT
 
-ROOT: Final = Path(__file__).parent.parent
-PARTS: Final = ("protocol", "actors", "tests", "relay.py", "pyproject.toml")  # what tests import
+PARTS: Final = (
+    "protocol",
+    "actors",
+    "agi_diy_relay",
+    "tests",
+    "relay.py",
+    "pyproject.toml",
+)  # what tests import
 
 TESTS: Final = {
-    "protocol/routing.py": ("test_routing", "test_mesh"),
-    "protocol/lifecycle.py": ("test_lifecycle", "test_mutants", "test_mesh"),
-    "protocol/roster.py": ("test_roster", "test_mutants", "test_mesh"),
-    "protocol/mesh.py": ("test_mesh", "test_mutants", "test_roster"),
+    "protocol/mesh/routing.py": ("protocol.mesh.test_routing", "protocol.mesh.test_mesh"),
+    "protocol/mesh/lifecycle.py": (
+        "protocol.mesh.test_lifecycle",
+        "protocol.verification.test_mutants",
+        "protocol.mesh.test_mesh",
+    ),
+    "protocol/mesh/roster.py": (
+        "protocol.mesh.test_roster",
+        "protocol.verification.test_mutants",
+        "protocol.mesh.test_mesh",
+    ),
+    "protocol/mesh/mesh.py": (
+        "protocol.mesh.test_mesh",
+        "protocol.verification.test_mutants",
+        "protocol.mesh.test_roster",
+    ),
 }
 """By file: the tests that must notice, most likely first."""
 
-FUNCTIONS: Final = {"protocol/lifecycle.py": ("deadline", "expire")}
+FUNCTIONS: Final = {"protocol/mesh/lifecycle.py": ("deadline", "expire")}
 """Where only these functions are changed: the rest of the file is the table and its printing."""
 
 TIMEOUT_S: Final = 30
 
 EXPLAINED: Final[dict[str, str]] = {
-    "protocol/mesh.py: _receive: due - now.at <= self._rate_burst_s"
+    "protocol/mesh/mesh.py: _receive: due - now.at <= self._rate_burst_s"
     " -> due - now.at < self._rate_burst_s": (
         "exactly at the bound the careful formula of `_within_rate` lets as many pass, silently"
     ),
-    "protocol/mesh.py: expire: connection.heard_at > life.since"
+    "protocol/mesh/mesh.py: expire: connection.heard_at > life.since"
     " -> connection.heard_at >= life.since": (
         "a word at `since` itself is known to the record: PRESENT stays as it is, CONNECTING "
         "ignores it, and STALE becomes PRESENT only to be STALE again in the same `expire`"
     ),
-    "protocol/mesh.py: _schedule: due < connection.deadline_at -> due <= connection.deadline_at": (
+    "protocol/mesh/mesh.py: _schedule: due < connection.deadline_at"
+    " -> due <= connection.deadline_at": (
         "an entry that stands twice in the heap is skipped the second time; only memory differs"
     ),
 }
@@ -94,8 +114,8 @@ def table_survivors() -> tuple[int, int, list[str]]:
 
     A change of behaviour must break a law that does not just repeat the table.
     """
-    from protocol import lifecycle  # noqa: PLC0415 (a copy of it is imported later)
-    from tests import test_lifecycle as laws  # noqa: PLC0415
+    from protocol.mesh import lifecycle  # noqa: PLC0415 (a copy of it is imported later)
+    from tests.protocol.mesh import test_lifecycle as laws  # noqa: PLC0415
 
     original = lifecycle.TABLE
     tried = of_behaviour = 0
@@ -214,7 +234,7 @@ def _roots(tree: ast.Module, file: str) -> Iterator[tuple[str, ast.AST]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and (functions is None or node.name in functions):
             yield node.name, node
-        elif isinstance(node, ast.AnnAssign) and file == "protocol/routing.py":
+        elif isinstance(node, ast.AnnAssign) and file == "protocol/mesh/routing.py":
             yield ast.unparse(node.target), node
 
 
@@ -240,7 +260,11 @@ def warm_up() -> None:
 
 def is_passing(project: Path, tests: Sequence[str], *options: str, is_quiet: bool = True) -> bool:
     """Run these tests on a copy of the project, in a process of its own."""
-    files = [f"tests/{test}.py" for test in tests if (project / f"tests/{test}.py").exists()]
+    files = [
+        path
+        for path in (f"tests/{test.replace('.', '/')}.py" for test in tests)
+        if (project / path).exists()
+    ]
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -251,7 +275,7 @@ def is_passing(project: Path, tests: Sequence[str], *options: str, is_quiet: boo
         signal.alarm(TIMEOUT_S)  # a change may make a loop endless
         os.chdir(project)
         for name in tuple(sys.modules):
-            if name.split(".")[0] in ("protocol", "actors", "relay", "tests"):
+            if name.split(".")[0] in ("protocol", "actors", "agi_diy_relay", "relay", "tests"):
                 del sys.modules[name]
         sys.path[:] = [str(project), *(p for p in sys.path if p and Path(p) != ROOT)]
         if is_quiet:

@@ -1,20 +1,20 @@
 """The examples: those in examples/, and every Python fragment of docs/clients.md."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from actors.client import join
+from actors.client.peer import join
 from examples import embed
-from protocol.errors import BadAddress
-from tests.harness import LiveRelay
+from protocol.member.errors import BadAddress
+from tests import ROOT
+from tests.worlds.live import LiveRelay
 
 pytestmark = pytest.mark.anyio
 
-CLIENTS = Path(__file__).parent.parent / "docs" / "clients.md"
+CLIENTS = ROOT / "docs" / "clients.md"
 FRAGMENTS = dict(
     re.findall(r"## ([^\n]+)\n+(?:(?!## ).)*?```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
 )

@@ -1,7 +1,7 @@
 """A long random life of a mesh in virtual time, from a seed.
 
     python -m protocol.verification simulate --seed 1 --peers 10 --hours 24
-    python -m protocol.verification simulate --subject tests.actor_subject:ActorSubject
+    python -m protocol.verification simulate --subject tests.worlds.actor_subject:ActorSubject
 
 `plan` makes a history out of a seed: peers that come and go, heartbeats every ten seconds, commands
 and streams, and all that goes wrong: connections cut at any byte, readers that stall, floods, ids

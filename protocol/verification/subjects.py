@@ -5,7 +5,7 @@ A `Subject` is a relay under test. Three of them:
     CoreSubject     protocol.mesh.Mesh alone                            (here)
     LiveSubject     any relay at a WebSocket URL                        (here)
     ActorSubject    the supervisor and the peer actors, under a scheduler with virtual time
-                    (tests/actor_subject.py: the protocol may not import the actors)
+                    (tests/worlds/actor_subject.py: the protocol may not import the actors)
 
 A subject is told what peers do, and says two things: what it *decided*, in which order, and what
 every connection received. The order among connections is the relay's to choose, so the judge takes
@@ -27,11 +27,21 @@ from typing import Final, NamedTuple
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from protocol.envelope import ErrorCode
-from protocol.lifecycle import Cause
+from protocol.envelope import ErrorCode, Inbound, Unreadable
+from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh import Admitted, Dismissed, Effect, Inbound, Instant, Mesh, Unreadable
-from protocol.routing import Deliver, Everyone, Only, Others, Snapshot
+from protocol.mesh.effects import (
+    Admitted,
+    Deliver,
+    Dismissed,
+    Effect,
+    Everyone,
+    Only,
+    Others,
+    Snapshot,
+)
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.mesh import Mesh
 from protocol.verification.model import (
     BINARY,
     Closed,

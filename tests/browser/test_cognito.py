@@ -12,7 +12,7 @@ import pytest
 
 from protocol.session import session_id
 from tests.browser.test_aws import jwt
-from tests.harness import LiveRelay
+from tests.worlds.live import LiveRelay
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytest.importorskip("flask", reason="needs moto[server]")

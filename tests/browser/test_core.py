@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import pytest
 
-from protocol import membership
 from protocol.limits import MembershipLimits
-from protocol.membership import EVENTS, TABLE, Membership, MemberState
+from protocol.member import lifecycle as membership
+from protocol.member.lifecycle import EVENTS, TABLE, Membership, MemberState
 from tests.browser.conftest import NODE, ROOT, Node
 
 HERE = Path(__file__).parent
@@ -128,7 +128,7 @@ def test_both_languages_take_every_step_alike(node: Node) -> None:
 
 
 def test_both_languages_derive_the_same_session_ids(node: Node) -> None:
-    vectors = json.loads((ROOT / "tests/session_vectors.json").read_text())
+    vectors = json.loads((ROOT / "tests/protocol/session_vectors.json").read_text())
     script = "return Promise.all(given.map(({ mesh, secret }) => client.sessionId(mesh, secret)))"
     assert node(script, vectors) == [vector["session"] for vector in vectors]
 

@@ -16,12 +16,12 @@ import anyio.from_thread
 import pytest
 import websockets.sync.server
 
-import relay
-from actors.client import Command, Peer, join
-from protocol.errors import TurnFailed
+from actors.client.peer import Command, Peer, join
+from actors.host import server
 from protocol.limits import Limits
+from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
-from tests.harness import LiveRelay, WebSocketPeer
+from tests.worlds.live import LiveRelay, WebSocketPeer
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -349,7 +349,7 @@ def test_a_hidden_tab_is_still_present_after_five_minutes(
     open_page: Callable[..., Any], plain: Callable[..., Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its worker; without one by answering pings; a tab that does neither is reaped."""
-    monkeypatch.setattr(relay, "PING_INTERVAL_S", 10 / SLOW)
+    monkeypatch.setattr(server, "PING_INTERVAL_S", 10 / SLOW)
     with LiveRelay(SERVER) as live:
         watcher = plain(live, "watcher", keepalive="pong")
         kinds = {
@@ -396,7 +396,7 @@ def test_after_a_relay_restart_everyone_is_there_again(
         until(page, "() => ['waiting', 'joining'].includes(peer.state)")
         page.evaluate("() => void (sent.late = peer.broadcast(`late from ${peer.id}`))")
     again = socket.create_server(("127.0.0.1", live.port))
-    monkeypatch.setattr(relay, "bind", lambda settings: again)
+    monkeypatch.setattr("tests.worlds.live.bind", lambda settings: again)
     with LiveRelay() as restarted:
         for id, other, page in (("a", "b", pages[0]), ("b", "a", pages[1])):
             until(page, "() => peer.state === 'present'")

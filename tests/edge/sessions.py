@@ -9,16 +9,15 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import attrs
 
 from actors.clock import Clock
+from tests import ROOT
 from tests.edge.frames import Connection
 from tests.edge.limits import EdgeLimits
 
-ROOT: Final = Path(__file__).parent.parent.parent
 POLL_S: Final = 0.02
 
 

@@ -1,0 +1,256 @@
+"""A peer's end of a WebSocket, on asyncio and on trio.
+
+`websocket(url)` gives a connector: what `actors.client.join` calls for every connection it makes.
+The protocol itself is that of the `websockets` library, without its I/O; here are only the bytes.
+"""
+
+import base64
+import inspect
+import logging
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import anyio
+import attrs
+from anyio.abc import ByteStream
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from actors.link import ABNORMAL, Link, LinkClosed
+from protocol.member.errors import BadAddress, NotARelay, Rejected, Unreachable
+
+CLOSE_WITHIN_S: Final = 1.0
+"""How long (seconds) closing waits for the other side to take the close frame."""
+FRAME_BYTES_MAX: Final = 32_000
+"""Longer messages go as several frames: AgentCore's edge bounds frames, not messages."""
+MESSAGE_BYTES_MAX: Final = 2**24
+"""No relay of ours sends more in one message."""
+
+Connector = Callable[[], Awaitable[Link]]
+"""Makes one connection. Raises RelayError; another exception counts as passing trouble."""
+
+# The library's debug lines hold the URL, and that holds a signature.
+_silent = logging.getLogger("actors.websocket_link.silent")
+_silent.setLevel(logging.CRITICAL)
+
+
+@attrs.frozen
+class Address:
+    """Where to connect, and what to say there. Never shown: any of it may hold a credential."""
+
+    url: str = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    subprotocols: Sequence[str] = attrs.field(factory=tuple, repr=False)
+
+
+def websocket(
+    where: str | Address | Callable[[], str | Address | Awaitable[str | Address]],
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+) -> Connector:
+    """A connector to a `ws://` or `wss://` URL.
+
+    `where` may be a function, async or not, called anew for every connection: presigned URLs
+    expire.
+    """
+
+    async def connect() -> Link:
+        address = where() if callable(where) else where
+        if inspect.isawaitable(address):
+            address = await address
+        if isinstance(address, str):
+            address = Address(address)
+        if not isinstance(address, Address):
+            raise BadAddress(f"the URL must be a str or an Address, not {type(address).__name__}")
+        return await open_websocket(address, ssl_context)
+
+    return connect
+
+
+def bearer_subprotocols(token: str) -> tuple[str, str]:
+    """The subprotocols by which AgentCore takes an OAuth token at the opening of a WebSocket."""
+    coded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return (f"base64UrlBearerAuthorization.{coded}", "base64UrlBearerAuthorization")
+
+
+async def open_websocket(
+    address: Address, ssl_context: ssl.SSLContext | None = None
+) -> "WebSocketLink":
+    """Connect. Raises BadAddress, Unreachable, Rejected, NotARelay; waits as long as it takes."""
+    try:
+        uri = parse_uri(address.url)
+    except (InvalidURI, ValueError):
+        raise BadAddress("the URL must be ws://HOST[:PORT]/ws or wss://...") from None
+    shown = f"{uri.host}:{uri.port}"
+    protocol = ClientProtocol(
+        uri,
+        subprotocols=[Subprotocol(name) for name in address.subprotocols] or None,
+        max_size=MESSAGE_BYTES_MAX,
+        logger=_silent,
+    )
+    request = protocol.connect()
+    for name, value in address.headers.items():
+        if name in request.headers:  # assigning would add a second one
+            del request.headers[name]
+        request.headers[name] = value
+    stream = await _connect_tcp(uri.host, uri.port, uri.secure, ssl_context)
+    link = WebSocketLink(stream, protocol)
+    try:
+        protocol.send_request(request)
+        await link._handshake()
+    except LinkClosed:
+        await link._cut()
+        raise Unreachable(f"{shown} closed the connection before it was open") from None
+    except InvalidStatus as refusal:
+        await link._cut()
+        raise Rejected(shown, refusal.response.status_code) from None
+    except InvalidHandshake as error:
+        await link._cut()
+        if isinstance(error.__cause__, EOFError):
+            raise Unreachable(f"{shown} closed the connection before it was open") from None
+        reason = type(error).__name__
+        raise NotARelay(f"{shown} does not answer as a WebSocket server ({reason})") from None
+    except BaseException:
+        await link._cut()
+        raise
+    return link
+
+
+async def _connect_tcp(
+    host: str, port: int, secure: bool, ssl_context: ssl.SSLContext | None
+) -> ByteStream:
+    try:
+        if not secure:
+            return await anyio.connect_tcp(host, port)
+        return await anyio.connect_tcp(
+            host,
+            port,
+            tls=True,
+            ssl_context=ssl_context or ssl.create_default_context(),
+            tls_standard_compatible=False,
+        )
+    except ssl.SSLCertVerificationError as error:
+        raise BadAddress(f"the certificate of {host} is not valid: {error.reason}") from None
+    except (OSError, ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        raise Unreachable(f"no connection to {host}:{port} ({type(error).__name__})") from None
+
+
+class WebSocketLink:
+    """An open WebSocket."""
+
+    def __init__(self, stream: ByteStream, protocol: ClientProtocol) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._frames: deque[Frame] = deque()
+        self._parts: list[bytes] = []
+        self._is_text = True
+        self._writing = anyio.Lock()
+        self._is_cut_short = False  # in the middle of a frame, perhaps
+
+    @property
+    def is_open(self) -> bool:
+        """Neither end has begun to close it."""
+        return self._protocol.state is State.OPEN
+
+    async def send(self, text: str) -> None:
+        """Send one message; waits while the other side takes none. Raises LinkClosed."""
+        if self._protocol.state is not State.OPEN:
+            raise self._closed()
+        data = text.encode()
+        pieces = [data[at : at + FRAME_BYTES_MAX] for at in range(0, len(data), FRAME_BYTES_MAX)]
+        last = len(pieces) - 1
+        self._protocol.send_text(pieces[0] if pieces else b"", fin=last <= 0)
+        for number, piece in enumerate(pieces[1:], start=1):
+            self._protocol.send_continuation(piece, fin=number == last)
+        await self._flush()
+
+    async def receive(self) -> str | bytes:
+        """The next message: text, or bytes if it was binary. Raises LinkClosed."""
+        while True:
+            while self._frames:
+                message = self._take(self._frames.popleft())
+                if message is not None:
+                    return message
+            if self._protocol.state is not State.OPEN:
+                raise self._closed()  # whatever may still come after a close frame is no message
+            await self._read()
+
+    async def aclose(self) -> None:
+        """Send a close frame, for which the other side has little time, and close."""
+        with anyio.CancelScope(shield=True):
+            if not self._is_cut_short:
+                with anyio.move_on_after(CLOSE_WITHIN_S):
+                    await self._say_goodbye()
+            await self._cut()
+
+    async def _say_goodbye(self) -> None:
+        try:
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(1000)
+                await self._flush()
+            while self._protocol.state is not State.CLOSED:
+                await self._read()
+        except LinkClosed:
+            pass
+
+    async def _handshake(self) -> None:
+        await self._flush()
+        while self._protocol.state is State.CONNECTING:
+            await self._read()
+            if self._protocol.handshake_exc is not None:
+                raise self._protocol.handshake_exc
+
+    def _take(self, frame: Frame) -> str | bytes | None:
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return None
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+            self._parts = []
+        self._parts.append(bytes(frame.data))
+        if not frame.fin:
+            return None
+        data = b"".join(self._parts)
+        self._parts = []
+        return data.decode("utf-8", "replace") if self._is_text else data
+
+    async def _read(self) -> None:
+        try:
+            data = await self._stream.receive()
+        except anyio.EndOfStream:
+            self._protocol.receive_eof()
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise self._closed() from None
+        else:
+            self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if not isinstance(event, Response):
+                assert isinstance(event, Frame)
+                self._frames.append(event)
+        if not self._writing.locked():  # else whoever is writing sends these, too
+            await self._flush()  # pongs, and the answer to a close
+
+    async def _flush(self) -> None:
+        async with self._writing:
+            while data := b"".join(self._protocol.data_to_send()):
+                self._is_cut_short = True
+                try:
+                    await self._stream.send(data)
+                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    raise self._closed() from None
+                self._is_cut_short = False
+
+    async def _cut(self) -> None:
+        await anyio.aclose_forcefully(self._stream)
+
+    def _closed(self) -> LinkClosed:
+        received = self._protocol.close_rcvd
+        if received is not None:
+            return LinkClosed(received.code, received.reason)
+        return LinkClosed(ABNORMAL, "the connection was lost")

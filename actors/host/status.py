@@ -1,0 +1,36 @@
+"""What `/invocations` answers."""
+
+from collections.abc import Sequence
+
+import attrs
+
+from actors.relay.supervisor import MeshStatus
+from protocol.mesh.status import PeerStatus
+
+
+def report(meshes: Sequence[MeshStatus], details: bool) -> dict[str, object]:
+    """What /invocations answers."""
+    peers = sorted(peer.peer for mesh in meshes for peer in mesh.peers)
+    answer: dict[str, object] = {"status": "ok", "peers": peers, "count": len(peers)}
+    if details:
+        answer["meshes"] = {
+            mesh.name: {
+                "connections": mesh.connections,
+                "peers": {peer.peer: _peer_report(peer, mesh) for peer in mesh.peers},
+                "totals": attrs.asdict(mesh.totals),
+            }
+            for mesh in meshes
+        }
+    return answer
+
+
+def _peer_report(peer: PeerStatus, mesh: MeshStatus) -> dict[str, object]:
+    queued = [mesh.mailboxes.get(c.connection, (0, 0)) for c in peer.connections]
+    return {
+        "state": peer.state.value,
+        "agents": peer.agents,
+        "connections": len(peer.connections),
+        "last_seen_s": round(min(c.silent_s for c in peer.connections), 3),
+        "mailbox_messages": sum(messages for messages, _ in queued),
+        "mailbox_bytes": sum(size for _, size in queued),
+    }

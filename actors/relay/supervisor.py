@@ -1,0 +1,293 @@
+"""The supervisor: owns one mesh, decides in turns, writes once per peer and turn.
+
+A turn takes what waits (all control messages, up to a quantum from every connection that has
+something), lets the mesh decide each message without ever waiting, and puts what comes out on one
+tape; then every peer actor concerned is told once. `turn()` is synchronous and complete, so a test
+that calls it by hand chooses the interleaving; `run()` only decides when.
+
+Nothing that goes wrong with one connection reaches another: an exception while its messages are
+decided ends that connection (1011), and an exception in its peer actor does not come up here at
+all.
+"""
+
+import logging
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from actors.clock import Clock
+from actors.relay.mailboxes import Inbox
+from actors.relay.peer import Control, Failed, Opened, PeerActor, PeerRef, Ponged
+from actors.relay.tape import Tape
+from actors.transports.paced import Pace, PacedTransport
+from actors.transports.transport import Transport
+from protocol.envelope import Inbound
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import (
+    Admitted,
+    Deliver,
+    Dismissed,
+    Effect,
+    Only,
+    Others,
+    PeerJoined,
+    PeerLeft,
+    Refused,
+    Snapshot,
+)
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.status import PeerStatus, Totals
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+"""How often (seconds) a mesh looks for deadlines that have passed: the reaper's precision."""
+
+
+ENOUGH: Final = 20
+"""So many messages in one write cost little more than one: there is nothing to wait for."""
+LEAST_GAP_S: Final = 1e-3
+"""Shorter rests are none: the timers of event loops count in milliseconds."""
+
+
+@attrs.frozen
+class MeshStatus:
+    """One mesh, at one moment. `mailboxes`: queued messages and bytes, by connection number."""
+
+    name: str
+    connections: int
+    peers: tuple[PeerStatus, ...]
+    mailboxes: dict[int, tuple[int, int]]
+    totals: Totals
+
+
+class Supervisor:
+    """The actor of one mesh."""
+
+    def __init__(self, name: str, limits: Limits, clock: Clock, *, strict: bool = False) -> None:
+        self.name = name
+        self._limits = limits
+        self._clock = clock
+        self._mesh = Mesh(limits, strict=strict)
+        self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
+        self._work: anyio.Event | None = None
+        self._actors: dict[int, PeerActor] = {}
+        self._refs: dict[int, PeerRef] = {}
+        self._next_id = 1
+        self._pace = Pace(limits, clock)
+        self._paced: dict[int, PacedTransport] = {}
+        self._tape = Tape()
+        self._small_flush_s = 0.0  # what the last turn took, if it sent few messages to everyone
+
+    def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
+        """A new connection: its peer actor, which runs the transport as its port.
+
+        `is_paced`: an edge in front of the transport limits frames.
+        """
+        if is_paced:
+            transport = self._paced[self._next_id] = PacedTransport(
+                transport, self._pace, self._limits
+            )
+        actor = PeerActor(self._next_id, transport, self._inbox, self._limits)
+        self._next_id += 1
+        self._actors[actor.id] = actor
+        return actor
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, closing ones included."""
+        return len(self._actors)
+
+    @property
+    def totals(self) -> Totals:
+        """What the mesh has counted so far, as it stands now."""
+        return attrs.evolve(self._mesh.totals)
+
+    # Turns ----------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """A turn would find something to do without any time passing."""
+        return bool(self._inbox)
+
+    def turn(self) -> None:
+        """Decide everything that waits, and tell everyone concerned."""
+        now = self._clock.now()
+        for control in self._inbox.take_control():
+            self._obey(control, now)
+        budget = self._limits.turn_messages_max
+        quantum = self._limits.quantum_messages
+        ready = self._inbox.take_ready()
+        while ready:
+            if budget <= 0:  # the rest keeps its place in the queue, and has been heard
+                for peer in ready:
+                    self._mesh.heard(peer.id, now)
+                self._inbox.put_back(ready)
+                break
+            peer = ready.popleft()
+            messages = peer.give(quantum)
+            if messages:
+                budget -= len(messages)
+                self._decide(peer, messages, now)
+            if peer.close_code is not None and not peer.waiting:
+                self._mesh.ended(peer.id, Cause.LEFT, now)
+                del self._actors[peer.id]
+                self._paced.pop(peer.id, None)
+        self._mesh.expire(now)
+        self._carry_out(self._mesh.take_effects())
+
+    def _obey(self, control: Control, now: Instant) -> None:
+        match control:
+            case Opened(peer):
+                self._mesh.opened(peer.id, now, is_paced=peer.id in self._paced)
+                self._refs[peer.id] = PeerRef(peer)
+            case Ponged(peer):
+                self._mesh.ponged(peer.id, now)
+            case Failed(peer, cause, error):
+                self._fail(peer, cause, error, now)
+
+    def _decide(self, peer: PeerActor, messages: list[Inbound], now: Instant) -> None:
+        try:
+            self._mesh.received(peer.id, messages, now)
+        except Exception as error:
+            self._fail(peer, Cause.CRASHED, error, now)
+
+    def _fail(
+        self, peer: PeerActor, cause: Cause, error: BaseException | None, now: Instant
+    ) -> None:
+        facts = {"mesh": self.name, "connection": peer.id, "peer": self._mesh.peer_of(peer.id)}
+        log.warning(cause.value, extra=facts, exc_info=error)
+        self._mesh.ended(peer.id, cause, now)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        self._small_flush_s = 0.0
+        if not effects:
+            return
+        began = self._clock.now()
+        tape = self._tape
+        dismissed: list[Dismissed] = []
+        for effect in effects:
+            if type(effect) is Deliver:  # the one that comes per message, hence not in the match
+                audience = effect.audience
+                if type(audience) is Others:
+                    tape.others(audience.excluded, effect.text)
+                elif type(audience) is Only:
+                    tape.only(audience.connections, effect.text)
+                else:
+                    tape.everyone(effect.text)
+                continue
+            match effect:
+                case Snapshot(connection, presences):
+                    tape.only((connection,), *presences)
+                case Admitted(connection, accepts_batches):
+                    tape.admit(connection)
+                    if accepts_batches and connection in self._paced:
+                        self._paced[connection].accepts_batches = True
+                case Dismissed(connection):
+                    tape.dismiss(connection)
+                    dismissed.append(effect)
+                case PeerJoined() | PeerLeft() | Refused():
+                    self._note(effect)
+        shared, own = tape.finish()
+        refs = self._refs
+        if shared is not None:
+            for connection in tape.present:
+                if connection not in own:
+                    refs[connection].tell(shared)
+        leaving = {end.connection for end in dismissed}
+        for connection, batch in own.items():
+            if batch is not None and connection not in leaving:
+                refs[connection].tell(batch)
+        for end in dismissed:
+            flush = end.cause is Cause.SHUTDOWN
+            refs.pop(end.connection).stop(end.cause, own.get(end.connection), flush=flush)
+        if shared is not None and shared.count < ENOUGH:
+            self._small_flush_s = self._clock.now().at - began.at
+
+    def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
+        match effect:
+            case PeerJoined(peer, connection, agents):
+                facts = {"peer": peer, "connection": connection, "agents": agents}
+                log.info("joined", extra={"mesh": self.name, **facts})
+            case PeerLeft(peer, cause):
+                log.info("left", extra={"mesh": self.name, "peer": peer, "cause": cause.value})
+            case Refused(connection, peer, code, count):
+                facts = {"peer": peer, "connection": connection, "count": count}
+                log.warning("refused", extra={"mesh": self.name, "code": code.code, **facts})
+
+    # When turns happen ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take turns until the last connection has gone."""
+        while self._actors or self._inbox:  # looked at last: nothing is awaited after it
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tick)
+                tasks.start_soon(self._pace.keep)
+                while self._actors or self._inbox:
+                    if not self._inbox:
+                        self._work = anyio.Event()
+                        await self._work.wait()
+                    self.turn()
+                    await self._rest()
+                tasks.cancel_scope.cancel()
+
+    async def _rest(self) -> None:
+        """Let sockets be read before the next turn.
+
+        A write costs the kernel about the same whether it carries one message or twenty. So when a
+        turn sent only a few messages to everyone, the next one waits as long as this one took, for
+        more messages to share the writes: a busy mesh spends at most half of its time on small
+        flushes, and the more receivers it has, the more is gathered for them. A mesh that is quiet,
+        or has so few receivers that a flush takes no time to speak of, never waits.
+        """
+        gap = min(self._small_flush_s, self._limits.flush_gap_s)
+        if gap >= LEAST_GAP_S:
+            await self._clock.sleep(gap)
+        elif self._inbox:
+            await anyio.lowlevel.checkpoint()
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_S)
+            deadline = self._mesh.deadline()
+            if deadline is not None and deadline <= self._clock.now().at:
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Decide what waits, then close every connection (1001) after what is queued for it."""
+        while self._inbox:
+            self.turn()
+        self._mesh.shut_down(self._clock.now())
+        self._carry_out(self._mesh.take_effects())
+
+    def hurry(self) -> None:
+        """Close whoever still waits for what is queued, and drop that."""
+        for actor in self._actors.values():
+            actor.hurry()
+        for paced in self._paced.values():
+            paced.hurry()
+
+    def abort(self) -> None:
+        """Cut what is still connected."""
+        for actor in tuple(self._actors.values()):
+            actor.abort()
+
+    def status(self) -> MeshStatus:
+        """A snapshot: immutable data, nothing of it changes later."""
+        return MeshStatus(
+            self.name,
+            len(self._actors),
+            self._mesh.status(self._clock.now()),
+            {id: actor.queued for id, actor in self._actors.items()},
+            self.totals,
+        )

@@ -1,0 +1,147 @@
+"""One turn's messages for all receivers, written once.
+
+A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a turn is one
+`Tape` of texts that go to everyone present, and for the few receivers that differ a list of cuts:
+the sender's own messages left out, a private message spliced in. Who has no cuts shares one
+`Batch` with all others like it, framed and joined once; who has some gets slices of the same
+bytes. The cost of a turn is one write per receiver, however many messages it holds.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Final, cast
+
+from actors.frames import Batch, frame_length, text_frame
+from protocol.envelope import Text
+
+_Piece = tuple[int, int] | Text  # a range of the tape, or a private text
+
+JOIN_BYTES_MAX: Final = 8192
+"""Up to this size a copy is cheaper than several buffers in one write."""
+BUFFERS_MAX: Final = 64
+"""More buffers than this in one write are joined: kernels limit their number."""
+
+
+class _Spliced(Batch):
+    """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(
+        self, tape: Sequence[Text], pieces: list[_Piece], wire: memoryview, ends: Sequence[int]
+    ) -> None:
+        self._texts = tape
+        self._pieces = pieces
+        self.count = 0
+        self.buffers = []
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                self.count += 1
+                self.buffers.append(text_frame(piece))
+            else:
+                start, end = piece
+                self.count += end - start
+                self.buffers.append(wire[ends[start] : ends[end]])
+        if len(self.buffers) > BUFFERS_MAX or sum(map(len, self.buffers)) <= JOIN_BYTES_MAX:
+            self.buffers = [b"".join(self.buffers)]
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """Only built for transports that ask for it."""
+        texts: list[Text] = []
+        for piece in self._pieces:
+            texts += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
+        return texts
+
+
+class _Cut:
+    """Where one receiver's copy differs from the tape.
+
+    `pieces` are ranges of the tape and private texts, in order; the tape from `start` on is still
+    to come. A receiver that is not present has `start` beyond every tape.
+    """
+
+    __slots__ = ("pieces", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.pieces: list[_Piece] = []
+
+    def catch_up(self, end: int) -> None:
+        if self.start < end:
+            self.pieces.append((self.start, end))
+            self.start = end
+
+
+_ABSENT: Final = sys.maxsize
+
+
+class Tape:
+    """Collects one turn. Receivers are named by connection number."""
+
+    def __init__(self) -> None:
+        self.present: set[int] = set()
+        self._texts: list[Text] = []
+        self._cuts: dict[int, _Cut] = {}
+
+    def admit(self, connection: int) -> None:
+        """From here on the connection gets what goes to everyone."""
+        self._cut(connection).start = len(self._texts)
+        self.present.add(connection)
+
+    def dismiss(self, connection: int) -> None:
+        """From here on the connection gets nothing."""
+        cut = self._cut(connection)
+        cut.catch_up(len(self._texts))
+        cut.start = _ABSENT
+        self.present.discard(connection)
+
+    def everyone(self, text: Text) -> None:
+        """Goes to all who are present."""
+        self._texts.append(text)
+
+    def others(self, excluded: Iterable[int], text: Text) -> None:
+        """Goes to all who are present, except these."""
+        index = len(self._texts)
+        self._texts.append(text)
+        for connection in excluded:
+            cut = self._cuts.get(connection) or self._cut(connection)
+            if cut.start <= index:
+                cut.catch_up(index)
+                cut.start = index + 1
+
+    def only(self, connections: Iterable[int], *texts: Text) -> None:
+        """Goes to these, present or not."""
+        end = len(self._texts)
+        for connection in connections:
+            cut = self._cuts.get(connection) or self._cut(connection)
+            cut.catch_up(end)
+            cut.pieces += texts
+
+    def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
+        """End the turn: what everyone present gets, and the connections that get something else."""
+        texts, cuts = self._texts, self._cuts
+        self._texts, self._cuts = [], {}
+        own: dict[int, Batch | None] = {}
+        if not texts:
+            for connection, cut in cuts.items():
+                private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
+                own[connection] = Batch(private) if private else None
+            return None, own
+        shared = Batch(texts)
+        if cuts:
+            wire = memoryview(shared.buffers[0])
+            ends = list(accumulate(map(frame_length, texts), initial=0))
+            for connection, cut in cuts.items():
+                cut.catch_up(len(texts))
+                pieces = cut.pieces
+                own[connection] = _Spliced(texts, pieces, wire, ends) if pieces else None
+        return shared, own
+
+    def _cut(self, connection: int) -> _Cut:
+        cut = self._cuts.get(connection)
+        if cut is None:
+            cut = _Cut(0 if connection in self.present else _ABSENT)
+            self._cuts[connection] = cut
+        return cut

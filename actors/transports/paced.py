@@ -1,0 +1,227 @@
+"""Frames at a pace: what stands between a peer actor and a connection behind AgentCore's edge.
+
+The edge closes a connection that carries more than 250 frames in a second, or a frame that is too
+large. So such a connection gets a `PacedTransport`: a frame at once if it has been quiet, and then
+one per tick of its mesh's `Pace`. What waits meanwhile shares the next frame, as a JSON array, if
+the peer has said that it accepts that; it goes one by one if not, and beyond that it waits in the
+peer actor's outbox, within its bounds. A message longer than a frame goes as several fragments
+(except under a foreign server, whose frames are its own affair).
+
+What is on its way to a peer that does not read comes to it all at once when it reads again, and the
+edge counts it then. So the transport below is told to hold little, and when it takes frames again
+after it took none for a while, what it held gets a second of its own.
+
+One task per mesh keeps the pace, and only while something waits.
+"""
+
+from collections import deque
+from typing import Final
+
+from actors.clock import Clock
+from actors.frames import Batch, Fragment
+from actors.signal import Signal
+from actors.transports.transport import Port, Transport
+from protocol.envelope import Inbound, Text
+from protocol.limits import Limits
+
+_COMMA: Final = b","
+_SLACK: Final = 1e-3
+"""The part of an interval by which a tick may be early: clocks round."""
+STALLED_S: Final = 0.5
+"""A socket that takes nothing for so long is not just busy: its peer does not read."""
+EDGES_SECOND_S: Final = 1.0
+"""What the edge counts frames in."""
+
+
+class Pace:
+    """The ticks of one mesh, and the transports that wait for the next one."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self.interval_s = 1 / limits.frames_per_s
+        self._clock = clock
+        self._waiting: set[PacedTransport] = set()
+        self._something = Signal()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.now().at
+
+    def wait(self, transport: "PacedTransport") -> None:
+        """`transport` gets a tick."""
+        self._waiting.add(transport)
+        self._something.set()
+
+    async def keep(self) -> None:
+        """Tick, for ever."""
+        while True:
+            if not self._waiting:
+                await self._something.wait()
+            await self._clock.sleep(self.interval_s)
+            waiting, self._waiting = self._waiting, set()
+            for transport in waiting:
+                try:
+                    transport.tick()
+                except Exception as error:  # only this connection ends, not the mesh
+                    transport.crashed(error)
+
+
+class PacedTransport:
+    """Another transport, at a pace. To the peer actor a transport, to the transport its port."""
+
+    def __init__(self, transport: Transport, pace: Pace, limits: Limits) -> None:
+        self.accepts_batches = False
+        self._transport = transport
+        self._pace = pace
+        self._limits = limits
+        self._texts: deque[Text] = deque()
+        self._held = 0  # bytes of them
+        self._is_full = False  # and has said so
+        self._rest: memoryview | None = None  # of a message that goes in fragments
+        self._is_writable = True
+        self._due = float("-inf")  # when the next frame may go
+        self._sent_at = 0.0  # when the last one went
+        self._closing: tuple[int, str] | None = None
+        self._close_by = 0.0
+        self._is_over = False
+        self._port: Port
+        self.writes_frames = transport.writes_frames
+        transport.hold_little()
+
+    # A transport ----------------------------------------------------------------------------------
+
+    def hold_little(self) -> None:
+        self._transport.hold_little()
+
+    async def run(self, port: Port) -> None:
+        self._port = port
+        await self._transport.run(self)
+
+    def send(self, batch: Batch) -> bool:
+        if self._is_over:
+            return True
+        texts = batch.texts
+        self._texts.extend(texts)
+        self._held += sum(map(len, texts))
+        self._send_frame()
+        if not self._is_idle():
+            self._pace.wait(self)
+        # One frame's worth may wait here; the rest waits in the outbox, where it is counted.
+        self._is_full = not self._has_room()
+        return not self._is_full
+
+    def close(self, code: int, reason: str) -> None:
+        if self._is_idle():
+            self._is_over = True
+            self._transport.close(code, reason)
+        else:
+            self._closing = (code, reason)
+            self._close_by = self._pace.now() + self._limits.close_within_s
+            self._pace.wait(self)
+
+    def hurry(self) -> None:
+        """Close now, if that waits for frames to go first. They are dropped."""
+        if self._closing is not None and not self._is_over:
+            self._clear()
+            self._transport.close(*self._closing)
+
+    def abort(self) -> None:
+        self._clear()
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    # A port ---------------------------------------------------------------------------------------
+
+    def received(self, messages: list[Inbound], size: int) -> None:
+        self._port.received(messages, size)
+
+    def ponged(self) -> None:
+        self._port.ponged()
+
+    def writable(self) -> None:
+        now = self._pace.now()
+        if not self._is_writable and now - self._sent_at >= STALLED_S:
+            self._due = now + EDGES_SECOND_S
+        self._is_writable = True  # the next tick goes on
+        self._pace.wait(self)
+
+    def closed(self, code: int) -> None:
+        self._clear()
+        self._port.closed(code)
+
+    def crashed(self, error: BaseException) -> None:
+        self._clear()
+        self._port.crashed(error)
+        if self._closing is not None:  # nobody will say it again
+            self._transport.abort()
+
+    # Frames ---------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Send a frame, if there is one and its time has come."""
+        if self._is_over:
+            return
+        self._send_frame()
+        if self._closing is not None:
+            if self._is_idle() or self._pace.now() >= self._close_by:
+                self._is_over = True
+                self._transport.close(*self._closing)
+            else:
+                self._pace.wait(self)
+            return
+        if self._is_full and self._has_room():
+            self._is_full = False
+            self._port.writable()
+        if not self._is_idle() and self._is_writable:
+            self._pace.wait(self)
+
+    def _is_idle(self) -> bool:
+        return not self._texts and self._rest is None
+
+    def _has_room(self) -> bool:
+        return self._is_writable and self._held < self._limits.frame_bytes_max
+
+    def _clear(self) -> None:
+        self._is_over = True
+        self._texts.clear()
+        self._rest = None
+        self._held = 0
+
+    def _send_frame(self) -> None:
+        now, interval_s = self._pace.now(), self._pace.interval_s
+        if not self._is_writable or self._is_idle() or now < self._due - _SLACK * interval_s:
+            return
+        # One that is late brings the next one forward, by half an interval at most.
+        self._due = max(self._due, now - interval_s / 2) + interval_s
+        self._sent_at = now
+        try:
+            self._is_writable = self._transport.send(self._next_frame())
+        except Exception:
+            self._clear()  # so that the close that follows waits for nothing
+            raise
+
+    def _next_frame(self) -> Batch:
+        size = self._limits.frame_bytes_max
+        if self._rest is not None:
+            piece, rest = self._rest[:size], self._rest[size:]
+            self._rest = rest if rest else None
+            self._held -= len(piece)
+            return Fragment(bytes(piece), is_first=False, is_last=not rest)
+        text = self._texts.popleft()
+        self._held -= len(text)
+        if len(text) > size and self.writes_frames:
+            self._rest = memoryview(text)[size:]
+            self._held += len(self._rest)
+            return Fragment(text[:size], is_first=True, is_last=False)
+        if not self.accepts_batches or not self._texts:
+            return Batch([text])
+        texts, total = [text], len(text) + 2
+        while self._texts and total + 1 + len(self._texts[0]) <= size:
+            texts.append(self._texts.popleft())
+            total += 1 + len(texts[-1])
+            self._held -= len(texts[-1])
+        return Batch([b"[" + _COMMA.join(texts) + b"]" if len(texts) > 1 else text])

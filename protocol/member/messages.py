@@ -1,0 +1,151 @@
+"""Messages as programs see them, and the words in which peers give and answer commands.
+
+A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its answers have the same
+`turnId`: an `ack`, any number of `stream`s (`data.chunk`, `data.chunkNum` from 0), and at the end a
+`turn_end` (`data.result`) or an `error` (`data.error`). These are the words of the existing pages.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from protocol.agents import agent_id
+from protocol.envelope import RELAY
+from protocol.member.errors import (
+    AmbiguousTarget,
+    TurnError,
+    TurnFailed,
+    TurnRefused,
+    UnknownTarget,
+)
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+@attrs.frozen
+class Message:
+    """One message as it arrived; `fields` is all of it."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def type(self) -> str:
+        """`broadcast`, `direct`, `stream`, ... or any word of the peers' own."""
+        return str(self.fields["type"])
+
+    @property
+    def sender(self) -> str | None:
+        """`from`: the peer, or one of its agents, that sent it."""
+        return _text(self.fields.get("from"))
+
+    @property
+    def origin(self) -> str | None:
+        """The peer that it came from; the relay guarantees it."""
+        return _text(self.fields.get("instanceId")) or self.sender
+
+    @property
+    def to(self) -> str | None:
+        """The peer or agent that it was addressed to."""
+        return _text(self.fields.get("to"))
+
+    @property
+    def turn_id(self) -> str | None:
+        """What ties a command and its answers together."""
+        return _text(self.fields.get("turnId"))
+
+    @property
+    def data(self) -> Any:
+        """What it says."""
+        return self.fields.get("data")
+
+    def word(self, name: str) -> Any:
+        """`data.name`, None where `data` is no object or has no such member."""
+        return self.data.get(name) if isinstance(self.data, dict) else None
+
+
+@attrs.frozen
+class RemotePeer:
+    """Another peer of the mesh: `agents` by their ids, `data` as it announced it."""
+
+    id: str
+    agents: tuple[str, ...] = ()
+    data: Mapping[str, Any] = attrs.Factory(dict)
+
+    @classmethod
+    def of(cls, presence: Message) -> "RemotePeer":
+        """The peer that this presence announces."""
+        listed = presence.word("agents")
+        ids = [agent_id(agent) for agent in listed] if isinstance(listed, list) else []
+        data = presence.data if isinstance(presence.data, dict) else {}
+        return cls(presence.sender or "", tuple(id for id in ids if id), data)
+
+
+def is_offline(presence: Message) -> bool:
+    """This presence says that its peer has gone."""
+    return bool(presence.word("status") == "offline")
+
+
+def is_command(message: Message) -> bool:
+    """It asks for an answer."""
+    is_sent_so = message.type in ("direct", "broadcast") and message.turn_id is not None
+    return is_sent_so and message.word("command") is not None
+
+
+def turn_error(message: Message) -> TurnError:
+    """What an `error` that answers a command means. The relay's own have a code."""
+    sentence = str(message.word("error") or "the agent reported an error without words")
+    if message.sender != RELAY:
+        return TurnFailed(sentence)
+    match message.word("code"):
+        case "unknown_target":
+            return UnknownTarget(sentence)
+        case "ambiguous_target":
+            return AmbiguousTarget(sentence, tuple(message.word("peers") or ()))
+        case code:
+            return TurnRefused(str(code), sentence)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class Nonsense(ValueError):
+    """A frame that no relay of this protocol sends."""
+
+
+def read_frame(text: str | bytes) -> list[dict[str, Any]]:
+    """The messages of one frame from the relay: an object, or an array of them. Raises Nonsense.
+
+    >>> read_frame('[{"type":"ack"},{"type":"ack","to":"me"}]')
+    [{'type': 'ack'}, {'type': 'ack', 'to': 'me'}]
+    """
+    try:
+        frame = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:  # lone surrogates are valid JSON, which the fast decoder does not know
+            frame = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Nonsense("not JSON") from None
+    messages = frame if isinstance(frame, list) else [frame]
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise Nonsense("JSON, but not a message: an object with a `type`")
+    return messages
+
+
+def write_message(fields: dict[str, Any]) -> str:
+    """One message as text. Raises TypeError if something in it is no JSON, or has no end.
+
+    >>> write_message({"type": "ack", "to": None})
+    '{"type":"ack","to":null}'
+    """
+    try:
+        return _encode(fields).decode()
+    except UnicodeEncodeError:
+        return json.dumps(fields, separators=(",", ":"))
+    except RecursionError:
+        raise TypeError("nested too deep to be JSON") from None

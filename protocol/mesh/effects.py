@@ -1,0 +1,119 @@
+"""What a mesh decides, as data: who receives what, who has come, who has gone.
+
+The order of effects is the order on the wire, for every receiver.
+
+    Deliver, Snapshot   texts and who receives them
+    Admitted            from here on this connection receives what goes to everyone
+    Dismissed           from here on it does not; its socket is to be closed with `code`
+    PeerJoined, PeerLeft, Refused    nothing to do; for logs and for people who watch
+
+Connections are named by number, as at the moment of decision.
+"""
+
+from typing import Final
+
+import attrs
+import msgspec
+
+from protocol.envelope import ErrorCode, Text
+from protocol.mesh.lifecycle import Cause
+
+CLOSE_CODES: Final = {
+    Cause.LEFT: 1000,
+    Cause.SILENT: 1008,
+    Cause.UNANNOUNCED: 1008,
+    Cause.EVICTED: 1013,
+    Cause.CRASHED: 1011,
+    Cause.SHUTDOWN: 1001,
+}
+"""RFC 6455 close code by cause."""
+
+# Audiences: who receives a text ------------------------------------------------------------------
+
+
+@attrs.frozen
+class Everyone:
+    """All connections of present peers."""
+
+
+@attrs.frozen
+class Others:
+    """All connections of present peers, except these (the sender's)."""
+
+    excluded: tuple[int, ...]
+
+
+@attrs.frozen
+class Only:
+    """These connections."""
+
+    connections: tuple[int, ...]
+
+
+Audience = Everyone | Others | Only
+
+
+class Deliver(msgspec.Struct, frozen=True, gc=False):
+    """Effect: `text` goes to `audience`. The one effect that is made per message, hence a
+    Struct."""
+
+    text: Text
+    audience: Audience
+
+
+@attrs.frozen
+class Snapshot:
+    """Effect: these presences go to a newcomer, in this order, before anything later."""
+
+    connection: int
+    presences: tuple[Text, ...]
+
+
+@attrs.frozen
+class Admitted:
+    """Effect: the connection joined; what goes to everyone goes to it from here on.
+
+    `accepts_batches`: it takes an array of messages where it would get several frames.
+    """
+
+    connection: int
+    accepts_batches: bool = False
+
+
+@attrs.frozen
+class Dismissed:
+    """Effect: the connection is over. Nothing more goes to it; close its socket with `code`."""
+
+    connection: int
+    cause: Cause
+    code: int
+
+
+@attrs.frozen
+class PeerJoined:
+    """Effect: a peer came online with this connection."""
+
+    peer: str
+    connection: int
+    agents: int
+
+
+@attrs.frozen
+class PeerLeft:
+    """Effect: a peer went offline; `cause` is that of its last connection."""
+
+    peer: str
+    cause: Cause
+
+
+@attrs.frozen
+class Refused:
+    """Effect: messages of a connection were refused, `count` since the last such effect."""
+
+    connection: int
+    peer: str | None
+    code: ErrorCode
+    count: int
+
+
+Effect = Deliver | Snapshot | Admitted | Dismissed | PeerJoined | PeerLeft | Refused

@@ -1,0 +1,162 @@
+"""Who is here: connections, peers, agents. Finds them, adds them, removes them; sends nothing.
+
+A peer may hold several connections (the tabs of one browser share an id). It is here while one of
+them is, and its agents are the union over them. Removal is always by connection, never by peer id,
+so the end of an old socket cannot take a living one with it.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from protocol.agents import Agent
+from protocol.envelope import ErrorCode, Header, Refusal, Text
+from protocol.mesh.effects import Only, Others
+from protocol.mesh.lifecycle import Life
+
+_PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
+
+
+@attrs.define(eq=False)
+class Connection:
+    """One socket: its life, and what it said about itself. Times in monotonic seconds."""
+
+    id: int
+    life: Life
+    heard_at: float
+    deadline_at: float = float("inf")
+    peer: "Peer | None" = None
+    agents: tuple[Agent, ...] = ()
+    keepalive_pong: bool = False
+    is_paced: bool = False
+    rate_due_at: float = float("-inf")
+    rate_error_at: float = float("-inf")
+    refusals: int = 0
+    refusal_logged_at: float = float("-inf")
+
+
+@attrs.define(eq=False)
+class Peer:
+    """One peer id, and the latest presence that it sent, as the others got it.
+
+    `others` and `only` are the audiences that its messages need, made when its connections change.
+    """
+
+    id: str
+    presence: Text = b""
+    presence_at: float = float("-inf")
+    connections: dict[int, Connection] = attrs.Factory(dict)
+    agents: tuple[Agent, ...] = ()
+    others: Others = Others(())
+    only: Only = Only(())
+
+    def union_with(self, connection: Connection, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
+        """The agents over all connections, each once, in the order of announcement, if
+        `connection` (one of them or a new one) had these."""
+        announced = {c.id: c.agents for c in self.connections.values()} | {connection.id: agents}
+        return merge(announced.values())
+
+
+def merge(announced: Collection[tuple[Agent, ...]]) -> tuple[Agent, ...]:
+    """Each agent once, in the order of announcement. A single announcement stays as it is."""
+    if len(announced) == 1:
+        return next(iter(announced))
+    seen: dict[str | bytes, Agent] = {}
+    for agents in announced:
+        for agent in agents:
+            seen.setdefault(agent.id if agent.id is not None else agent.text, agent)
+    return tuple(seen.values())
+
+
+class Roster:
+    """The connections, peers and agents of one mesh."""
+
+    def __init__(self) -> None:
+        self.connections: dict[int, Connection] = {}
+        self.peers: dict[str, Peer] = {}
+        self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
+
+    def attach(self, connection: Connection, peer_id: str) -> Peer:
+        """The connection now belongs to `peer_id`, which comes into being if it is new."""
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            peer = self.peers[peer_id] = Peer(peer_id)
+        connection.peer = peer
+        peer.connections[connection.id] = connection
+        _renew_audiences(peer)
+        return peer
+
+    def detach(self, connection: Connection) -> bool:
+        """The connection no longer belongs to its peer. True if the peer has gone with it."""
+        peer = connection.peer
+        if peer is None:
+            return False
+        connection.peer = None
+        del peer.connections[connection.id]
+        _renew_audiences(peer)
+        if peer.connections:
+            return False
+        self.set_agents(peer, ())
+        del self.peers[peer.id]
+        return True
+
+    def set_agents(self, peer: Peer, agents: tuple[Agent, ...]) -> bool:
+        """The peer's agents are now these. True if that is a change."""
+        if agents == peer.agents:
+            return False
+        for id in _ids(peer.agents):
+            hosts = self._hosts[id]
+            del hosts[peer.id]
+            if not hosts:
+                del self._hosts[id]
+        for id in _ids(agents):
+            self._hosts.setdefault(id, {})[peer.id] = peer
+        peer.agents = agents
+        return True
+
+    def resolve(self, sender: Peer, header: Header) -> Peer | None:
+        """The peer that a direct is for; None if only the sender itself has the agent.
+
+        Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` without any address.
+        """
+        if header.target_instance_id is not None:
+            peer = self.peers.get(header.target_instance_id)
+            if peer is None:
+                raise _unknown("peer", header.target_instance_id)
+            return peer
+        if header.to is None:
+            raise Refusal(ErrorCode.BAD_FIELD, "a direct needs `to` or `targetInstanceId`")
+        peer = self.peers.get(header.to)
+        if peer is not None:
+            return peer
+        hosts = self._hosts.get(header.to)
+        if hosts is None:
+            raise _unknown("peer or agent", header.to)
+        if sender.id in hosts:
+            return None
+        if len(hosts) > 1:
+            peers = sorted(hosts)
+            sentence = (
+                f"{len(peers)} peers have an agent {header.to!r}: name one in `targetInstanceId`"
+            )
+            shown = peers[:_PEERS_NAMED_MAX]
+            raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
+        return next(iter(hosts.values()))
+
+    def presences(self, without: Peer) -> tuple[Text, ...]:
+        """The latest presence of everyone here, except of one peer."""
+        return tuple(peer.presence for peer in self.peers.values() if peer is not without)
+
+
+def _renew_audiences(peer: Peer) -> None:
+    peer.others = Others(tuple(peer.connections))
+    peer.only = Only(tuple(peer.connections))
+
+
+def _ids(agents: Iterable[Agent]) -> Iterator[str]:
+    return iter({agent.id: None for agent in agents if agent.id is not None})
+
+
+def _unknown(kind: str, name: str) -> Refusal:
+    return Refusal(ErrorCode.UNKNOWN_TARGET, f"no {kind} {name!r} is here", target=name)

@@ -1,0 +1,36 @@
+"""What can be seen of a mesh from outside: immutable reports and running totals."""
+
+import attrs
+
+from protocol.mesh.lifecycle import PeerState
+
+
+@attrs.frozen
+class ConnectionStatus:
+    """One connection in a status report. `silent_s`: seconds since it was last heard."""
+
+    connection: int
+    state: PeerState
+    silent_s: float
+
+
+@attrs.frozen
+class PeerStatus:
+    """One present peer in a status report."""
+
+    peer: str
+    state: PeerState
+    agents: tuple[str, ...]
+    connections: tuple[ConnectionStatus, ...]
+
+
+@attrs.define
+class Totals:
+    """Counts since the mesh began. `relayed` counts messages, not deliveries."""
+
+    received: int = 0
+    relayed: int = 0
+    refused: int = 0
+    withheld: int = 0
+    joined: int = 0
+    left: int = 0

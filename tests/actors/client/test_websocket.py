@@ -1,0 +1,165 @@
+"""A peer's end of a WebSocket, against servers that the `websockets` library runs."""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import trustme
+from websockets.asyncio.server import ServerConnection, serve
+
+from actors.client.websocket import Address, bearer_subprotocols, open_websocket
+from actors.link import LinkClosed
+from protocol.member.errors import BadAddress
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(handler: Handler, **options: Any) -> Any:
+    """A WebSocket server: its port."""
+    async with serve(handler, "127.0.0.1", 0, **options) as running:
+        with anyio.fail_after(20):
+            yield running.sockets[0].getsockname()[1]
+
+
+async def echo(socket: ServerConnection) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+async def test_texts_and_bytes_arrive_as_they_are() -> None:
+    async def greet(socket: ServerConnection) -> None:
+        await socket.send("h\u00e9llo \U0001f916")
+        await socket.send(b"\x00\xff")
+        await socket.wait_closed()
+
+    async with server(greet) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        assert await link.receive() == "h\u00e9llo \U0001f916"
+        assert await link.receive() == b"\x00\xff"
+        await link.aclose()
+
+
+async def test_fragments_are_put_together_with_pings_between_them() -> None:
+    async def fragments(socket: ServerConnection) -> None:
+        protocol = socket.protocol
+        protocol.send_text("\u00e9".encode()[:1], fin=False)
+        protocol.send_ping(b"there?")
+        protocol.send_continuation("\u00e9".encode()[1:], fin=True)
+        for data in protocol.data_to_send():
+            socket.transport.write(data)
+        await socket.wait_closed()
+
+    async with server(fragments) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        assert await link.receive() == "\u00e9"
+        await link.aclose()
+
+
+async def test_pings_are_answered_while_somebody_receives() -> None:
+    async def ping(socket: ServerConnection) -> None:
+        await (await socket.ping())
+        await socket.send("ponged")
+        await socket.wait_closed()
+
+    async with server(ping) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        assert await link.receive() == "ponged"
+        await link.aclose()
+
+
+async def test_a_long_message_goes_both_ways() -> None:
+    async with server(echo, max_size=2**24) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        text = "x" * 5_000_000
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.send, text)
+            assert await link.receive() == text
+        await link.aclose()
+
+
+async def test_the_other_sides_close_is_told_with_its_code_after_what_came_before() -> None:
+    async def leave(socket: ServerConnection) -> None:
+        await socket.send("last words")
+        await socket.close(1013, "full")
+
+    async with server(leave) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        assert await link.receive() == "last words"
+        with pytest.raises(LinkClosed, match="full") as closed:
+            await link.receive()
+        assert closed.value.code == 1013
+        with pytest.raises(LinkClosed):
+            await link.send("too late")
+        await link.aclose()
+
+
+async def test_a_connection_that_breaks_is_closed_abnormally() -> None:
+    async def cut(socket: ServerConnection) -> None:
+        socket.transport.abort()
+
+    async with server(cut) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        with pytest.raises(LinkClosed) as closed:
+            await link.receive()
+        assert closed.value.code == 1006
+        await link.aclose()
+
+
+async def test_our_close_is_orderly_and_waits_only_briefly_for_the_answer() -> None:
+    seen = []
+
+    async def remember(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+        seen.append(socket.close_code)
+
+    async with server(remember) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        await link.aclose()
+        await link.aclose()
+        while not seen:
+            await anyio.sleep(0.001)
+    assert seen == [1000]
+
+
+async def test_headers_and_subprotocols_go_with_the_opening() -> None:
+    seen = {}
+
+    async def remember(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        seen.update(socket.request.headers.raw_items())
+        seen["chosen"] = str(socket.subprotocol)
+
+    token = "ey.to/ken+="
+    offered = bearer_subprotocols(token)
+    async with server(remember, subprotocols=["base64UrlBearerAuthorization"]) as port:
+        headers = {"Host": "relay.example", "X-Extra": "1"}
+        address = Address(f"ws://127.0.0.1:{port}/ws", headers, offered)
+        assert token not in repr(address)
+        link = await open_websocket(address)
+        await link.aclose()
+    assert seen["Host"] == "relay.example"
+    assert seen["X-Extra"] == "1"
+    assert seen["Sec-WebSocket-Protocol"] == ", ".join(offered)
+    assert offered == ("base64UrlBearerAuthorization.ZXkudG8va2VuKz0", offered[1])
+    assert seen["chosen"] == "base64UrlBearerAuthorization"
+
+
+async def test_over_tls_the_certificate_is_checked() -> None:
+    authority = trustme.CA()
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(there)
+    async with server(echo, ssl=there) as port:
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        link = await open_websocket(Address(f"wss://127.0.0.1:{port}/ws"), trusting)
+        await link.send("secret")
+        assert await link.receive() == "secret"
+        await link.aclose()
+        with pytest.raises(BadAddress, match="certificate"):
+            await open_websocket(Address(f"wss://127.0.0.1:{port}/ws?token=x"))

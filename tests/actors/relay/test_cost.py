@@ -1,0 +1,100 @@
+"""What a turn costs, in counts that do not depend on the machine: calls and writes, never seconds.
+
+The figures are upper bounds with some air; what they guard is the shape. A change that makes the
+fan-out cost something per delivery (messages times receivers) exceeds them many times over.
+"""
+
+import gc
+import json
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.actors.relay.test_peer import HandTransport, World, say
+
+RECEIVERS = 100
+
+
+def calls_of(function: Any) -> int:
+    """How many calls, of Python and of C functions, are made while this function runs."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    gc.disable()  # a collection may call finalizers of whatever ran before
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return calls
+
+
+def mesh(receivers: int) -> tuple[World, Any, list[HandTransport]]:
+    world = World(messages_burst=10**6)
+    sender, _ = world.join("sender")
+    transports = [world.join(f"r{n}")[1] for n in range(receivers)]
+    for transport in transports:
+        transport.writes = 0
+        transport.sent.clear()
+    return world, sender, transports
+
+
+def cost(messages: int, receivers: int) -> int:
+    world, sender, transports = mesh(receivers)
+    say(sender, "stream", messages)
+    calls = calls_of(world.supervisor.turn)
+    assert sum(transport.writes for transport in transports) == receivers
+    assert all(len(transport.sent) == messages for transport in transports)
+    return calls
+
+
+def test_a_turn_costs_so_much_per_message_and_so_much_per_receiver_and_nothing_per_delivery() -> (
+    None
+):
+    base = cost(1, 1)
+    per_message = (cost(33, 1) - base) / 32
+    per_receiver = (cost(1, 33) - base) / 32
+    assert per_message <= 25, per_message
+    assert per_receiver <= 8, per_receiver
+    together = cost(33, 33)
+    assert together <= base + 32 * (per_message + per_receiver) * 1.05
+
+
+def test_a_direct_costs_a_bounded_number_of_calls() -> None:
+    def directs(count: int) -> int:
+        world = World()
+        sender, _ = world.join("sender")
+        _, transport = world.join("target")
+        say(sender, "direct", count, to="target")
+        calls = calls_of(world.supervisor.turn)
+        assert len(transport.sent) == count
+        return calls
+
+    per_message = (directs(33) - directs(1)) / 32
+    assert per_message <= 28, per_message
+
+
+def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
+    world, _, _ = mesh(RECEIVERS)
+    transport = HandTransport()
+    newcomer = world.supervisor.open(transport)
+    say(newcomer, "presence", **{"from": "newcomer"})
+    world.settle()
+    assert transport.writes == 1
+    assert len(transport.sent) == 1 + 1 + RECEIVERS
+    assert json.loads(transport.sent[0])["from"] == "newcomer"
+
+
+@pytest.mark.parametrize("joiners", [2, 50])
+def test_peers_that_join_in_one_turn_cost_the_others_one_write_in_all(joiners: int) -> None:
+    world, _, transports = mesh(10)
+    for n in range(joiners):
+        say(world.supervisor.open(HandTransport()), "presence", **{"from": f"new{n}"})
+    world.supervisor.turn()
+    assert {transport.writes for transport in transports} == {1}

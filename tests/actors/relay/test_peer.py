@@ -1,0 +1,324 @@
+"""The peer actor and the supervisor, turn by turn: no event loop, no waiting, any interleaving."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from actors.clock import SystemClock
+from actors.frames import Batch
+from actors.relay.peer import PeerActor
+from actors.relay.supervisor import Supervisor
+from actors.transports.transport import Port
+from protocol.instant import Instant
+from protocol.limits import Limits
+
+
+class HandClock(SystemClock):
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> Instant:
+        return Instant(self.at, round(self.at * 1000))
+
+
+class HandTransport:
+    """A transport under the test's thumb."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.writes = 0
+        self.takes_more = True
+        self.is_reading = True
+        self.closed_with: int | None = None
+        self.fails = False
+        self.aborted = False
+
+    async def run(self, port: Port) -> None:
+        raise NotImplementedError
+
+    def send(self, batch: Batch) -> bool:
+        if self.fails:
+            raise RuntimeError("the transport broke")
+        self.writes += 1
+        self.sent += batch.texts
+        return self.takes_more
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed_with = code
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+class World:
+    """A supervisor and its peers, moved by hand."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.clock = HandClock()
+        self.supervisor = Supervisor("m", Limits(**limits), self.clock)
+
+    def join(self, id: str) -> tuple[PeerActor, HandTransport]:
+        transport = HandTransport()
+        actor = self.supervisor.open(transport)
+        say(actor, "presence", **{"from": id})
+        self.settle()
+        transport.sent.clear()
+        transport.writes = 0
+        return actor, transport
+
+    def settle(self) -> None:
+        while self.supervisor.has_work:
+            self.supervisor.turn()
+
+
+def say(actor: PeerActor, type: str, times: int = 1, **fields: Any) -> None:
+    text = json.dumps({"type": type, **fields}).encode()
+    actor.received([text] * times, len(text) * times)
+
+
+def types(transport: HandTransport) -> list[str]:
+    return [json.loads(text)["type"] for text in transport.sent]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.INFO):
+        yield caplog
+
+
+def test_a_turn_costs_one_write_per_peer_however_many_messages_it_holds() -> None:
+    world = World()
+    senders = [world.join(f"s{n}") for n in range(3)]
+    listeners = [world.join(f"l{n}")[1] for n in range(5)]
+    for _, transport in senders:
+        transport.writes, transport.sent = 0, []
+    for transport in listeners:
+        transport.writes, transport.sent = 0, []
+    for actor, _ in senders:
+        say(actor, "stream", 20)
+    world.supervisor.turn()
+    assert [t.writes for t in listeners] == [1] * 5
+    assert [len(t.sent) for t in listeners] == [60] * 5
+    assert [t.writes for _, t in senders] == [1] * 3
+    assert [len(t.sent) for _, t in senders] == [40] * 3
+
+
+def test_a_flood_from_one_leaves_the_others_their_turn_and_stops_being_read() -> None:
+    world = World(
+        quantum_messages=10, inbox_messages_max=100, messages_burst=10_000, turn_messages_max=64
+    )
+    flooder, flooder_transport = world.join("flooder")
+    quiet, _ = world.join("quiet")
+    _, listener = world.join("listener")
+    say(flooder, "stream", 1000)
+    say(quiet, "ack")
+    assert not flooder_transport.is_reading
+    world.supervisor.turn()
+    assert types(listener) == ["stream"] * 10 + ["ack"]
+    world.settle()
+    assert len(listener.sent) == 1001
+    assert flooder_transport.is_reading
+
+
+def test_a_turn_is_bounded_and_nobody_loses_its_place() -> None:
+    world = World(quantum_messages=4, turn_messages_max=8)
+    actors = [world.join(f"p{n}")[0] for n in range(5)]
+    _, listener = world.join("listener")
+    for number, actor in enumerate(actors):
+        say(actor, "stream", 4, n=number)
+    world.supervisor.turn()
+    assert [json.loads(text)["n"] for text in listener.sent] == [0] * 4 + [1] * 4
+    world.settle()
+    assert [json.loads(text)["n"] for text in listener.sent] == [
+        n for n in range(5) for _ in "four"
+    ]
+
+
+def test_a_peer_that_does_not_take_gets_everything_in_order_when_it_takes_again() -> None:
+    world = World()
+    sender, _ = world.join("sender")
+    actor, slow = world.join("slow")
+    slow.takes_more = False
+    for n in range(10):
+        say(sender, "stream", n=n)
+        world.settle()
+    assert len(slow.sent) == 1
+    assert actor.queued[0] == 9
+    slow.takes_more = True
+    actor.writable()
+    assert [json.loads(text)["n"] for text in slow.sent] == list(range(10))
+    assert actor.queued == (0, 0)
+
+
+def test_a_full_mailbox_evicts_its_peer_with_1013_and_delays_nobody(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    world = World(mailbox_messages_max=5)
+    sender, _ = world.join("sender")
+    actor, stuck = world.join("stuck")
+    _, healthy = world.join("healthy")
+    stuck.takes_more = False
+    for _ in range(10):
+        say(sender, "stream")
+        world.settle()
+    assert stuck.closed_with == 1013
+    assert actor.queued == (0, 0)
+    assert types(healthy).count("stream") == 10
+    gone = [json.loads(text) for text in healthy.sent if b'"presence"' in text]
+    assert [m["data"]["reason"] for m in gone] == ["evicted"]
+    assert [r.msg for r in log.records].count("evicted") == 1
+
+
+def test_an_eviction_overtakes_the_backlog() -> None:
+    world = World(mailbox_messages_max=1, quantum_messages=1)
+    sender, _ = world.join("sender")
+    stuck_actor, stuck = world.join("stuck")
+    stuck.takes_more = False
+    say(sender, "stream", 4)
+    say(stuck_actor, "stream", 1000)
+    for _ in range(4):
+        world.supervisor.turn()
+    assert stuck.closed_with == 1013
+    world.settle()
+    assert world.supervisor.status().totals.relayed < 100
+
+
+def test_a_crash_while_deciding_ends_that_connection_with_1011_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    victim, broken = world.join("victim")
+    other, healthy = world.join("other")
+    mesh = world.supervisor._mesh
+    received = mesh.received
+
+    def crash_on_victim(id: int, messages: Any, now: Instant) -> None:
+        if id == victim.id:
+            raise RuntimeError("a bug")
+        received(id, messages, now)
+
+    monkeypatch.setattr(mesh, "received", crash_on_victim)
+    say(victim, "stream")
+    say(other, "stream")
+    world.settle()
+    assert broken.closed_with == 1011
+    assert healthy.closed_with is None
+    assert [json.loads(t)["data"]["reason"] for t in healthy.sent if b"offline" in t] == ["crashed"]
+    record = next(r for r in log.records if r.msg == "crashed")
+    assert record.exc_info is not None
+    assert (record.peer, record.connection) == ("victim", victim.id)  # type: ignore[attr-defined]
+
+
+def test_a_crash_in_a_transport_ends_that_connection_and_no_other() -> None:
+    world = World()
+    sender, _ = world.join("sender")
+    _, broken = world.join("broken")
+    _, healthy = world.join("healthy")
+    broken.fails = True
+    say(sender, "stream")
+    world.settle()
+    assert broken.closed_with == 1011
+    assert types(healthy) == ["stream", "presence"]
+
+
+def test_what_was_said_before_a_close_is_still_heard() -> None:
+    world = World()
+    leaver, _ = world.join("leaver")
+    _, other = world.join("other")
+    say(leaver, "stream", 200)
+    leaver.closed(1000)
+    world.settle()
+    assert types(other) == ["stream"] * 200 + ["presence"]
+    assert world.supervisor.connections == 1
+
+
+def test_frames_after_a_stop_are_ignored_and_closing_twice_is_closing_once() -> None:
+    world = World()
+    actor, transport = world.join("a")
+    _, other = world.join("b")
+    actor.closed(1000)
+    actor.closed(1006)
+    world.settle()
+    say(actor, "stream")
+    world.settle()
+    assert actor.close_code == 1000
+    assert types(other) == ["presence"]
+    assert transport.closed_with is None
+
+
+def test_draining_decides_what_waits_flushes_and_closes_with_1001() -> None:
+    world = World()
+    sender, sender_transport = world.join("sender")
+    actor, slow = world.join("slow")
+    slow.takes_more = False
+    say(sender, "stream", 3, n=1)
+    world.supervisor.turn()
+    say(sender, "stream", 2, n=2)
+    world.supervisor.drain()
+    assert sender_transport.closed_with == 1001
+    assert slow.closed_with is None
+    assert not any(b"offline" in text for text in slow.sent)
+    slow.takes_more = True
+    actor.writable()
+    assert types(slow) == ["stream"] * 5
+    assert slow.closed_with == 1001
+
+
+def test_pongs_keep_those_present_who_asked_for_it() -> None:
+    world = World()
+    asked, asked_transport = world.join("asked")
+    say(asked, "presence", **{"from": "asked", "data": {"keepalive": "pong"}})
+    silent, silent_transport = world.join("silent")
+    for _ in range(4):
+        world.clock.at += 10.0
+        asked.ponged()
+        silent.ponged()
+        world.supervisor.turn()
+    assert asked_transport.closed_with is None
+    assert silent_transport.closed_with == 1008
+
+
+def test_status_is_a_snapshot_that_does_not_change() -> None:
+    world = World()
+    actor, _ = world.join("a")
+    before = world.supervisor.status()
+    say(actor, "stream")
+    world.join("b")
+    assert [peer.peer for peer in before.peers] == ["a"]
+    assert before.totals.relayed == 1
+    assert before.connections == 1
+
+
+def test_a_peer_whose_messages_wait_when_a_turn_is_full_is_not_reaped_for_silence() -> None:
+    world = World(turn_messages_max=64, quantum_messages=64)
+    peers = [world.join(name) for name in "abc"]
+    world.clock.at = 20.0
+    for actor, _ in peers:
+        say(actor, "ack", 64)
+    world.clock.at = 31.0  # the process was held up
+    world.settle()
+    assert [transport.closed_with for _, transport in peers] == [None, None, None]
+
+
+def test_a_reaped_peer_is_told_so_even_if_its_mailbox_is_full() -> None:
+    world = World(mailbox_messages_max=1, messages_burst=10_000)
+    _, silent = world.join("silent")
+    other, _ = world.join("other")
+    silent.takes_more = False
+    for at in (10.0, 20.0, 29.9):
+        world.clock.at = at
+        say(other, "stream" if at < 29.9 else "capabilities")
+        world.settle()
+    world.clock.at = 30.0
+    say(other, "stream")
+    world.supervisor.turn()
+    assert silent.closed_with == 1008

@@ -1,0 +1,308 @@
+"""The runtime on both backends: meshes come and go, everything is bounded, crashes are
+contained."""
+
+import json
+import logging
+import threading
+from contextvars import ContextVar
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from actors.clock import VirtualClock
+from actors.link import LinkClosed
+from actors.relay import runtime as runtime_module
+from actors.relay.runtime import Full, Runtime
+from actors.transports.memory import MemoryLink
+from actors.transports.transport import Port
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.status import Totals
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def joined(runtime: Runtime, id: str, mesh: str = "m", window: int = 256) -> MemoryLink:
+    link = await runtime.connect(mesh, window)
+    await link.send(json.dumps({"type": "presence", "from": id, "data": {"agents": []}}))
+    while json.loads(await link.receive())["from"] != id:
+        pass
+    return link
+
+
+async def test_two_peers_in_memory_exchange_messages() -> None:
+    async with Runtime() as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        assert json.loads(await a.receive())["from"] == "b"
+        assert json.loads(await b.receive())["from"] == "a"
+        text = json.dumps({"type": "stream", "from": "a", "data": "\ud83d"})
+        await a.send(text)
+        assert await b.receive() == text
+        assert runtime.connections == 2
+
+
+async def test_a_mesh_begins_with_its_first_connection_and_ends_with_its_last() -> None:
+    async with Runtime() as runtime:
+        assert runtime.status() == ()
+        a = await joined(runtime, "a", "one")
+        b = await joined(runtime, "b", "two")
+        assert sorted(mesh.name for mesh in runtime.status()) == ["one", "two"]
+        a.close()
+        b.close()
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.status() == ()
+        assert runtime.totals().joined == 2
+        assert (await joined(runtime, "c", "one")) is not None
+
+
+async def test_time_is_injected_a_silent_peer_is_reaped_after_30_seconds_of_the_clock() -> None:
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        await a.receive()
+        await b.receive()
+        await clock.advance(20.0)
+        await a.send('{"type":"heartbeat"}')
+        assert json.loads(await b.receive())["from"] == "a"
+        await clock.advance(9.9)
+        assert runtime.connections == 2
+        await clock.advance(0.6)
+        with pytest.raises(LinkClosed) as closed:
+            await b.receive()
+        assert closed.value.code == 1008
+        gone = json.loads(await a.receive())
+        assert gone["data"]["reason"] == "silent"
+        assert gone["timestamp"] == 1_030_000
+
+
+async def test_ten_minutes_pass_in_no_time_with_heartbeats() -> None:
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        a = await joined(runtime, "a")
+        for _ in range(60):
+            await clock.advance(10.0)
+            await a.send('{"type":"heartbeat"}')
+        assert runtime.connections == 1
+
+
+async def test_leaving_the_runtime_flushes_and_closes_with_1001() -> None:
+    async with Runtime() as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b")
+        await b.receive()
+        for n in range(100):
+            await a.send(json.dumps({"type": "stream", "n": n}))
+    received = []
+    with pytest.raises(LinkClosed) as closed:
+        while True:
+            received.append(json.loads(await b.receive()))
+    assert closed.value.code == 1001
+    assert [m["n"] for m in received] == list(range(100))
+
+
+async def test_a_draining_runtime_takes_nobody() -> None:
+    async with Runtime() as runtime:
+        await runtime.drain()
+        with pytest.raises(Full):
+            await runtime.connect("m")
+
+
+async def test_draining_is_bounded_and_who_does_not_take_what_is_queued_hears_why_it_ends() -> None:
+    limits = Limits(drain_s=0.05)
+    async with Runtime(limits) as runtime:
+        a, b = await joined(runtime, "a"), await joined(runtime, "b", window=1)
+        for _ in range(10):
+            await a.send('{"type":"stream"}')
+        await anyio.wait_all_tasks_blocked()
+    received = []
+    with pytest.raises(LinkClosed) as closed:
+        while True:
+            received.append(await b.receive())
+    assert closed.value.code == 1001
+    assert len(received) < 10
+
+
+async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> None:
+    trace = ContextVar("trace", default="none")
+    seen = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((record.getMessage(), trace.get()))
+
+    log, handler = logging.getLogger("actors.relay.supervisor"), Handler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        async with Runtime() as runtime:
+            trace.set("that of the first connection")
+            a = await joined(runtime, "a")
+            a.close()
+            await anyio.wait_all_tasks_blocked()
+    finally:
+        log.setLevel(logging.NOTSET)
+        log.removeHandler(handler)
+    assert seen == [("joined", "none"), ("left", "none")]
+
+
+async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add, seen = runtime_module._sum, []
+
+    def add_and_let_others_look(one: Totals, other: Totals) -> Totals:
+        if threading.current_thread() is threading.main_thread() and not seen:
+            threads.append(threading.Thread(target=look))
+            threads[0].start()
+            threads[0].join(0.2)
+        return add(one, other)
+
+    def look() -> None:
+        seen.append(runtime.totals().joined)
+
+    threads: list[threading.Thread] = []
+    async with Runtime() as runtime:
+        a = await joined(runtime, "a")
+        monkeypatch.setattr(runtime_module, "_sum", add_and_let_others_look)
+        a.close()
+        await anyio.wait_all_tasks_blocked()
+        threads[0].join()
+    assert seen == [1]
+
+
+async def test_meshes_and_connections_are_bounded() -> None:
+    async with Runtime(Limits(meshes_max=2, connections_max=2)) as runtime:
+        await runtime.connect("one")
+        await runtime.connect("one")
+        with pytest.raises(Full, match="connections_max"):
+            await runtime.connect("one")
+        await runtime.connect("two")
+        with pytest.raises(Full, match="meshes_max"):
+            await runtime.connect("three")
+
+
+async def test_a_link_that_does_not_receive_waits_in_its_mailbox_and_is_evicted_when_full() -> None:
+    async with Runtime(Limits(mailbox_messages_max=50)) as runtime:
+        a = await joined(runtime, "a")
+        stuck = await joined(runtime, "stuck", window=10)
+        for n in range(100):
+            await a.send(json.dumps({"type": "stream", "n": n}))
+            await anyio.wait_all_tasks_blocked()
+        await a.send('{"type":"capabilities"}')  # answered after all that (the mesh may rest)
+        while json.loads(await a.receive())["type"] != "capabilities_response":
+            pass
+        with pytest.raises(LinkClosed) as closed:
+            while True:
+                await stuck.receive()
+        assert closed.value.code == 1013
+
+
+class CrashingTransport:
+    """Carries nothing and raises at once."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def run(self, port: Port) -> None:
+        raise RuntimeError("a bug in a transport")
+
+    def send(self, batch: object) -> bool:
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def test_a_transport_that_raises_ends_its_own_connection_only() -> None:
+    async with Runtime() as runtime:
+        a = await joined(runtime, "a")
+        await runtime.serve(CrashingTransport(), "m")
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.connections == 1
+        await a.send('{"type":"capabilities"}')
+        assert json.loads(await a.receive())["type"] == "capabilities_response"
+
+
+async def test_a_supervisor_that_crashes_takes_its_mesh_with_it_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Runtime() as runtime:
+        doomed, other = await joined(runtime, "a", "doomed"), await joined(runtime, "b", "other")
+        supervisor = runtime._meshes["doomed"]
+        monkeypatch.setattr(supervisor, "turn", lambda: 1 / 0)
+        await doomed.send('{"type":"stream"}')
+        with pytest.raises(LinkClosed):
+            await doomed.receive()
+        await other.send('{"type":"capabilities"}')
+        assert json.loads(await other.receive())["type"] == "capabilities_response"
+        assert (await joined(runtime, "again", "doomed")) is not None
+
+
+async def test_a_cancelled_serve_cuts_its_connection() -> None:
+    async with Runtime() as runtime:
+        link = MemoryLink()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.serve, link.transport, "m")
+            await anyio.wait_all_tasks_blocked()
+            assert runtime.connections == 1
+            tasks.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert runtime.connections == 0
+        with pytest.raises(LinkClosed):
+            await link.receive()
+
+
+class SlowClock(VirtualClock):
+    """Every look at this clock takes 1 ms, so that a turn takes time."""
+
+    def now(self) -> Instant:
+        self._at += 0.001
+        return super().now()
+
+
+async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests() -> None:
+    clock = SlowClock()
+    async with Runtime(clock=clock) as runtime:
+        sender, listener = await runtime.connect("m"), await runtime.connect("m")
+        for link, id in ((sender, "sender"), (listener, "listener")):
+            await link.send(json.dumps({"type": "presence", "from": id}))
+        await clock.advance(0.1)
+        for _ in range(2):
+            await listener.receive()
+        await sender.send('{"type":"stream","n":1}')
+        assert json.loads(await listener.receive())["n"] == 1
+        await sender.send('{"type":"stream","n":2}')
+        await sender.send('{"type":"stream","n":3}')
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert runtime.totals().relayed == 3  # two presences, one message: the mesh rests
+        await clock.advance(0.01)
+        assert [json.loads(await listener.receive())["n"] for _ in range(2)] == [2, 3]
+        await clock.advance(0.01)  # so that it does not end in the middle of a rest
+
+
+async def test_a_turn_of_many_messages_has_no_rest_after_it() -> None:
+    clock = SlowClock()
+    async with Runtime(clock=clock) as runtime:
+        a, b = await runtime.connect("m"), await runtime.connect("m")
+        await a.send('{"type":"presence","from":"a"}')
+        await b.send('{"type":"presence","from":"b"}')
+        await clock.advance(0.1)
+        for turn in range(3):
+            actor = runtime._meshes["m"]._actors[1]
+            actor.received([b'{"type":"stream"}'] * 20, 340)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert runtime.totals().relayed == 2 + 20 * (turn + 1)

@@ -1,0 +1,401 @@
+"""The fast path on real sockets, byte by byte; and what it relies on in uvicorn.
+
+When a new uvicorn fails one of the tests at the end, read actors/transports/uvicorn.py beside
+uvicorn's websockets_sansio_impl.py: something that the fast path borrows has changed.
+"""
+
+import asyncio
+import inspect
+import json
+import random
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+
+from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
+from protocol.limits import Limits
+from tests.worlds.live import LiveRelay
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
+
+
+def frame(
+    payload: bytes, opcode: int = TEXT, *, fin: bool = True, mask: bytes = b"\1\2\3\4"
+) -> bytes:
+    """A client's frame."""
+    first = (0x80 if fin else 0) | opcode
+    length = len(payload)
+    if length < 126:
+        head = struct.pack("!BB", first, 0x80 | length)
+    elif length < 65536:
+        head = struct.pack("!BBH", first, 0x80 | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, length)
+    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+    return head + mask + masked
+
+
+class RawClient:
+    """A socket that has done the opening handshake and reads frames."""
+
+    def __init__(self, port: int, headers: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n{headers}"
+            "\r\n".encode()
+        )
+        self.buffer = b""
+        while b"\r\n\r\n" not in self.buffer:
+            self.buffer += self.socket.recv(65536)
+        self.status, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
+        assert b" 101 " in self.status
+
+    def _take(self, count: int) -> bytes:
+        while len(self.buffer) < count:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+        taken, self.buffer = self.buffer[:count], self.buffer[count:]
+        return taken
+
+    def read(self) -> tuple[int, bytes]:
+        first, length = self._take(2)
+        if length == 126:
+            (length,) = struct.unpack("!H", self._take(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", self._take(8))
+        assert first & 0x80
+        return first & 0x0F, self._take(length)
+
+    def message(self) -> dict[str, Any]:
+        opcode, payload = self.read()
+        while opcode == PING:  # the relay's own, if the machine is slow
+            self.socket.sendall(frame(payload, PONG))
+            opcode, payload = self.read()
+        assert opcode == TEXT, (opcode, payload)
+        message = json.loads(payload)
+        assert isinstance(message, dict)
+        return message
+
+    def close_code(self) -> int:
+        while True:
+            opcode, payload = self.read()
+            if opcode == CLOSE:
+                (code,) = struct.unpack("!H", payload[:2])
+                return int(code)
+
+    def say(self, type: str, **fields: Any) -> None:
+        self.socket.sendall(frame(json.dumps({"type": type, **fields}).encode()))
+
+    def __enter__(self) -> "RawClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[LiveRelay]:
+    limits = Limits(messages_burst=10**6, message_bytes_max=100_000, close_within_s=60.0)
+    with LiveRelay(limits=limits) as live:
+        yield live
+
+
+@pytest.fixture
+def client(relay: LiveRelay) -> Iterator[RawClient]:
+    with RawClient(relay.port) as client:
+        yield client
+
+
+# One message, in all the ways in which a client may put it on the wire.
+MESSAGE = b'{"type":"capabilities","turnId":"%d"}'
+ways = st.sampled_from(["plain", "medium", "fragments", "ping inside", "pong first", "long form"])
+
+
+def put(way: str, number: int) -> bytes:
+    text = MESSAGE % number
+    match way:
+        case "medium":
+            return frame(text + b" " * 200)
+        case "long form":
+            return frame(text + b" " * 70_000)
+        case "fragments":
+            return (
+                frame(text[:7], fin=False)
+                + frame(b"", CONTINUATION, fin=False)
+                + frame(text[7:], CONTINUATION)
+            )
+        case "ping inside":
+            return frame(text[:9], fin=False) + frame(b"?", PING) + frame(text[9:], CONTINUATION)
+        case "pong first":
+            return frame(b"unasked", PONG) + frame(text)
+    return frame(text)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(ways, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_messages_arrive_whole_and_in_order_however_the_stream_is_cut(
+    relay: LiveRelay, order: list[str], chance: random.Random
+) -> None:
+    stream = b"".join(put(way, number) for number, way in enumerate(order))
+    with RawClient(relay.port) as client:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        at = 0
+        while at < len(stream):
+            step = chance.choice([1, 2, 5, 13, 64, 100_000])
+            client.socket.sendall(stream[at : at + step])
+            at += step
+        answered = []
+        while len(answered) < len(order):
+            opcode, payload = client.read()
+            if opcode == TEXT:
+                answered.append(int(json.loads(payload)["turnId"]))
+            else:
+                assert (opcode, payload) == (PONG, b"?")
+    assert answered == list(range(len(order)))
+
+
+def test_a_message_of_any_size_beyond_the_bound_is_refused_and_the_next_one_is_read(
+    client: RawClient,
+) -> None:
+    for size in (100_001, 5_000_000):
+        client.socket.sendall(frame(b"x" * size, mask=bytes(4)) + frame(MESSAGE % 7))
+        assert client.message()["data"]["code"] == "too_large"
+        assert client.message()["turnId"] == "7"
+
+
+def test_fragments_that_are_too_large_in_sum_are_refused_once_and_not_kept(
+    client: RawClient,
+) -> None:
+    client.socket.sendall(frame(b"x" * 60_000, fin=False, mask=bytes(4)))
+    for _ in range(50):
+        client.socket.sendall(frame(b"x" * 60_000, CONTINUATION, fin=False, mask=bytes(4)))
+    client.socket.sendall(frame(b"x", CONTINUATION) + frame(MESSAGE % 8))
+    assert client.message()["data"]["code"] == "too_large"
+    assert client.message()["turnId"] == "8"
+
+
+@pytest.mark.parametrize("fragment", [b"", b" "])
+def test_many_small_fragments_cost_little_each_and_empty_ones_are_not_kept(
+    relay: LiveRelay, client: RawClient, fragment: bytes
+) -> None:
+    """Were it quadratic, it would take a minute; the clients would give up after 10 s."""
+    client.socket.sendall(frame(MESSAGE % 5, fin=False))
+    client.socket.sendall(frame(fragment, CONTINUATION, fin=False) * 80_000)
+    client.socket.sendall(frame(b"", CONTINUATION))
+    assert client.message()["turnId"] == "5"
+
+
+def test_a_binary_frame_is_refused_and_the_next_one_is_read(client: RawClient) -> None:
+    client.socket.sendall(frame(b"\x00\xff", BINARY) + frame(MESSAGE % 9))
+    assert client.message()["data"]["code"] == "binary"
+    assert client.message()["turnId"] == "9"
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_invalid_utf8_is_closed_with_1007(client: RawClient, fragmented: bool) -> None:
+    bad = b'{"type":"\xff"}'
+    if fragmented:
+        client.socket.sendall(frame(bad[:4], fin=False) + frame(bad[4:], CONTINUATION))
+    else:
+        client.socket.sendall(frame(bad))
+    assert client.close_code() == 1007
+
+
+def test_a_code_point_split_between_fragments_is_whole_again(client: RawClient) -> None:
+    text = '{"type":"capabilities","turnId":"é\U0001f600"}'.encode()
+    for cut in range(1, len(text)):
+        client.socket.sendall(frame(text[:cut], fin=False) + frame(text[cut:], CONTINUATION))
+        assert client.message()["turnId"] == "é\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "violation",
+    [
+        b"\x81\x05hello",  # not masked
+        b"\xc1\x80\0\0\0\0",  # a reserved bit
+        frame(b"x", CONTINUATION),  # nothing to continue
+        frame(b"x", 0x3),  # a reserved opcode
+        frame(b"x" * 126, PING),  # a long control frame
+        frame(b"x", fin=False) + frame(b"y"),  # a message inside a message
+    ],
+)
+def test_a_violation_of_rfc_6455_is_closed_with_1002(client: RawClient, violation: bytes) -> None:
+    client.socket.sendall(violation)
+    assert client.close_code() == 1002
+
+
+def test_a_close_is_answered_with_its_own_code(client: RawClient) -> None:
+    client.socket.sendall(frame(struct.pack("!H", 4321) + b"bye", CLOSE))
+    assert client.close_code() == 4321
+    with pytest.raises(EOFError):
+        client.read()
+
+
+def test_what_follows_in_the_same_packet_as_a_close_is_not_read(client: RawClient) -> None:
+    client.socket.sendall(frame(struct.pack("!H", 1000), CLOSE) + frame(MESSAGE % 1))
+    assert client.close_code() == 1000
+
+
+def test_a_reader_that_never_reads_is_evicted_while_31_mb_reach_the_others(
+    relay: LiveRelay,
+) -> None:
+    """The stuck one is closed with 1013; the listener gets every message, in order."""
+    megabytes, size = 31, 50_000
+    with (
+        RawClient(relay.port) as stuck,
+        RawClient(relay.port) as listener,
+        RawClient(relay.port) as sender,
+    ):
+        for name, client in (("stuck", stuck), ("listener", listener), ("sender", sender)):
+            client.say("presence", **{"from": name})
+            while client.message()["from"] != name:
+                pass
+        padding = "x" * size
+        stuck_is_gone = False
+        for number in range(megabytes * 1_000_000 // size):
+            sender.say("stream", n=number, data=padding)
+            while (message := listener.message())["type"] != "stream":
+                stuck_is_gone |= message["data"].get("reason") == "evicted"
+            assert message["n"] == number
+        assert stuck_is_gone
+        assert stuck.close_code() == 1013
+
+
+def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
+    """It is not read while the supervisor is behind: memory stays within the inbox bound."""
+    with RawClient(relay.port) as flooder:
+        flooder.socket.settimeout(30)
+        flood = frame(b'{"type":"heartbeat"}') * 50_000 + frame(MESSAGE % 1)
+        # Sent while the answers are read: whoever only sends is evicted for its own mailbox.
+        sending = threading.Thread(target=flooder.socket.sendall, args=(flood,))
+        sending.start()
+        codes = set()
+        while (answer := flooder.message())["type"] == "error":
+            codes.add(answer["data"]["code"])
+        sending.join()
+        assert codes == {"not_present"}
+
+
+@pytest.mark.parametrize("pace", ["on", "off"])
+def test_only_a_paced_connection_holds_little_that_is_not_read(pace: str) -> None:
+    with LiveRelay(pace=pace) as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        (supervisor,) = live.runtime._meshes.values()
+        transport: Any = supervisor._actors[1]._transport
+        carrier = transport._transport if pace == "on" else transport
+        assert isinstance(carrier, UvicornTransport)
+        below: Any = carrier._protocol.transport
+        kernels = below.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        if pace == "on":
+            assert below.get_write_buffer_limits()[1] == 0
+            assert LITTLE_BYTES <= kernels <= 2 * LITTLE_BYTES
+        else:
+            assert below.get_write_buffer_limits()[1] == 64 * 1024
+            assert kernels > 2 * LITTLE_BYTES
+
+
+# What is borrowed from uvicorn ------------------------------------------------------------------
+
+
+class FakeTransport(asyncio.Transport):
+    """Records what a protocol does to its transport."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+def test_a_connection_that_is_over_already_holds_nothing() -> None:
+    class Closed(FakeTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            closed = socket.socket()
+            closed.close()
+            return closed
+
+    protocol = object.__new__(MeshProtocol)
+    protocol.transport = Closed()
+    protocol.transport.close()
+    protocol.hold_little()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "connection_lost",
+        "data_received",
+        "handle_connect",
+        "handle_cont",
+        "handle_parser_exception",
+        "handle_pong",
+        "on_task_complete",
+        "resume_writing",
+        "send_receive_event_to_app",
+    ],
+)
+def test_uvicorn_still_has_the_method_that_is_extended_or_called(name: str) -> None:
+    theirs = getattr(WebSocketsSansIOProtocol, name)
+    ours = getattr(MeshProtocol, name)
+    assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters)
+
+
+def test_uvicorn_still_keeps_the_state_that_is_read_or_set() -> None:
+    source = inspect.getsource(WebSocketsSansIOProtocol.__init__)
+    for name in (
+        "app",
+        "app_state",
+        "close_sent",
+        "close_timer",
+        "conn",
+        "disconnected",
+        "frames",
+        "handshake_complete",
+        "loop",
+        "pending_ping_payload",
+        "queue",
+        "read_paused",
+        "transport",
+        "writable",
+    ):
+        assert f"self.{name}" in source, name
+
+
+def test_uvicorn_still_leaves_the_socket_open_while_a_close_timer_is_set() -> None:
+    source = inspect.getsource(WebSocketsSansIOProtocol.run_asgi)
+    assert "if self.close_timer is None:\n            self.transport.close()" in source
+
+
+def test_uvicorn_still_pauses_writing_by_its_event() -> None:
+    source = inspect.getsource(WebSocketsSansIOProtocol.pause_writing)
+    assert "self.writable.clear()" in source
+
+
+def test_websockets_still_fails_a_connection_the_way_we_ask() -> None:
+    assert Frame(Opcode.TEXT, b"x").fin
+    assert list(inspect.signature(MeshProtocol.attach).parameters)[1] == "port"

@@ -1,0 +1,218 @@
+"""The roster: who is here, by connection; and who is meant, by address."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.agents import Agent
+from protocol.envelope import ErrorCode, Header, Refusal
+from protocol.mesh.effects import Only, Others
+from protocol.mesh.lifecycle import opened
+from protocol.mesh.roster import Connection, Peer, Roster, merge
+
+
+def agents(*ids: str) -> tuple[Agent, ...]:
+    return tuple(Agent(id, f'"{id}"'.encode()) for id in ids)
+
+
+def connection(number: int) -> Connection:
+    return Connection(number, opened(0.0), 0.0)
+
+
+def roster_of(**hosts: tuple[Agent, ...]) -> Roster:
+    """A roster with a connection for each of these peers."""
+    roster = Roster()
+    for number, (id, its_agents) in enumerate(hosts.items(), start=1):
+        roster.set_agents(roster.attach(connection(number), id), its_agents)
+    return roster
+
+
+def direct(to: str | None = None, target: str | None = None) -> Header:
+    return Header("direct", None, to, None, target)
+
+
+# Coming and going ---------------------------------------------------------------------------------
+
+
+def test_a_peer_is_here_while_one_of_its_connections_is() -> None:
+    roster, old, new = Roster(), connection(1), connection(2)
+    peer = roster.attach(old, "me")
+    assert roster.attach(new, "me") is peer
+    assert roster.detach(old) is False
+    assert roster.peers == {"me": peer}
+    assert roster.detach(new) is True
+    assert roster.peers == {}
+
+
+def test_a_connection_that_never_joined_takes_nobody_along() -> None:
+    roster = roster_of(me=agents("a"))
+    assert roster.detach(connection(9)) is False
+    assert set(roster.peers) == {"me"}
+
+
+def test_attaching_twice_is_attaching_once() -> None:
+    roster, only = Roster(), connection(1)
+    peer = roster.attach(only, "me")
+    assert roster.attach(only, "me") is peer
+    assert roster.detach(only) is True
+
+
+def test_detaching_twice_is_detaching_once() -> None:
+    roster, old, new = Roster(), connection(1), connection(2)
+    roster.attach(old, "me")
+    roster.detach(old)
+    roster.attach(new, "me")  # reconnected before the end of the old one was noticed again
+    assert roster.detach(old) is False
+    assert set(roster.peers) == {"me"}
+
+
+def test_a_peers_audiences_follow_its_connections() -> None:
+    roster, first, second = Roster(), connection(1), connection(2)
+    peer = roster.attach(first, "me")
+    roster.attach(second, "me")
+    assert (peer.others, peer.only) == (Others((1, 2)), Only((1, 2)))
+    roster.detach(first)
+    assert (peer.others, peer.only) == (Others((2,)), Only((2,)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5), st.sampled_from("ab")), max_size=20))
+@settings(deadline=None)
+def test_no_order_of_coming_and_going_hides_a_live_connection(
+    history: list[tuple[bool, int, str]],
+) -> None:
+    roster, live = Roster(), dict[int, Connection]()
+    for comes, number, id in history:
+        if comes and number not in live:
+            live[number] = connection(number)
+            roster.attach(live[number], id)
+        elif not comes and number in live:
+            peer = live[number].peer
+            assert peer is not None
+            others = [c for c in live.values() if c.peer is peer and c.id != number]
+            assert roster.detach(live.pop(number)) is (not others)
+        by_peer: dict[str, set[int]] = {}
+        for one in live.values():
+            assert one.peer is not None
+            by_peer.setdefault(one.peer.id, set()).add(one.id)
+        assert {id: set(peer.connections) for id, peer in roster.peers.items()} == by_peer
+
+
+# Agents -------------------------------------------------------------------------------------------
+
+
+def test_agents_over_several_connections_are_a_union_in_the_order_of_announcement() -> None:
+    assert merge([agents("b", "a"), agents("a", "c")]) == agents("b", "a", "c")
+
+
+def test_of_two_cards_of_one_agent_the_first_stays_and_nameless_ones_differ_by_their_text() -> None:
+    card, other = Agent("a", b'{"id":"a"}'), Agent(None, b'{"x":1}')
+    assert merge([(card,), agents("a"), (other,), (other,)]) == (card, other)
+
+
+def test_a_single_announcement_stays_as_it_is() -> None:
+    assert merge([agents("a", "a")]) == agents("a", "a")
+
+
+def test_what_one_connection_announces_replaces_only_what_it_announced_before() -> None:
+    roster, first, second = Roster(), connection(1), connection(2)
+    peer = roster.attach(first, "me")
+    roster.attach(second, "me")
+    first.agents, second.agents = agents("a", "b"), agents("c")
+    assert peer.union_with(first, agents("d")) == agents("d", "c")
+    assert peer.union_with(connection(3), agents("d")) == agents("a", "b", "c", "d")
+
+
+def test_setting_the_same_agents_again_is_no_change() -> None:
+    roster = Roster()
+    peer = roster.attach(connection(1), "me")
+    assert roster.set_agents(peer, agents("a")) is True
+    assert roster.set_agents(peer, agents("a")) is False
+    assert roster.set_agents(peer, agents("b")) is True
+    assert peer.agents == agents("b")
+
+
+# Addresses (rule 5) -------------------------------------------------------------------------------
+
+
+def resolve(roster: Roster, header: Header, sender: str = "me") -> Peer | None:
+    return roster.resolve(roster.peers[sender], header)
+
+
+def refused(roster: Roster, header: Header) -> Refusal:
+    with pytest.raises(Refusal) as refusal:
+        resolve(roster, header)
+    return refusal.value
+
+
+def test_the_target_instance_comes_before_everything_else() -> None:
+    roster = roster_of(me=agents("a"), you=agents("a"), she=())
+    for to in ("a", "she", "nobody", None):
+        assert resolve(roster, direct(to, target="you")) is roster.peers["you"]
+    assert resolve(roster, direct("you", target="me")) is roster.peers["me"]
+
+
+def test_a_target_instance_that_is_not_here_is_unknown_whatever_else_is_said() -> None:
+    roster = roster_of(me=(), you=agents("a"))
+    for target in ("nobody", "a"):
+        refusal = refused(roster, direct("you", target=target))
+        assert refusal.code is ErrorCode.UNKNOWN_TARGET
+        assert refusal.details == {"target": target}
+
+
+def test_a_peer_id_comes_before_an_agent_of_the_same_name() -> None:
+    roster = roster_of(me=agents("you"), you=(), she=agents("you"))
+    assert resolve(roster, direct("you")) is roster.peers["you"]
+
+
+def test_a_peer_may_write_to_itself() -> None:
+    roster = roster_of(me=())
+    assert resolve(roster, direct("me")) is roster.peers["me"]
+
+
+def test_the_senders_own_agent_comes_before_others_of_the_same_name_and_is_not_relayed() -> None:
+    roster = roster_of(me=agents("a"), you=agents("a"), she=agents("a"))
+    assert resolve(roster, direct("a")) is None
+
+
+def test_an_agent_of_one_other_peer_is_found() -> None:
+    roster = roster_of(me=(), you=agents("a", "b"), she=agents("c"))
+    assert resolve(roster, direct("b")) is roster.peers["you"]
+
+
+def test_an_agent_of_several_peers_is_ambiguous_and_the_refusal_names_them() -> None:
+    refusal = refused(roster_of(me=(), you=agents("a"), she=agents("a")), direct("a"))
+    assert refusal.code is ErrorCode.AMBIGUOUS_TARGET
+    assert refusal.details == {"peers": ["she", "you"]}
+
+
+def test_of_very_many_only_some_are_named() -> None:
+    hosts = {f"p{number:03}": agents("a") for number in range(100)}
+    refusal = refused(roster_of(me=(), **hosts), direct("a"))
+    assert refusal.details == {"peers": [f"p{number:03}" for number in range(20)]}
+    assert "100 peers" in refusal.sentence
+
+
+def test_nobodys_agent_is_unknown() -> None:
+    refusal = refused(roster_of(me=(), you=agents("a")), direct("b"))
+    assert refusal.code is ErrorCode.UNKNOWN_TARGET
+    assert refusal.details == {"target": "b"}
+
+
+def test_a_direct_without_any_address_is_refused() -> None:
+    assert refused(roster_of(me=()), direct()).code is ErrorCode.BAD_FIELD
+
+
+def test_the_agents_of_those_who_left_are_gone() -> None:
+    roster = roster_of(me=(), you=agents("a"), she=agents("a"))
+    (hers,) = roster.peers["she"].connections.values()
+    roster.detach(hers)
+    assert resolve(roster, direct("a")) is roster.peers["you"]
+    roster.set_agents(roster.peers["you"], ())
+    assert refused(roster, direct("a")).code is ErrorCode.UNKNOWN_TARGET
+
+
+def test_the_presences_are_everyones_but_one() -> None:
+    roster = roster_of(me=(), you=(), she=())
+    for peer in roster.peers.values():
+        peer.presence = peer.id.encode()
+    assert roster.presences(without=roster.peers["you"]) == (b"me", b"she")

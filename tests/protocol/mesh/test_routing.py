@@ -1,0 +1,61 @@
+"""The routing table is that of the design, and an audience is a value."""
+
+import attrs
+import pytest
+
+from protocol.mesh.effects import Deliver, Everyone, Only, Others, Snapshot
+from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
+
+TABLE = {
+    "presence": Route.EVERYONE,
+    "heartbeat": Route.RELAY,
+    "capabilities": Route.RELAY,
+    "direct": Route.TARGET,
+    "broadcast": Route.OTHERS,
+    "stream": Route.OTHERS,
+    "ack": Route.OTHERS,
+    "turn_end": Route.OTHERS,
+    "error": Route.OTHERS,
+    "configure": Route.NOBODY,
+    "relay-log": Route.NOBODY,
+    "relay-connected": Route.NOBODY,
+    "relay-disconnected": Route.NOBODY,
+    "relay-config-updated": Route.NOBODY,
+}
+
+
+def test_the_table_is_that_of_the_design() -> None:
+    assert ROUTES == TABLE
+
+
+def test_any_other_type_goes_where_a_broadcast_goes() -> None:
+    assert "ring-update" not in ROUTES
+    assert ANY_OTHER_TYPE is ROUTES["broadcast"]
+
+
+def test_the_table_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        ROUTES["configure"] = Route.OTHERS  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("route", "words"),
+    [
+        (Route.EVERYONE, "all peers, the sender included"),
+        (Route.OTHERS, "all peers except the sender"),
+        (Route.TARGET, "one peer"),
+        (Route.RELAY, "the server only"),
+    ],
+)
+def test_a_route_reads_as_in_the_specification(route: Route, words: str) -> None:
+    assert route.value == words
+
+
+def test_audiences_are_equal_by_what_they_name_and_cannot_be_changed() -> None:
+    assert Only((1, 2)) == Only((1, 2)) != Others((1, 2))
+    assert Everyone() == Everyone() != Others(())
+    assert Deliver(b"{}", Only((1,))) == Deliver(b"{}", Only((1,)))
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Snapshot(1, ()).presences = (b"{}",)  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        Deliver(b"{}", Everyone()).text = b"[]"  # type: ignore[misc]

@@ -1,0 +1,507 @@
+"""The codec: what it reads is what `json.loads` reads, what it refuses is refused, what it writes
+is the same text with the fields that it was asked for."""
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from protocol.agents import Agent
+from protocol.codec import Codec
+from protocol.envelope import Announcement, ErrorCode, Header, Refusal
+from protocol.limits import Limits
+from protocol.mesh.texts import (
+    capabilities_text,
+    error_text,
+    offline_text,
+    presence_with,
+    with_fields,
+)
+from tests.worlds import json_texts
+from tests.worlds.json_texts import HEADER_FIELDS, exact, loads
+
+CODEC = Codec(Limits())
+anything = settings(deadline=None, max_examples=150)
+
+
+def header(text: str | bytes, codec: Codec = CODEC) -> Header:
+    return codec.header(text if isinstance(text, bytes) else text.encode())
+
+
+def refused(text: str | bytes, codec: Codec = CODEC) -> ErrorCode:
+    with pytest.raises(Refusal) as refusal:
+        header(text, codec)
+    return refusal.value.code
+
+
+def message(data: str, **fields: Any) -> bytes:
+    """A message with these fields, and this text as `data`."""
+    fields = {"type": "stream", **fields, "data": 0}
+    return json.dumps(fields).replace(": 0}", f": {data}}}").encode()
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object with the keys that stand twice."""
+
+
+def expected(text: bytes) -> Header | None:
+    """What `header` must return, by the standard library; None where it must refuse."""
+    try:
+        pairs = json.loads(
+            text.decode(),
+            parse_constant=lambda _: 1 / 0,
+            object_pairs_hook=Pairs,
+        )
+    except (ValueError, ZeroDivisionError, RecursionError):
+        return None
+    if not isinstance(pairs, Pairs):
+        return None
+    for name, value in pairs:
+        # Every one counts, also one that is overruled: refusing more is safe.
+        legal = isinstance(value, str) or (value is None and name != "type")
+        if name in HEADER_FIELDS and not legal:
+            return None
+    fields = [dict(pairs).get(name) for name in HEADER_FIELDS]
+    try:
+        "".join(field for field in fields if field is not None).encode()
+    except UnicodeEncodeError:
+        return None
+    return Header(*fields) if fields[0] is not None else None
+
+
+# Reading the header -------------------------------------------------------------------------------
+
+
+@given(json_texts.messages)
+@example('{"type":"a","type":"b"}')
+@example('{"type":"a","\\u0074ype":"b"}')
+@example('{"type":"a","from":"\\ufffd","data":"\\ud83d"}')
+@example('{"type":"a","data":"\\ud83d","data":"\\\\ud83d"}')
+@anything
+def test_the_header_is_what_json_loads_reads(text: str) -> None:
+    header_expected = expected(text.encode())
+    if header_expected is None:
+        assert refused(text) is ErrorCode.BAD_FIELD  # it is a JSON object
+    else:
+        assert header(text) == header_expected
+
+
+@given(st.one_of(json_texts.damaged(json_texts.messages), st.binary(), json_texts.values))
+@example(b'{"type":"a","data":"\xff"}')
+@example(b'{"type":"a","data":"\xff\\ud83d"}')
+@example(b'{"type":"\xff","data":"\\ud83d"}')
+@example(b'["\\ud83d",')
+@anything
+def test_what_json_loads_refuses_is_refused_and_nothing_else(text: bytes | str) -> None:
+    text = text if isinstance(text, bytes) else text.encode()
+    header_expected = expected(text)
+    try:
+        assert header(text) == header_expected
+    except Refusal:
+        assert header_expected is None
+
+
+@given(
+    st.one_of(json_texts.damaged(json_texts.messages), json_texts.damaged(json_texts.presences()))
+)
+@example(b'{"data":{"agents":["\xff"]}}')
+@example(b'{"type":"\xff","data":"\\ud83d"}')
+@example(b'{"data":{"agents":[{"id":"x","load":1e999}],"keepalive":[1e999]}}')
+@anything
+def test_reading_raises_refusals_and_nothing_else_whatever_comes(text: bytes) -> None:
+    for read in (CODEC.header, CODEC.announcement, CODEC.turn_id):
+        try:
+            read(text)
+        except Refusal as refusal:
+            assert read != CODEC.turn_id
+            assert refusal.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"", ErrorCode.MALFORMED),
+        (b" \n", ErrorCode.MALFORMED),
+        (b"hello", ErrorCode.MALFORMED),
+        (b"\x00", ErrorCode.MALFORMED),
+        (b'{"type":"ack"', ErrorCode.MALFORMED),
+        (b'{"type":"ack",}', ErrorCode.MALFORMED),
+        (b"{'type':'ack'}", ErrorCode.MALFORMED),
+        (b'{"type":"ack"} {"type":"ack"}', ErrorCode.MALFORMED),
+        (b'\xef\xbb\xbf{"type":"ack"}', ErrorCode.MALFORMED),  # a byte order mark
+        (b'{"type":"ack","data":NaN}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":[Infinity]}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":-Infinity}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":"\\ud83d","more":NaN}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":01}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":+1}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":.5}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":"a\nb"}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":"\\x"}', ErrorCode.MALFORMED),
+        (b'{"type":"ack","data":"\xff"}', ErrorCode.MALFORMED),  # not UTF-8
+        (b'{"type":"ack","data":"\xed\xa0\xbd"}', ErrorCode.MALFORMED),  # a surrogate as UTF-8
+        (b"[" * 10_000, ErrorCode.MALFORMED),
+        (b"[]", ErrorCode.NOT_AN_OBJECT),
+        (b'["\\ud83d"]', ErrorCode.NOT_AN_OBJECT),
+        (b" null", ErrorCode.NOT_AN_OBJECT),
+        (b"3", ErrorCode.NOT_AN_OBJECT),
+        (b'"ack"', ErrorCode.NOT_AN_OBJECT),
+        (b"{}", ErrorCode.BAD_FIELD),
+        (b'{"type":null}', ErrorCode.BAD_FIELD),
+        (b'{"type":3}', ErrorCode.BAD_FIELD),
+        (b'{"type":"ack","from":3}', ErrorCode.BAD_FIELD),
+        (b'{"type":"ack","to":["a"]}', ErrorCode.BAD_FIELD),
+        (b'{"type":"ack","instanceId":{}}', ErrorCode.BAD_FIELD),
+        (b'{"type":"ack","targetInstanceId":false,"data":"\\ud83d"}', ErrorCode.BAD_FIELD),
+    ],
+)
+def test_bad_input_is_refused_with_its_code(text: bytes, code: ErrorCode) -> None:
+    assert refused(text) is code
+
+
+def test_null_header_fields_are_absent_ones() -> None:
+    assert header(b'{"type":"ack","from":null,"to":null,"instanceId":null}') == Header("ack")
+
+
+# Bounds -------------------------------------------------------------------------------------------
+
+
+def nested(depth: int, brackets: tuple[str, str] = ("[", "]")) -> str:
+    return brackets[0] * depth + brackets[1] * depth
+
+
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":[', "]}")])
+def test_nesting_passes_up_to_the_bound_and_not_one_deeper(brackets: tuple[str, str]) -> None:
+    per_repeat = 1 if brackets == ("[", "]") else 2
+    within = nested(126 // per_repeat, brackets)  # the message itself is one level
+    assert header(message(f"[{within}]")).type == "stream"
+    assert header(message(f"[[],{within}]")).type == "stream"
+    assert refused(message(f"[[{within}]]")) is ErrorCode.MALFORMED
+
+
+def test_the_depth_bound_is_the_limits() -> None:
+    codec = Codec(Limits(nesting_max=8))
+    assert header(message(nested(7)), codec).type == "stream"
+    assert refused(message(nested(8)), codec) is ErrorCode.MALFORMED
+
+
+@pytest.mark.parametrize("text", ['"{}"', '"\\"{}"', '{{"{}":1}}', '["a\\\\","{}"]'])
+def test_brackets_inside_strings_do_not_count(text: str) -> None:
+    assert header(message(text.format("[" * 10_000))).type == "stream"
+    assert header(message(text.format("{" * 10_000 + "\\ud83d"))).type == "stream"
+
+
+def test_neighbours_do_not_add_up_to_depth() -> None:
+    assert header(message("[" + "[[]]," * 10_000 + "{}]")).type == "stream"
+
+
+@pytest.mark.parametrize("closed", [nested(10_000), "[" * 10_000, "[" * 10_000 + "{}" * 10_000])
+def test_ten_thousand_levels_are_refused(closed: str) -> None:
+    assert refused(message(closed)) is ErrorCode.MALFORMED
+    assert refused(closed) in (ErrorCode.MALFORMED, ErrorCode.NOT_AN_OBJECT)
+
+
+@pytest.mark.parametrize("number", ["{}", "-{}", "[1,{}]", "{}.5", "0.{}", "1e-{}", "{}E5"])
+def test_a_number_passes_up_to_the_bound_and_not_one_digit_longer(number: str) -> None:
+    codec = Codec(Limits(number_digits_max=300))
+    assert header(message(number.format("9" * 300)), codec).type == "stream"
+    assert refused(message(number.format("9" * 301)), codec) is ErrorCode.MALFORMED
+
+
+def test_a_number_of_5000_digits_is_refused_and_a_string_of_them_passes() -> None:
+    digits = "9" * 5000
+    assert refused(message(digits)) is ErrorCode.MALFORMED
+    assert refused(message(f'["\\\\",{digits}]')) is ErrorCode.MALFORMED  # outside after all
+    assert header(message(f'"{digits}"')).type == "stream"
+    assert header(message(f'["\\"{digits}"]')).type == "stream"
+    assert header(message(f'{{"{digits}":"{digits}"}}')).type == "stream"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 129 + '"' + '\\"' * 20_000,
+        '{"type":"stream","data":"' + "[" * 129 + '\\"' * 20_000,
+        '{"type":"stream","data":[' + '"\\\\",' * 20_000 + "[" * 129,
+        '"' * 20_000 + "[" * 129,
+        "9" * 5000 + '"' + '\\"' * 20_000,
+        '{"type":"' + "\\ud83d" * 20_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_text_made_to_be_slow_is_refused_at_once(text: str) -> None:
+    start = time.process_time()
+    refused(text)
+    assert time.process_time() - start < 0.5  # a quadratic scan takes seconds
+
+
+# Lone surrogates ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lone", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", r"\ud83d\ud83d\ude00", r"\\\ud83d"]
+)
+@pytest.mark.parametrize("data", ['"{}"', '{{"{}":1}}', '["a",{{"chunk":"b{}"}}]'])
+def test_lone_surrogate_escapes_pass_anywhere_in_data(lone: str, data: str) -> None:
+    assert header(message(data.format(lone), sender="me")) == header(message("0"))
+
+
+@pytest.mark.parametrize("name", HEADER_FIELDS)
+@pytest.mark.parametrize("id", [r"\ud83d", r"a\uDE00", r"\ude00\ud83d"])
+def test_lone_surrogate_escapes_in_names_are_refused(name: str, id: str) -> None:
+    assert refused(f'{{"type":"ack","{name}":"{id}"}}') is ErrorCode.BAD_FIELD
+
+
+def test_an_escaped_backslash_before_u_is_no_escape() -> None:
+    assert header(r'{"type":"ack","from":"\\ud83d"}').sender == r"\ud83d"
+    assert header(r'{"type":"ack","from":"\\ud83d","data":"\ud83d"}').sender == r"\ud83d"
+    assert header(r'{"type":"ack","from":"\ud83d\ude00","data":"\ud83d"}').sender == "😀"
+
+
+def test_a_name_with_a_replacement_character_passes_beside_a_lone_surrogate() -> None:
+    assert header(r'{"type":"ack","from":"\ufffd","data":"\ud83d"}').sender == "\ufffd"
+
+
+# Announcements ------------------------------------------------------------------------------------
+
+
+def announcement(data: str) -> Announcement:
+    return CODEC.announcement(message(data, type="presence", sender="me"))
+
+
+@pytest.mark.parametrize(
+    ("agent", "id"),
+    [
+        ('"helper"', "helper"),
+        (r'"h\u0065lper"', "helper"),
+        ('{"agentId":"helper","name":"Helper"}', "helper"),
+        ('{"name":"Helper","id":"helper"}', "helper"),
+        ('{"name":"helper"}', "helper"),
+        ('{"agentId":3,"id":"helper"}', "helper"),
+        ('{"id":"helper","note":"\\\\ud83d","load":-0.0,"big":123456789012345678901}', "helper"),
+        ('{"id":"helper","load":1e999}', "helper"),
+        ('{"color":"red"}', None),
+        ('{"id":3}', None),
+        ("{}", None),
+    ],
+)
+def test_an_agent_is_a_string_or_an_object_and_is_kept_as_written(agent: str, id: str) -> None:
+    assert announcement(f'{{"agents":[ {agent} ]}}').agents == (Agent(id, agent.encode()),)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '"hello"',
+        "[]",
+        "3",
+        "false",
+        '{"agents":null}',
+        '{"agents":{}}',
+        '{"agents":"helper"}',
+        '{"agents":[""]}',
+        '{"agents":[3]}',
+        '{"agents":[null]}',
+        '{"agents":[["helper"]]}',
+        '{"agents":["\\ud83d"]}',
+        '{"agents":[{"id":"\\ud83d"}]}',
+    ],
+)
+def test_data_that_announces_nothing_legal_is_refused(data: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        announcement(data)
+    assert refusal.value.code is ErrorCode.BAD_FIELD
+
+
+def test_lone_surrogates_beside_an_agents_id_pass() -> None:
+    for data in (
+        r'{"agents":[{"id":"helper","note":"\ud83d"}]}',
+        r'{"\ud83d":1,"host":"\ude00","agents":["helper"]}',
+    ):
+        (agent,) = announcement(data).agents or ()
+        assert agent.id == "helper"
+
+
+def test_an_announcement_is_bounded_in_bytes_and_agents() -> None:
+    codec = Codec(Limits(presence_bytes_max=1024, agents_max=3))
+    longest = message('{"agents":["a","b","c"]}').ljust(1024)
+    assert len(codec.announcement(longest).agents or ()) == 3
+    for data, code in (
+        ('{"agents":["a","b","c","d"]}', ErrorCode.TOO_MANY_AGENTS),
+        ('{"agents":[3,3,3,3]}', ErrorCode.TOO_MANY_AGENTS),
+        (f'{{"host":"{"x" * 1024}"}}', ErrorCode.TOO_LARGE),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            codec.announcement(message(data, type="presence"))
+        assert refusal.value.code is code
+
+
+def test_absent_agents_are_told_from_none() -> None:
+    assert announcement("{}") == Announcement(agents=None)
+    assert announcement('{"agents":[]}') == Announcement(agents=())
+
+
+def test_absent_and_null_data_say_nothing() -> None:
+    assert CODEC.announcement(b'{"type":"presence"}') == Announcement(has_data=False)
+    assert announcement("null") == Announcement(has_data=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_asked_for"),
+    [('"pong"', True), (' "pong" ', True), ('"ping"', False), ("true", False), ('["pong"]', False)],
+)
+def test_keepalive_pong_is_asked_for_by_that_word_only(value: str, is_asked_for: bool) -> None:
+    assert announcement(f'{{"keepalive":{value}}}').keepalive_pong is is_asked_for
+
+
+def test_the_last_of_two_agents_fields_counts() -> None:
+    assert announcement('{"agents":["a"],"agents":["b"]}').agents == (Agent("b", b'"b"'),)
+    text = b'{"data":{"agents":["a"]},"data":{"agents":["b"]}}'
+    assert CODEC.announcement(text).agents == (Agent("b", b'"b"'),)
+
+
+# The turn id --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ['"t-1"', "1E+5", '{"a": [1 ,2]}', "null", '"\\u0041"'])
+def test_a_turn_id_is_echoed_as_it_was_written(id: str) -> None:
+    found = CODEC.turn_id(f'{{"type":"direct","turnId": {id} ,"data":1}}'.encode())
+    assert found is not None
+    assert bytes(found).decode() == id
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"type":"ack"}', b'{"turnId":1', b'{"turnId":NaN}'])
+def test_where_no_turn_id_can_be_read_there_is_none(text: bytes) -> None:
+    assert CODEC.turn_id(text) is None
+
+
+# Adding fields ------------------------------------------------------------------------------------
+
+
+@given(json_texts.any_object, st.sampled_from(["me", "", 'q"\\', "é\u2028😀", "\x00"]))
+@example('{"from":null}', "me")
+@example('{"from":"x","fr\\u006fm":null}', "me")
+@example("{ }", "me")
+@example('{"a":"}"}', "me")
+@anything
+def test_added_fields_change_nothing_else(text: str, value: str) -> None:
+    padded = f" {text}\r\n ".encode()
+    result = with_fields(padded, **{"from": value, "instanceId": value})
+    assert loads(result) == {**loads(text), "from": value, "instanceId": value}
+    untouched = padded[: padded.rindex(b"}")]
+    assert result.startswith(untouched)
+    assert result.endswith(b"}\r\n ")
+
+
+def test_an_added_field_stands_at_the_end() -> None:
+    assert with_fields(b'{"from":null ,"a":1E+5 } \n', **{"from": "me"}) == (
+        b'{"from":null ,"a":1E+5 ,"from":"me"} \n'
+    )
+    assert with_fields(b"{ }", instanceId="me") == b'{ "instanceId":"me"}'
+
+
+# Rewriting presences ------------------------------------------------------------------------------
+
+CARDS = (Agent("a", b'"a"'), Agent("b", b'{"id":"b","load":1.50}'))
+
+
+@given(json_texts.presences())
+@anything
+def test_a_rewritten_presence_keeps_everything_but_its_agents(text: str) -> None:
+    _, before = exact(text)
+    _, data = dict(before).get("data") or ("object", [])
+    agents = exact('["a",{"id":"b","load":1.50}]')
+
+    def with_data(members: list[Any]) -> tuple[str, list[Any]]:
+        return "object", list({**dict(before), "data": ("object", members)}.items())
+
+    assert exact(presence_with(text.encode(), None)) == with_data(data)
+    replaced = list({**dict(data), "agents": agents}.items())
+    assert exact(presence_with(text.encode(), CARDS)) == with_data(replaced)
+
+
+def test_a_rewritten_presence_spelled_out() -> None:
+    text = b'{"data":{"load":1E+5,"agents":[],"host":"\\u0061"},"x":-0,"from":"me"}'
+    assert presence_with(text, CARDS) == (
+        b'{"data":{"load":1E+5,"agents":["a",{"id":"b","load":1.50}],"host":"\\u0061"}'
+        b',"x":-0,"from":"me"}'
+    )
+    assert (
+        presence_with(b'{"type":"presence","data":null}', None) == b'{"type":"presence","data":{}}'
+    )
+    assert presence_with(b'{"type":"presence"}', ()) == b'{"type":"presence","data":{"agents":[]}}'
+
+
+def test_a_rewritten_presence_with_a_lone_surrogate_is_still_readable_by_everybody() -> None:
+    text = presence_with(b'{"data":{"host":"\\ud83d","n":1E+5},"from":"me"}', CARDS)
+    json.dumps(loads(text), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert loads(text)["data"]["n"] == 1e5
+    assert header(text.replace(b"{", b'{"type":"presence",', 1)).sender == "me"
+
+
+# What the relay says itself -----------------------------------------------------------------------
+
+
+def test_an_error_names_its_code_says_a_sentence_and_echoes_the_turn() -> None:
+    refusal = Refusal(ErrorCode.AMBIGUOUS_TARGET, "Which one?", peers=["a", "b"])
+    assert loads(error_text(refusal, "me", msgspec.Raw(b'"t-1"'), 1234)) == {
+        "type": "error",
+        "from": "relay",
+        "to": "me",
+        "turnId": "t-1",
+        "data": {"code": "ambiguous_target", "error": "Which one?", "peers": ["a", "b"]},
+        "timestamp": 1234,
+    }
+
+
+def test_an_error_to_one_without_a_name_about_a_message_without_a_turn() -> None:
+    assert loads(error_text(Refusal(ErrorCode.MALFORMED, "No."), None, None, 1234)) == {
+        "type": "error",
+        "from": "relay",
+        "to": None,
+        "data": {"code": "malformed", "error": "No."},
+        "timestamp": 1234,
+    }
+
+
+def test_an_offline_presence_carries_no_agents() -> None:
+    assert loads(offline_text("me", "silent", 1234)) == {
+        "type": "presence",
+        "from": "me",
+        "data": {"status": "offline", "reason": "silent", "agents": []},
+        "timestamp": 1234,
+    }
+
+
+def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -> None:
+    limits = Limits(message_bytes_max=2048, presence_bytes_max=1024, messages_per_s=50)
+    text = capabilities_text("me", msgspec.Raw(b"7"), ("ack", "stream"), limits, 1234)
+    assert loads(text) == {
+        "type": "capabilities_response",
+        "from": "relay",
+        "to": "me",
+        "turnId": 7,
+        "data": {
+            "agentCards": [],
+            "activeAgents": [],
+            "types": ["ack", "stream"],
+            "keepalive": ["pong"],
+            "accept": ["batch"],
+            "limits": {
+                "messageBytes": 2048,
+                "messagesPerSecond": 50,
+                "messagesBurst": 2000,
+                "reapAfterSeconds": 30,
+            },
+        },
+        "timestamp": 1234,
+    }
+
+
+def test_every_error_code_has_one_word_and_one_sentence() -> None:
+    assert len({code.code for code in ErrorCode}) == len(ErrorCode) == 14
+    assert all(code.code == code.name.lower() and code.meaning for code in ErrorCode)

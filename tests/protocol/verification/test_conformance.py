@@ -1,0 +1,253 @@
+"""The conformance kit: our relay passes it, and every known mistake fails at its own claim.
+
+This file is also an example of how another project puts the kit into its own test suite: the
+fixture `relay_url` and the line `test_our_relay = conformance_tests()` are all that is needed.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from protocol.limits import Limits
+from protocol.verification import check as kit
+from protocol.verification.check import Report, Unreachable, conformance_tests
+from protocol.verification.claims import BAD_INPUT, Claim, Target, all_claims
+from tests.protocol.verification.wrong_relays import Mistake, small_relay
+from tests.worlds.live import LiveRelay
+
+BASE = tuple(claim for claim in all_claims() if claim.is_base)
+REAPS_SOON = Limits(
+    announce_within_s=2.0, stale_after_s=1.0, presence_refresh_s=1.6, reap_after_s=2.0
+)
+
+# Our relay ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def relay_url() -> Iterator[str]:
+    """A relay as `python relay.py` runs it."""
+    with LiveRelay() as relay:
+        yield relay.url
+
+
+test_our_relay = conformance_tests()
+
+
+def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
+    relay_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit.main([relay_url, "--quick", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["announces_extensions"]
+    assert report["counts"]["not applicable"] == 0
+    assert report["counts"]["not run"] == sum(claim.needs_time for claim in all_claims())
+    assert sum(claim["took_s"] for claim in report["claims"]) < 10.0
+
+
+def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveRelay(limits=REAPS_SOON) as relay:
+        options = ["--only", "liveness.*", "--only", "heartbeat.*", "--reap-after", "2.0"]
+        assert kit.main([relay.url, "--json", *options]) == 0
+    claims = {claim["name"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
+    assert {claim.name for claim in all_claims() if claim.needs_time} <= set(claims)
+    left_out = [name for name, claim in claims.items() if claim["outcome"] != "pass"]
+    assert left_out == ["liveness.pongs-count-for-those-who-ask"]  # it pings every 10 s
+    assert claims[left_out[0]]["outcome"] == "not applicable"
+
+
+# Other relays -------------------------------------------------------------------------------------
+
+FAILS: dict[Mistake, set[str]] = {
+    Mistake.CLOSING_ONE_TAB_SAYS_OFFLINE: {
+        "tabs.closing-one-hides-nobody",
+        "tabs.late-death-of-an-old-socket-hides-nobody",
+        "tabs.the-last-one-says-offline-once",
+    },
+    Mistake.DIRECT_TO_AGENT_IS_DROPPED: {
+        "direct.to-an-agent",
+        "direct.to-an-agent-announced-as-an-object",
+    },
+    Mistake.REAP_SAYS_OFFLINE_TWICE: {"liveness.a-reap-is-announced-once"},
+    Mistake.FORGED_FROM_IS_DELIVERED: {"origin.forged-from-refused"},
+    Mistake.MALFORMED_CLOSES: {
+        *(f"bad-input.{name}" for name, (_, _, is_certain) in BAD_INPUT.items() if is_certain),
+        "bad-input.rubbish",
+    },
+    Mistake.JOIN_DISCONNECTS_THE_SENDER: {"joining.during-a-storm-disconnects-nobody"},
+    Mistake.SECOND_ID_LEAVES_A_GHOST: {"joining.a-second-id-leaves-no-ghost"},
+    Mistake.STALLED_READER_BLOCKS_ALL: {"load.a-stalled-reader-blocks-nobody"},
+    Mistake.HEARTBEAT_IS_FORWARDED: {"heartbeat.not-forwarded"},
+    Mistake.DIRECT_GOES_TO_ALL: {"direct.reaches-only-its-target"},
+    Mistake.DIRECT_IS_OVERTAKEN: {"order.one-sender-across-types"},
+}
+"""The claims at which a relay with this mistake fails: these, and no others."""
+
+
+async def report_on(
+    mistake: Mistake | None, claims: tuple[Claim, ...], *, with_time: bool = False
+) -> Report:
+    reap_after_s = 1.0 if with_time else 30.0
+    async with small_relay(mistake, reap_after_s) as url:
+        target = Target(url=url, reap_after_s=reap_after_s, patience_s=1.0)
+        return await kit.check(target, claims, quick=not with_time)
+
+
+@pytest.mark.anyio
+async def test_a_small_relay_of_the_base_protocol_passes_and_its_lacks_are_not_applicable() -> None:
+    report = await report_on(None, all_claims(), with_time=True)
+    assert report.names("fail") == set()
+    assert report.is_conforming
+    assert {claim.name for claim in BASE} <= report.names("pass")
+    assert {
+        "capabilities.answered-at-any-time",
+        "errors.echo-the-turn",
+        "meshes.never-see-one-another",
+        "origin.the-origin-is-added",
+        "withheld.types-with-credentials",
+    } <= report.names("not applicable")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mistake", Mistake, ids=lambda mistake: mistake.value)
+async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> None:
+    with_time = mistake is Mistake.REAP_SAYS_OFFLINE_TWICE
+    report = await report_on(mistake, BASE, with_time=with_time)
+    assert report.names("fail") == FAILS[mistake]
+    failed = next(result for result in report.results if result.outcome == "fail")
+    assert failed.expected
+    assert failed.seen
+    assert f"FAIL  {failed.claim.name}" in report.as_table()
+
+
+@pytest.mark.anyio
+async def test_a_relay_that_refuses_urls_with_a_query_is_checked_without_mesh_names() -> None:
+    def refuse_queries(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(404, "not here") if "?" in request.path else None
+
+    claims = [claim for claim in all_claims() if claim.name.startswith(("meshes.", "direct.to-a"))]
+    async with small_relay(process_request=refuse_queries) as url:
+        report = await kit.check(Target(url=url, patience_s=1.0), claims)
+    assert not report.target.has_mesh_names
+    assert report.names("not applicable") == {"meshes.never-see-one-another"}
+    assert report.names("fail") == set()
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_exit_code_1_and_says_what_was_expected_and_seen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with LiveRelay(limits=Limits(messages_burst=100, messages_per_s=10.0)) as relay:
+        assert kit.main([relay.url, "--only", "load.a-burst*", "--patience", "1"]) == 1
+    table = capsys.readouterr().out
+    assert "FAIL  load.a-burst-of-600-passes" in table
+    assert "expected: " in table
+    assert "seen: " in table
+    assert table.endswith("0 pass, 1 fail, 0 not applicable, 0 not run\n")
+
+
+def test_the_report_has_a_shape_for_machines(
+    relay_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit.main([relay_url, "--json", "--only", "direct.to-a-peer"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (claim,) = report.pop("claims")
+    assert report == {
+        "url": relay_url,
+        "conforming": True,
+        "announces_extensions": True,
+        "reap_after_s": 30.0,
+        "counts": {"pass": 1, "fail": 0, "not applicable": 0, "not run": 0},
+    }
+    assert claim.pop("took_s") >= 0.0
+    assert claim == {
+        "name": "direct.to-a-peer",
+        "promise": "A direct reaches the peer that `to` names.",
+        "rule": 5,
+        "part": "base",
+        "needs_time": False,
+        "outcome": "pass",
+        "expected": "",
+        "seen": "",
+    }
+
+
+@pytest.mark.parametrize("path", ["/nothing-here", "/ws?mesh=" + "x" * 300])
+def test_a_url_that_takes_no_peers_is_exit_code_2_and_one_line(
+    path: str, relay_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = relay_url.removesuffix("/ws") + path
+    assert kit.main([url]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"check: cannot reach {url}: ")
+    assert shown.err.count("\n") == 1
+
+
+def test_an_address_where_nothing_listens_is_exit_code_2_and_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with LiveRelay() as relay:
+        url = relay.url
+    assert kit.main([url]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"check: cannot reach {url}: ")
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["http://localhost/ws"],
+        ["ws://localhost/ws", "--only", "no.such-claim"],
+        ["ws://localhost/ws", "--reap-after", "0"],
+        ["ws://localhost/ws", "--header", "no colon"],
+    ],
+)
+def test_a_bad_command_line_is_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        kit.main(arguments)
+    assert exit.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_the_claims_can_be_listed_without_a_relay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kit.main(["--list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "| claim | promise | rule | part |"
+    assert len(rows) == 2 + len(all_claims())
+
+
+def test_every_rule_of_the_protocol_has_a_claim() -> None:
+    assert {claim.rule for claim in all_claims()} - {None} == set(range(1, 15))
+
+
+@pytest.mark.anyio
+async def test_a_relay_that_lets_nobody_join_is_unreachable() -> None:
+    limits = Limits(message_bytes_max=1024, presence_bytes_max=1024, id_chars_max=8)
+    with LiveRelay(limits=limits) as relay:
+        with pytest.raises(Unreachable, match="cannot join a mesh"):
+            await kit.check(Target(url=relay.url, patience_s=0.3))
+
+
+def test_other_projects_get_only_the_tests_that_they_ask_for() -> None:
+    def names(test: object) -> set[str]:
+        (mark,) = test.pytestmark  # type: ignore[attr-defined]
+        return {claim.name for claim in mark.args[1]}
+
+    everything = {claim.name for claim in all_claims()}
+    timeless = {claim.name for claim in all_claims() if not claim.needs_time}
+    assert names(conformance_tests()) == timeless
+    assert names(conformance_tests(reap_after_s=30.0)) == everything
+    assert names(conformance_tests(base_only=True)) == timeless & {claim.name for claim in BASE}
+    assert not any(
+        name.startswith("bad-input.")
+        for name in names(conformance_tests(leave_out=["bad-input.*"]))
+    )

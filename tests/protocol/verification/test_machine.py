@@ -1,0 +1,159 @@
+"""The state machine of the verification against the core, the actors and a live relay."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from actors.relay.supervisor import Supervisor
+from protocol.limits import Limits
+from protocol.mesh.effects import Deliver, Effect, Everyone
+from protocol.mesh.mesh import Mesh
+from protocol.verification.machine import TIGHT, machine_for
+from protocol.verification.model import Disagreement
+from protocol.verification.subjects import CoreSubject, Judge, LiveSubject, Subject
+from tests.worlds.actor_subject import ActorSubject, parse
+from tests.worlds.live import LiveRelay
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Crashes are made here by the dozen."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def run(
+    make_subject: Callable[[], Subject],
+    examples: int,
+    steps: int,
+    *,
+    shrink: bool = True,
+    **fields: object,
+) -> None:
+    budget = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        derandomize="RANDOM_MACHINE" not in os.environ,  # red only by what a change did
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        phases=tuple(Phase) if shrink else (Phase.generate,),
+    )
+    run_state_machine_as_test(machine_for(make_subject, **fields), settings=budget)
+
+
+def test_the_core_keeps_the_rules() -> None:
+    run(lambda: CoreSubject(TIGHT), examples=200, steps=40)
+
+
+def test_the_core_keeps_the_rules_under_the_default_limits() -> None:
+    run(lambda: CoreSubject(Limits()), examples=20, steps=30)
+
+
+def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> None:
+    run(lambda: ActorSubject(TIGHT), examples=250, steps=50)
+
+
+@pytest.mark.parametrize("marker", ["capabilities", "direct"])
+def test_a_live_relay_keeps_the_rules(live: LiveRelay, marker: str) -> None:
+    run(lambda: LiveSubject(live.url, marker=marker), examples=15, steps=20, not_utf8=False)
+
+
+# The judge ----------------------------------------------------------------------------------------
+
+PRESENCE = b'{"type":"presence","from":"%s","data":{}}'
+
+
+def two_peers(subject: Subject) -> Judge:
+    judge = Judge(subject)
+    for c, name in ((1, b"a"), (2, b"b")):
+        judge.open(c)
+        judge.send(c, PRESENCE % name)
+    judge.settle()
+    return judge
+
+
+class _Losing(CoreSubject):
+    def received(self, c: int) -> list[bytes]:
+        return [text for text in super().received(c) if b"secret" not in text]
+
+
+class _Doubling(CoreSubject):
+    def received(self, c: int) -> list[bytes]:
+        return [copy for text in super().received(c) for copy in [text] * (1 + (b"secret" in text))]
+
+
+class _Swapping(CoreSubject):
+    def received(self, c: int) -> list[bytes]:
+        return list(reversed(super().received(c)))
+
+
+class _Changing(CoreSubject):
+    def received(self, c: int) -> list[bytes]:
+        return [text.replace(b"1.0", b"1") for text in super().received(c)]
+
+
+@pytest.mark.parametrize("wrong", [_Losing, _Doubling, _Swapping, _Changing])
+def test_the_judge_notices_what_is_lost_doubled_swapped_and_changed(
+    wrong: type[CoreSubject],
+) -> None:
+    with pytest.raises(Disagreement):
+        judge = two_peers(wrong())
+        judge.send(1, b'{"type":"ack","n":1.0,"secret":1}', b'{"type":"stream"}')
+        judge.settle()
+
+
+def test_the_judge_notices_who_is_reaped_late_early_or_never() -> None:
+    for shift in (-1.0, 1.0, 1e9):
+        subject = CoreSubject()
+        judge = two_peers(subject)
+        subject.mesh.limits = Limits(reap_after_s=30.0 + shift)
+        with pytest.raises(Disagreement):
+            for _ in range(40):
+                judge.subject.pass_time(1.0)
+                judge.settle()
+
+
+class _ToAll(Mesh):
+    """A direct goes to everybody."""
+
+    def take_effects(self) -> list[Effect]:
+        return [
+            Deliver(e.text, Everyone()) if isinstance(e, Deliver) and b'"direct"' in e.text else e
+            for e in super().take_effects()
+        ]
+
+
+def test_the_machine_finds_a_relay_that_sends_directs_to_all() -> None:
+    class Wrong(CoreSubject):
+        def make_mesh(self, strict: bool) -> Mesh:
+            return _ToAll(self.limits, strict=strict)
+
+    with pytest.raises(Disagreement):
+        run(lambda: Wrong(TIGHT), examples=200, steps=20, shrink=False)
+
+
+def test_the_machine_finds_a_supervisor_that_forgets_who_is_last_in_its_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = Supervisor.turn
+
+    def forgetful_turn(supervisor: Supervisor) -> None:
+        if len(supervisor._inbox._ready) > 1:
+            supervisor._inbox._ready.pop()
+        turn(supervisor)
+
+    monkeypatch.setattr(Supervisor, "turn", forgetful_turn)
+    with pytest.raises(Disagreement):
+        run(lambda: ActorSubject(TIGHT), examples=200, steps=30, shrink=False)
+
+
+def test_frames_are_cut_where_they_end() -> None:
+    wire = bytes([0x81, 1, 65, 0x81, 126, 0, 200]) + b"x" * 200 + bytes([0x81, 127]) + b"\0" * 7
+    assert parse(wire) == ([b"A", b"x" * 200], bytes([0x81, 127]) + b"\0" * 7)

@@ -1,0 +1,42 @@
+"""The part of the mutation check that takes seconds; `python -m tests.mutation` is all of it."""
+
+import ast
+
+import pytest
+
+from protocol.mesh.routing import ROUTES, Route
+from tests import mutation
+from tests.mutation import Mutant
+
+
+def test_every_change_of_a_cell_of_the_lifecycle_table_is_noticed() -> None:
+    tried, of_behaviour, survivors = mutation.table_survivors()
+    assert tried == 16 * (4 * 10 - 1)
+    assert of_behaviour > 600
+    assert survivors == []
+
+
+@pytest.fixture(scope="module")
+def mutants() -> list[Mutant]:
+    return [mutant for file in mutation.TESTS for mutant in mutation.mutants(file)]
+
+
+def test_every_cell_of_the_routing_table_is_changed_to_every_other_route(
+    mutants: list[Mutant],
+) -> None:
+    changes = {mutant.name for mutant in mutants if ": ROUTES: " in mutant.name}
+    assert len(changes) == len(ROUTES) * (len(Route) - 1)
+    assert "protocol/mesh/routing.py: ROUTES: 'direct': Route.TARGET -> Route.OTHERS" in changes
+
+
+def test_every_file_is_changed_and_no_change_is_none(mutants: list[Mutant]) -> None:
+    for file in mutation.TESTS:
+        original = ast.unparse(ast.parse((mutation.ROOT / file).read_text()))
+        sources = [mutant.source for mutant in mutants if mutant.file == file]
+        assert len(sources) >= 4
+        assert original not in sources
+        assert len(set(sources)) == len(sources)
+
+
+def test_only_changes_that_exist_are_explained(mutants: list[Mutant]) -> None:
+    assert set(mutation.EXPLAINED) <= {mutant.name for mutant in mutants}

@@ -1,0 +1,151 @@
+"""Long lives of a mesh in virtual time: right, the same twice, and able to tell what is wrong."""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from protocol.instant import Instant
+from protocol.mesh.effects import Deliver, Effect, Everyone, Only, Others
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.roster import Roster
+from protocol.verification import __main__ as command
+from protocol.verification.simulate import SubjectFactory, plan, play, simulate
+from protocol.verification.subjects import CoreSubject
+from tests.worlds.actor_subject import ActorSubject
+
+SUBJECTS = pytest.mark.parametrize("subject", [CoreSubject, ActorSubject])
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Crashes are made here by the dozen."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@SUBJECTS
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_mesh_lives_by_the_rules(seed: int, subject: SubjectFactory) -> None:
+    outcome = simulate(seed, peers=8, hours=0.75, subject=subject)
+    assert outcome.life.failure is None, outcome
+    assert outcome.life.deliveries > 1000
+
+
+@SUBJECTS
+def test_a_mesh_that_nobody_has_seen_before_lives_by_the_rules(subject: SubjectFactory) -> None:
+    seed = secrets.randbelow(2**32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
+    outcome = simulate(seed, peers=6, hours=1.0, subject=subject)
+    assert outcome.life.failure is None, outcome
+
+
+@SUBJECTS
+def test_the_same_seed_gives_the_same_life_to_the_last_byte(subject: SubjectFactory) -> None:
+    lives = [play(plan(seed, peers=5, hours=0.2), subject) for seed in (7, 7, 8)]
+    assert lives[0] == lives[1]
+    assert lives[0].digest != lives[2].digest
+
+
+def test_the_command_prints_the_seed_and_the_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["simulate", "--seed", "5", "--peers", "3", "--hours", "0.05"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed 5" in printed
+    assert "sha256" in printed
+    assert command.main([]) == 2
+    assert command.main(["--help"]) == 0
+
+
+# Teeth --------------------------------------------------------------------------------------------
+
+Change = Callable[[list[Effect]], list[Effect]]
+
+
+def offline_twice(effects: list[Effect]) -> list[Effect]:
+    return [copy for e in effects for copy in [e] * (1 + (_text_has(e, b'"offline"')))]
+
+
+def direct_to_all(effects: list[Effect]) -> list[Effect]:
+    return [Deliver(e.text, Everyone()) if _text_has(e, b'"direct"') else e for e in effects]
+
+
+def order_swapped(effects: list[Effect]) -> list[Effect]:
+    first = [e for e in effects if isinstance(e, Deliver) and isinstance(e.audience, Only)]
+    return first + [e for e in effects if e not in first]
+
+
+def one_tab_forgotten(effects: list[Effect]) -> list[Effect]:
+    return [
+        Deliver(e.text, Only(e.audience.connections[:1]))
+        if isinstance(e, Deliver) and isinstance(e.audience, Only)
+        else e
+        for e in effects
+    ]
+
+
+def heartbeat_lost(effects: list[Effect]) -> list[Effect]:
+    return [
+        e
+        for e in effects
+        if not (_text_has(e, b'"presence"') and isinstance(e.audience, Others))
+        or _text_has(e, b'"offline"')
+    ]
+
+
+def _text_has(effect: Effect, part: bytes) -> bool:
+    return isinstance(effect, Deliver) and part in effect.text
+
+
+@pytest.mark.parametrize(
+    "change", [offline_twice, direct_to_all, order_swapped, one_tab_forgotten, heartbeat_lost]
+)
+def test_a_mesh_that_delivers_wrongly_is_found_by_a_short_history(
+    monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    take_effects = Mesh.take_effects
+    monkeypatch.setattr(Mesh, "take_effects", lambda mesh: change(take_effects(mesh)))
+    assert_found()
+
+
+def test_a_mesh_that_removes_by_peer_id_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Mesh.ended
+
+    def all_of_them(mesh: Mesh, id: int, cause: Cause, now: Instant) -> None:
+        connection = mesh.roster.connections.get(id)
+        if connection is not None and connection.peer is not None:
+            for tab in tuple(connection.peer.connections):
+                ended(mesh, tab, cause, now)
+
+    monkeypatch.setattr(Mesh, "ended", all_of_them)
+    assert_found()
+
+
+def test_a_mesh_whose_roster_leaves_somebody_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    presences = Roster.presences
+    monkeypatch.setattr(
+        Roster, "presences", lambda roster, without: presences(roster, without=without)[:2]
+    )
+    assert_found()
+
+
+def test_a_mesh_that_hears_too_well_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ponged(mesh: Mesh, id: int, now: Instant) -> None:
+        connection = mesh.roster.connections.get(id)
+        if connection is not None:
+            mesh._hear(connection, now)
+
+    monkeypatch.setattr(Mesh, "ponged", ponged)
+    assert_found(hours=4.0)
+
+
+def assert_found(hours: float = 1.0) -> None:
+    for seed in range(1, 6):
+        outcome = simulate(seed, peers=6, hours=hours, shrink_s=3.0)
+        if outcome.life.failure is not None:
+            assert outcome.minimal_failure is not None
+            assert len(outcome.minimal) <= 12, outcome
+            return
+    raise AssertionError("nobody noticed")

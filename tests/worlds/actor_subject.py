@@ -1,0 +1,375 @@
+"""The supervisor and its peer actors under a deterministic scheduler, for verification.
+
+The actors are synchronous state machines: everything that can happen between two of them is one
+call of `Supervisor.turn` or of a `PeerActor`'s port. So a scheduler is the choice of the next call,
+and `hand_over(choice)` is that choice: messages reach the peer actor one by one or together, the
+supervisor has its turn now or later, a socket takes more now or later, a close is noticed now or
+later. Time is virtual, and ticks are where the supervisor's own task would have them.
+
+What is checked beside the rules: nothing that a peer actor took is lost or heard twice, only peers
+whose mailbox is full are evicted, only what was made to crash is said to have crashed, and the
+bytes on the wire are whole WebSocket frames wherever a connection is cut.
+"""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from actors.clock import SystemClock
+from actors.frames import Batch
+from actors.link import ABNORMAL
+from actors.relay.peer import PeerActor
+from actors.relay.supervisor import TICK_S, Supervisor
+from actors.transports.transport import Port
+from protocol.envelope import Inbound
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import Dismissed, Effect
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.mesh import Mesh
+from protocol.verification.model import BINARY, Disagreement, Message
+from protocol.verification.subjects import WALL_MS, Decision, Judge, Subject, as_inbound
+
+
+class RecordingMesh(Mesh):
+    """A mesh that notes what it is told, in order, and fails where it is asked to."""
+
+    def __init__(self, limits: Limits, *, strict: bool = False) -> None:
+        super().__init__(limits, strict=strict)
+        self.decisions: list[Decision] = []
+        self.crashing: set[int] = set()
+        self._done: list[Effect] = []
+
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
+        super().opened(id, now, is_paced=is_paced)
+        self.decisions.append(Decision("opened", now.at, id))
+
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
+        if id in self.crashing:
+            raise RuntimeError("made to crash")
+        heard = tuple(m if isinstance(m, bytes) else BINARY for m in messages)
+        super().received(id, messages, now)
+        self.decisions.append(Decision("received", now.at, id, heard))
+
+    def heard(self, id: int, now: Instant) -> None:
+        super().heard(id, now)
+        self.decisions.append(Decision("received", now.at, id))  # nothing yet, but in time
+
+    def ponged(self, id: int, now: Instant) -> None:
+        super().ponged(id, now)
+        self.decisions.append(Decision("ponged", now.at, id))
+
+    def ended(self, id: int, cause: Cause, now: Instant) -> None:
+        super().ended(id, cause, now)
+        self.decisions.append(Decision("ended", now.at, id, cause=cause.value))
+
+    def shut_down(self, now: Instant) -> None:
+        super().shut_down(now)
+        self.decisions.append(Decision("shut_down", now.at))
+
+    def expire(self, now: Instant) -> None:
+        self._done += super().take_effects()
+        super().expire(now)
+        effects = super().take_effects()
+        self._done += effects
+        closed = [effect.connection for effect in effects if isinstance(effect, Dismissed)]
+        self.decisions.append(Decision("elapsed", now.at, closed=closed))
+
+    def take_effects(self) -> list[Effect]:
+        done, self._done = self._done, []
+        return done + super().take_effects()
+
+
+class Socket:
+    """Both ends of a connection, and what is on its way between them."""
+
+    def __init__(self) -> None:
+        self.actor: PeerActor
+        self.coming: deque[Message] = deque()
+        """From the peer, not yet at the relay."""
+        self.wire = bytearray()
+        """From the relay, not yet read by the peer."""
+        self.on_the_wire = 0  # messages
+        self.pongs = 0
+        self.taken = 0
+        self.decided = 0
+        self.peer_reads = True
+        self.relay_reads = True
+        self.is_blocked = False
+        self.has_left = False
+        self.is_over = False
+        self.is_failing = False
+        self.closed_with: int | None = None
+
+    # What the peer actor calls (Transport) --------------------------------------------------------
+
+    async def run(self, port: Port) -> None:
+        raise NotImplementedError
+
+    def send(self, batch: Batch) -> bool:
+        if self.is_failing:
+            raise RuntimeError("made to crash")
+        if self.is_over or self.has_left:
+            return True
+        if self.closed_with is not None:
+            raise Disagreement("something was sent after the close")
+        if self.is_blocked:
+            raise Disagreement("something was sent to a socket that takes no more")
+        for buffer in batch.buffers:
+            self.wire += buffer
+        self.on_the_wire += batch.count
+        self.is_blocked = not self.peer_reads
+        return self.peer_reads
+
+    def close(self, code: int, reason: str) -> None:
+        if self.closed_with is not None:
+            raise Disagreement(f"closed with {self.closed_with}, and again with {code}")
+        self.closed_with = code
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        self.relay_reads = False
+
+    def resume_reading(self) -> None:
+        self.relay_reads = True
+
+    # What can happen to it ------------------------------------------------------------------------
+
+    def options(self) -> Iterator[Callable[[], None]]:
+        """What could happen next."""
+        if self.is_over:
+            return
+        if self.coming and self.relay_reads:
+            yield self.deliver_one
+            yield self.deliver_all
+        if self.pongs:
+            yield self.deliver_pong
+        if self.is_blocked and self.peer_reads:
+            yield self.take_more
+        if self.closed_with is not None or (self.has_left and not self.coming):
+            yield self.notice_close
+
+    def deliver_one(self) -> None:
+        self._deliver([self.coming.popleft()])
+
+    def deliver_all(self) -> None:
+        messages, self.coming = list(self.coming), deque()
+        self._deliver(messages)
+
+    def _deliver(self, messages: list[Message]) -> None:
+        if self.closed_with is None:
+            self.taken += len(messages)
+        size = sum(len(message) for message in messages if message is not None)
+        self.actor.received([as_inbound(message) for message in messages], size)
+
+    def deliver_pong(self) -> None:
+        self.pongs -= 1
+        self.actor.ponged()
+
+    def take_more(self) -> None:
+        self.is_blocked = False
+        self.actor.writable()
+
+    def notice_close(self) -> None:
+        self.is_over = True
+        self.coming.clear()
+        self.actor.closed(self.closed_with or ABNORMAL)
+
+    # What the peer reads --------------------------------------------------------------------------
+
+    def read(self) -> list[bytes]:
+        """Whole messages; a frame whose end was cut off is none."""
+        if not self.wire or not (self.peer_reads or self.has_left):
+            return []
+        texts, rest = parse(bytes(self.wire))
+        if rest and not self.has_left:
+            raise Disagreement(f"half a frame on the wire: {rest!r}")
+        self.wire.clear()
+        self.on_the_wire = 0
+        return texts
+
+
+def parse(wire: bytes) -> tuple[list[bytes], bytes]:
+    """The texts of unmasked, unfragmented RFC 6455 text frames, and what is left over.
+
+    >>> parse(bytes([0x81, 2, 0x7b, 0x7d, 0x81]))
+    ([b'{}'], b'\\x81')
+    """
+    texts: list[bytes] = []
+    at, size = 0, len(wire)
+    while at + 2 <= size:
+        if wire[at] != 0x81:
+            raise Disagreement(f"no text frame: {wire[at : at + 20]!r}")
+        length, start = wire[at + 1], at + 2
+        if length > 125:
+            wide = 2 if length == 126 else 8
+            if start + wide > size:
+                break
+            length, start = int.from_bytes(wire[start : start + wide]), start + wide
+        if start + length > size:
+            break
+        texts.append(wire[start : start + length])
+        at = start + length
+    return texts, wire[at:]
+
+
+class VirtualClock(SystemClock):
+    """Stands still until somebody moves it."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def now(self) -> Instant:
+        return Instant(self.at, WALL_MS + round(self.at * 1000))
+
+
+class ActorSubject(Subject):
+    """The actors. Nothing happens but through `hand_over`, `settle` and `pass_time`."""
+
+    has_time = True
+    can_crash = True
+    is_immediate = False
+    late_s = 1.0
+
+    def __init__(self, limits: Limits | None = None, *, now: float = 0.0) -> None:
+        self.limits = limits or Limits()
+        self.clock = VirtualClock(now)
+        self.supervisor = Supervisor("verification", self.limits, self.clock)
+        self.mesh = self.make_mesh()
+        self.supervisor._mesh = self.mesh
+        self.sockets: dict[int, Socket] = {}
+        self._alive: dict[int, Socket] = {}
+        self._numbers: dict[int, int] = {}  # the supervisor's -> the caller's
+        self._made_to_crash: set[int] = set()
+
+    def make_mesh(self) -> RecordingMesh:
+        """What the supervisor asks. Here is the place for another one."""
+        return RecordingMesh(self.limits)
+
+    @property
+    def now(self) -> float:  # type: ignore[override]
+        return self.clock.at
+
+    # What peers and the world do ------------------------------------------------------------------
+
+    def open(self, c: int) -> None:
+        socket = self.sockets[c] = self._alive[c] = Socket()
+        socket.actor = self.supervisor.open(socket)
+        self._numbers[socket.actor.id] = c
+
+    def send(self, c: int, messages: Sequence[Message]) -> None:
+        if not self.sockets[c].is_over:
+            self.sockets[c].coming.extend(messages)
+
+    def close(self, c: int) -> None:
+        self.sockets[c].has_left = True
+
+    def drop(self, c: int, cut: int = 0) -> None:
+        socket = self.sockets[c]
+        socket.has_left = True
+        socket.coming = deque(itertools.islice(socket.coming, cut))
+        del socket.wire[len(socket.wire) * cut // 10 :]
+
+    def pong(self, c: int) -> None:
+        self.sockets[c].pongs = 1
+
+    def stop_reading(self, c: int) -> None:
+        self.sockets[c].peer_reads = False
+
+    def read_again(self, c: int) -> None:
+        self.sockets[c].peer_reads = True
+
+    def crash(self, c: int, where: int = 0) -> None:
+        socket = self.sockets[c]
+        if socket.is_over or socket.has_left or socket.closed_with is not None:
+            return
+        self._made_to_crash.add(c)
+        if where % 3 == 0:
+            socket.is_failing = True
+        elif where % 3 == 1:
+            self.mesh.crashing.add(socket.actor.id)
+        else:
+            socket.is_over = True
+            socket.actor.crashed(RuntimeError("made to crash"))
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.clock.at + seconds
+        while True:
+            if self.supervisor.has_work:
+                tick = self.clock.at + TICK_S
+            else:
+                due = self.mesh.deadline()
+                tick = math.inf if due is None else math.ceil(due / TICK_S) * TICK_S
+            if tick > until:
+                break
+            self.clock.at = max(self.clock.at, tick)
+            self.supervisor.turn()
+        self.clock.at = until
+
+    def shut_down(self) -> None:
+        self.supervisor.drain()
+
+    # Interleaving ---------------------------------------------------------------------------------
+
+    def _options(self) -> list[Callable[[], None]]:
+        self._alive = {c: socket for c, socket in self._alive.items() if not socket.is_over}
+        options = [option for socket in self._alive.values() for option in socket.options()]
+        if self.supervisor.has_work:
+            options.append(self.supervisor.turn)
+        return options
+
+    def hand_over(self, choice: int) -> bool:
+        options = self._options()
+        if options:
+            options[choice % len(options)]()
+        return bool(options)
+
+    def settle(self, expected: Judge) -> None:
+        while options := self._options():
+            options[-1]()
+
+    # What it did ----------------------------------------------------------------------------------
+
+    def decisions(self) -> list[Decision]:
+        noted, self.mesh.decisions = self.mesh.decisions, []
+        decisions: list[Decision] = []
+        for decision in noted:
+            c = self._numbers.get(decision.connection, 0)
+            closed = [self._numbers[id] for id in decision.closed]
+            decisions.append(decision._replace(connection=c, closed=closed))
+            if decision.what == "received":
+                self.sockets[c].decided += len(decision.messages)
+            elif decision.what == "ended":
+                self._check_end(c, decision.cause)
+        return decisions
+
+    def _check_end(self, c: int, cause: str) -> None:
+        socket = self.sockets[c]
+        went = socket.closed_with is None and c not in self._made_to_crash
+        if cause == "left" and went and socket.decided != socket.taken:
+            raise Disagreement(f"{c} left, and {socket.taken - socket.decided} were not heard")
+
+    def received(self, c: int) -> list[bytes]:
+        return self.sockets[c].read()
+
+    def waiting(self, c: int) -> int | None:
+        socket = self.sockets[c]
+        if socket.has_left or socket.is_failing or socket.is_over:
+            return None
+        if socket.closed_with not in (None, 1001):  # cut off; what was on the wire may come
+            return None
+        return socket.actor.queued[0] + socket.on_the_wire
+
+    def closed_with(self, c: int) -> int | None:
+        return self.sockets[c].closed_with
+
+    def check_end(self, judge: Judge, c: int, cause: str) -> None:
+        if cause == "crashed" and c not in self._made_to_crash:
+            raise Disagreement(f"connection {c} crashed, and nobody made it")
+        if cause == "evicted":
+            waiting = judge.missing(c) - self.sockets[c].on_the_wire
+            if waiting <= self.limits.mailbox_messages_max:
+                raise Disagreement(f"connection {c} was evicted with {waiting} messages waiting")

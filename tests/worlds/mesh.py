@@ -1,0 +1,173 @@
+"""A `Mesh` with hands: it carries out the effects, so that tests see what a connection gets."""
+
+import itertools
+import json
+from typing import Any
+
+from protocol.envelope import Inbound, Text
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import (
+    Admitted,
+    Deliver,
+    Dismissed,
+    Everyone,
+    Only,
+    Others,
+    PeerJoined,
+    PeerLeft,
+    Refused,
+    Snapshot,
+)
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.status import PeerStatus
+from tests.worlds.json_texts import loads
+
+WALL_MS = 1_700_000_000_000
+"""The wall clock at monotonic time 0."""
+
+Message = dict[str, Any]
+
+
+def text(type: str, **fields: Any) -> Text:
+    """A message as it may be sent. `sender` stands for `from`.
+
+    >>> text("ack", sender="a", turnId=1)
+    b'{"type": "ack", "from": "a", "turnId": 1}'
+    """
+    if "sender" in fields:
+        fields = {"from": fields.pop("sender"), **fields}
+    return json.dumps({"type": type, **fields}).encode()
+
+
+def presence(peer: str, *agents: Any, **data: Any) -> Text:
+    return text("presence", sender=peer, data={"agents": agents, **data})
+
+
+class World:
+    """Connections of one mesh, by number from 1, and a clock that stands still until `wait`."""
+
+    def __init__(self, limits: Limits | None = None, *, strict: bool = False) -> None:
+        self.mesh = Mesh(limits or Limits(), strict=strict)
+        self.at = 1000.0
+        self.dismissed: dict[int, Dismissed] = {}
+        self.notes: list[PeerJoined | PeerLeft | Refused] = []
+        self._present: set[int] = set()
+        self._texts: dict[int, list[Text]] = {}
+        self._numbers = itertools.count(1)
+
+    # What happens ---------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> Instant:
+        return Instant(self.at, WALL_MS + round(self.at * 1000))
+
+    def open(self, *, is_paced: bool = False) -> int:
+        """A new connection, not announced."""
+        connection = next(self._numbers)
+        self._texts[connection] = []
+        self.mesh.opened(connection, self.now, is_paced=is_paced)
+        self._carry_out()
+        return connection
+
+    def join(self, peer: str, *agents: Any, **data: Any) -> int:
+        """A new connection of `peer`, announced. Nobody's news are taken."""
+        connection = self.open()
+        self.say(connection, presence(peer, *agents, **data))
+        assert connection in self._present
+        return connection
+
+    def say(self, connection: int, *messages: Inbound) -> None:
+        """The connection sends these at once."""
+        self.mesh.received(connection, messages, self.now)
+        self._carry_out()
+
+    def pong(self, connection: int) -> None:
+        self.mesh.ponged(connection, self.now)
+        self._carry_out()
+
+    def end(self, connection: int, cause: Cause = Cause.LEFT) -> None:
+        self.mesh.ended(connection, cause, self.now)
+        self._carry_out()
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; what is due happens at once, as an owner of the mesh sees to it."""
+        until = self.at + seconds
+        while (due := self.mesh.deadline()) is not None and due <= until:
+            self.at = max(self.at, due)
+            self.mesh.expire(self.now)
+            self._carry_out()
+        self.at = until
+
+    def shut_down(self) -> None:
+        self.mesh.shut_down(self.now)
+        self._carry_out()
+
+    # What is seen ---------------------------------------------------------------------------------
+
+    def texts(self, connection: int) -> list[Text]:
+        """What the connection got since the last call, to the letter."""
+        got, self._texts[connection] = self._texts[connection], []
+        return got
+
+    def got(self, connection: int) -> list[Message]:
+        """What the connection got since the last call."""
+        return [loads(text) for text in self.texts(connection)]
+
+    def errors(self, connection: int) -> list[str]:
+        """The codes of the errors that the connection got, and it got nothing else."""
+        got = self.got(connection)
+        assert all(message["type"] == "error" and message["from"] == "relay" for message in got)
+        return [message["data"]["code"] for message in got]
+
+    def hush(self) -> None:
+        """Forget what everybody got up to now."""
+        for got in self._texts.values():
+            got.clear()
+
+    def is_open(self, connection: int) -> bool:
+        return connection not in self.dismissed
+
+    def peers(self) -> dict[str, PeerStatus]:
+        return {status.peer: status for status in self.mesh.status(self.now)}
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        for effect in self.mesh.take_effects():
+            match effect:
+                case Deliver(text, Everyone()):
+                    self._deliver(text, self._present)
+                case Deliver(text, Others(excluded)):
+                    self._deliver(text, self._present - set(excluded))
+                case Deliver(text, Only(connections)):
+                    self._deliver(text, set(connections))
+                case Snapshot(connection, presences):
+                    for text in presences:
+                        self._deliver(text, {connection})
+                case Admitted(connection):
+                    assert connection not in self._present
+                    self._present.add(connection)
+                case Dismissed(connection):
+                    assert connection not in self.dismissed
+                    self.dismissed[connection] = effect
+                    self._present.discard(connection)
+                case PeerJoined() | PeerLeft() | Refused():
+                    self.notes.append(effect)
+
+    def _deliver(self, text: Text, connections: set[int]) -> None:
+        message = loads(text)  # what a receiver's browser could not parse is never sent
+        assert isinstance(message, dict)
+        for connection in connections:
+            assert connection not in self.dismissed
+            self._texts[connection].append(text)
+
+
+def world_of(*peers: str, limits: Limits | None = None, strict: bool = False) -> World:
+    """A world with a connection (1, 2, ...) for each of these peers, who have all met."""
+    world = World(limits, strict=strict)
+    for peer in peers:
+        world.join(peer)
+    world.hush()
+    return world
