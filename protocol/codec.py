@@ -1,4 +1,4 @@
-"""Wire text to header and back: the one place that knows JSON and what is malformed.
+"""Wire text to header: the one place that knows what is malformed.
 
 Reading is strict, because a text that one receiver's parser refuses would hurt every receiver: RFC
 8259 and nothing more (no NaN, no BOM, no trailing comma), bounded nesting and bounded numbers. The
@@ -6,12 +6,10 @@ typed decoder reads the header fields and checks everything else without buildin
 
 Two things are worth knowing:
 
-- Where a key stands twice the last one counts, as in every browser; so what the relay checks is
-what
-  the receivers see.
+- Where a key stands twice the last one counts, as in every browser. So what the relay checks is
+  what the receivers see.
 - A lone surrogate *escape* (`"\\ud83d"`) is valid JSON, and streams that are cut in the middle of
-an
-  emoji contain them. The decoder refuses them, so on that rare path the header is read from a copy
+  an emoji contain them. The decoder refuses them. On that rare path the header is read from a copy
   in which each is replaced by an escape of the same length; the text itself passes untouched.
 """
 
@@ -20,6 +18,7 @@ from itertools import accumulate
 
 import msgspec
 
+from protocol import refusals
 from protocol.agents import Agent, agent_id
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.limits import Limits
@@ -77,7 +76,7 @@ class Codec:
     def announcement(self, text: Text) -> Announcement:
         """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
         if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
-            raise presence_too_large(self._limits)
+            raise refusals.presence_too_large(self._limits)
         text = without_lone_surrogates(text)
         try:
             data = _decode_announced(text).data
@@ -89,7 +88,7 @@ class Codec:
                 return Announcement(None, keepalive_pong, accepts_batches=batches)
             listed = _decode_raw_list(data["agents"])
             if len(listed) > self._limits.agents_max:
-                raise too_many_agents(len(listed), self._limits)
+                raise refusals.too_many_agents(len(listed), self._limits)
             agents = tuple(map(_agent, listed))
             return Announcement(agents, keepalive_pong, accepts_batches=batches)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -207,21 +206,3 @@ def without_lone_surrogates(text: Text) -> Text:
     return _ESCAPES.sub(
         lambda match: rb"\ufffe" if match.lastgroup == "lone" else match.group(), text
     )
-
-
-# Writing ------------------------------------------------------------------------------------------
-
-
-# The peer's side ----------------------------------------------------------------------------------
-
-
-def too_many_agents(count: int, limits: Limits) -> Refusal:
-    """The refusal of an announcement of `count` agents."""
-    sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
-    return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
-
-
-def presence_too_large(limits: Limits) -> Refusal:
-    """The refusal of a presence, or of a heartbeat that would make one, beyond its bound."""
-    sentence = f"a presence has at most {limits.presence_bytes_max} bytes"
-    return Refusal(ErrorCode.TOO_LARGE, sentence)

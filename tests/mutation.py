@@ -58,6 +58,10 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
         "protocol.mesh.test_mesh",
     ),
+    "protocol/mesh/gate.py": (
+        "protocol.mesh.test_mesh",
+        "protocol.verification.test_mutants",
+    ),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",
         "protocol.verification.test_mutants",
@@ -72,16 +76,16 @@ FUNCTIONS: Final = {"protocol/mesh/lifecycle.py": ("deadline", "expire")}
 TIMEOUT_S: Final = 30
 
 EXPLAINED: Final[dict[str, str]] = {
-    "protocol/mesh/mesh.py: _receive: due - now.at <= self._rate_burst_s"
+    "protocol/mesh/gate.py: _within_rate: due - now.at <= self._rate_burst_s"
     " -> due - now.at < self._rate_burst_s": (
         "exactly at the bound the careful formula of `_within_rate` lets as many pass, silently"
     ),
-    "protocol/mesh/mesh.py: expire: connection.heard_at > life.since"
+    "protocol/mesh/gate.py: expire: connection.heard_at > life.since"
     " -> connection.heard_at >= life.since": (
         "a word at `since` itself is known to the record: PRESENT stays as it is, CONNECTING "
         "ignores it, and STALE becomes PRESENT only to be STALE again in the same `expire`"
     ),
-    "protocol/mesh/mesh.py: _schedule: due < connection.deadline_at"
+    "protocol/mesh/gate.py: _schedule: due < connection.deadline_at"
     " -> due <= connection.deadline_at": (
         "an entry that stands twice in the heap is skipped the second time; only memory differs"
     ),

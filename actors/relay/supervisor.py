@@ -39,7 +39,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus, Totals
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Supervisor:
         self.name = name
         self._limits = limits
         self._clock = clock
-        self._mesh = Mesh(limits, strict=strict)
+        self._mesh = LocalMesh(limits, strict=strict)
         self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
         self._work: anyio.Event | None = None
         self._actors: dict[int, PeerActor] = {}

@@ -13,27 +13,17 @@ import attrs
 from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal, Text
 from protocol.mesh.effects import Only, Others
-from protocol.mesh.lifecycle import Life
 
 _PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
 
 
 @attrs.define(eq=False)
 class Connection:
-    """One socket: its life, and what it said about itself. Times in monotonic seconds."""
+    """One connection of a peer, by its number, and the agents that it announced."""
 
     id: int
-    life: Life
-    heard_at: float
-    deadline_at: float = float("inf")
-    peer: "Peer | None" = None
+    peer: "Peer"
     agents: tuple[Agent, ...] = ()
-    keepalive_pong: bool = False
-    is_paced: bool = False
-    rate_due_at: float = float("-inf")
-    rate_error_at: float = float("-inf")
-    refusals: int = 0
-    refusal_logged_at: float = float("-inf")
 
 
 @attrs.define(eq=False)
@@ -51,10 +41,10 @@ class Peer:
     others: Others = Others(())
     only: Only = Only(())
 
-    def union_with(self, connection: Connection, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
+    def union_with(self, connection: int, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
         """The agents over all connections, each once, in the order of announcement, if
         `connection` (one of them or a new one) had these."""
-        announced = {c.id: c.agents for c in self.connections.values()} | {connection.id: agents}
+        announced = {c.id: c.agents for c in self.connections.values()} | {connection: agents}
         return merge(announced.values())
 
 
@@ -77,29 +67,33 @@ class Roster:
         self.peers: dict[str, Peer] = {}
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
 
-    def attach(self, connection: Connection, peer_id: str) -> Peer:
-        """The connection now belongs to `peer_id`, which comes into being if it is new."""
+    def attach(self, connection: int, peer_id: str, agents: tuple[Agent, ...] = ()) -> Peer:
+        """The connection, with these agents, belongs to `peer_id`, which comes into being if it is
+        new. The peer's own agents are set apart (`set_agents`)."""
         peer = self.peers.get(peer_id)
         if peer is None:
             peer = self.peers[peer_id] = Peer(peer_id)
-        connection.peer = peer
-        peer.connections[connection.id] = connection
-        _renew_audiences(peer)
+        entry = self.connections.get(connection)
+        if entry is None:
+            entry = self.connections[connection] = Connection(connection, peer)
+            peer.connections[connection] = entry
+            _renew_audiences(peer)
+        entry.agents = agents
         return peer
 
-    def detach(self, connection: Connection) -> bool:
-        """The connection no longer belongs to its peer. True if the peer has gone with it."""
-        peer = connection.peer
-        if peer is None:
-            return False
-        connection.peer = None
-        del peer.connections[connection.id]
+    def detach(self, connection: int) -> Peer | None:
+        """The connection belongs to nobody any more. Returns the peer that it belonged to, None if
+        to nobody; a peer without connections is not here any more."""
+        entry = self.connections.pop(connection, None)
+        if entry is None:
+            return None
+        peer = entry.peer
+        del peer.connections[connection]
         _renew_audiences(peer)
-        if peer.connections:
-            return False
-        self.set_agents(peer, ())
-        del self.peers[peer.id]
-        return True
+        if not peer.connections:
+            self.set_agents(peer, ())
+            del self.peers[peer.id]
+        return peer
 
     def set_agents(self, peer: Peer, agents: tuple[Agent, ...]) -> bool:
         """The peer's agents are now these. True if that is a change."""

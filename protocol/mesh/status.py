@@ -34,3 +34,7 @@ class Totals:
     withheld: int = 0
     joined: int = 0
     left: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        pairs = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+        return Totals(*(a + b for a, b in pairs))

@@ -1,7 +1,7 @@
 """What the relay writes: the fields that it adds to a message, and its own messages."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -39,20 +39,41 @@ def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
     return _encode({**fields, "data": members})
 
 
-def error_text(refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int) -> Text:
-    """What the relay answers to the sender of a refused message."""
+def bare_agent(id: str) -> Agent:
+    """An agent that is announced by nothing but its id."""
+    return Agent(id, _encode(id))
+
+
+# The relay's own messages -------------------------------------------------------------------------
+
+_SHORT_CHARS: Final = 100
+"""What remains of the sentence of an error that would be too long."""
+
+
+def error(
+    refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int, limits: Limits
+) -> Text:
+    """What the relay answers to the sender of a refused message.
+
+    The bound of a message holds for it too: if need be it does without the echo of a long `turnId`,
+    and without details.
+    """
     data = {"code": refusal.code.code, "error": refusal.sentence, **refusal.details}
-    return _from_relay("error", to, data, wall_ms, turn_id)
+    text = _from_relay("error", to, data, wall_ms, turn_id)
+    if len(text) > limits.message_bytes_max:
+        bare = {"code": refusal.code.code, "error": refusal.sentence[:_SHORT_CHARS]}
+        text = _from_relay("error", None, bare, wall_ms, None)
+    return text
 
 
-def offline_text(peer: str, reason: str, wall_ms: int) -> Text:
+def offline(peer: str, reason: str, wall_ms: int) -> Text:
     """The presence by which the others learn that `peer` has gone. It carries no agents, because
     clients file every presence alike."""
     data = {"status": "offline", "reason": reason, "agents": ()}
     return _encode({"type": "presence", "from": peer, "data": data, "timestamp": wall_ms})
 
 
-def capabilities_text(
+def capabilities(
     to: str | None,
     turn_id: msgspec.Raw | None,
     types: Sequence[str],
@@ -64,7 +85,8 @@ def capabilities_text(
     """The answer to `capabilities`: `capabilities_response`, the name existing pages listen for.
 
     `agentCards` and `activeAgents` are what those pages read; this relay runs no agents itself.
-    `is_paced`: the edge in front limits frames, in both directions.
+    `is_paced`: the edge in front limits frames, in both directions. Like `error`, it does without
+    the echo of a long `turnId`.
     """
     bounds: dict[str, float] = {
         "messageBytes": limits.message_bytes_max,
@@ -82,7 +104,10 @@ def capabilities_text(
         "accept": ("batch",),
         "limits": bounds,
     }
-    return _from_relay("capabilities_response", to, data, wall_ms, turn_id)
+    text = _from_relay("capabilities_response", to, data, wall_ms, turn_id)
+    if len(text) > limits.message_bytes_max:
+        text = _from_relay("capabilities_response", None, data, wall_ms, None)
+    return text
 
 
 def _from_relay(

@@ -41,7 +41,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.verification.model import (
     BINARY,
     Closed,
@@ -347,9 +347,9 @@ class CoreSubject(Subject):
         self._closed: dict[int, int] = {}
         self._decisions: list[Decision] = []
 
-    def make_mesh(self, strict: bool) -> Mesh:
+    def make_mesh(self, strict: bool) -> LocalMesh:
         """What is checked. Here is the place for another one."""
-        return Mesh(self.limits, strict=strict)
+        return LocalMesh(self.limits, strict=strict)
 
     @property
     def _instant(self) -> Instant:

@@ -27,12 +27,12 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Dismissed, Effect
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.verification.model import BINARY, Disagreement, Message
 from protocol.verification.subjects import WALL_MS, Decision, Judge, Subject, as_inbound
 
 
-class RecordingMesh(Mesh):
+class RecordingMesh(LocalMesh):
     """A mesh that notes what it is told, in order, and fails where it is asked to."""
 
     def __init__(self, limits: Limits, *, strict: bool = False) -> None:

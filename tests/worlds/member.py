@@ -191,7 +191,7 @@ class MemberWorld:
                     self.finished.append(effect)
 
     def _say(self, relay_side: int, text: bytes) -> None:
-        if len(text) > self.world.mesh.limits.message_bytes_max:  # as the transports do
+        if len(text) > self.world.limits.message_bytes_max:  # as the transports do
             self.world.say(relay_side, Unreadable(ErrorCode.TOO_LARGE, "too large"))
         else:
             self.world.say(relay_side, text)

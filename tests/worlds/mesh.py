@@ -1,4 +1,4 @@
-"""A `Mesh` with hands: it carries out the effects, so that tests see what a connection gets."""
+"""A mesh with hands: it carries out the effects, so that tests see what a connection gets."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus
 from tests.worlds.json_texts import loads
 
@@ -49,7 +49,8 @@ class World:
     """Connections of one mesh, by number from 1, and a clock that stands still until `wait`."""
 
     def __init__(self, limits: Limits | None = None, *, strict: bool = False) -> None:
-        self.mesh = Mesh(limits or Limits(), strict=strict)
+        self.limits = limits or Limits()
+        self.mesh = LocalMesh(self.limits, strict=strict)
         self.at = 1000.0
         self.dismissed: dict[int, Dismissed] = {}
         self.notes: list[PeerJoined | PeerLeft | Refused] = []

@@ -7,23 +7,18 @@ from hypothesis import strategies as st
 from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal
 from protocol.mesh.effects import Only, Others
-from protocol.mesh.lifecycle import opened
-from protocol.mesh.roster import Connection, Peer, Roster, merge
+from protocol.mesh.roster import Peer, Roster, merge
 
 
 def agents(*ids: str) -> tuple[Agent, ...]:
     return tuple(Agent(id, f'"{id}"'.encode()) for id in ids)
 
 
-def connection(number: int) -> Connection:
-    return Connection(number, opened(0.0), 0.0)
-
-
 def roster_of(**hosts: tuple[Agent, ...]) -> Roster:
     """A roster with a connection for each of these peers."""
     roster = Roster()
     for number, (id, its_agents) in enumerate(hosts.items(), start=1):
-        roster.set_agents(roster.attach(connection(number), id), its_agents)
+        roster.set_agents(roster.attach(number, id), its_agents)
     return roster
 
 
@@ -35,39 +30,40 @@ def direct(to: str | None = None, target: str | None = None) -> Header:
 
 
 def test_a_peer_is_here_while_one_of_its_connections_is() -> None:
-    roster, old, new = Roster(), connection(1), connection(2)
+    roster, old, new = Roster(), 1, 2
     peer = roster.attach(old, "me")
     assert roster.attach(new, "me") is peer
-    assert roster.detach(old) is False
+    assert roster.detach(old) is peer
     assert roster.peers == {"me": peer}
-    assert roster.detach(new) is True
+    assert roster.detach(new) is peer
     assert roster.peers == {}
 
 
 def test_a_connection_that_never_joined_takes_nobody_along() -> None:
     roster = roster_of(me=agents("a"))
-    assert roster.detach(connection(9)) is False
+    assert roster.detach(9) is None
     assert set(roster.peers) == {"me"}
 
 
 def test_attaching_twice_is_attaching_once() -> None:
-    roster, only = Roster(), connection(1)
+    roster, only = Roster(), 1
     peer = roster.attach(only, "me")
     assert roster.attach(only, "me") is peer
-    assert roster.detach(only) is True
+    assert roster.detach(only) is peer
+    assert roster.peers == {}
 
 
 def test_detaching_twice_is_detaching_once() -> None:
-    roster, old, new = Roster(), connection(1), connection(2)
+    roster, old, new = Roster(), 1, 2
     roster.attach(old, "me")
     roster.detach(old)
     roster.attach(new, "me")  # reconnected before the end of the old one was noticed again
-    assert roster.detach(old) is False
+    assert roster.detach(old) is None
     assert set(roster.peers) == {"me"}
 
 
 def test_a_peers_audiences_follow_its_connections() -> None:
-    roster, first, second = Roster(), connection(1), connection(2)
+    roster, first, second = Roster(), 1, 2
     peer = roster.attach(first, "me")
     roster.attach(second, "me")
     assert (peer.others, peer.only) == (Others((1, 2)), Only((1, 2)))
@@ -80,21 +76,20 @@ def test_a_peers_audiences_follow_its_connections() -> None:
 def test_no_order_of_coming_and_going_hides_a_live_connection(
     history: list[tuple[bool, int, str]],
 ) -> None:
-    roster, live = Roster(), dict[int, Connection]()
+    roster, live = Roster(), dict[int, str]()
     for comes, number, id in history:
         if comes and number not in live:
-            live[number] = connection(number)
-            roster.attach(live[number], id)
+            live[number] = id
+            assert roster.attach(number, id).id == id
         elif not comes and number in live:
-            peer = live[number].peer
-            assert peer is not None
-            others = [c for c in live.values() if c.peer is peer and c.id != number]
-            assert roster.detach(live.pop(number)) is (not others)
+            gone = roster.detach(number)
+            assert gone is not None
+            assert gone.id == live.pop(number)
         by_peer: dict[str, set[int]] = {}
-        for one in live.values():
-            assert one.peer is not None
-            by_peer.setdefault(one.peer.id, set()).add(one.id)
+        for connection, peer_id in live.items():
+            by_peer.setdefault(peer_id, set()).add(connection)
         assert {id: set(peer.connections) for id, peer in roster.peers.items()} == by_peer
+        assert set(roster.connections) == set(live)
 
 
 # Agents -------------------------------------------------------------------------------------------
@@ -114,17 +109,16 @@ def test_a_single_announcement_stays_as_it_is() -> None:
 
 
 def test_what_one_connection_announces_replaces_only_what_it_announced_before() -> None:
-    roster, first, second = Roster(), connection(1), connection(2)
-    peer = roster.attach(first, "me")
-    roster.attach(second, "me")
-    first.agents, second.agents = agents("a", "b"), agents("c")
+    roster, first, second = Roster(), 1, 2
+    peer = roster.attach(first, "me", agents("a", "b"))
+    roster.attach(second, "me", agents("c"))
     assert peer.union_with(first, agents("d")) == agents("d", "c")
-    assert peer.union_with(connection(3), agents("d")) == agents("a", "b", "c", "d")
+    assert peer.union_with(3, agents("d")) == agents("a", "b", "c", "d")
 
 
 def test_setting_the_same_agents_again_is_no_change() -> None:
     roster = Roster()
-    peer = roster.attach(connection(1), "me")
+    peer = roster.attach(1, "me")
     assert roster.set_agents(peer, agents("a")) is True
     assert roster.set_agents(peer, agents("a")) is False
     assert roster.set_agents(peer, agents("b")) is True
@@ -204,7 +198,7 @@ def test_a_direct_without_any_address_is_refused() -> None:
 
 def test_the_agents_of_those_who_left_are_gone() -> None:
     roster = roster_of(me=(), you=agents("a"), she=agents("a"))
-    (hers,) = roster.peers["she"].connections.values()
+    (hers,) = roster.peers["she"].connections
     roster.detach(hers)
     assert resolve(roster, direct("a")) is roster.peers["you"]
     roster.set_agents(roster.peers["you"], ())

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from actors.relay.supervisor import Supervisor
 from protocol.limits import Limits
 from protocol.mesh.effects import Deliver, Effect, Everyone
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement
 from protocol.verification.subjects import CoreSubject, Judge, LiveSubject, Subject
@@ -113,14 +113,14 @@ def test_the_judge_notices_who_is_reaped_late_early_or_never() -> None:
     for shift in (-1.0, 1.0, 1e9):
         subject = CoreSubject()
         judge = two_peers(subject)
-        subject.mesh.limits = Limits(reap_after_s=30.0 + shift)
+        subject.mesh.gate._limits = Limits(reap_after_s=30.0 + shift)
         with pytest.raises(Disagreement):
             for _ in range(40):
                 judge.subject.pass_time(1.0)
                 judge.settle()
 
 
-class _ToAll(Mesh):
+class _ToAll(LocalMesh):
     """A direct goes to everybody."""
 
     def take_effects(self) -> list[Effect]:
@@ -132,7 +132,7 @@ class _ToAll(Mesh):
 
 def test_the_machine_finds_a_relay_that_sends_directs_to_all() -> None:
     class Wrong(CoreSubject):
-        def make_mesh(self, strict: bool) -> Mesh:
+        def make_mesh(self, strict: bool) -> LocalMesh:
             return _ToAll(self.limits, strict=strict)
 
     with pytest.raises(Disagreement):

@@ -9,7 +9,7 @@ import pytest
 from protocol.instant import Instant
 from protocol.mesh.effects import Deliver, Effect, Everyone, Only, Others
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.mesh import Mesh
+from protocol.mesh.local import LocalMesh
 from protocol.mesh.roster import Roster
 from protocol.verification import __main__ as command
 from protocol.verification.simulate import SubjectFactory, plan, play, simulate
@@ -105,21 +105,21 @@ def _text_has(effect: Effect, part: bytes) -> bool:
 def test_a_mesh_that_delivers_wrongly_is_found_by_a_short_history(
     monkeypatch: pytest.MonkeyPatch, change: Change
 ) -> None:
-    take_effects = Mesh.take_effects
-    monkeypatch.setattr(Mesh, "take_effects", lambda mesh: change(take_effects(mesh)))
+    take_effects = LocalMesh.take_effects
+    monkeypatch.setattr(LocalMesh, "take_effects", lambda mesh: change(take_effects(mesh)))
     assert_found()
 
 
 def test_a_mesh_that_removes_by_peer_id_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = Mesh.ended
+    ended = LocalMesh.ended
 
-    def all_of_them(mesh: Mesh, id: int, cause: Cause, now: Instant) -> None:
-        connection = mesh.roster.connections.get(id)
-        if connection is not None and connection.peer is not None:
+    def all_of_them(mesh: LocalMesh, id: int, cause: Cause, now: Instant) -> None:
+        connection = mesh.mesh.roster.connections.get(id)
+        if connection is not None:
             for tab in tuple(connection.peer.connections):
                 ended(mesh, tab, cause, now)
 
-    monkeypatch.setattr(Mesh, "ended", all_of_them)
+    monkeypatch.setattr(LocalMesh, "ended", all_of_them)
     assert_found()
 
 
@@ -132,12 +132,10 @@ def test_a_mesh_whose_roster_leaves_somebody_out_is_found(monkeypatch: pytest.Mo
 
 
 def test_a_mesh_that_hears_too_well_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ponged(mesh: Mesh, id: int, now: Instant) -> None:
-        connection = mesh.roster.connections.get(id)
-        if connection is not None:
-            mesh._hear(connection, now)
+    def ponged(mesh: LocalMesh, id: int, now: Instant) -> None:
+        mesh.heard(id, now)
 
-    monkeypatch.setattr(Mesh, "ponged", ponged)
+    monkeypatch.setattr(LocalMesh, "ponged", ponged)
     assert_found(hours=4.0)
 
 

@@ -1,0 +1,329 @@
+"""The gate: everything that is decided about one connection alone, where the connection ends.
+
+A message passes `received` in this order:
+
+    rate, size, header, type    refused here: an `error` to the sender, and to nobody else
+    `capabilities`              answered here
+    a withheld type             counted here
+    everything else             one item for the mesh (protocol.mesh.items)
+
+Besides, the gate keeps the life of each connection (protocol.mesh.lifecycle): it hears signs of
+life, lets deadlines pass, and tells the mesh who is gone. It never looks at other connections and
+knows nothing of peers but the id that the mesh has `accepted` for a connection.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from protocol import refusals
+from protocol.codec import Codec
+from protocol.envelope import Announcement, ErrorCode, Header, Inbound, Refusal, Text, Unreadable
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh import lifecycle, texts
+from protocol.mesh.effects import CLOSE_CODES, Deliver, Dismissed, Effect, Only, Refused
+from protocol.mesh.items import Items
+from protocol.mesh.lifecycle import (
+    Announced,
+    Cause,
+    Ended,
+    Hangup,
+    Heard,
+    Join,
+    Leave,
+    Life,
+    PeerState,
+    Renew,
+)
+from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
+from protocol.mesh.status import Totals
+
+_OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
+_TARGET: Final = Route.TARGET
+_TYPES: Final = tuple(type for type, route in ROUTES.items() if route is not Route.NOBODY)
+
+
+@attrs.define(eq=False)
+class Connection:
+    """What the gate knows of one connection. Times in monotonic seconds.
+
+    `peer`: the id under which the mesh has accepted it, None before. `rate_due_at`: the rate limit
+    as one number, the theoretical arrival time of the next message (GCRA).
+    """
+
+    id: int
+    life: Life
+    heard_at: float
+    is_paced: bool = False
+    peer: str | None = None
+    keepalive_pong: bool = False
+    deadline_at: float = math.inf
+    rate_due_at: float = -math.inf
+    rate_error_at: float = -math.inf
+    refusals: int = 0
+    refusal_logged_at: float = -math.inf
+
+
+class Gate:
+    """The connections of one mesh that end in this process. Never waits; not thread-safe.
+
+    What passes goes to `items`; answers and the ends of connections are appended to `effects`.
+    """
+
+    def __init__(
+        self, limits: Limits, items: Items, effects: list[Effect], *, strict: bool = False
+    ) -> None:
+        self.connections: dict[int, Connection] = {}
+        self.totals = Totals()
+        self._limits = limits
+        self._items = items
+        self._effects = effects
+        self._codec = Codec(limits)
+        self._routes = dict(ROUTES)
+        self._any_other_type = None if strict else ANY_OTHER_TYPE
+        self._rate_interval_s = 1 / limits.messages_per_s
+        self._rate_burst_s = (limits.messages_burst + 0.5) * self._rate_interval_s  # (rounding)
+        # One valid entry per connection, at or before its true deadline: nothing to cancel, and a
+        # message costs nothing here.
+        self._deadlines: list[tuple[float, int]] = []
+
+    # What happens to connections ------------------------------------------------------------------
+
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
+        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames."""
+        if id in self.connections:
+            raise ValueError(f"connection {id} is already open")
+        connection = Connection(id, lifecycle.opened(now.at), now.at, is_paced)
+        self.connections[id] = connection
+        self._schedule(connection)
+
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            self._hear(connection, now)
+            self._receive(connection, messages, now)
+
+    def heard(self, id: int, now: Instant) -> None:
+        """A sign of life: of messages that wait to be `received`, for instance."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            self._hear(connection, now)
+
+    def ponged(self, id: int, now: Instant) -> None:
+        """A WebSocket pong arrived: a sign of life if the presence asked for that."""
+        connection = self.connections.get(id)
+        if connection is not None and connection.keepalive_pong:
+            self._hear(connection, now)
+
+    def ended(self, id: int, cause: Cause, now: Instant) -> None:
+        """A connection is over. A second time changes nothing."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            self._apply(
+                connection, lifecycle.transition(connection.life, Ended(now.at, cause)), now
+            )
+
+    def shut_down(self, now: Instant) -> None:
+        """Every connection is dismissed at once. The mesh is not told: nobody stays to hear it."""
+        for connection in tuple(self.connections.values()):
+            step = lifecycle.transition(connection.life, Ended(now.at, Cause.SHUTDOWN))
+            self._apply(connection, attrs.evolve(step, effects=(Hangup(Cause.SHUTDOWN),)), now)
+
+    def deadline(self) -> float | None:
+        """When (monotonic seconds) `expire` has something to do; None: never. May be too early."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self, now: Instant) -> None:
+        """Let time pass: everything whose deadline is at or before `now` happens."""
+        while self._deadlines and self._deadlines[0][0] <= now.at:
+            at, id = heapq.heappop(self._deadlines)
+            connection = self.connections.get(id)
+            if connection is None or connection.deadline_at != at:
+                continue  # it ended, or an earlier deadline has taken the place of this one
+            connection.deadline_at = math.inf
+            life = connection.life
+            if connection.heard_at > life.since:
+                # What a present peer says is only noted as it comes in, and told to the table here.
+                life = lifecycle.transition(life, Heard(connection.heard_at)).life
+            self._apply(connection, lifecycle.expire(life, now.at, self._limits), now)
+
+    # What the mesh has decided about an item ------------------------------------------------------
+
+    def accepted(self, id: int, peer: str, said: Announcement, now: Instant) -> None:
+        """The mesh has taken a presence of this connection, which belongs to `peer` from now on."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            connection.life = lifecycle.transition(connection.life, Announced(now.at)).life
+            connection.peer = peer
+            connection.keepalive_pong = said.keepalive_pong
+            self._schedule(connection)
+
+    def refuse(
+        self,
+        connection: Connection,
+        message: Inbound | None,
+        refusal: Refusal,
+        now: Instant,
+        count: int = 1,
+    ) -> None:
+        """Tell the sender why `message` is not passed on, and nobody else."""
+        turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
+        text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
+        self._effects.append(Deliver(text, Only((connection.id,))))
+        self._note_refusal(connection, refusal.code, count, now)
+
+    def _note_refusal(
+        self, connection: Connection, code: ErrorCode, count: int, now: Instant
+    ) -> None:
+        self.totals.refused += count
+        connection.refusals += count
+        if now.at - connection.refusal_logged_at >= self._limits.refusal_log_every_s:
+            noted = Refused(connection.id, connection.peer, code, connection.refusals)
+            self._effects.append(noted)
+            connection.refusals, connection.refusal_logged_at = 0, now.at
+
+    # Life -----------------------------------------------------------------------------------------
+
+    def _hear(self, connection: Connection, now: Instant) -> None:
+        connection.heard_at = now.at
+        if connection.life.state is not PeerState.PRESENT:
+            self._apply(connection, lifecycle.transition(connection.life, Heard(now.at)), now)
+
+    def _apply(self, connection: Connection, step: lifecycle.Step, now: Instant) -> None:
+        """Carry out the effects of a transition that are not about an announcement."""
+        connection.life = step.life
+        for effect in step.effects:
+            match effect:
+                case Leave(cause):
+                    self._items.gone(connection.id, cause, now)
+                case Hangup(cause):
+                    del self.connections[connection.id]
+                    self._effects.append(Dismissed(connection.id, cause, CLOSE_CODES[cause]))
+                case Join() | Renew():
+                    raise AssertionError("only an announcement joins or renews")
+        self._schedule(connection)
+
+    def _schedule(self, connection: Connection) -> None:
+        due = lifecycle.deadline(connection.life, self._limits)
+        if due is not None and due < connection.deadline_at:
+            connection.deadline_at = due
+            heapq.heappush(self._deadlines, (due, connection.id))
+
+    # Messages -------------------------------------------------------------------------------------
+
+    def _receive(
+        self,
+        connection: Connection,
+        messages: Sequence[Inbound],
+        now: Instant,
+        *,
+        in_batch: bool = False,
+    ) -> None:
+        messages = self._within_rate(connection, messages, now, counted=in_batch)
+        id, said = connection.id, self._items.said
+        decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
+        bytes_max = self._limits.message_bytes_max
+        for message in messages:
+            try:
+                if message.__class__ is not bytes:
+                    assert isinstance(message, Unreadable)
+                    raise Refusal(message.code, message.sentence)
+                if len(message) > bytes_max:
+                    raise refusals.too_large(self._limits)
+                header = decode(message)
+                route = routes.get(header.type)
+                if route is None:
+                    refusals.check_name(header.type, "type", self._limits)
+                    route = any_other_type
+                if route is _OTHERS or route is _TARGET:
+                    said(id, header, message, route)
+                else:
+                    self._not_for_others(connection, header, message, route, now)
+            except Refusal as refusal:
+                if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
+                    self._receive_array(connection, message, refusal, now)
+                else:
+                    self.refuse(connection, message, refusal, now)
+
+    def _receive_array(
+        self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
+    ) -> None:
+        """Many messages in one frame, in the place of that frame; or none, and then a refusal."""
+        assert isinstance(message, bytes)
+        try:
+            batch = self._codec.batch(message)
+        except Refusal as too_many:
+            batch, refusal = [], too_many
+        if batch:
+            self._receive(connection, batch, now, in_batch=True)
+        else:
+            self.refuse(connection, message, refusal, now)
+
+    def _within_rate(
+        self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, counted: bool
+    ) -> Sequence[Inbound]:
+        """As many of the messages as the rate limit lets through; the rest is refused as one.
+
+        `counted`: the first was let through before, as the array that holds them all.
+        """
+        fresh = len(messages) - counted
+        self.totals.received += fresh
+        # As far ahead of now as the burst allows, and no further.
+        earliest = max(connection.rate_due_at, now.at)
+        due = earliest + fresh * self._rate_interval_s
+        if due - now.at <= self._rate_burst_s:
+            connection.rate_due_at = due
+            return messages
+        passed = max(0, int((now.at + self._rate_burst_s - earliest) / self._rate_interval_s))
+        passed = min(passed, fresh)
+        connection.rate_due_at = earliest + passed * self._rate_interval_s
+        dropped = fresh - passed
+        if not dropped:  # rounded the other way than the quick check
+            return messages
+        limits = self._limits
+        sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
+        refusal = Refusal(ErrorCode.RATE_LIMITED, sentence)
+        if now.at - connection.rate_error_at >= limits.rate_error_every_s:
+            connection.rate_error_at = now.at
+            self.refuse(connection, None, refusal, now, dropped)
+        else:
+            self._note_refusal(connection, refusal.code, dropped, now)
+        return messages[: passed + counted]
+
+    def _not_for_others(
+        self,
+        connection: Connection,
+        header: Header,
+        text: Text,
+        route: Route | None,
+        now: Instant,
+    ) -> None:
+        if header.type == "capabilities":
+            self._capabilities(connection, text, now)
+        elif route is Route.EVERYONE:
+            self._items.present(connection.id, header, text, self._codec.announcement(text), now)
+        elif connection.peer is None:
+            raise refusals.not_present()
+        elif route is Route.RELAY:
+            self._items.beat(connection.id, header, self._codec.announcement(text), now)
+        elif route is Route.NOBODY:
+            self.totals.withheld += 1
+        else:
+            sentence = f"type {header.type!r} is not in the vocabulary"
+            raise Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
+
+    def _capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
+        answer = texts.capabilities(
+            connection.peer,
+            self._codec.turn_id(text),
+            _TYPES,
+            self._limits,
+            now.wall_ms,
+            is_paced=connection.is_paced,
+        )
+        self._effects.append(Deliver(answer, Only((connection.id,))))

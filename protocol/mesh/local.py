@@ -1,0 +1,128 @@
+"""A mesh whose connections all end in this process: its gate and its mesh in one.
+
+An item that passes the gate is applied at once, so both run in one round and nothing is copied.
+
+What happens to connections (named by number) goes in, at what `Instant`; `take_effects()` returns
+what is to be done, in order (protocol.mesh.effects).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from protocol.envelope import Announcement, Header, Inbound, Text
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import Effect
+from protocol.mesh.gate import Gate
+from protocol.mesh.lifecycle import Cause, PeerState
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.roster import Peer
+from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
+
+
+class LocalMesh:
+    """One mesh in one process, and every decision about it. Not thread-safe; never waits.
+
+    It is the `Items` between its gate and its mesh.
+    """
+
+    def __init__(self, limits: Limits, *, strict: bool = False) -> None:
+        self._effects: list[Effect] = []
+        self.mesh = Mesh(limits, self._effects)
+        self.gate = Gate(limits, self, self._effects, strict=strict)
+        self.said = self.mesh.said  # one item for every message, hence directly
+
+    # What happens to connections, as the gate has it ----------------------------------------------
+
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
+        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames."""
+        self.gate.opened(id, now, is_paced=is_paced)
+
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored."""
+        self.gate.received(id, messages, now)
+
+    def heard(self, id: int, now: Instant) -> None:
+        """A sign of life: of messages that wait to be `received`, for instance."""
+        self.gate.heard(id, now)
+
+    def ponged(self, id: int, now: Instant) -> None:
+        """A WebSocket pong arrived."""
+        self.gate.ponged(id, now)
+
+    def ended(self, id: int, cause: Cause, now: Instant) -> None:
+        """A connection is over. A second time changes nothing."""
+        self.gate.ended(id, cause, now)
+
+    def shut_down(self, now: Instant) -> None:
+        """Everybody is dismissed at once; since nobody stays, nobody is told who goes."""
+        self.mesh.clear()
+        self.gate.shut_down(now)
+
+    def deadline(self) -> float | None:
+        """When (monotonic seconds) `expire` has something to do; None: never. May be too early."""
+        return self.gate.deadline()
+
+    def expire(self, now: Instant) -> None:
+        """Let time pass: everything whose deadline is at or before `now` happens."""
+        self.gate.expire(now)
+
+    # Items, from the gate to the mesh -------------------------------------------------------------
+
+    def present(
+        self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
+    ) -> None:
+        """Apply a presence, and tell the gate that it was accepted. Raises Refusal."""
+        self.mesh.present(connection, header, text, said, now)
+        assert header.sender is not None  # or it would not have been accepted
+        self.gate.accepted(connection, header.sender, said, now)
+
+    def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
+        """Apply a heartbeat. Raises Refusal."""
+        self.mesh.beat(connection, header, said, now)
+
+    def gone(self, connection: int, cause: Cause, now: Instant) -> None:
+        """Apply the end of a connection."""
+        self.mesh.gone(connection, cause, now)
+
+    # What comes of it -----------------------------------------------------------------------------
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done since the last call, in order."""
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    @property
+    def totals(self) -> Totals:
+        """What gate and mesh have counted so far."""
+        return self.gate.totals + self.mesh.totals
+
+    def peer_of(self, id: int) -> str | None:
+        """The peer id of a connection; None if it has none, or is over."""
+        connection = self.gate.connections.get(id)
+        return connection.peer if connection is not None else None
+
+    def status(self, now: Instant) -> tuple[PeerStatus, ...]:
+        """Who is here, as immutable data."""
+        return tuple(self._status_of(peer, now) for peer in self.mesh.roster.peers.values())
+
+    def _status_of(self, peer: Peer, now: Instant) -> PeerStatus:
+        connections = [self.gate.connections[id] for id in peer.connections]
+        return PeerStatus(
+            peer.id,
+            min((c.life.state for c in connections), key=_LIVELIEST_FIRST.index),
+            tuple(agent.id for agent in peer.agents if agent.id is not None),
+            tuple(
+                ConnectionStatus(c.id, c.life.state, max(0.0, now.at - c.heard_at))
+                for c in connections
+            ),
+        )
+
+
+_LIVELIEST_FIRST: Final = (
+    PeerState.PRESENT,
+    PeerState.STALE,
+    PeerState.CONNECTING,
+    PeerState.REAPED,
+)
