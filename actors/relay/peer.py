@@ -119,15 +119,15 @@ class PeerActor:
         """Let the transport carry messages until the connection is over."""
         await self._transport.run(self)
 
-    def received(self, messages: list[Inbound], size: int) -> None:
-        """Messages arrived."""
+    def received(self, messages: list[Inbound]) -> None:
+        """Messages arrived. They count with `size_of` here and in `give`, whatever carried them."""
         if self._stopped:
             return
         if self._inbound:
             self._inbound += messages
         else:
             self._inbound = messages
-        self._inbound_bytes += size
+        self._inbound_bytes += sum(map(size_of, messages))
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)

@@ -22,7 +22,7 @@ from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import MeshStatus, Supervisor
-from actors.transports.memory import MemoryLink
+from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
 from protocol.limits import Limits
 from protocol.mesh.status import Totals
@@ -110,8 +110,8 @@ class Runtime:
 
     async def connect(self, mesh: str, window: int = 256) -> MemoryLink:
         """A peer's end of a new in-memory connection to `mesh`. Raises Full."""
-        link = MemoryLink(window)
-        actor = self.open(link.transport, mesh)
+        link, transport = memory_pair(window)
+        actor = self.open(transport, mesh)
         assert self._tasks is not None
         self._tasks.start_soon(self._carry, actor)
         return link

@@ -52,10 +52,9 @@ class AsgiTransport:
             if event["type"] == "websocket.disconnect":
                 return int(event.get("code") or NO_STATUS)
             if event.get("text") is None:
-                port.received([binary_frame()], 0)
+                port.received([binary_frame()])
             else:
-                message = event["text"].encode()
-                port.received([message], len(message))
+                port.received([event["text"].encode()])
 
     async def _write(self, port: Port) -> None:
         while True:

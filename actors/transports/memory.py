@@ -1,6 +1,14 @@
-"""The in-memory transport: both ends of a connection in this process."""
+"""The in-memory transport: both ends of a connection in this process.
+
+    link, transport = memory_pair()
+    await runtime.serve(transport, "my mesh")    # the relay's end
+    await link.send('{"type": "presence", ...}')   # the peer's end
+
+`Runtime.connect` does this for you.
+"""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Self
 
 import anyio.lowlevel
@@ -11,59 +19,52 @@ from actors.signal import Signal
 from actors.transports.transport import Port
 
 
-class MemoryLink:
-    """A peer's end of an in-memory connection: send text, receive text.
+def memory_pair(window: int = 256) -> tuple["MemoryLink", "MemoryTransport"]:
+    """A new connection: the peer's end and the relay's end of it.
 
-    At most `window` messages wait here to be received; beyond that they wait in the peer actor's
-    outbox, with its bounds and its eviction, exactly as for a slow socket.
+    At most about `window` messages wait at the peer's end. Beyond that they wait in the peer
+    actor's outbox, with its bounds and its eviction, exactly as for a slow socket.
     """
+    connection = _Connection(window)
+    return MemoryLink(connection), MemoryTransport(connection)
 
-    def __init__(self, window: int = 256) -> None:
-        self._window = window
-        self._arrived: deque[str] = deque()
-        self._changed = Signal()
-        self._paused = False
-        self._closed: LinkClosed | None = None
-        self._full = False
-        self._port: Port | None = None
-        self.transport = MemoryTransport(self)
 
-    async def send(self, text: str) -> None:
-        """Send one message. Waits while the relay does not read. Raises LinkClosed."""
-        while True:
-            if self._closed is not None:
-                raise self._closed
-            if self._port is not None and not self._paused:
-                break
-            await self._changed.wait()
-        message = text.encode()
-        self._port.received([message], len(message))
-        await anyio.lowlevel.checkpoint()
+class MemoryLink:
+    """The peer's end: send text, receive text. Made by `memory_pair`."""
 
-    async def receive(self) -> str:
-        """The next message. Raises LinkClosed when there is none left and there will be none."""
-        while not self._arrived:
-            if self._closed is not None:
-                raise self._closed
-            await self._changed.wait()
-        text = self._arrived.popleft()
-        if self._full and len(self._arrived) <= self._window // 2:
-            self._full = False
-            if self._port is not None:
-                self._port.writable()
-        return text
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close this end. Twice is once."""
-        self._end(code, reason)
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
 
     @property
     def is_open(self) -> bool:
         """Neither end has closed it."""
-        return self._closed is None
+        return self._connection.closed is None
+
+    async def send(self, text: str) -> None:
+        """Send one message. Waits while the relay does not read. Raises LinkClosed."""
+        connection = self._connection
+        while not connection.is_read:
+            if connection.closed is not None:
+                raise connection.closed
+            await connection.changed.wait()
+        connection.to_relay(text)
+        await anyio.lowlevel.checkpoint()
+
+    async def receive(self) -> str:
+        """The next message. Raises LinkClosed when there is none left and there will be none."""
+        connection = self._connection
+        while not connection.arrived:
+            if connection.closed is not None:
+                raise connection.closed
+            await connection.changed.wait()
+        return connection.take()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close this end. Calling it again does nothing."""
+        self._connection.end(code, reason)
 
     async def aclose(self) -> None:
-        """Close this end, as `Link` has it."""
+        """Close this end with code 1000, as `Link` has it."""
         self.close()
 
     def __aiter__(self) -> Self:
@@ -75,55 +76,104 @@ class MemoryLink:
         except LinkClosed:
             raise StopAsyncIteration from None
 
-    def _end(self, code: int, reason: str) -> None:
-        if self._closed is None:
-            self._closed = LinkClosed(code, reason)
-            if self._port is not None:
-                self._port.closed(code)
-            self._changed.set()
-
 
 class MemoryTransport:
-    """The relay's end of a `MemoryLink`."""
+    """The relay's end: a `Transport`. Made by `memory_pair`."""
 
     writes_frames = False
 
-    def __init__(self, link: MemoryLink) -> None:
-        self._link = link
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
 
     def hold_little(self) -> None:
-        pass  # a link holds its window
+        pass  # a connection holds its window, no more
 
     async def run(self, port: Port) -> None:
-        link = self._link
-        link._port = port
-        if link._closed is not None:  # before it was ever attached
-            port.closed(link._closed.code)
-        link._changed.set()
+        connection = self._connection
+        connection.attach(port)
         try:
-            while link._closed is None:
-                await link._changed.wait()
+            while connection.closed is None:
+                await connection.changed.wait()
         finally:
-            link._end(ABNORMAL, "the relay's task ended")
+            connection.end(ABNORMAL, "the relay's task ended")
 
     def send(self, batch: Batch) -> bool:
-        link = self._link
-        if link._closed is not None:
-            return True
-        link._arrived.extend(text.decode() for text in batch.texts)
-        link._full = len(link._arrived) >= link._window
-        link._changed.set()
-        return not link._full
+        return self._connection.to_peer(text.decode() for text in batch.texts)
 
     def close(self, code: int, reason: str) -> None:
-        self._link._end(code, reason)
+        self._connection.end(code, reason)
 
     def abort(self) -> None:
-        self._link._end(ABNORMAL, "")
+        self._connection.end(ABNORMAL, "")
 
     def pause_reading(self) -> None:
-        self._link._paused = True
+        self._connection.set_reading(False)
 
     def resume_reading(self) -> None:
-        self._link._paused = False
-        self._link._changed.set()
+        self._connection.set_reading(True)
+
+
+class _Connection:
+    """What both ends share: the messages that wait for the peer, who may go on, and the end.
+
+    Only this class changes its attributes. `changed` is set with every change that one end may be
+    waiting for.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.arrived: deque[str] = deque()
+        self.changed = Signal()
+        self.closed: LinkClosed | None = None
+        self._window = window
+        self._is_full = False  # the transport has said so
+        self._wants_more = True  # the port has not paused reading
+        self._port: Port | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """A message of the peer would be taken now."""
+        return self._port is not None and self._wants_more and self.closed is None
+
+    def attach(self, port: Port) -> None:
+        """From now on `port` gets what the peer says, and hears the end, even one in the past."""
+        self._port = port
+        if self.closed is not None:
+            port.closed(self.closed.code)
+        self.changed.set()
+
+    def to_relay(self, text: str) -> None:
+        """One message of the peer. Only while `is_read`."""
+        assert self._port is not None
+        self._port.received([text.encode()])
+
+    def set_reading(self, wanted: bool) -> None:
+        """May the peer's messages come?"""
+        self._wants_more = wanted
+        if wanted:
+            self.changed.set()
+
+    def to_peer(self, texts: Iterable[str]) -> bool:
+        """Messages for the peer. False if that fills the window."""
+        if self.closed is not None:
+            return True
+        self.arrived.extend(texts)
+        self._is_full = len(self.arrived) >= self._window
+        self.changed.set()
+        return not self._is_full
+
+    def take(self) -> str:
+        """The oldest message for the peer. There must be one."""
+        text = self.arrived.popleft()
+        if self._is_full and len(self.arrived) <= self._window // 2:
+            self._is_full = False
+            if self._port is not None and self.closed is None:
+                self._port.writable()
+        return text
+
+    def end(self, code: int, reason: str) -> None:
+        """The connection is over, for both ends. Calling it again does nothing."""
+        if self.closed is None:
+            self.closed = LinkClosed(code, reason)
+            if self._port is not None:
+                self._port.closed(code)
+            self.changed.set()

@@ -136,8 +136,8 @@ class PacedTransport:
 
     # A port ---------------------------------------------------------------------------------------
 
-    def received(self, messages: list[Inbound], size: int) -> None:
-        self._port.received(messages, size)
+    def received(self, messages: list[Inbound]) -> None:
+        self._port.received(messages)
 
     def ponged(self) -> None:
         self._port.ponged()

@@ -37,7 +37,7 @@ except ImportError:  # pragma: no cover
 from actors.frames import Batch
 from actors.link import ABNORMAL
 from actors.transports.transport import Port, binary_frame
-from protocol.envelope import ErrorCode, Inbound, Unreadable, size_of
+from protocol.envelope import ErrorCode, Inbound, Unreadable
 
 EXTENSION: Final = "agi-diy-relay.protocol"
 """Key in the ASGI scope's `extensions` under which a connection's `MeshProtocol` is found."""
@@ -202,7 +202,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if at < end:
             self._rest = data[at:]
         if messages:
-            port.received(messages, end)
+            port.received(messages)
 
     def _parse(self, frame: bytes, messages: list[Inbound]) -> None:
         """One frame for uvicorn's parser. What was read before it is delivered before it."""
@@ -213,7 +213,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     def _flush(self, messages: list[Inbound]) -> None:
         if messages and self._port is not None:
-            self._port.received(messages.copy(), sum(map(size_of, messages)))
+            self._port.received(messages.copy())
             messages.clear()
 
     def handle_cont(self, event: Frame) -> None:
@@ -242,11 +242,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if self._is_too_large:
             self._is_too_large = False
             sentence = f"a message has at most {self._message_bytes_max} bytes"
-            port.received([Unreadable(ErrorCode.TOO_LARGE, sentence)], 0)
+            port.received([Unreadable(ErrorCode.TOO_LARGE, sentence)])
         elif self.curr_msg_data_type == "bytes":
-            port.received([binary_frame()], 0)
+            port.received([binary_frame()])
         elif _is_utf8(data):
-            port.received([data], len(data))
+            port.received([data])
         else:
             self._fail_utf8()
 

@@ -162,8 +162,7 @@ class Socket:
     def _deliver(self, messages: list[Message]) -> None:
         if self.closed_with is None:
             self.taken += len(messages)
-        size = sum(len(message) for message in messages if message is not None)
-        self.actor.received([as_inbound(message) for message in messages], size)
+        self.actor.received([as_inbound(message) for message in messages])
 
     def deliver_pong(self) -> None:
         self.pongs -= 1

@@ -82,7 +82,7 @@ class World:
 
 def say(actor: PeerActor, type: str, times: int = 1, **fields: Any) -> None:
     text = json.dumps({"type": type, **fields}).encode()
-    actor.received([text] * times, len(text) * times)
+    actor.received([text] * times)
 
 
 def types(transport: HandTransport) -> list[str]:

@@ -14,7 +14,7 @@ from actors.clock import VirtualClock
 from actors.link import LinkClosed
 from actors.relay import runtime as runtime_module
 from actors.relay.runtime import Full, Runtime
-from actors.transports.memory import MemoryLink
+from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Port
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -252,9 +252,9 @@ async def test_a_supervisor_that_crashes_takes_its_mesh_with_it_and_no_other(
 
 async def test_a_cancelled_serve_cuts_its_connection() -> None:
     async with Runtime() as runtime:
-        link = MemoryLink()
+        link, transport = memory_pair()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(runtime.serve, link.transport, "m")
+            tasks.start_soon(runtime.serve, transport, "m")
             await anyio.wait_all_tasks_blocked()
             assert runtime.connections == 1
             tasks.cancel_scope.cancel()
@@ -302,7 +302,7 @@ async def test_a_turn_of_many_messages_has_no_rest_after_it() -> None:
         await clock.advance(0.1)
         for turn in range(3):
             actor = runtime._meshes["m"]._actors[1]
-            actor.received([b'{"type":"stream"}'] * 20, 340)
+            actor.received([b'{"type":"stream"}'] * 20)
             for _ in range(20):
                 await anyio.lowlevel.checkpoint()
             assert runtime.totals().relayed == 2 + 20 * (turn + 1)

@@ -74,7 +74,7 @@ class Echo:
     def __init__(self, transport: UvicornTransport) -> None:
         self._transport = transport
 
-    def received(self, messages: list[Inbound], size: int) -> None:
+    def received(self, messages: list[Inbound]) -> None:
         texts = [message for message in messages if isinstance(message, bytes)]
         assert len(texts) == len(messages), "a message within bounds was refused"
         self._transport.send(Batch(texts))

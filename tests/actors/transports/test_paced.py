@@ -67,8 +67,8 @@ class Actor:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def received(self, messages: list[Inbound], size: int) -> None:
-        self.told.append((messages, size))
+    def received(self, messages: list[Inbound]) -> None:
+        self.told.append(messages)
 
     def ponged(self) -> None:
         self.told.append("ponged")
@@ -279,10 +279,10 @@ def test_a_close_with_nothing_waiting_is_a_close() -> None:
 
 def test_everything_else_passes() -> None:
     world = World()
-    world.wire.port.received([b"{}"], 2)
+    world.wire.port.received([b"{}"])
     world.wire.port.ponged()
     world.wire.port.closed(1000)
-    assert world.actor.told == [([b"{}"], 2), "ponged", 1000]
+    assert world.actor.told == [[b"{}"], "ponged", 1000]
     world.paced.pause_reading()
     assert not world.wire.reading
     world.paced.resume_reading()
@@ -382,9 +382,9 @@ async def test_a_connection_that_fails_is_closed() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervisor.run)
         await actor.run()
-        wire.port.received([b'{"type":"presence","from":"a"}'], 30)
+        wire.port.received([b'{"type":"presence","from":"a"}'])
         await clock.advance(1)
-        wire.port.received([b'{"type":"capabilities"}'] * 9, 200)
+        wire.port.received([b'{"type":"capabilities"}'] * 9)
         await clock.advance(1)
         assert [code for code, _ in wire.closed] == [1011]
         tasks.cancel_scope.cancel()

@@ -1,0 +1,332 @@
+"""What the interface promises, kept by every transport: order, the end, and one way to count."""
+
+import asyncio
+import json
+from abc import abstractmethod
+from collections import deque
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import pytest
+import uvicorn
+from anyio.abc import TaskGroup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.websockets import WebSocket
+from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
+
+from actors.frames import Batch
+from actors.relay.mailboxes import Inbox
+from actors.relay.peer import Control, PeerActor
+from actors.transports.asgi import AsgiTransport
+from actors.transports.memory import memory_pair
+from actors.transports.transport import Port, Transport
+from actors.transports.uvicorn import MeshProtocol, UvicornTransport
+from protocol.envelope import Inbound, size_of
+from protocol.limits import Limits
+
+LIMITS: Final = Limits(
+    inbox_messages_max=8, inbox_bytes_max=2048, message_bytes_max=1024, presence_bytes_max=1024
+)
+
+REFUSED: Final = b""
+"""Stands for a message that is no text within bounds."""
+
+
+async def settle() -> None:
+    """Let every task do what it can. Each step of a task takes one turn of the loop, and none of
+    the tasks here takes more than a few for one message."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+
+
+class World:
+    """A peer, a transport, and a port that pauses the transport and notes what it is told."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self.tasks = tasks
+        self.expected: list[bytes] = []
+
+    @abstractmethod
+    async def open(self) -> Transport:
+        """Make the connection. `port` is attached to the transport by `run`."""
+
+    @abstractmethod
+    async def say(self, text: str, way: str) -> None:
+        """The peer sends a text, put on the wire in this way."""
+
+    async def read(self, size: int) -> None:
+        """So many bytes of it reach the transport, where bytes are what it reads."""
+        await settle()
+
+    @abstractmethod
+    async def leave(self) -> None:
+        """The peer closes its end."""
+
+
+class InMemory(World):
+    async def open(self) -> Transport:
+        self.link, transport = memory_pair()
+        self._texts: deque[str] = deque()
+        self._is_sending = False
+        return transport
+
+    async def say(self, text: str, way: str) -> None:
+        self.expected.append(text.encode())
+        self._texts.append(text)
+        if not self._is_sending:
+            self._is_sending = True
+            self.tasks.start_soon(self._send)
+
+    async def _send(self) -> None:
+        while self._texts:
+            await self.link.send(self._texts.popleft())
+        self._is_sending = False
+
+    async def leave(self) -> None:
+        self.link.close()
+
+
+class Asgi(World):
+    async def open(self) -> Transport:
+        self._send, self._events = anyio.create_memory_object_stream[dict[str, Any]](1000)
+        websocket = WebSocket({"type": "websocket"}, self._events.receive, self._sent)
+        await self._send.send({"type": "websocket.connect"})
+        await websocket.accept()
+        return AsgiTransport(websocket, LIMITS.close_within_s)
+
+    async def _sent(self, event: Any) -> None:
+        pass
+
+    async def say(self, text: str, way: str) -> None:
+        content: dict[str, Any] = {"bytes": b"\0"} if way == "binary" else {"text": text}
+        self.expected.append(REFUSED if way == "binary" else text.encode())
+        await self._send.send({"type": "websocket.receive", **content})
+
+    async def leave(self) -> None:
+        await self._send.send({"type": "websocket.disconnect", "code": 1000})
+        await settle()
+        self._send.close()
+        self._events.close()
+
+
+class Socket(asyncio.Transport):
+    """Below a protocol: takes what is written, and can be paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_paused = False
+        self._is_closing = False
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    abort = close
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class Uvicorn(World):
+    async def open(self) -> Transport:
+        accepted = anyio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await WebSocket(scope, receive, send).accept()
+            accepted.set()
+            await self.attached.wait()
+
+        self.attached = anyio.Event()
+        config = uvicorn.Config(app, ws_per_message_deflate=False, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        self.protocol = MeshProtocol(config, ServerState(), {}, loop)
+        self.socket = Socket()
+        self.protocol.connection_made(self.socket)
+        self.protocol.data_received(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await accepted.wait()
+        self._stream = b""
+        bounds = (LIMITS.message_bytes_max, LIMITS.close_within_s)
+        return UvicornTransport(self.protocol, *bounds)
+
+    async def say(self, text: str, way: str) -> None:
+        payload = text.encode()
+        match way:
+            case "binary":
+                self.put(b"\0", Opcode.BINARY)
+            case "too large":
+                self.put(b"x" * (LIMITS.message_bytes_max + 1 + len(payload)))
+            case "fragments":
+                at = len(payload) // 2
+                self.put(payload[:at], fin=False)
+                self.put(b"ping", Opcode.PING)
+                self.put(payload[at:], Opcode.CONT)
+            case _:
+                self.put(payload)
+        self.expected.append(REFUSED if way in ("binary", "too large") else payload)
+
+    def put(self, payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True) -> None:
+        self._stream += Frame(opcode, payload, fin).serialize(mask=True)
+
+    async def read(self, size: int) -> None:
+        self.attached.set()
+        if not self.socket.is_paused and self._stream:
+            now, self._stream = self._stream[:size], self._stream[size:]
+            self.protocol.data_received(now)
+
+    async def leave(self) -> None:
+        await settle()  # the application returns
+        self.protocol.connection_lost(None)
+
+
+WORLDS: Final = [InMemory, Asgi, Uvicorn]
+
+texts = st.one_of(
+    st.integers(0, 1000).map(lambda size: "x" * size),
+    st.integers(0, 300).map(lambda size: "é" * size),  # a character is not a byte
+    st.lists(st.integers(0, 9), max_size=30).map(  # an array frame
+        lambda numbers: json.dumps([{"type": "stream", "n": number} for number in numbers])
+    ),
+)
+ways = st.sampled_from(["plain", "fragments", "too large", "binary"])
+stories = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), texts, ways),
+        st.tuples(st.just("read"), st.integers(1, 5000)),
+        st.tuples(st.just("give"), st.integers(1, 12)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@settings(max_examples=100, deadline=None)
+@given(story=stories)
+def test_whatever_is_read_and_given_the_inbox_knows_exactly_how_much_it_holds(
+    world: type[World], story: list[tuple[Any, ...]]
+) -> None:
+    anyio.run(counted, world, story)
+
+
+async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
+    seen: list[Inbound] = []
+
+    def exact() -> None:
+        assert actor._inbound_bytes == sum(map(size_of, actor._inbound))
+
+    async with anyio.create_task_group() as tasks:
+        world = make(tasks)
+        inbox: Inbox[PeerActor, Control] = Inbox(lambda: None)
+        actor = PeerActor(1, await world.open(), inbox, LIMITS)
+        tasks.start_soon(actor.run)
+        await settle()
+        for what, *details in story:
+            if what == "say":
+                await world.say(*details)
+            elif what == "read":
+                await world.read(*details)
+            else:
+                seen += actor.give(*details)
+            exact()
+        while len(seen) < len(world.expected):
+            await world.read(10_000)
+            seen += actor.give(4)
+            exact()
+        await world.leave()
+        while actor.close_code is None:
+            await settle()
+    assert actor._inbound_bytes == 0
+    assert [m if isinstance(m, bytes) else REFUSED for m in seen] == world.expected
+
+
+class Notes:
+    """A port that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def received(self, messages: list[Inbound]) -> None:
+        self.told += ["received"] * len(messages)
+
+    def ponged(self) -> None:
+        self.told.append("ponged")
+
+    def writable(self) -> None:
+        self.told.append("writable")
+
+    def closed(self, code: int) -> None:
+        self.told.append(f"closed {code}")
+
+    def crashed(self, error: BaseException) -> None:
+        self.told.append("crashed")
+
+
+async def carried(transport: Transport, port: Port) -> None:
+    await transport.run(port)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("end", ["the peer leaves", "abort", "close"])
+def test_closed_comes_once_and_last_whatever_ends_the_connection(
+    world: type[World], end: str
+) -> None:
+    async def main() -> list[str]:
+        async with anyio.create_task_group() as tasks:
+            one, port = world(tasks), Notes()
+            transport = await one.open()
+            tasks.start_soon(carried, transport, port)
+            await settle()
+            for n in range(3):
+                await one.say(f"{n}", "plain")
+            await one.read(10_000)
+            if end == "abort":
+                transport.abort()
+            elif end == "close":
+                transport.close(1001, "bye")
+            await settle()
+            await one.leave()
+            await settle()
+            transport.send(Batch([b"{}"]))
+            transport.close(1001, "again")
+            transport.abort()
+            transport.pause_reading()
+            transport.resume_reading()
+            await settle()
+            tasks.cancel_scope.cancel()
+        return port.told
+
+    told = anyio.run(main)
+    assert told[:3] == ["received"] * 3
+    assert [what.split()[0] for what in told[3:]] == ["closed"]
+
+
+def test_a_memory_link_that_reads_on_after_the_end_wakes_nobody() -> None:
+    async def main() -> list[str]:
+        link, transport = memory_pair(window=2)
+        port = Notes()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(transport.run, port)
+            await settle()
+            assert transport.send(Batch([b"1", b"2"])) is False
+            transport.close(1001, "")
+            assert [text async for text in link] == ["1", "2"]
+        return port.told
+
+    assert anyio.run(main) == ["closed 1001"]
