@@ -14,6 +14,7 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from protocol.about import __version__  # noqa: E402
 from protocol.envelope import ErrorCode  # noqa: E402
 from protocol.limits import Limits, MembershipLimits  # noqa: E402
 from protocol.member import lifecycle as membership  # noqa: E402
@@ -22,6 +23,7 @@ from protocol.mesh.effects import CLOSE_CODES  # noqa: E402
 from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
 
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NPM_VERSION = re.compile(r'(?m)^(  "version": ")[^"]+(",)$')
 
 
 def routes() -> str:
@@ -99,13 +101,15 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def current(text: str) -> str:
-    """The document with every generated part as the code has it now."""
+    """The document with every generated part, and npm's version, as the code has it now."""
+    text = _NPM_VERSION.sub(rf"\g<1>{__version__}\g<2>", text)
     return _PART.sub(lambda part: part[1] + PARTS[part[2]]() + part[3], text)
 
 
 def documents() -> list[Path]:
-    """The documents that may have generated parts."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """The files that may have generated parts."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    return [ROOT / "README.md", ROOT / "browser" / "package.json", *pages]
 
 
 def stale() -> list[str]:

@@ -9,30 +9,26 @@ its own, so the session id is always that of the mesh (protocol/session.py) and 
 in the signed part of it where there is a signature.
 
 URLs are made by the SDK's `AgentCoreRuntimeClient`, from whatever credentials boto3 finds;
-credentials that renew themselves do so there.
+credentials that renew themselves do so there. The SDK is imported when it is first needed, because
+only the extra `agentcore` brings it.
 """
 
 import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import anyio.to_thread
-from bedrock_agentcore.runtime import AgentCoreRuntimeClient
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
 
 from actors.client.websocket import Address, Connector, bearer_subprotocols, websocket
+from protocol.about import missing_extra
 from protocol.member.errors import BadAddress, NoCredentials, Unreachable
 from protocol.session import session_id
+
+if TYPE_CHECKING:
+    from bedrock_agentcore.runtime import AgentCoreRuntimeClient
 
 EXPIRES_S: Final = 300
 """How long (seconds) a URL is good for. It is used at once and never again; what is left of the
@@ -60,7 +56,8 @@ def agentcore(
     `secret`: who does not have it cannot guess the session. `qualifier`: the endpoint, DEFAULT
     unless given. `session`: a `boto3.Session`; by default one with the credentials of the
     environment. `headers`: `X-Amzn-Bedrock-AgentCore-Runtime-Custom-*` for the runtime, as signed
-    query parameters. Raises BadAddress; connecting raises NoCredentials and what `websocket` does.
+    query parameters. Raises BadAddress, and ImportError without the extra
+    `agentcore`; connecting raises NoCredentials and what `websocket` does.
     """
     address = presigned(
         arn, mesh=mesh, secret=secret, qualifier=qualifier, session=session, headers=headers
@@ -79,14 +76,17 @@ def presigned(
 ) -> Callable[[], Awaitable[Address]]:
     """What `agentcore` asks for an address: each call signs a new URL. Arguments as there."""
     region, name = _region(arn), _session_id(mesh, secret)
+    sdk = _sdk("agentcore()")
 
     def sign() -> str:
-        client = AgentCoreRuntimeClient(region, session=session)
+        client = sdk(region, session=session)
         return client.generate_presigned_url(
             arn, name, qualifier, dict(headers or {}), expires=EXPIRES_S
         )
 
     async def address() -> Address:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
         try:
             return Address(await anyio.to_thread.run_sync(sign, abandon_on_cancel=True))
         except ValueError as error:
@@ -135,9 +135,10 @@ def with_token(
 ) -> Callable[[], Awaitable[Address]]:
     """What `oauth` asks for an address. Arguments as there."""
     region, name = _region(arn), _session_id(mesh, secret)
+    sdk = _sdk("oauth()")
 
     def url_for(value: str) -> str:
-        client = AgentCoreRuntimeClient(region)
+        client = sdk(region)
         # Only the URL: the token goes in the subprotocols, as pages must do it, too.
         url, _ = client.generate_ws_connection_oauth(arn, value, name, qualifier)
         return f"{url}{'&' if '?' in url else '?'}{_SESSION}={quote(name)}"
@@ -155,8 +156,20 @@ def with_token(
     return address
 
 
-def _is_passing(error: BotoCoreError | ClientError) -> bool:
+def _sdk(what: str) -> type["AgentCoreRuntimeClient"]:
+    """The SDK's client. Raises ImportError, in one sentence, where the SDK is not installed."""
+    try:
+        from bedrock_agentcore.runtime import AgentCoreRuntimeClient  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ImportError(missing_extra(error, "agentcore", what)) from None
+    return AgentCoreRuntimeClient
+
+
+def _is_passing(error: Exception) -> bool:
     """The network, or AWS, and not the credentials."""
+    from botocore.exceptions import ClientError, HTTPClientError  # noqa: PLC0415
+    from botocore.exceptions import ConnectionError as BotoConnectionError  # noqa: PLC0415
+
     if isinstance(error, ClientError):
         answer = error.response.get("ResponseMetadata", {})
         code = str(error.response.get("Error", {}).get("Code"))

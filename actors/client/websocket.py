@@ -37,7 +37,7 @@ Connector = Callable[[], Awaitable[Link]]
 """Makes one connection. Raises RelayError; another exception counts as passing trouble."""
 
 # The library's debug lines hold the URL, and that holds a signature.
-_silent = logging.getLogger("actors.websocket_link.silent")
+_silent = logging.getLogger(f"{__name__}.silent")
 _silent.setLevel(logging.CRITICAL)
 
 

@@ -15,11 +15,11 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _COMMANDS:
         lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
         asked = arguments[:1] in (["-h"], ["--help"])
-        usage = "usage: python -m protocol.verification COMMAND ...\n\n"
+        usage = f"usage: python -m {__package__} COMMAND ...\n\n"
         print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     # Only what is asked for is imported: each command has dependencies of its own.
-    command = importlib.import_module(f"protocol.verification.{arguments[0]}")
+    command = importlib.import_module(f"{__package__}.{arguments[0]}")
     code = command.main(arguments[1:])
     return int(code or 0)
 

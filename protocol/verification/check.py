@@ -300,7 +300,7 @@ def conformance_tests(
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m protocol.verification check ...`. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m protocol.verification check",
+        prog=f"python -m {__package__} check",
         description="Check a relay of this protocol, claim by claim, over real WebSockets.",
         epilog="Exit code: 0 nothing failed, 1 something did, 2 the relay cannot be reached.",
     )

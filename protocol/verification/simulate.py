@@ -478,14 +478,14 @@ def _find(name: str) -> SubjectFactory:
 def main(arguments: Sequence[str]) -> int:
     """The `simulate` command. 0: right all along; 1: a failure, with its seed and history."""
     parser = argparse.ArgumentParser(
-        prog="python -m protocol.verification simulate", description=__doc__.partition("\n")[0]
+        prog=f"python -m {__package__} simulate", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--seed", type=int, help="default: a fresh one, printed")
     parser.add_argument("--peers", type=int, default=10)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument(
         "--subject",
-        default="protocol.verification.subjects:CoreSubject",
+        default=f"{__package__}.subjects:CoreSubject",
         help="module:callable, called with limits and now=seconds (default: the protocol core)",
     )
     parser.add_argument("--shrink-s", type=float, default=60.0, help="time to make a failure small")

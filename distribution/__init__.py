@@ -1,0 +1,1 @@
+"""How the repository becomes a package: see staging.py. Nothing here is installed."""
