@@ -1,8 +1,8 @@
 """All that users need, under one name: `from agi_diy_relay import join, Runtime`.
 
-The names are those of `__all__`; docs/api/ describes each. What is not listed here may change in any
-release. A plain installation is enough for all of them but these, which say so when they are called
-without their extra:
+The names are those of `__all__`; docs/api/ describes each. What is not listed here may change in
+any release. A plain installation is enough for all of them but these, which say so when they are
+called without their extra:
 
     agentcore, oauth     agi-diy-relay[agentcore]: signed URLs and credentials of AWS
 """

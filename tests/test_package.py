@@ -3,8 +3,11 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -167,6 +170,54 @@ def test_a_missing_module_of_no_extra_is_a_fault_and_is_raised_again() -> None:
     assert raised.value is error
 
 
+# Dependencies -------------------------------------------------------------------------------------
+
+
+def uv(*arguments: str) -> str:
+    """Run uv without any network, in the clone."""
+    program = shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
+    if program is None:
+        pytest.skip("uv is not installed")
+    command = [program, "--offline", "--no-progress", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"run: make lock\n{done.stderr}"
+    return done.stdout
+
+
+def requirements(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_the_lock_is_current() -> None:
+    uv("lock", "--check")
+
+
+def test_what_agentcore_installs_is_pinned_as_the_lock_says() -> None:
+    pinned = (ROOT / "requirements.txt").read_text()
+    command = pinned.splitlines()[1].removeprefix("#").split()
+    assert command[:2] == ["uv", "export"]
+    assert command[-2:] == ["--output-file", "requirements.txt"]
+    assert requirements(uv(*command[1:-2])) == requirements(pinned)
+    names = {re.split(r"[=<> ;]", line)[0] for line in requirements(pinned)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["relay"]]
+    assert {re.split(r"[=<> ;]", need)[0] for need in needed} <= names
+    assert "aws-opentelemetry-distro" in names
+
+
+def test_the_lock_names_no_source_but_pypi() -> None:
+    urls = re.findall(r'"([a-z+]+://[^/"]+)', (ROOT / "uv.lock").read_text())
+    assert set(urls) == {"https://pypi.org", "https://files.pythonhosted.org"}
+
+
+def test_the_plain_installation_is_the_client_and_the_runtime() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[=<> ;]", need)[0] for need in project["dependencies"]}
+    assert names == {"anyio", "attrs", "msgspec", "websockets"}
+
+
 # Version ------------------------------------------------------------------------------------------
 
 
@@ -174,6 +225,7 @@ def test_python_npm_and_the_changelog_agree_on_the_version(wheel: zipfile.ZipFil
     assert agi_diy_relay.__version__ == about.__version__
     (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
     assert f"\nVersion: {about.__version__}\n" in wheel.read(metadata).decode()
-    assert json.loads((ROOT / "browser" / "package.json").read_text())["version"] == about.__version__
+    npm = json.loads((ROOT / "browser" / "package.json").read_text())
+    assert npm["version"] == about.__version__
     newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
     assert newest == about.__version__
