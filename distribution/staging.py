@@ -33,6 +33,18 @@ _REWRITINGS: Final = (
     (re.compile(rf"\bimport ({_NAMES})\b(?![.,]| as )"), rf"from {PACKAGE} import \1"),
     (re.compile(rf"-m ({_NAMES})\b"), rf"-m {PACKAGE}.\1"),
 )
+_LEFT_OUT: Final = ("__pycache__", "node_modules")
+_OF_THE_CLONE: Final = frozenset(
+    ROOT / "tests" / name
+    for name in (
+        "agentcore",
+        "browser",
+        "mutation.py",
+        "protocol/verification/test_mutation.py",
+        "test_package.py",
+        "test_project.py",
+    )
+)
 _DOTTED: Final = re.compile(r"(actors|protocol)(\.\w+)+(:\w+)?")
 
 
@@ -80,7 +92,7 @@ def _copy(source: Path, target: Path) -> None:
     """One file or folder; Python and Markdown are rewritten on the way. Raises Missed."""
     if source.is_dir():
         for path in source.iterdir():
-            if path.name not in ("__pycache__", "node_modules") and path.suffix != ".pyc":
+            if path.name not in _LEFT_OUT and path not in _OF_THE_CLONE:
                 _copy(path, target / path.name)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +118,11 @@ def stage_package(folder: Path) -> Path:
 
 
 def stage_tests(folder: Path) -> None:
-    """Tests, examples and documents with imports of the installed package, below `folder`."""
-    for name in ("tests", "examples", "docs", "browser", "README.md", "pyproject.toml"):
+    """Tests, examples and documents with imports of the installed package, below `folder`.
+
+    Left out is what is about the clone itself: its documents, its deployment, its mutants.
+    """
+    for name in ("tests", "examples", "docs", "README.md", "pyproject.toml"):
         _copy(ROOT / name, folder / name)
 
 

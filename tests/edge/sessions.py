@@ -5,7 +5,6 @@ import atexit
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Final
 import attrs
 
 from actors.clock import Clock
-from tests import ROOT
+from tests import RELAY_COMMAND, ROOT
 from tests.edge.frames import Connection
 from tests.edge.limits import EdgeLimits
 
@@ -26,7 +25,7 @@ class HostedRuntime:
     """A runtime as it is deployed: the relay, under an ARN."""
 
     arn: str = "arn:aws:bedrock-agentcore:us-west-2:123456789012:runtime/relay-0123456789"
-    command: tuple[str, ...] = (sys.executable, "relay.py")
+    command: tuple[str, ...] = RELAY_COMMAND
     environ: Mapping[str, str] = attrs.field(factory=dict)
     authorizer: Callable[[str], bool] | None = None
     """Says whether a bearer token is good. With one, this is an OAuth runtime; without, SigV4."""

@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from actors.host.settings import default_host, read_settings
 from protocol.limits import Limits
-from tests import ROOT
+from tests import RELAY_COMMAND, ROOT
 from tests.worlds.live import PATIENCE_S, LiveRelay, Peer
 
 
@@ -27,7 +27,7 @@ class Program:
     """`python relay.py` in a process of its own."""
 
     def __init__(self, *arguments: str, **environ: str) -> None:
-        command = [sys.executable, "relay.py", "--host", "127.0.0.1", "--port", "0", *arguments]
+        command = [*RELAY_COMMAND, "--host", "127.0.0.1", "--port", "0", *arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True
         )
@@ -139,7 +139,7 @@ def test_logs_have_a_line_per_join_and_leave_and_never_contents_or_query_strings
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "relay.py", *arguments]
+    command = [*RELAY_COMMAND, *arguments]
     environment = {**os.environ, **environ}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False

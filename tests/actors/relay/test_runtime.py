@@ -14,6 +14,7 @@ from actors.clock import VirtualClock
 from actors.link import LinkClosed
 from actors.relay import runtime as runtime_module
 from actors.relay.runtime import Full, Runtime
+from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Port
 from protocol.instant import Instant
@@ -135,7 +136,7 @@ async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> N
         def emit(self, record: logging.LogRecord) -> None:
             seen.append((record.getMessage(), trace.get()))
 
-    log, handler = logging.getLogger("actors.relay.supervisor"), Handler()
+    log, handler = logging.getLogger(Supervisor.__module__), Handler()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
