@@ -1,0 +1,133 @@
+"""What a peer must do, and tell its program: everything that `Member` can answer an event with.
+
+Every effect is a name and plain fields. The browser module has the same names and fields
+(browser/src), and tests/vectors/ shows both for every case.
+"""
+
+from typing import Any
+
+import attrs
+
+from protocol.member.errors import RelayError
+from protocol.member.messages import Message
+
+# For the connections ------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Open:
+    """Make a connection with this number; report `opened`, `closed` or `failed`."""
+
+    connection: int
+
+
+@attrs.frozen
+class Transmit:
+    """Send this text at once, before anything that waits in the queue."""
+
+    connection: int
+    text: str
+
+
+@attrs.frozen
+class Close:
+    """Close the connection. Nothing that it still reports matters."""
+
+    connection: int
+
+
+@attrs.frozen
+class Sendable:
+    """Something may be sent that could not be sent before: ask `next_frame` again."""
+
+
+# For the program ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Arrived:
+    """A message for the program, which came in about `size` characters of text."""
+
+    message: Message
+    size: int = 0
+
+
+@attrs.frozen
+class Changed:
+    """`state` or `roster` is not what it was."""
+
+
+@attrs.frozen
+class Ready:
+    """The peer has joined for the first time, and the roster is as complete as it will be."""
+
+
+@attrs.frozen
+class Announced:
+    """The relay has taken the announcement with this number, or refused it with `error`."""
+
+    number: int
+    error: RelayError | None = None
+
+
+@attrs.frozen
+class Unsent:
+    """A queued message will not be sent, because the connection was lost."""
+
+    ticket: int
+    error: RelayError
+
+
+@attrs.frozen
+class Chunk:
+    """A piece of the answer to the command `turn`."""
+
+    turn: str
+    text: str
+    size: int = 0
+
+
+@attrs.frozen
+class TurnEnded:
+    """The command `turn` has its `result`, or failed with `error`. Nothing more comes of it."""
+
+    turn: str
+    error: RelayError | None
+    result: Any = None
+
+
+@attrs.frozen
+class Handle:
+    """Give this command to the handler of `service`. Report `finish` or `fail` of `command`.
+
+    `agent`: the one of this peer's agents that is asked, or the peer's own id.
+    """
+
+    service: int
+    command: int
+    agent: str
+    message: Message
+
+
+@attrs.frozen
+class Finished:
+    """The peer is over. `error` says why; None: it has left."""
+
+    error: RelayError | None
+
+
+Effect = (
+    Open
+    | Transmit
+    | Close
+    | Sendable
+    | Arrived
+    | Changed
+    | Ready
+    | Announced
+    | Unsent
+    | Chunk
+    | TurnEnded
+    | Handle
+    | Finished
+)
