@@ -99,6 +99,9 @@ class Lagged(RelayError):
 class Left(RelayError):
     """The peer has left the mesh."""
 
+    def __init__(self) -> None:
+        super().__init__("this peer has left the mesh; join again")
+
 
 # Turns --------------------------------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its a
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
 
 from protocol.agents import agent_id
 from protocol.envelope import RELAY
+from protocol.instant import Instant
 from protocol.member.errors import (
     AmbiguousTarget,
     TurnError,
@@ -21,6 +22,9 @@ from protocol.member.errors import (
     TurnRefused,
     UnknownTarget,
 )
+
+OWN_TYPES: Final = frozenset({"presence", "heartbeat", "capabilities"})
+"""What a peer sends by itself, and no program by hand."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -97,16 +101,28 @@ def is_command(message: Message) -> bool:
 
 def turn_error(message: Message) -> TurnError:
     """What an `error` that answers a command means. The relay's own have a code."""
-    sentence = str(message.word("error") or "the agent reported an error without words")
+    sentence = text_of(message.word("error"), "the agent reported an error without words")
     if message.sender != RELAY:
         return TurnFailed(sentence)
     match message.word("code"):
         case "unknown_target":
             return UnknownTarget(sentence)
         case "ambiguous_target":
-            return AmbiguousTarget(sentence, tuple(message.word("peers") or ()))
+            peers = message.word("peers")
+            return AmbiguousTarget(sentence, tuple(peers) if isinstance(peers, list) else ())
         case code:
-            return TurnRefused(str(code), sentence)
+            return TurnRefused(text_of(code), sentence)
+
+
+def text_of(value: Any, otherwise: str = "") -> str:
+    """What should be text, but came from somebody else and may be any JSON.
+
+    >>> text_of("hello"), text_of(None, "nothing"), text_of({"a": [1]})
+    ('hello', 'nothing', '{"a":[1]}')
+    """
+    if value is None:
+        return otherwise
+    return value if isinstance(value, str) else write_message(value)
 
 
 def _text(value: Any) -> str | None:
@@ -137,7 +153,25 @@ def read_frame(text: str | bytes) -> list[dict[str, Any]]:
     return messages
 
 
-def write_message(fields: dict[str, Any]) -> str:
+def compose(id: str, fields: Mapping[str, Any], now: Instant) -> str:
+    """The text of what the program of peer `id` sends; `fields` has at least `type`.
+
+    `from` is the peer unless it is given; where that is one of its agents, `instanceId` says which
+    peer has it. Raises ValueError (a type that the peer sends by itself), TypeError (no JSON).
+
+    >>> compose("ann", {"type": "ack", "from": "coder"}, Instant(0.0, 5))
+    '{"type":"ack","from":"coder","instanceId":"ann","timestamp":5}'
+    """
+    if fields["type"] in OWN_TYPES:
+        raise ValueError(f"{fields['type']} is sent by the peer itself; use `announce` or `nudge`")
+    message = {"type": fields["type"], "from": id, **fields}
+    if message["from"] != id:
+        message.setdefault("instanceId", id)
+    message.setdefault("timestamp", now.wall_ms)
+    return write_message(message)
+
+
+def write_message(fields: Any) -> str:
     """One message as text. Raises TypeError if something in it is no JSON, or has no end.
 
     >>> write_message({"type": "ack", "to": None})
@@ -149,3 +183,8 @@ def write_message(fields: dict[str, Any]) -> str:
         return json.dumps(fields, separators=(",", ":"))
     except RecursionError:
         raise TypeError("nested too deep to be JSON") from None
+
+
+def copy_of(value: Any) -> Any:
+    """The value as it arrives elsewhere. Raises TypeError if it is no JSON."""
+    return json.loads(write_message(value))

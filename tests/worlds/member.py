@@ -1,6 +1,6 @@
 """A `Member` in a mesh, with every connection a pair of pipes that move when they are told to."""
 
-import json
+import itertools
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -11,8 +11,10 @@ import attrs
 from protocol.envelope import ErrorCode, Unreadable
 from protocol.instant import Instant
 from protocol.limits import Limits, MembershipLimits
-from protocol.member.member import Arrived, Changed, Close, Finished, Member, Open, Transmit
+from protocol.member.effects import Arrived, Changed, Close, Effect, Finished, Open, Transmit
+from protocol.member.member import Member
 from protocol.member.messages import Message
+from protocol.member.outgoing import Frame
 from protocol.mesh.lifecycle import Cause
 from tests.worlds.mesh import World
 
@@ -45,13 +47,21 @@ class MemberWorld:
         self.world = World(relay_limits)
         self.chance = 0.0
         self.behind_edge = behind_edge
+        numbers = itertools.count(1)
         self.member = Member(
-            "ann", ["coder"], metadata, self.limits, token="t", roll=lambda: self.chance
+            "ann",
+            ["coder"],
+            metadata,
+            self.limits,
+            token="t",
+            roll=lambda: self.chance,
+            turn_id=lambda: f"turn-{next(numbers)}",
         )
         self.pipes: dict[int, Pipes] = {}
         self.opening: deque[int] = deque()
         self.arrived: list[Message] = []
         self.finished: list[Finished] = []
+        self.seen: list[Effect] = []
         self.changes = 0
 
     @property
@@ -106,9 +116,9 @@ class MemberWorld:
     def pump(self) -> bool:
         """The member hands one message of its queue to its connection."""
         for connection in self.live():
-            text = self.member.next_text(connection, self.now)
-            if isinstance(text, str):
-                self.pipes[connection].up.append(text.encode())
+            frame = self.member.next_frame(connection, self.now)
+            if isinstance(frame, Frame):
+                self.pipes[connection].up.append(frame.text.encode())
                 return True
         return False
 
@@ -154,8 +164,10 @@ class MemberWorld:
 
     # What is seen ---------------------------------------------------------------------------------
 
-    def offer(self, type: str, **fields: Any) -> None:
-        self.member.offer(json.dumps({"type": type, "from": "ann", **fields}))
+    def send(self, type: str, **fields: Any) -> int:
+        ticket = self.member.send({"type": type, **fields}, self.now)
+        self.obey()
+        return ticket
 
     def data(self, type: str) -> list[Any]:
         """`data` of all messages of this type that arrived, in order."""
@@ -174,6 +186,7 @@ class MemberWorld:
 
     def obey(self) -> None:
         for effect in self.member.take_effects():
+            self.seen.append(effect)
             match effect:
                 case Open(connection):
                     self.pipes[connection] = Pipes()

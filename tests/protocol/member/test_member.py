@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.limits import Limits, MembershipLimits
+from protocol.member.effects import Transmit
 from protocol.member.errors import (
     AnnouncementRefused,
     Left,
@@ -20,7 +21,6 @@ from protocol.member.errors import (
     Unreachable,
 )
 from protocol.member.lifecycle import MemberState
-from protocol.member.member import Transmit
 from tests.worlds.member import MemberWorld
 from tests.worlds.mesh import presence, text
 
@@ -68,7 +68,7 @@ def test_a_peer_joins_and_sees_who_is_here() -> None:
     assert world.member.state is JOINING
     world.settle()
     assert world.member.state is PRESENT
-    assert world.member.is_settled
+    assert world.member.is_ready
     (bob,) = world.member.roster.values()
     assert bob.id == "bob"
     assert bob.agents == ("helper",)
@@ -241,7 +241,7 @@ def test_what_is_sent_meanwhile_waits_in_order() -> None:
     world = joined()
     world.lose(1)
     for number in range(3):
-        world.offer("broadcast", data=number)
+        world.send("broadcast", data=number)
     world.wait(1)
     world.settle()
     assert [m["data"] for m in world.world.got(BOB) if m["type"] == "broadcast"] == [0, 1, 2]
@@ -313,7 +313,7 @@ def test_a_refused_change_goes_back_to_the_last_one_that_was_accepted() -> None:
     world.obey()
     world.settle()
     assert world.world.peers()["ann"].agents == ("c",)
-    assert world.member.agent_ids == {"c"}
+    assert world.member.agent_ids == ("c",)
 
 
 def test_a_bad_change_without_a_connection_does_not_end_it() -> None:
@@ -421,10 +421,10 @@ def test_a_presence_that_only_this_relay_finds_too_large_is_refused() -> None:
 def test_a_withdrawn_message_is_not_sent() -> None:
     world = joined()
     world.lose(1)
-    world.member.offer('{"type":"a"}')
-    world.member.offer('{"type":"b"}')
-    world.member.withdraw('{"type":"a"}')
-    world.member.withdraw('{"type":"never"}')
+    first = world.send("a")
+    world.send("b")
+    world.member.withdraw(first)
+    world.member.withdraw(99)
     assert world.member.queued == 1
     world.wait(1)
     world.settle()
@@ -460,7 +460,7 @@ def test_behind_an_edge_the_queue_goes_in_few_frames_of_bounded_size() -> None:
     (ann,) = world.live()
     world.world.texts(BOB)
     for number in range(500):
-        world.offer("broadcast", data="x" * 200, n=number)
+        world.send("broadcast", data="x" * 200, n=number)
     frames = 0
     for _ in range(1000):
         before = world.now.at
@@ -479,7 +479,7 @@ def test_behind_an_edge_long_messages_count_as_the_frames_that_they_take() -> No
     world.begin()
     world.settle()
     for _ in range(4):
-        world.offer("broadcast", data="x" * 90_000)
+        world.send("broadcast", data="x" * 90_000)
     sent = []
     for _ in range(100):
         if world.pump():
@@ -510,7 +510,7 @@ def test_leaving_closes_everything_and_is_final() -> None:
     world.obey()
     assert world.live() == []
     assert [finished.error for finished in world.finished] == [None]
-    world.member.end(world.now, Left("again"))
+    world.member.end(world.now, Left())
     world.member.nudge(world.now)
     world.obey()
     assert len(world.finished) == 1
@@ -523,29 +523,29 @@ def test_leaving_closes_everything_and_is_final() -> None:
 
 def test_the_queue_is_bounded_in_messages_and_in_bytes() -> None:
     world = MemberWorld(MembershipLimits(queue_messages_max=2))
-    world.offer("a")
-    world.offer("a")
+    world.send("a")
+    world.send("a")
     with pytest.raises(QueueFull, match="queue_messages_max=2"):
-        world.offer("a")
+        world.send("a")
     world = MemberWorld(MembershipLimits(queue_bytes_max=2000))
-    world.offer("a", data="x" * 2500)  # one message over the edge is taken
+    world.send("a", data="x" * 2500)  # one message over the edge is taken
     with pytest.raises(QueueFull):
-        world.offer("a")
+        world.send("a")
 
 
 def test_what_the_relay_would_drop_is_refused_here() -> None:
     world = joined(message_bytes_max=2048, presence_bytes_max=1024)
-    world.offer("broadcast", data="x" * 1900)
+    world.send("broadcast", data="x" * 1900)
     with pytest.raises(TooLarge, match="2048"):
-        world.offer("broadcast", data="x" * 2048)
+        world.send("broadcast", data="x" * 2048)
     with pytest.raises(TooLarge):
-        world.offer("broadcast", data="\u00e9" * 1200)
+        world.send("broadcast", data="\u00e9" * 1200)
 
 
 def test_the_pace_is_the_relays_so_that_nothing_is_dropped() -> None:
     world = joined(MembershipLimits(queue_messages_max=5000), messages_per_s=50, messages_burst=100)
     for number in range(1000):
-        world.offer("broadcast", data=number)
+        world.send("broadcast", data=number)
     for _ in range(100):
         world.wait(0.25)
         world.settle()
@@ -573,7 +573,7 @@ def test_a_replacement_that_cannot_be_made_is_tried_again_while_the_old_one_serv
     world = renewing(joined())
     world.refuse()
     assert world.member.state is PRESENT
-    world.offer("broadcast", data="still here")
+    world.send("broadcast", data="still here")
     world.settle()
     assert "still here" in [m.get("data") for m in world.world.got(BOB)]
     world.wait(1)
@@ -597,7 +597,7 @@ def test_if_the_new_one_dies_in_the_switch_the_old_one_goes_on() -> None:
     world.settle_until(lambda: world.member.state is SWITCHING)
     world.lose(2)
     assert world.member.state is PRESENT
-    world.offer("broadcast", data="still here")
+    world.send("broadcast", data="still here")
     world.settle()
     assert "still here" in [m.get("data") for m in world.world.got(BOB)]
 
@@ -649,7 +649,7 @@ def test_under_every_interleaving_nothing_is_lost_doubled_or_out_of_order(seed: 
     }
     for number, step in enumerate(steps):
         if step == "ann":
-            world.offer("broadcast", data=number)
+            world.send("broadcast", data=number)
             said.append(number)
         elif step == "bob":
             world.world.say(BOB, text("broadcast", data=number))

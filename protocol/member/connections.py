@@ -1,0 +1,431 @@
+"""The connections of a peer, two at most: joining, staying, and replacing one by the next.
+
+How a connection replaces another, so that nothing is lost, doubled or put out of order:
+
+1. The next one is opened. The queue is held, and a `capabilities` is sent behind everything that
+   was sent on the one in use: its answer means that the relay has decided all of it.
+2. The next one announces. That presence goes to all connections of the mesh, in one order with
+   everything else: it is the mark. The one in use is read up to it, the next one from it on (what
+   it delivers earlier waits in `ahead`).
+3. The queue goes on over the next one as soon as that has its own presence back.
+
+After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
+so whoever has not been in it has gone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from protocol.envelope import RELAY
+from protocol.instant import Instant
+from protocol.limits import MembershipLimits
+from protocol.member import lifecycle as membership
+from protocol.member.announcements import Announcements, Answered, Said
+from protocol.member.asks import Asks
+from protocol.member.effects import (
+    Announced,
+    Arrived,
+    Changed,
+    Close,
+    Effect,
+    Open,
+    Transmit,
+    Unsent,
+)
+from protocol.member.errors import AnnouncementRefused, NotARelay, RelayError
+from protocol.member.lifecycle import (
+    Elapsed,
+    Ended,
+    Event,
+    Failed,
+    Heard,
+    Joined,
+    Lost,
+    Marked,
+    Membership,
+    MemberState,
+    Nudged,
+)
+from protocol.member.messages import Message, Nonsense, read_frame, text_of, write_message
+from protocol.member.outgoing import Frame, Outgoing
+from protocol.member.patience import Patience
+from protocol.member.roster import Roster
+from protocol.member.services import Services
+
+
+@attrs.frozen
+class Rooms:
+    """Where what arrives is decided: one object for each module beside this one."""
+
+    roster: Roster
+    announcements: Announcements
+    outgoing: Outgoing
+    asks: Asks
+    services: Services
+    patience: Patience
+
+
+@attrs.define
+class _Next:
+    """The next connection. `presence`, `fence`: the turn ids of what was sent and is awaited.
+
+    `ahead`: what it delivered before its time, `ahead_size` characters of it.
+    """
+
+    connection: int
+    is_open: bool = False
+    presence: str | None = None
+    fence: str | None = None
+    said: Said | None = None
+    ahead: list[tuple[dict[str, Any], int]] = attrs.Factory(list)
+    ahead_size: int = 0
+
+
+class Connections:
+    """The connections of the peer `id`, each named by a number from 1.
+
+    `token` makes the turn ids of what they send by themselves their own; `roll` gives numbers in
+    [0, 1). `emit` takes the effects; `give_up` ends the peer.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        limits: MembershipLimits,
+        rooms: Rooms,
+        *,
+        token: str,
+        roll: Callable[[], float],
+        emit: Callable[[Effect], None],
+        give_up: Callable[[Instant, RelayError], None],
+    ) -> None:
+        self._id = id
+        self._limits = limits
+        self._rooms = rooms
+        self._token = token
+        self._roll = roll
+        self._emit = emit
+        self._give_up = give_up
+        self._life = Membership(MemberState.WAITING, None)
+        self._opened = 0
+        self._turns = 0
+        self._use: int | None = None
+        self._next: _Next | None = None
+        self._sync: str | None = None  # the turn id whose answer follows the whole roster
+        self._share = 0  # of the frame that is being read, in characters per message
+        self._beat = Instant(0.0, 0)
+        self._is_quiet = False  # nothing was heard since the last heartbeat
+
+    @property
+    def state(self) -> MemberState:
+        """Where the membership is in its life."""
+        return self._life.state
+
+    @property
+    def is_in_use(self) -> bool:
+        """There is a connection over which messages go."""
+        return self.state in membership.IN_USE
+
+    # What happens ---------------------------------------------------------------------------------
+
+    def begin(self, now: Instant) -> None:
+        """Make the first connection."""
+        self._life = membership.begun(now.at)
+        self.expire(now)
+
+    def opened(self, connection: int, now: Instant) -> None:
+        """The connection is open."""
+        coming = self._next
+        if coming is None or coming.connection != connection:
+            return
+        coming.is_open = True
+        if self._use is None:
+            self._announce_on(coming, now)
+        else:
+            coming.fence = self._turn_id()
+            self._ask_capabilities(self._use, coming.fence)
+
+    def received(self, connection: int, frame: str | bytes, now: Instant) -> None:
+        """A frame arrived on the connection."""
+        if connection == self._use:
+            self._is_quiet = False
+            self._apply(Heard(now.at), now)
+        elif self._next is None or self._next.connection != connection:
+            return
+        try:
+            arrived = read_frame(frame)
+        except Nonsense as nonsense:
+            self._nonsense(connection, nonsense, now)
+            return
+        self._share = len(frame) // (len(arrived) or 1)
+        for fields in arrived:
+            coming = self._next
+            if connection == self._use:
+                self._on_use(fields, now)
+            elif coming is not None and connection == coming.connection:
+                self._on_next(coming, fields, now)
+
+    def closed(self, connection: int, now: Instant) -> None:
+        """The connection is over, or could not be opened."""
+        if connection == self._use:
+            self._apply(Lost(now.at, self._roll()), now)
+        elif self._next is not None and connection == self._next.connection:
+            self._rooms.patience.passed()
+            self._apply(Failed(now.at, self._roll()), now)
+
+    def failed(self, connection: int, error: RelayError, now: Instant) -> None:
+        """The connection could not be made. The peer tries again, or gives up."""
+        if self._next is None or self._next.connection != connection:
+            return
+        if self._rooms.patience.failed(error, now.at, is_in_use=self._use is not None):
+            self._give_up(now, error)
+        else:
+            self._apply(Failed(now.at, self._roll()), now)
+
+    def nudge(self, now: Instant) -> None:
+        """Look now whether the connection is alive, or try again now."""
+        self._apply(Nudged(now.at, self._roll()), now)
+
+    def end(self, now: Instant) -> None:
+        """Close whatever is open, for good."""
+        self._apply(Ended(now.at), now)
+
+    # Time -----------------------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """When (monotonic seconds) `expire` must be called next; None if never."""
+        due = membership.deadline(self._life, self._limits)
+        return min(due, self._beat_due) if due is not None and self.is_in_use else due
+
+    def expire(self, now: Instant) -> None:
+        """Do what is due."""
+        if self.is_in_use and self._beat_due <= now.at:
+            self._heartbeat(now)
+        self._step(membership.expire(self._life, now.at, self._roll(), self._limits), now)
+
+    @property
+    def _beat_due(self) -> float:
+        return self._beat.at + self._limits.heartbeat_every_s
+
+    def _heartbeat(self, now: Instant) -> None:
+        assert self._use is not None
+        beat = {"type": "heartbeat", "from": self._id, "timestamp": now.wall_ms}
+        # The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
+        connection = self._route() or self._use
+        self._emit(Transmit(connection, write_message(beat)))
+        if self._is_quiet:
+            self._ask_capabilities(self._use, self._turn_id())
+        elapsed_s = (now.wall_ms - self._beat.wall_ms) / 1000
+        if elapsed_s > self._limits.heartbeat_every_s + self._limits.silent_after_s:
+            self.nudge(now)  # asleep, perhaps on a machine whose monotonic clock sleeps too
+        self._beat, self._is_quiet = now, True
+
+    # The life -------------------------------------------------------------------------------------
+
+    def _apply(self, event: Event, now: Instant) -> None:
+        self._step(membership.transition(self._life, event, self._limits), now)
+
+    def _step(self, step: membership.Step, now: Instant) -> None:
+        before, self._life = self.state, step.membership
+        if before is not self.state:
+            self._emit(Changed())
+        for effect in step.effects:
+            match effect:
+                case membership.Effect.OPEN:
+                    self._opened += 1
+                    self._next = _Next(self._opened)
+                    self._emit(Open(self._opened))
+                case membership.Effect.ADOPT:
+                    self._adopt(now)
+                case membership.Effect.DISCARD:
+                    if self._next is not None:
+                        self._emit(Close(self._next.connection))
+                    self._next, self._sync = None, None
+                    self._rooms.roster.cancel()
+                case membership.Effect.DROP:
+                    if self._use is not None:
+                        self._emit(Close(self._use))
+                    self._use = None
+                case membership.Effect.PROBE:
+                    assert self._use is not None
+                    self._ask_capabilities(self._use, self._turn_id())
+        coming = self._next
+        if self._use is None and coming is not None and coming.is_open and not coming.presence:
+            self._announce_on(coming, now)  # the one in use was lost while it was being fenced
+        self._connect()
+        self.say(now)
+
+    def _connect(self) -> None:
+        """Tell the queue whether there is a connection in use."""
+        was_connected, is_connected = self._rooms.outgoing.is_connected, self.is_in_use
+        if is_connected:
+            self._rooms.outgoing.is_connected = True
+        elif was_connected:
+            dropped = self._rooms.outgoing.disconnected()
+            for lost in dropped:
+                self._emit(Unsent(lost.ticket, lost.error))
+            self._rooms.asks.flush()
+
+    def _adopt(self, now: Instant) -> None:
+        coming = self._next
+        assert coming is not None
+        assert coming.said is not None
+        self._use, self._next = coming.connection, None
+        self._beat, self._is_quiet = now, False
+        self._rooms.patience.joined(now.at)
+        self._tell(self._rooms.announcements.joined(coming.said))
+        for fields, size in coming.ahead:
+            self._share = size
+            self._on_use(fields, now)
+
+    def _announce_on(self, coming: _Next, now: Instant) -> None:
+        coming.presence, coming.said = self._turn_id(), self._rooms.announcements.wanted
+        text = self._rooms.announcements.text(coming.said, coming.presence, now)
+        self._emit(Transmit(coming.connection, text))
+        self._sync = self._turn_id()
+        self._rooms.roster.begin()
+        self._ask_capabilities(coming.connection, self._sync)
+
+    def say(self, now: Instant) -> None:
+        """Announce on the connection in use what has changed, if it may be said there."""
+        if (
+            self._use is not None
+            and self._route() == self._use
+            and self._rooms.announcements.is_due
+        ):
+            turn_id = self._turn_id()
+            text = self._rooms.announcements.text(
+                self._rooms.announcements.say(turn_id), turn_id, now
+            )
+            self._emit(Transmit(self._use, text))
+
+    def _tell(self, answered: Answered) -> None:
+        for number in answered.numbers:
+            self._emit(Announced(number, answered.error))
+
+    def _ask_capabilities(self, connection: int, turn_id: str) -> None:
+        text = write_message({"type": "capabilities", "from": self._id, "turnId": turn_id})
+        self._emit(Transmit(connection, text))
+
+    def _turn_id(self) -> str:
+        self._turns += 1
+        return f"{self._token}:{self._turns}"
+
+    # What arrives ---------------------------------------------------------------------------------
+
+    def _on_next(self, coming: _Next, fields: dict[str, Any], now: Instant) -> None:
+        if self.state is MemberState.SWITCHING:
+            coming.ahead.append((fields, self._share))
+            coming.ahead_size += self._share
+            if (
+                len(coming.ahead) > self._limits.unread_messages_max
+                or coming.ahead_size > self._limits.unread_bytes_max
+            ):
+                self._apply(Elapsed(now.at), now)
+        elif coming.presence is not None and fields.get("turnId") in (coming.presence, None):
+            # An error without a turn id is about the presence too: nothing else was said here.
+            if fields["type"] == "presence" and "turnId" in fields:
+                self._note_own(fields)
+                self._apply(Joined(now.at), now)
+            elif fields["type"] == "error" and fields.get("from") == RELAY:
+                self._refused(coming, Message(fields), now)
+
+    def _refused(self, coming: _Next, error: Message, now: Instant) -> None:
+        assert coming.said is not None
+        refused = _refusal(error)
+        answered = self._rooms.announcements.joined_as_refused(coming.said, refused)
+        if answered is not None:  # something that was never accepted: be what was, and try again
+            self._tell(answered)
+            self._emit(Arrived(error, self._share))
+            self.closed(coming.connection, now)
+        elif refused.code == "rate_limited":
+            self.closed(coming.connection, now)
+        else:
+            self.failed(coming.connection, refused, now)
+
+    def _on_use(self, fields: dict[str, Any], now: Instant) -> None:
+        self._note_own(fields)
+        message = Message(fields)
+        turn_id = message.turn_id
+        is_own = turn_id is not None and turn_id.startswith(f"{self._token}:")
+        if is_own and message.origin in (self._id, RELAY):
+            self._on_own(message, turn_id or "", now)
+        elif message.type == "presence":
+            self._on_presence(message)
+        else:
+            self._rooms.asks.answer(message, self._share, now.at)
+            self._rooms.services.note(message, self._share, now)
+            self._emit(Arrived(message, self._share))
+
+    def _note_own(self, fields: dict[str, Any]) -> None:
+        if fields["type"] == "presence" and fields.get("from") == self._id:
+            self._rooms.roster.note_own(Message(fields))
+
+    def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:
+        """The answer to something that the membership itself has sent; none of the user's."""
+        coming = self._next
+        if coming is not None and turn_id == coming.presence:
+            self._apply(Marked(now.at), now)
+        elif coming is not None and turn_id == coming.fence and coming.presence is None:
+            self._announce_on(coming, now)
+        elif turn_id == self._sync:
+            self._sync = None
+            self._rooms.roster.complete()
+            self._rooms.asks.roster_changed()
+            self._emit(Changed())
+            self._rooms.patience.complete()
+        elif self._rooms.announcements.is_asked(turn_id):
+            if message.type == "presence":
+                self._tell(self._rooms.announcements.taken(turn_id))
+            else:
+                self._tell(self._rooms.announcements.refused(turn_id, _refusal(message)))
+                self._emit(Arrived(message, self._share))
+            self.say(now)
+        elif message.type == "error":
+            self._emit(Arrived(message, self._share))
+        if message.type == "capabilities_response":
+            self._rooms.outgoing.learn(message)
+
+    def _on_presence(self, presence: Message) -> None:
+        noted = self._rooms.roster.note(presence)
+        if noted.has_changed:
+            self._rooms.asks.roster_changed()
+            self._emit(Changed())
+        if noted.is_news:
+            self._emit(Arrived(presence, self._share))
+
+    def _nonsense(self, connection: int, nonsense: Nonsense, now: Instant) -> None:
+        if connection == self._use:
+            self.closed(connection, now)
+        else:
+            sentence = f"what answers at this URL is no relay of agent meshes (it sent {nonsense})"
+            self.failed(connection, NotARelay(f"{sentence}; check host, port and path"), now)
+
+    # What is sent ---------------------------------------------------------------------------------
+
+    def next_frame(self, connection: int, now: Instant) -> Frame | float | None:
+        """What to send next on this connection; or, if the pace forbids it, at what time (monotonic
+        seconds) to ask again; or None: nothing waits, or it must not go here, or not now."""
+        if connection != self._route():
+            return None
+        # A relay that knows no `capabilities` is not waited for long.
+        patient_until = self._life.joined + self._limits.probe_within_s
+        frame = self._rooms.outgoing.next_frame(now.at, patient_until)
+        if isinstance(frame, Frame):
+            self._rooms.asks.flush()  # there is room now
+        return frame
+
+    def _route(self) -> int | None:
+        """The connection on which the queue goes, if it goes at all."""
+        coming = self._next
+        if self.state is MemberState.SWITCHING and coming is not None:
+            return coming.connection
+        if coming is not None and coming.is_open:
+            return None  # held: the relay must have decided everything on the one before the other
+        return self._use
+
+
+def _refusal(error: Message) -> AnnouncementRefused:
+    return AnnouncementRefused(text_of(error.word("code")), text_of(error.word("error")))

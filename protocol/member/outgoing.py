@@ -1,0 +1,250 @@
+"""What waits to be sent, and when it may go: bounds, pace, arrays of messages, frames.
+
+The relay tells its own bounds in `capabilities_response` (`data.limits`, `data.accept`). The queue
+keeps below them, so that the relay never has to drop anything: it uses 0.9 of the messages (and,
+behind AgentCore's edge, of the frames) that may come in a second. Where frames are counted,
+messages that wait at the same time share one frame as an array.
+"""
+
+import math
+from collections import OrderedDict
+from typing import Any, Final
+
+import attrs
+
+from protocol.limits import Limits, MembershipLimits
+from protocol.member.errors import NotConnected, QueueFull, RelayError, TooLarge
+from protocol.member.messages import Message
+from protocol.rate import Rate
+
+PACE: Final = 0.9
+"""The part of the relay's rate limit that the queue uses; the rest is for heartbeats."""
+BURST: Final = 0.5
+"""The part of its burst; the rest is for what the network holds up and then delivers at once."""
+
+
+@attrs.frozen
+class Frame:
+    """What goes into one frame, and the tickets of the messages in it."""
+
+    text: str
+    tickets: tuple[int, ...]
+
+
+@attrs.frozen
+class Dropped:
+    """A message that will not be sent after all."""
+
+    ticket: int
+    error: RelayError
+
+
+class Outgoing:
+    """The queue of one peer. Every message in it has a ticket, a number from 1.
+
+    `waits`: without a connection messages wait for one; else they are refused. `splits`: the
+    connection sends a long message as several frames; a browser cannot. `overfill`: while there is
+    a connection, so many times the bounds of the queue may wait.
+    """
+
+    def __init__(
+        self,
+        limits: MembershipLimits,
+        *,
+        waits: bool = True,
+        splits: bool = True,
+        overfill: int = 1,
+    ) -> None:
+        self.is_connected = False
+        """There is a connection in use. The peer says so."""
+        self._limits = limits
+        self._waits = waits
+        self._splits = splits
+        self._overfill = overfill
+        self._queue: OrderedDict[int, tuple[str, int]] = OrderedDict()
+        self._bytes = 0
+        self._ticket = 0
+        relay = Limits()  # until the relay tells its own
+        self._message_bytes_max = relay.message_bytes_max
+        self._messages = Rate(PACE * relay.messages_per_s, BURST * relay.messages_burst)
+        self._frames: Rate | None = None  # only where an edge in front of the relay counts them
+        self._frame_bytes = relay.frame_bytes_max
+        self._takes_arrays = False
+        self._knows_relay = False
+        self._has_news = False
+
+    def take_news(self) -> bool:
+        """More may be sent than when this was asked last."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    # Putting in and taking out --------------------------------------------------------------------
+
+    def check(self, text: str, what: str = "message") -> int:
+        """The bytes of a text that the relay takes. Raises TooLarge."""
+        size = bytes_of(text)
+        if size > self._message_bytes_max:
+            raise TooLarge(
+                f"the {what} has {size} bytes, and the relay takes {self._message_bytes_max}"
+            )
+        if not self._splits and self._frames is not None and size > self._frame_bytes:
+            raise TooLarge(
+                f"the {what} has {size} bytes, and what is in front of the relay takes frames of "
+                f"{self._frame_bytes}; a page cannot split a message, so send it in parts "
+                "(`stream`)"
+            )
+        return size
+
+    @property
+    def has_room(self) -> bool:
+        """The queue takes another message."""
+        return self._has_room(0)
+
+    def _has_room(self, spare: int) -> bool:
+        limits, times = self._limits, self._overfill if self.is_connected else 1
+        return (
+            len(self._queue) < times * limits.queue_messages_max + spare
+            and self._bytes < times * limits.queue_bytes_max + spare * 2**10
+        )
+
+    def offer(self, text: str, *, is_reply: bool = False) -> int:
+        """Put a message into the queue. Returns its ticket.
+
+        `is_reply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no
+        asker is left without one, `turns_max` of these may wait beyond the bounds.
+        Raises TooLarge, QueueFull, and NotConnected where messages do not wait for a connection.
+        """
+        size = self.check(text)
+        if not self._waits and not self.is_connected:
+            raise NotConnected('there is no connection now; offline="wait" would wait for one')
+        if not self._has_room(self._limits.turns_max if is_reply else 0):
+            raise self._full()
+        self._ticket += 1
+        self._queue[self._ticket] = (text, size)
+        self._has_news = True
+        self._bytes += size
+        return self._ticket
+
+    def withdraw(self, ticket: int) -> None:
+        """Take a message out of the queue again, if it is still there."""
+        if ticket in self._queue:
+            self._bytes -= self._queue.pop(ticket)[1]
+
+    def disconnected(self) -> list[Dropped]:
+        """There is no connection any more. What may not wait for the next one is dropped, the
+        newest first. (Where `overfill` is 1 nothing is: who sent it believes that it goes.)"""
+        self.is_connected = False
+        dropped: list[Dropped] = []
+        if self._overfill == 1:
+            return dropped
+        limits = self._limits
+        while self._queue and (
+            not self._waits
+            or len(self._queue) > limits.queue_messages_max
+            or self._bytes > limits.queue_bytes_max
+        ):
+            ticket, (_, size) = self._queue.popitem()
+            self._bytes -= size
+            lost = NotConnected("the connection was lost before this was sent")
+            dropped.append(Dropped(ticket, self._full() if self._waits else lost))
+        return dropped
+
+    def _full(self) -> QueueFull:
+        limits = self._limits
+        return QueueFull(
+            f"{len(self._queue)} messages wait to be sent already "
+            f"(queue_messages_max={limits.queue_messages_max}, "
+            f"queue_bytes_max={limits.queue_bytes_max})"
+        )
+
+    # Sending --------------------------------------------------------------------------------------
+
+    def next_frame(self, at: float, patient_until: float) -> Frame | float | None:
+        """What to send at monotonic time `at`; or, if the pace forbids it, at what time to ask
+        again; or None: nothing waits.
+
+        A relay that has not told its bounds yet is waited for until `patient_until`.
+        """
+        if not self._queue:
+            return None
+        due = self._messages.opens_at()
+        if self._frames is not None:
+            due = max(due, self._frames.opens_at())
+        if not self._knows_relay:
+            due = max(due, patient_until)
+        if due > at:
+            return due
+        texts: list[str] = []
+        tickets: list[int] = []
+        total = 1  # a bracket; behind each message comes a comma, or the other one
+        while self._queue:
+            ticket, (text, size) = next(iter(self._queue.items()))
+            if tickets and (
+                self._frames is None
+                or not self._takes_arrays
+                or total + size + 1 > self._frame_bytes
+                or self._messages.opens_at() > at
+            ):
+                break
+            self._queue.popitem(last=False)
+            self._bytes -= size
+            self._messages.take(at)
+            texts.append(text)
+            tickets.append(ticket)
+            total += size + 1
+        is_array = len(texts) > 1
+        if self._frames is not None:
+            size = total if is_array else total - 2
+            self._frames.take(at, math.ceil(size / self._frame_bytes))
+        return Frame(f"[{','.join(texts)}]" if is_array else texts[0], tuple(tickets))
+
+    # What the relay allows ------------------------------------------------------------------------
+
+    def learn(self, capabilities: Message) -> None:
+        """The relay has told its own bounds. What is nonsense among them changes nothing."""
+        self._knows_relay = self._has_news = True
+        accepted, bounds = capabilities.word("accept"), capabilities.word("limits")
+        self._takes_arrays = isinstance(accepted, list) and "batch" in accepted
+        if not isinstance(bounds, dict):
+            return
+        self._message_bytes_max = _count(bounds.get("messageBytes")) or self._message_bytes_max
+        per_s = _positive(bounds.get("messagesPerSecond"))
+        if per_s is not None:
+            burst = _positive(bounds.get("messagesBurst"))
+            self._messages.set(PACE * per_s, BURST * (per_s if burst is None else burst))
+        frames_per_s = _positive(bounds.get("framesPerSecond"))
+        self._frame_bytes = _count(bounds.get("frameBytes")) or self._frame_bytes
+        if frames_per_s is not None:
+            self._frames = self._frames or Rate(1.0, 0)
+            self._frames.set(PACE * frames_per_s, 0)
+        elif bounds.get("framesPerSecond") is None:
+            self._frames = None
+
+
+def _positive(value: Any) -> float | None:
+    """The value if it is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if 0 < number < math.inf else None
+
+
+def _count(value: Any) -> int | None:
+    """The whole part of the value if that is a finite number from 1."""
+    number = _positive(value)
+    return int(number) if number is not None and number >= 1 else None
+
+
+def bytes_of(text: str) -> int:
+    """The bytes that a text has in UTF-8.
+
+    >>> bytes_of("a"), bytes_of("é")
+    (1, 2)
+    """
+    return len(text) if text.isascii() else len(text.encode())

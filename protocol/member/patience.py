@@ -1,0 +1,90 @@
+"""How long a peer goes on trying: when joining has taken too long, and when errors end the peer.
+
+Some errors are permanent: no further attempt should mend them (`is_transient` is false). They end
+a peer that was never present at once. A peer that has been present ends only after
+`give_up_after_s` of nothing else, because tokens get renewed, and what stands in front of a relay
+answers all kinds of things while it restarts.
+"""
+
+from collections.abc import Callable
+
+from protocol.limits import MembershipLimits
+from protocol.member.effects import Effect, Ready
+from protocol.member.errors import RelayError, Unreachable
+
+
+class Patience:
+    """The patience of one peer. `emit` takes the effect `Ready`."""
+
+    def __init__(self, limits: MembershipLimits, *, emit: Callable[[Effect], None]) -> None:
+        self.is_ready = False
+        """The peer has joined, and the roster has come whole, or will never be said to have."""
+        self._limits = limits
+        self._emit = emit
+        self._was_present = False
+        self._failing_since: float | None = None  # with nothing but permanent errors
+        self._failure: RelayError | None = None  # the latest
+        self._within_s = 0.0
+        self._join_due: float | None = None
+        self._ready_due: float | None = None  # from then on nobody will say that it is whole
+
+    def begin(self, at: float, within_s: float | None) -> None:
+        """The peer begins to join; `within_s` seconds are enough for that, None: any time is."""
+        if within_s is not None:
+            self._within_s, self._join_due = within_s, at + within_s
+
+    def joined(self, at: float) -> None:
+        """A connection has joined. A relay that knows no `capabilities` never says that the roster
+        is whole: after `probe_within_s` it counts as whole."""
+        self._failing_since = None
+        self._was_present = True
+        self._ready_due = at + self._limits.probe_within_s
+
+    def passed(self) -> None:
+        """An attempt has failed without an error of its own, which is no permanent one."""
+        self._failing_since = None
+
+    def failed(self, error: RelayError, at: float, *, is_in_use: bool) -> bool:
+        """An attempt has failed; `is_in_use`: another connection is there. True: give up."""
+        self._failure = error
+        if error.is_transient:
+            self._failing_since = None
+            return False
+        if is_in_use:
+            return False
+        if self._failing_since is None:
+            self._failing_since = at
+        lasts_s = at - self._failing_since
+        return not self._was_present or lasts_s >= self._limits.give_up_after_s
+
+    def complete(self) -> None:
+        """The roster is whole, or as complete as it will be."""
+        if not self.is_ready:
+            self.is_ready = True
+            self._emit(Ready())
+
+    def end(self) -> None:
+        """The peer is over."""
+        self._join_due = self._ready_due = None
+
+    def deadline(self) -> float | None:
+        """When (monotonic seconds) the waiting for the first joining is over; None if never."""
+        if self.is_ready:
+            return None
+        dues = (self._join_due, self._ready_due)
+        return min((due for due in dues if due is not None), default=None)
+
+    def expire(self, at: float, *, is_in_use: bool) -> RelayError | None:
+        """What is due: the peer is ready, if a connection is there (`is_in_use`), or it has been
+        joining for too long. Returns the error to end with then: the latest, if there is one."""
+        due = self.deadline()
+        if due is None or due > at:
+            return None
+        if is_in_use:
+            self.complete()
+        elif due == self._join_due:
+            sentence = f"not present after {self._within_s:g} s; is the relay running at this URL?"
+            return self._failure or Unreachable(sentence)
+        else:
+            self._ready_due = None  # that connection was lost; the next one has time of its own
+        return None

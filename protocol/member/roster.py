@@ -1,0 +1,112 @@
+"""Who else is in the mesh, as presences tell it, and how two views of that differ.
+
+After a connection was lost, the roster still shows who was here. The relay then sends the roster
+anew: presences that say the same as before are no news, and whoever is not among them has left
+meanwhile. While the connection is lost, nobody is removed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from protocol.member.messages import Message, RemotePeer, is_offline
+
+
+@attrs.frozen
+class Change:
+    """Who has come, who announces something else, who has gone, since the change before this one.
+
+    `here` is everybody after it, by id.
+    """
+
+    joined: tuple[RemotePeer, ...]
+    updated: tuple[RemotePeer, ...]
+    left: tuple[RemotePeer, ...]
+    here: Mapping[str, RemotePeer]
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody has come, changed or gone."""
+        return not (self.joined or self.updated or self.left)
+
+
+def compare(seen: Mapping[str, RemotePeer], here: Mapping[str, RemotePeer]) -> Change:
+    """What has changed from `seen` to `here`.
+
+    >>> compare({"bob": RemotePeer("bob")}, {"ann": RemotePeer("ann")}).left
+    (RemotePeer(id='bob', agents=(), data={}),)
+    """
+    return Change(
+        tuple(peer for id, peer in here.items() if id not in seen),
+        tuple(peer for id, peer in here.items() if id in seen and seen[id] != peer),
+        tuple(peer for id, peer in seen.items() if id not in here),
+        here,
+    )
+
+
+@attrs.frozen
+class Noted:
+    """What a presence was. `is_news`: the program should hear of it. `has_changed`: the roster is
+    another now."""
+
+    is_news: bool
+    has_changed: bool
+
+
+class Roster:
+    """The other peers, by id. `own_id`: the peer whose roster it is."""
+
+    def __init__(self, own_id: str) -> None:
+        self.peers: dict[str, RemotePeer] = {}
+        self.shared_agent_ids: frozenset[str] = frozenset()
+        """The agents of all connections with the peer's own id, as the relay tells them."""
+        self._own_id = own_id
+        self._known: dict[str, Mapping[str, Any]] = {}  # the latest presence of each, whole
+        self._is_repeated = False  # the relay is sending the roster anew
+        self._unseen: set[str] = set()  # not in it yet
+
+    def hosts(self, agent: str) -> list[str]:
+        """The ids of the others that a command for `agent` may mean: the peer of this name, which
+        comes before all agents, or all peers with such an agent."""
+        if agent in self.peers:
+            return [agent]
+        return [peer.id for peer in self.peers.values() if agent in peer.agents]
+
+    def begin(self) -> None:
+        """A new connection has announced the peer: the roster will come anew."""
+        self._is_repeated, self._unseen = True, set(self.peers)
+
+    def cancel(self) -> None:
+        """That connection came to nothing."""
+        self._is_repeated = False
+        self._unseen.clear()
+
+    def complete(self) -> None:
+        """The roster has come whole: whoever was not in it has left."""
+        for id in self._unseen:
+            self.peers.pop(id, None)
+            self._known.pop(id, None)
+        self.cancel()
+
+    def note(self, presence: Message) -> Noted:
+        """A presence arrived."""
+        id = presence.sender or ""
+        self._unseen.discard(id)
+        if id == self._own_id:  # from another connection of the same peer
+            return Noted(is_news=True, has_changed=False)
+        if is_offline(presence):
+            self._known.pop(id, None)
+            return Noted(is_news=True, has_changed=self.peers.pop(id, None) is not None)
+        if self._is_repeated and self._known.get(id) == presence.fields:
+            return Noted(is_news=False, has_changed=False)
+        self._known[id] = presence.fields
+        peer = RemotePeer.of(presence)
+        has_changed = self.peers.get(id) != peer
+        if has_changed:
+            self.peers[id] = peer
+        return Noted(is_news=True, has_changed=has_changed)
+
+    def note_own(self, presence: Message) -> None:
+        """A presence of the peer itself arrived, from whichever of its connections."""
+        self.shared_agent_ids = frozenset(RemotePeer.of(presence).agents)

@@ -1,0 +1,255 @@
+"""Commands that others give to this peer's agents: who gets which, what waits, what is refused.
+
+A service is a handler of the program, for some agents or for whatever is for this peer. A command
+goes to the first service for the agent it names; the peer's own id stands for the peer itself. A
+peer is visible to others before its program gets as far as `serve`, so a command that nobody
+serves waits `serve_within_s` for a service. More than `turns_max` at a time are told that the peer
+is busy. Every command that a service takes is answered by an `ack` at once, and by one `turn_end`
+or `error` at the end.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+import attrs
+
+from protocol.instant import Instant
+from protocol.limits import MembershipLimits
+from protocol.member.announcements import Announcements
+from protocol.member.effects import Effect, Handle
+from protocol.member.errors import RelayError, TurnError
+from protocol.member.messages import Message, compose, is_command
+from protocol.member.outgoing import Outgoing
+from protocol.member.roster import Roster
+
+SENTENCE_CHARS_MAX: Final = 1000
+"""An error says no more than that: one that is too large to be sent would say nothing."""
+NOT_SERVED: Final = "cancelled: it is not served any more"
+BUSY: Final = "busy: too many commands at a time; try again later"
+
+
+@attrs.frozen
+class _Service:
+    """A handler. `agents`: those it serves; None: whatever is for this peer."""
+
+    number: int
+    agents: tuple[str, ...] | None
+
+
+@attrs.frozen
+class _Unserved:
+    """A command that waits for a service, and the agents that have it already."""
+
+    message: Message
+    size: int
+    due: float
+    served: frozenset[str] = frozenset()
+
+
+@attrs.define
+class _Command:
+    """A command that a service has. `chunks`: how many were sent."""
+
+    service: int
+    agent: str
+    message: Message
+    chunks: int = 0
+
+
+class Services:
+    """The services of the peer `id`. `emit` takes the effects."""
+
+    def __init__(
+        self,
+        id: str,
+        limits: MembershipLimits,
+        *,
+        roster: Roster,
+        announcements: Announcements,
+        outgoing: Outgoing,
+        emit: Callable[[Effect], None],
+    ) -> None:
+        self._id = id
+        self._limits = limits
+        self._roster = roster
+        self._announcements = announcements
+        self._outgoing = outgoing
+        self._emit = emit
+        self._services: list[_Service] = []
+        self._numbers = 0
+        self._commands: dict[int, _Command] = {}  # under way, by number
+        self._commands_begun = 0
+        self._unserved: deque[_Unserved] = deque()
+        self._unserved_size = 0
+
+    # Who serves -----------------------------------------------------------------------------------
+
+    def serve(self, agents: Iterable[str] | None, now: Instant) -> int:
+        """A handler serves these agents from now on (None: whatever is for this peer), beginning
+        with what waits for it. Returns the number of the service. Raises TypeError."""
+        if isinstance(agents, str):
+            raise TypeError("agents is a list of ids")
+        self._numbers += 1
+        served = None if agents is None else tuple(agents)
+        self._services.append(_Service(self._numbers, served))
+        self.expire(now.at)
+        for waiting in self._drain():
+            self._offer(waiting, now)
+        return self._numbers
+
+    def stop(self, service: int, now: Instant, *, cancels: bool) -> None:
+        """It serves no more. `cancels`: nor what it has already; whoever waits for that is told."""
+        self._services = [other for other in self._services if other.number != service]
+        if cancels:
+            for number, command in tuple(self._commands.items()):
+                if command.service == service:
+                    self.fail(number, NOT_SERVED, now)
+
+    # What arrives ---------------------------------------------------------------------------------
+
+    def note(self, message: Message, size: int, now: Instant) -> None:
+        """A message arrived. Only commands are served, and none of the peer's own."""
+        if is_command(message) and message.origin != self._id:
+            due = now.at + self._limits.serve_within_s
+            self._offer(_Unserved(message, size, due), now)
+
+    def _offer(self, waiting: _Unserved, now: Instant) -> None:
+        message, served = waiting.message, set(waiting.served)
+        named = self._named(message)
+        for service in self._services:
+            for agent in self._meant(service, message, named):
+                if agent not in served:
+                    served.add(agent)
+                    self._begin(service.number, agent, message, now)
+        if served.issuperset(named):
+            return
+        is_here = message.to in self._roster.shared_agent_ids
+        if not is_here and any(service.agents is None for service in self._services):
+            # Then it is for none that this peer has, and never will be served.
+            self._refuse(message, self._id, {"error": f"there is no agent {message.to} here"}, now)
+        else:
+            self._wait(attrs.evolve(waiting, served=frozenset(served)))
+
+    def _named(self, message: Message) -> tuple[str, ...]:
+        """The agents that a command is for."""
+        if message.type == "broadcast":
+            return self._announcements.agent_ids or (self._id,)
+        return (self._id if message.to is None else message.to,)
+
+    def _meant(
+        self, service: _Service, message: Message, named: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Those of the service's agents that it is for."""
+        if service.agents is None:
+            own = (*self._announcements.agent_ids, self._id)
+            return tuple(agent for agent in named if agent in own)
+        if message.type == "broadcast":
+            return service.agents
+        return tuple(agent for agent in named if agent in service.agents)
+
+    def _begin(self, service: int, agent: str, message: Message, now: Instant) -> None:
+        if len(self._commands) >= self._limits.turns_max:
+            self._refuse(message, agent, {"error": BUSY, "code": "busy"}, now)
+            return
+        self._commands_begun += 1
+        number = self._commands_begun
+        self._commands[number] = _Command(service, agent, message)
+        self._tell(message, agent, "ack", {}, now)
+        self._emit(Handle(service, number, agent, message))
+
+    # What waits for a service ---------------------------------------------------------------------
+
+    def _wait(self, command: _Unserved) -> None:
+        """The oldest make room for it."""
+        self._unserved.append(command)
+        self._unserved_size += command.size
+        limits = self._limits
+        while len(self._unserved) > 1 and (
+            len(self._unserved) > limits.turns_max or self._unserved_size > limits.unread_bytes_max
+        ):
+            self._unserved_size -= self._unserved.popleft().size
+
+    def _drain(self) -> list[_Unserved]:
+        drained = list(self._unserved)
+        self._unserved.clear()
+        self._unserved_size = 0
+        return drained
+
+    def answered(self, turn_id: str) -> None:
+        """The program itself says something about a command: it need not be served any more, unless
+        some of the agents it is for have it already."""
+        if any(waiting.message.turn_id == turn_id for waiting in self._unserved):
+            for waiting in self._drain():
+                if waiting.served or waiting.message.turn_id != turn_id:
+                    self._wait(waiting)
+
+    def deadline(self) -> float | None:
+        """When (monotonic seconds) the first that waits has waited long enough; None if never."""
+        return self._unserved[0].due if self._unserved else None
+
+    def expire(self, at: float) -> None:
+        """Forget what has waited long enough."""
+        while self._unserved and self._unserved[0].due <= at:
+            self._unserved_size -= self._unserved.popleft().size
+
+    # What is answered -----------------------------------------------------------------------------
+
+    def stream(self, command: int, chunk: str, now: Instant) -> int:
+        """Send a piece of the answer. Returns its ticket.
+
+        Raises TypeError (no JSON), TurnError (the command is over), and as `Outgoing.offer`.
+        """
+        streamed = self._under_way(command)
+        data = {"chunk": chunk, "chunkNum": streamed.chunks}
+        ticket = self._answer(streamed, "stream", data, now)
+        streamed.chunks += 1
+        return ticket
+
+    def finish(self, command: int, result: Any, now: Instant) -> int:
+        """Send the result: the command is over. Returns its ticket. Raises as `stream`, and then it
+        is not over: `fail` it. TurnError: it was over already."""
+        ticket = self._answer(self._under_way(command), "turn_end", {"result": result}, now)
+        del self._commands[command]
+        return ticket
+
+    def fail(self, command: int, sentence: str, now: Instant) -> None:
+        """The command is over with an error of so many words, or is over already."""
+        failed = self._commands.pop(command, None)
+        if failed is not None:
+            data = {"error": sentence[:SENTENCE_CHARS_MAX]}
+            self._refuse(failed.message, failed.agent, data, now)
+
+    def end(self) -> None:
+        """The peer is over: nobody can be answered any more."""
+        self._services.clear()
+        self._commands.clear()
+        self._drain()
+
+    def _under_way(self, command: int) -> _Command:
+        if command not in self._commands:
+            raise TurnError("this command is over; nothing more can be said to it")
+        return self._commands[command]
+
+    def _answer(self, command: _Command, type: str, data: dict[str, Any], now: Instant) -> int:
+        return self._outgoing.offer(self._text(command.message, command.agent, type, data, now))
+
+    def _refuse(self, message: Message, agent: str, data: dict[str, Any], now: Instant) -> None:
+        self._tell(message, agent, "error", data, now)
+
+    def _tell(
+        self, message: Message, agent: str, type: str, data: dict[str, Any], now: Instant
+    ) -> None:
+        """Reply without being asked to. Without a connection, and no room to wait for one, nobody
+        is told."""
+        with suppress(RelayError):
+            self._outgoing.offer(self._text(message, agent, type, data, now), is_reply=True)
+
+    def _text(
+        self, message: Message, agent: str, type: str, data: dict[str, Any], now: Instant
+    ) -> str:
+        reply: dict[str, Any] = {"type": type, "from": agent}
+        if message.sender is not None:
+            reply["to"] = message.sender
+        return compose(self._id, {**reply, "turnId": message.turn_id, "data": data}, now)
