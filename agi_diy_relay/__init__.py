@@ -9,7 +9,7 @@ called without their extra:
 
 from actors.client.agentcore import agentcore, oauth
 from actors.client.asking import Turn
-from actors.client.changes import Change, Changes
+from actors.client.changes import Changes
 from actors.client.peer import Peer, join
 from actors.client.serving import Command
 from actors.client.websocket import Address, websocket
@@ -40,6 +40,7 @@ from protocol.member.errors import (
 )
 from protocol.member.lifecycle import MemberState
 from protocol.member.messages import Message, RemotePeer
+from protocol.member.roster import Change
 from protocol.session import session_id
 
 __all__ = [

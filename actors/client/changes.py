@@ -1,55 +1,36 @@
-"""The roster as it changes."""
+"""The roster as it changes: waits for the next difference (protocol/member/roster.py)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-import attrs
-
+from actors.client.driver import Driver
 from protocol.member.errors import Left
+from protocol.member.lifecycle import MemberState
 from protocol.member.messages import RemotePeer
-
-if TYPE_CHECKING:
-    from actors.client.peer import Peer
-
-
-@attrs.frozen
-class Change:
-    """Who has come, who announces something else, who has gone, since the change before this one.
-
-    `here` is everybody after it, by id.
-    """
-
-    joined: tuple[RemotePeer, ...]
-    updated: tuple[RemotePeer, ...]
-    left: tuple[RemotePeer, ...]
-    here: Mapping[str, RemotePeer]
+from protocol.member.roster import Change, compare
 
 
 class Changes:
     """The roster as it changes. Made by `Peer.changes`."""
 
-    def __init__(self, peer: "Peer") -> None:
-        self._peer = peer
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         self._seen: Mapping[str, RemotePeer] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Change:
-        """The next change; waits for one, except for the first."""
-        peer = self._peer
+        """The next change; waits for one, except for the first. If this is cancelled, nothing is
+        missed. Ends when the peer leaves, and raises what ended it otherwise."""
+        member = self._driver.member
         while True:
-            seen, here = self._seen or {}, peer.roster
-            change = Change(
-                tuple(other for id, other in here.items() if id not in seen),
-                tuple(other for id, other in here.items() if id in seen and seen[id] != other),
-                tuple(other for id, other in seen.items() if id not in here),
-                here,
-            )
-            if self._seen is None or change.joined or change.updated or change.left:
-                self._seen = here
+            change = compare(self._seen or {}, dict(member.roster))
+            if self._seen is None or not change.is_empty:
+                self._seen = change.here
                 return change
-            if isinstance(peer._over, Left):
-                raise StopAsyncIteration
-            peer._check()
-            await peer._changed.wait()
+            if member.state is MemberState.ENDED:
+                if isinstance(member.over, Left):
+                    raise StopAsyncIteration
+                self._driver.check()
+            await self._driver.changed.wait()

@@ -16,7 +16,8 @@ import anyio.from_thread
 import pytest
 import websockets.sync.server
 
-from actors.client.peer import Command, Peer, join
+from actors.client.peer import Peer, join
+from actors.client.serving import Command
 from actors.host import server
 from protocol.limits import Limits
 from protocol.member.errors import TurnFailed

@@ -1,0 +1,78 @@
+"""One `Member` in time: it gets the clock's instants, and what it decides is carried out.
+
+Everything else in this package works with a `Driver` instead of the whole peer, and so needs to
+know nothing of the others.
+"""
+
+from collections.abc import Callable
+
+import anyio
+
+from actors.clock import Clock
+from actors.signal import Signal
+from protocol.instant import Instant
+from protocol.member.effects import Changed, Effect, Finished, Ready, Sendable, Transmit
+from protocol.member.member import Member
+
+
+class Driver:
+    """Drives `member` by `clock`. `carry_out` is called with every effect, in order."""
+
+    def __init__(self, member: Member, clock: Clock, carry_out: Callable[[Effect], None]) -> None:
+        self.member = member
+        self.clock = clock
+        self.changed = Signal()
+        """The state or the roster is another, or the peer is over."""
+        self.sendable = Signal()
+        """What waits to be sent, or the room for more, is not what it was."""
+        self._carry_out = carry_out
+        self._due = Signal()  # something is due earlier than was known
+        self._sleeps_until: float | None = None
+
+    def now(self) -> Instant:
+        """The present."""
+        return self.clock.now()
+
+    def obey(self) -> None:
+        """Carry out what the member has decided. To be called after everything it is told."""
+        for effect in self.member.take_effects():
+            self._carry_out(effect)
+            if isinstance(effect, (Changed, Ready, Finished)):
+                self.changed.set()
+            if isinstance(effect, (Sendable, Transmit, Changed, Finished)):
+                self.sendable.set()
+        due = self.member.deadline()
+        if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
+            self._due.set()
+
+    def check(self) -> None:
+        """Raise what ended the peer, if it is over."""
+        if self.member.over is not None:
+            raise self.member.over.with_traceback(None)  # or that would grow each time
+
+    async def room(self) -> None:
+        """Wait until the queue takes another message. Without a connection there is no waiting: it
+        takes it or refuses it. Raises what ended the peer."""
+        while self.member.is_in_use and not self.member.has_room:
+            self.check()
+            await self.sendable.wait()
+
+    async def keep_time(self) -> None:
+        """Tell the member what is due, for ever."""
+        while True:
+            woken = self._due.next
+            due = self._sleeps_until = self.member.deadline()
+            async with anyio.create_task_group() as tasks:
+                if due is not None:
+                    tasks.start_soon(self._sleep_until, due)
+                await woken.wait()
+                tasks.cancel_scope.cancel()
+            self._sleeps_until = None
+            now = self.now()
+            if (due := self.member.deadline()) is not None and due <= now.at:
+                self.member.expire(now)
+            self.obey()
+
+    async def _sleep_until(self, due: float) -> None:
+        await self.clock.sleep(max(0.0, due - self.now().at))
+        self._due.set()
