@@ -14,7 +14,6 @@ used here.
 """
 
 import ast
-import json
 import re
 import shutil
 import sys
@@ -111,8 +110,7 @@ def stage_package(folder: Path) -> Path:
     _copy(ROOT / PACKAGE, package)
     for name in ("actors", "protocol", "relay.py"):
         _copy(ROOT / name, package / name)
-    npm = json.loads((ROOT / "browser" / "package.json").read_text(encoding="utf-8"))
-    for name in (*npm["files"], "index.html", "package.json", "README.md"):
+    for name in ("relay-client.js", "src", "index.html", "package.json", "README.md"):
         _copy(ROOT / "browser" / name, package / "browser" / name)
     return package
 

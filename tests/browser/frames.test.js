@@ -145,7 +145,7 @@ test("a presence that is longer than a frame is refused too", async () => {
 
 test("an error that is too long is cut, so that whoever asked hears of it", async () => {
   const { world, peer } = await behindEdge();
-  peer.serve(() => Promise.reject(new Error("x" + "<html>\u{1f408}".repeat(6000))), {
+  peer.serve(() => Promise.reject(new Error(`x${"<html>\u{1f408}".repeat(6000)}`)), {
     agents: ["coder"],
   });
   const command = { from: "bob", to: "coder", turnId: "t", data: { command: "go" } };
@@ -192,7 +192,10 @@ test("a flood over renewals behind an edge neither loses, doubles nor reorders",
   const peer = await world.join({ limits: { renewAfterS: 30 } });
   let sent = 0;
   for (let step = 0; step < 240; step += 1) {
-    for (let n = 0; n < 150; n += 1) peer.broadcast((sent += 1)).catch(() => {});
+    for (let n = 0; n < 150; n += 1) {
+      sent += 1;
+      peer.broadcast(sent).catch(() => {});
+    }
     await world.pass(0.5);
   }
   await world.pass(20);

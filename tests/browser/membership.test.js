@@ -90,7 +90,10 @@ test("a lost connection is made again, announced again, each time with a fresh U
   let calls = 0;
   const peer = await world.join({
     agents: ["a"],
-    url: async () => `ws://relay/ws?n=${(calls += 1)}`,
+    url: async () => {
+      calls += 1;
+      return `ws://relay/ws?n=${calls}`;
+    },
   });
   for (const code of [1006, 1001, 1013, 1000, 1008]) {
     world.socket.break(code);
@@ -120,7 +123,7 @@ test("failures in a row are followed by longer and longer waits", async () => {
     world.socket.break();
   }
   const wanted = [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15];
-  gaps.forEach((gap, i) => assert.ok(Math.abs(gap - wanted[i]) < 0.11, `${gaps}`));
+  for (const [i, gap] of gaps.entries()) assert.ok(Math.abs(gap - wanted[i]) < 0.11, `${gaps}`);
   await peer.leave();
 });
 
@@ -405,7 +408,7 @@ test("a replacement that is refused leaves the connection in use as it is", asyn
 });
 
 test("what waits during a switch is bounded: beyond, the old connection is given up", async () => {
-  const { world, peer, seen, old, next, drain } = await renewing({ unreadMessagesMax: 10 });
+  const { world, peer, old, next, drain } = await renewing({ unreadMessagesMax: 10 });
   drain(old);
   world.take(next);
   drain(next);

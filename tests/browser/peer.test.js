@@ -777,7 +777,7 @@ test("more commands than may be served at a time are answered with busy", async 
   const [error] = answers(world).filter(({ type }) => type === "error");
   assert.equal(error.turnId, "3");
   assert.equal(error.data.code, "busy");
-  ends.forEach((end) => end());
+  for (const end of ends) end();
   await world.settle();
   await hear(world, command({ turnId: "4" }));
   assert.equal(ends.length, 3);

@@ -11,74 +11,92 @@ import pytest
 from tests.browser.conftest import ROOT, Node
 
 PACKAGE = ROOT / "browser"
-TSC = next(
-    (str(p) for p in [ROOT / "build/node/node_modules/.bin/tsc"] if p.exists()), shutil.which("tsc")
-)
+TOOLS = PACKAGE / "node_modules/.bin"
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
-def test_the_package_holds_the_client_its_types_and_nothing_else(tmp_path: Path) -> None:
-    command = ["npm", "pack", "--dry-run", "--json", "--offline", "--cache", str(tmp_path)]
-    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, check=True, timeout=60)
-    (packed,) = json.loads(done.stdout)
-    files = {file["path"] for file in packed["files"]}
-    names = {"package.json", "README.md", "LICENSE", "relay-client.js", "relay-client.d.ts"}
-    assert files == names
-    assert packed["name"] == "agi-diy-relay-client"
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which somebody has installed what `npm pack` makes: `node_modules` and no more."""
+    if shutil.which("npm") is None or not (TOOLS / "tsc").exists():
+        pytest.skip("needs npm and the module's tools: npm ci --prefix browser")
+    there = tmp_path_factory.mktemp("packed")
+    source = there / "source"
+    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("node_modules", "types"))
+    (source / "node_modules").symlink_to(PACKAGE / "node_modules")
+    pack = ["npm", "pack", "--offline", "--silent", "--cache", str(there / "cache")]
+    subprocess.run(pack, cwd=source, capture_output=True, check=True, timeout=120)
+    (archive,) = source.glob("*.tgz")
+    package = there / "node_modules/agi-diy-relay-client"
+    package.mkdir(parents=True)
+    unpack = ["tar", "-xzf", str(archive), "-C", str(package), "--strip-components", "1"]
+    subprocess.run(unpack, check=True)
+    return there
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
-def test_a_program_that_installed_the_package_can_import_it(tmp_path: Path) -> None:
-    pack = ["npm", "pack", "--offline", "--silent", "--cache", str(tmp_path), str(PACKAGE)]
-    done = subprocess.run(
-        pack, cwd=tmp_path, capture_output=True, check=True, timeout=60, text=True
-    )
-    there = tmp_path / "node_modules/agi-diy-relay-client"
-    there.mkdir(parents=True)
-    unpack = ["tar", "-xzf", done.stdout.strip(), "-C", str(there), "--strip-components", "1"]
-    subprocess.run(unpack, cwd=tmp_path, check=True)
+def test_the_package_holds_the_client_its_types_and_nothing_else(packed: Path) -> None:
+    package = packed / "node_modules/agi-diy-relay-client"
+    files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    rooms = {path.stem for path in (PACKAGE / "src").glob("*.js")}
+    assert files == {
+        *("package.json", "README.md", "LICENSE", "relay-client.js", "types/relay-client.d.ts"),
+        *(f"src/{room}.js" for room in rooms),
+        *(f"types/src/{room}.d.ts" for room in rooms),
+    }
+
+
+def test_a_program_that_installed_the_package_can_import_it(packed: Path) -> None:
     script = (
         'import { sessionId } from "agi-diy-relay-client"; console.log(await sessionId("my mesh"))'
     )
     run = ["node", "--input-type=module", "--eval", script]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, check=True, timeout=60, text=True)
+    done = subprocess.run(run, cwd=packed, capture_output=True, check=True, timeout=60, text=True)
     assert done.stdout.startswith("mesh-22132cb4")
 
 
 def test_the_package_depends_on_nothing_and_has_this_projects_licence() -> None:
     package = json.loads((PACKAGE / "package.json").read_text())
-    assert not [key for key in package if "ependencies" in key or key == "scripts"]
+    assert [key for key in package if "ependencies" in key] == ["devDependencies"]
+    assert not {"preinstall", "install", "postinstall", "prepare"} & set(package["scripts"])
+    assert package["name"] == "agi-diy-relay-client"
     assert package["license"] == "Apache-2.0"
     assert (PACKAGE / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-def test_every_export_has_a_type_and_is_used_in_the_type_check(node: Node) -> None:
-    exports = set(node("return Object.keys(client)"))
-    types = (PACKAGE / "relay-client.d.ts").read_text()
-    declared = set(re.findall(r"^export (?:function|class|const) (\w+)", types, re.MULTILINE))
-    assert declared == exports
-    limits = re.search(r"^export interface Limits \{(.*?)^\}", types, re.MULTILINE | re.DOTALL)
-    assert limits is not None
-    assert re.findall(r"(\w+): number", limits[1]) == node("return Object.keys(client.LIMITS)")
+def test_no_room_imports_anything_but_rooms() -> None:
+    """So that the module needs no build step, in a page as it is served."""
+    for path in (PACKAGE / "src").glob("*.js"):
+        for name in re.findall(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", path.read_text()):
+            assert re.fullmatch(r"\./\w+\.js", name), f"{path.name}: {name}"
+            assert (path.parent / name).exists(), f"{path.name}: {name}"
+
+
+@pytest.mark.skipif(not (TOOLS / "tsc").exists(), reason="needs npm ci --prefix browser")
+def test_linter_formatter_and_types_have_nothing_to_say() -> None:
+    done = subprocess.run(
+        ["npm", "run", "--silent", "check"],
+        cwd=PACKAGE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_export_is_used_in_the_type_check(node: Node) -> None:
     used = (ROOT / "tests/browser/uses.ts").read_text()
+    exports = node("return Object.keys(client)")
     assert [name for name in exports if not re.search(rf"\b{name}\b", used)] == []
 
 
-@pytest.mark.skipif(
-    TSC is None, reason="needs typescript: npm install --prefix build/node typescript"
-)
-def test_the_types_hold_under_strict(tmp_path: Path) -> None:
-    assert TSC is not None
-    there = tmp_path / "node_modules"
-    there.mkdir()
-    (there / "agi-diy-relay-client").symlink_to(PACKAGE)
-    shutil.copy(ROOT / "tests/browser/uses.ts", tmp_path / "uses.ts")
-    (tmp_path / "package.json").write_text('{"type": "module"}')
+def test_the_types_hold_under_strict(packed: Path) -> None:
+    shutil.copy(ROOT / "tests/browser/uses.ts", packed / "uses.ts")
+    (packed / "package.json").write_text('{"type": "module"}')
     options = ["--strict", "--noEmit", "--noUncheckedIndexedAccess", "--exactOptionalPropertyTypes"]
     options += ["--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"]
-    command = [TSC, *options, "uses.ts"]
+    command = [str(TOOLS / "tsc"), *options, "uses.ts"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=packed, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout
 

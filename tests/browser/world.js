@@ -84,7 +84,9 @@ export class World {
     timer: (seconds, callback) => {
       const timer = { due: this.at + seconds, callback };
       this.timers.push(timer);
-      return () => void (this.timers = this.timers.filter((other) => other !== timer));
+      return () => {
+        this.timers = this.timers.filter((other) => other !== timer);
+      };
     },
     watch: (nudge) => {
       this.nudge = nudge;

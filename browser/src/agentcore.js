@@ -1,0 +1,58 @@
+/** The `url` for `join` of a mesh on Amazon Bedrock AgentCore. */
+
+import { utf8 } from "./bytes.js";
+import { checkToken } from "./cognito.js";
+import { presign, query, runtimeOf, SESSION } from "./presign.js";
+import { sessionId } from "./session.js";
+
+/**
+ * @import { MaybeCalled } from "./cognito.js"
+ * @import { Credentials, Runtime, Signed } from "./presign.js"
+ *
+ * @typedef {object} MeshName
+ * @property {string} mesh peers meet if this and the secret are the same
+ * @property {string} [secret]
+ *
+ * @typedef {Signed & MeshName & { credentials: MaybeCalled<Credentials> }} AgentcoreOptions
+ * @typedef {Runtime & MeshName & { token: MaybeCalled<string> }} OAuthOptions
+ */
+
+/**
+ * The `url` for `join` of a mesh on AgentCore: signed anew for every connection, since such a URL
+ * lives for five minutes. `credentials` is an object or a function that returns one. Throws
+ * BadAddress for an ARN that is none.
+ *
+ * @param {AgentcoreOptions} options
+ * @returns {() => Promise<string>}
+ */
+export function agentcore({ mesh, secret, credentials, ...rest }) {
+  runtimeOf(rest); // Sooner rather than at the first connection.
+  return async () => {
+    const session = await sessionId(mesh, secret);
+    const current = typeof credentials === "function" ? await credentials() : credentials;
+    return presign({ ...rest, sessionId: session, credentials: current });
+  };
+}
+
+/**
+ * The same for a runtime that takes OAuth tokens: the token travels as a subprotocol, the one
+ * place where a browser can put it.
+ *
+ * @param {OAuthOptions} options
+ * @returns {() => Promise<{ url: string, protocols: string[] }>}
+ */
+export function oauth({ mesh, secret, token, qualifier, ...rest }) {
+  const { scheme, host, path } = runtimeOf(rest);
+  return async () => {
+    const bearer = checkToken(typeof token === "function" ? await token() : token);
+    const name = "base64UrlBearerAuthorization";
+    const base64 = btoa(String.fromCharCode(...utf8(bearer)));
+    const text = base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+    const parameters = {
+      ...(qualifier && { qualifier }),
+      [SESSION]: await sessionId(mesh, secret),
+    };
+    const url = `${scheme}://${host}${path}?${query(Object.entries(parameters)).join("&")}`;
+    return { url, protocols: [`${name}.${text}`, name] };
+  };
+}

@@ -1,0 +1,144 @@
+/**
+ * Every way in which a peer's membership or one of its turns can fail, and what its user can do.
+ *
+ * All are `RelayError`s. Their sentences never hold tokens, signatures, query strings or message
+ * contents. The twin of protocol/member/errors.py.
+ */
+
+/** What can go wrong between a peer and the mesh. */
+export class RelayError extends Error {
+  name = "RelayError";
+  /** Trying again may help, and the peer does so by itself. All others end an attempt to join, and
+   * a peer that was present once after `giveUpAfterS` of nothing else. */
+  isTransient = false;
+}
+
+// Coming in
+
+/** No connection came about. */
+export class Unreachable extends RelayError {
+  name = "Unreachable";
+  isTransient = true;
+}
+
+/** What answered does not speak the protocol of agent meshes. */
+export class NotARelay extends RelayError {
+  name = "NotARelay";
+}
+
+/** The relay did not accept the presence. `code` as in docs/protocol.md. */
+export class AnnouncementRefused extends RelayError {
+  name = "AnnouncementRefused";
+  /**
+   * @param {string} code
+   * @param {string} sentence
+   */
+  constructor(code, sentence) {
+    super(`the relay refused the announcement (${code}): ${sentence}`);
+    this.code = code;
+  }
+}
+
+/** The URL, ARN, region, mesh name or identity pool cannot be right. */
+export class BadAddress extends RelayError {
+  name = "BadAddress";
+}
+
+/** There are no credentials to sign with, or they have expired. */
+export class NoCredentials extends RelayError {
+  name = "NoCredentials";
+}
+
+/** The token has expired or was not accepted: the user must log in again. */
+export class LoginNeeded extends NoCredentials {
+  name = "LoginNeeded";
+}
+
+// Sending and receiving
+
+/** There is no connection now, and the peer was told not to wait for one. */
+export class NotConnected extends RelayError {
+  name = "NotConnected";
+}
+
+/** More waits to be sent than the peer may hold. */
+export class QueueFull extends RelayError {
+  name = "QueueFull";
+}
+
+/** The relay would drop a message of this size. */
+export class TooLarge extends RelayError {
+  name = "TooLarge";
+}
+
+/** Messages were not read in time, and the `count` oldest were dropped. Iterate again: what came
+ * after them is still there. */
+export class Lagged extends RelayError {
+  name = "Lagged";
+  /** @param {number} count */
+  constructor(count) {
+    super(`${count} messages were dropped unread; read faster, or iterate all the time`);
+    this.count = count;
+  }
+}
+
+/** The peer has left the mesh. */
+export class Left extends RelayError {
+  name = "Left";
+  constructor() {
+    super("this peer has left the mesh; join again");
+  }
+}
+
+// Turns
+
+/** A command got no result. */
+export class TurnError extends RelayError {
+  name = "TurnError";
+}
+
+/** The agent gave no sign of life in time. */
+export class TurnTimeout extends TurnError {
+  name = "TurnTimeout";
+}
+
+/** The agent answered with an error, whose sentence this is. */
+export class TurnFailed extends TurnError {
+  name = "TurnFailed";
+}
+
+/** No peer of the mesh has this agent. */
+export class UnknownTarget extends TurnError {
+  name = "UnknownTarget";
+}
+
+/** Several peers have this agent. Say which one is meant (option `peer`). */
+export class AmbiguousTarget extends TurnError {
+  name = "AmbiguousTarget";
+  /**
+   * @param {string} sentence
+   * @param {readonly string[]} peers the ids of those that have it
+   */
+  constructor(sentence, peers) {
+    super(sentence);
+    this.peers = peers;
+  }
+}
+
+/** The peer that was asked left before it answered. */
+export class TargetLeft extends TurnError {
+  name = "TargetLeft";
+}
+
+/** The relay did not pass the command on. `code` as in docs/protocol.md. */
+export class TurnRefused extends TurnError {
+  name = "TurnRefused";
+  /**
+   * @param {string} code
+   * @param {string} sentence
+   */
+  constructor(code, sentence) {
+    super(`${sentence} (${code})`);
+    this.code = code;
+  }
+}

@@ -1,0 +1,70 @@
+/** Ids of peers that stay the same over reloads. */
+
+import { random } from "./bytes.js";
+
+/** @type {Map<string, Promise<string>>} */
+const tabIds = new Map();
+
+/**
+ * A peer id that stays the same over reloads: `"shared"`, one for all tabs of this origin, or
+ * `"tab"`, one for each. Several peers in one page need a `name` each. Without storage it is a new
+ * one every time.
+ *
+ * @param {"shared" | "tab"} kind
+ * @param {string} [name]
+ * @returns {Promise<string>}
+ */
+export async function peerId(kind, name = "") {
+  const key = `agi-diy-relay:peer:${name}`;
+  if (kind === "shared") return stored("localStorage", key) ?? random();
+  if (kind !== "tab") throw new TypeError('a peer id is "shared" or "tab"');
+  const made = tabIds.get(name) ?? ownTabId(key);
+  tabIds.set(name, made);
+  return made;
+}
+
+/**
+ * A duplicated tab starts with a copy of the other one's storage. A lock, held as long as the tab
+ * lives, decides which of the two an id belongs to.
+ *
+ * @param {string} key
+ */
+async function ownTabId(key) {
+  const id = stored("sessionStorage", key) ?? random();
+  if (!globalThis.navigator?.locks || (await takes(`${key}:${id}`))) return id;
+  const another = stored("sessionStorage", key, random()) ?? random();
+  await takes(`${key}:${another}`);
+  return another;
+}
+
+/**
+ * Takes a lock for as long as the page lives, if nobody has it.
+ *
+ * @param {string} lock
+ * @returns {Promise<boolean>}
+ */
+function takes(lock) {
+  return new Promise((resolve) => {
+    /** @param {Lock | null} held */
+    const hold = (held) => {
+      resolve(held !== null);
+      return held && new Promise(() => {});
+    };
+    navigator.locks.request(lock, { ifAvailable: true }, hold).catch(() => resolve(true));
+  });
+}
+
+/**
+ * @param {"localStorage" | "sessionStorage"} storage
+ * @param {string} key
+ * @param {string} [value]
+ */
+function stored(storage, key, value) {
+  try {
+    const kept = globalThis[storage];
+    if (value ?? !kept.getItem(key)) kept.setItem(key, value ?? random());
+    return kept.getItem(key);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Every bound and every duration of one membership, in one place. Names, defaults and relations are
+ * those of `MembershipLimits` in protocol/limits.py.
+ *
+ * Units are the last part of a name: `S` seconds, `BytesMax` bytes, `Max` a count.
+ *
+ * @typedef {{ -readonly [Name in keyof typeof LIMITS]: number }} Limits
+ */
+
+/** The defaults. */
+export const LIMITS = Object.freeze({
+  /** For one attempt: URL, opening, announcement. */
+  joinWithinS: 20,
+  /** The longest wait after the first failure; doubled after each. */
+  backoffFirstS: 0.5,
+  /** The longest wait between attempts. */
+  backoffMaxS: 30,
+  /** Of nothing but errors that no further attempt should mend, once present: then the peer ends. */
+  giveUpAfterS: 30,
+  /** Between heartbeats. */
+  heartbeatEveryS: 10,
+  /** Silence of the relay after which the connection counts as dead. */
+  silentAfterS: 30,
+  /** The same when there is doubt. */
+  probeWithinS: 5,
+  /** Age of a connection at which a new one replaces it. */
+  renewAfterS: 3300,
+  /** In which the replaced connection may deliver the rest. */
+  switchWithinS: 10,
+  /** Messages that wait to be sent. */
+  queueMessagesMax: 1000,
+  /** Bytes of the same. */
+  queueBytesMax: 2 ** 22,
+  /** Messages that arrived and were not read. */
+  unreadMessagesMax: 10_000,
+  /** Characters of the same. */
+  unreadBytesMax: 2 ** 26,
+  /** Commands that are served at a time. */
+  turnsMax: 256,
+  /** For which a command waits that nobody serves. */
+  serveWithinS: 20,
+  /** To send what is queued when leaving. */
+  leaveWithinS: 5,
+});
+
+/** @type {[keyof Limits, keyof Limits][]} */
+const ASCENDING = [
+  ["heartbeatEveryS", "silentAfterS"],
+  ["probeWithinS", "silentAfterS"],
+  ["joinWithinS", "renewAfterS"],
+];
+
+/** @param {string} name */
+function leastOf(name) {
+  if (name.endsWith("BytesMax")) return 1024;
+  if (name.endsWith("Max")) return 1;
+  return /^(backoff|giveUp|serve|leave)/.test(name) ? 0 : 0.01;
+}
+
+/**
+ * The default limits with some changed. Throws RangeError for a name that does not exist, a value
+ * that is out of bounds, and values that contradict one another.
+ *
+ * @param {Partial<Limits>} [changes]
+ * @returns {Readonly<Limits>}
+ */
+export function limitsWith(changes = {}) {
+  for (const [name, value] of Object.entries(changes)) {
+    if (!Object.hasOwn(LIMITS, name)) throw new RangeError(`there is no limit called ${name}`);
+    const least = leastOf(name);
+    const isRight = typeof value === "number" && value >= least && value <= 2 ** 53;
+    if (!isRight || (name.endsWith("Max") && !Number.isInteger(value))) {
+      throw new RangeError(`${name} must be a number from ${least}`);
+    }
+  }
+  const limits = { ...LIMITS, ...changes };
+  for (const [small, large] of ASCENDING) {
+    if (!(limits[small] < limits[large])) {
+      throw new RangeError(
+        `${small} (${limits[small]}) must be less than ${large} (${limits[large]})`,
+      );
+    }
+  }
+  return Object.freeze(limits);
+}
