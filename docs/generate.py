@@ -80,8 +80,10 @@ def closes() -> str:
 
 
 def claims() -> str:
-    from protocol.verification.check import listing  # noqa: PLC0415 (needs the test dependencies)
-    from protocol.verification.claims import all_claims  # noqa: PLC0415
+    from protocol.verification.conformance import (  # noqa: PLC0415 (needs the test dependencies)
+        all_claims,
+        listing,
+    )
 
     return listing(all_claims())
 

@@ -1,54 +1,12 @@
-"""The conformance kit: checks any relay of this protocol, claim by claim, over real WebSockets.
+"""The old place of the conformance kit, for one release: see protocol.verification.conformance."""
 
-    python -m protocol.verification check ws://localhost:8080/ws
-    python -m protocol.verification check ws://localhost:8080/ws --quick
-    python -m protocol.verification check ws://localhost:8080/ws --json
+import warnings
+from typing import Any
 
-The relay need not be this project's, nor written in Python. Claims of the base specification must
-hold; an extension that a relay does without is "not applicable", unless the relay answers
-`capabilities`, by which it says that it has the extensions. Exit code: 0 nothing failed, 1
-something did, 2 the relay could not be reached or the command line is wrong.
-
-In another project's test suite, with pytest and a fixture that knows a URL:
-
-    from protocol.verification.check import conformance_tests
-
-    @pytest.fixture(scope="session")
-    def relay_url():
-        ...
-        yield "ws://localhost:9000/ws"
-
-    test_conformance = conformance_tests()
-"""
-
-import argparse
-import asyncio
-import fnmatch
-import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
-
-import attrs
-
-from protocol.verification.claims import (
-    Claim,
-    Failed,
-    Lacking,
-    NotApplicable,
-    Target,
-    World,
-    all_claims,
-)
-
-E = TypeVar("E", bound=Exception)
-Outcome = Literal["pass", "fail", "not applicable", "not run"]
-
-QUICK_PATIENCE_S: Final = 2.0
+from protocol.verification import conformance
 
 
+<<<<<<< HEAD
 class Unreachable(Exception):
     """There is nothing at the URL that can be checked. The text says why, in one line."""
 
@@ -402,3 +360,10 @@ def listing(claims: Sequence[Claim]) -> str:
 
 if __name__ == "__main__":
     sys.exit(main())
+=======
+def __getattr__(name: str) -> Any:
+    if name not in conformance.__all__:
+        raise AttributeError(name)
+    warnings.warn(f"import {name} from {conformance.__name__}", DeprecationWarning, stacklevel=2)
+    return getattr(conformance, name)
+>>>>>>> a72d329 (Verification in rooms: a file of claims for each rule, the core apart from what opens sockets, events with types)

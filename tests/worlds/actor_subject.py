@@ -3,7 +3,7 @@
 The actors are synchronous state machines: everything that can happen between two of them is one
 call of `Supervisor.turn` or of a `PeerActor`'s port. So a scheduler is the choice of the next call,
 and `hand_over(choice)` is that choice: messages reach the peer actor one by one or together, the
-supervisor has its turn now or later, a socket takes more now or later, a close is noticed now or
+supervisor has its round now or later, a socket takes more now or later, a close is noticed now or
 later. Time is virtual, and ticks are where the supervisor's own task would have them.
 
 What is checked beside the rules: nothing that a peer actor took is lost or heard twice, only peers
@@ -29,7 +29,13 @@ from protocol.mesh.effects import Dismissed, Effect
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.verification.model import BINARY, Disagreement, Message
-from protocol.verification.subjects import WALL_MS, Decision, Judge, Subject, as_inbound
+from protocol.verification.subjects import (
+    WALL_MS,
+    Decision,
+    Expectations,
+    Subject,
+    as_inbound,
+)
 
 
 class RecordingMesh(LocalMesh):
@@ -326,7 +332,7 @@ class ActorSubject(Subject):
             options[choice % len(options)]()
         return bool(options)
 
-    def settle(self, expected: Judge) -> None:
+    def settle(self, judge: Expectations) -> None:
         while options := self._options():
             options[-1]()
 
@@ -365,7 +371,7 @@ class ActorSubject(Subject):
     def closed_with(self, c: int) -> int | None:
         return self.sockets[c].closed_with
 
-    def check_end(self, judge: Judge, c: int, cause: str) -> None:
+    def check_end(self, judge: Expectations, c: int, cause: str) -> None:
         if cause == "crashed" and c not in self._made_to_crash:
             raise Disagreement(f"connection {c} crashed, and nobody made it")
         if cause == "evicted":

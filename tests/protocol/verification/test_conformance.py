@@ -12,9 +12,17 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from protocol.limits import Limits
-from protocol.verification import check as kit
-from protocol.verification.check import Report, Unreachable, conformance_tests
-from protocol.verification.claims import BAD_INPUT, Claim, Target, all_claims
+from protocol.verification.conformance import (
+    Claim,
+    Report,
+    Target,
+    Unreachable,
+    all_claims,
+    check,
+    conformance_tests,
+)
+from protocol.verification.conformance.bad_input import BAD_INPUT
+from protocol.verification.conformance.command import main
 from tests.protocol.verification.wrong_relays import Mistake, small_relay
 from tests.worlds.live import LiveRelay
 
@@ -39,7 +47,7 @@ test_our_relay = conformance_tests()
 def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
     relay_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert kit.main([relay_url, "--quick", "--json"]) == 0
+    assert main([relay_url, "--quick", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["announces_extensions"]
     assert report["counts"]["not applicable"] == 0
@@ -50,7 +58,7 @@ def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
 def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveRelay(limits=REAPS_SOON) as relay:
         options = ["--only", "liveness.*", "--only", "heartbeat.*", "--reap-after", "2.0"]
-        assert kit.main([relay.url, "--json", *options]) == 0
+        assert main([relay.url, "--json", *options]) == 0
     claims = {claim["name"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
     assert {claim.name for claim in all_claims() if claim.needs_time} <= set(claims)
     left_out = [name for name, claim in claims.items() if claim["outcome"] != "pass"]
@@ -73,7 +81,7 @@ FAILS: dict[Mistake, set[str]] = {
     Mistake.REAP_SAYS_OFFLINE_TWICE: {"liveness.a-reap-is-announced-once"},
     Mistake.FORGED_FROM_IS_DELIVERED: {"origin.forged-from-refused"},
     Mistake.MALFORMED_CLOSES: {
-        *(f"bad-input.{name}" for name, (_, _, is_certain) in BAD_INPUT.items() if is_certain),
+        *(f"bad-input.{bad.name}" for bad in BAD_INPUT if bad.is_certain),
         "bad-input.rubbish",
     },
     Mistake.JOIN_DISCONNECTS_THE_SENDER: {"joining.during-a-storm-disconnects-nobody"},
@@ -92,7 +100,7 @@ async def report_on(
     reap_after_s = 1.0 if with_time else 30.0
     async with small_relay(mistake, reap_after_s) as url:
         target = Target(url=url, reap_after_s=reap_after_s, patience_s=1.0)
-        return await kit.check(target, claims, quick=not with_time)
+        return await check(target, claims, quick=not with_time)
 
 
 @pytest.mark.anyio
@@ -129,7 +137,7 @@ async def test_a_relay_that_refuses_urls_with_a_query_is_checked_without_mesh_na
 
     claims = [claim for claim in all_claims() if claim.name.startswith(("meshes.", "direct.to-a"))]
     async with small_relay(process_request=refuse_queries) as url:
-        report = await kit.check(Target(url=url, patience_s=1.0), claims)
+        report = await check(Target(url=url, patience_s=1.0), claims)
     assert not report.target.has_mesh_names
     assert report.names("not applicable") == {"meshes.never-see-one-another"}
     assert report.names("fail") == set()
@@ -142,7 +150,7 @@ def test_a_failure_is_exit_code_1_and_says_what_was_expected_and_seen(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with LiveRelay(limits=Limits(messages_burst=100, messages_per_s=10.0)) as relay:
-        assert kit.main([relay.url, "--only", "load.a-burst*", "--patience", "1"]) == 1
+        assert main([relay.url, "--only", "load.a-burst*", "--patience", "1"]) == 1
     table = capsys.readouterr().out
     assert "FAIL  load.a-burst-of-600-passes" in table
     assert "expected: " in table
@@ -153,7 +161,7 @@ def test_a_failure_is_exit_code_1_and_says_what_was_expected_and_seen(
 def test_the_report_has_a_shape_for_machines(
     relay_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert kit.main([relay_url, "--json", "--only", "direct.to-a-peer"]) == 0
+    assert main([relay_url, "--json", "--only", "direct.to-a-peer"]) == 0
     report = json.loads(capsys.readouterr().out)
     (claim,) = report.pop("claims")
     assert report == {
@@ -181,7 +189,7 @@ def test_a_url_that_takes_no_peers_is_exit_code_2_and_one_line(
     path: str, relay_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = relay_url.removesuffix("/ws") + path
-    assert kit.main([url]) == 2
+    assert main([url]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith(f"check: cannot reach {url}: ")
@@ -193,7 +201,7 @@ def test_an_address_where_nothing_listens_is_exit_code_2_and_one_line(
 ) -> None:
     with LiveRelay() as relay:
         url = relay.url
-    assert kit.main([url]) == 2
+    assert main([url]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith(f"check: cannot reach {url}: ")
     assert shown.err.count("\n") == 1
@@ -213,13 +221,13 @@ def test_a_bad_command_line_is_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit:
-        kit.main(arguments)
+        main(arguments)
     assert exit.value.code == 2
     assert "error: " in capsys.readouterr().err
 
 
 def test_the_claims_can_be_listed_without_a_relay(capsys: pytest.CaptureFixture[str]) -> None:
-    assert kit.main(["--list"]) == 0
+    assert main(["--list"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[0] == "| claim | promise | rule | part |"
     assert len(rows) == 2 + len(all_claims())
@@ -234,7 +242,7 @@ async def test_a_relay_that_lets_nobody_join_is_unreachable() -> None:
     limits = Limits(message_bytes_max=1024, presence_bytes_max=1024, id_chars_max=8)
     with LiveRelay(limits=limits) as relay:
         with pytest.raises(Unreachable, match="cannot join a mesh"):
-            await kit.check(Target(url=relay.url, patience_s=0.3))
+            await check(Target(url=relay.url, patience_s=0.3))
 
 
 def test_other_projects_get_only_the_tests_that_they_ask_for() -> None:

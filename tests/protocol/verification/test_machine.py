@@ -14,7 +14,8 @@ from protocol.mesh.effects import Deliver, Effect, Everyone
 from protocol.mesh.local import LocalMesh
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement
-from protocol.verification.subjects import CoreSubject, Judge, LiveSubject, Subject
+from protocol.verification.subjects import CoreSubject, Judge, Subject
+from protocol.verification.subjects.live import LiveSubject
 from tests.worlds.actor_subject import ActorSubject, parse
 from tests.worlds.live import LiveRelay
 

@@ -12,7 +12,7 @@ from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.roster import Roster
 from protocol.verification import __main__ as command
-from protocol.verification.simulate import SubjectFactory, plan, play, simulate
+from protocol.verification.simulation import SubjectFactory, plan, play, simulate
 from protocol.verification.subjects import CoreSubject
 from tests.worlds.actor_subject import ActorSubject
 
@@ -141,7 +141,7 @@ def test_a_mesh_that_hears_too_well_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def assert_found(hours: float = 1.0) -> None:
     for seed in range(1, 6):
-        outcome = simulate(seed, peers=6, hours=hours, shrink_s=3.0)
+        outcome = simulate(seed, peers=6, hours=hours)
         if outcome.life.failure is not None:
             assert outcome.minimal_failure is not None
             assert len(outcome.minimal) <= 12, outcome

@@ -1,46 +1,30 @@
-"""Who receives what: the rules of docs/protocol.md once more, plainly, to check the first time.
+"""The model itself: one mesh, as the rules describe it. See the package's docstring.
 
-The model shares no code with what it checks. It keeps dicts and lists, reads every message with
-`json.loads`, looks through everything it knows for every question, and is fed what a relay decided,
-in the order in which it decided it:
-
-    model = Model(Limits())
-    model.opened(1)
-    model.received(1, [b'{"type":"presence","from":"a"}'])
-    model.take()        # {1: [Made({'type': 'presence', 'from': 'a', 'data': {}})]}
-
-What comes out is, per connection, what its peer must receive from then on:
-
-    Untouched(text)     these bytes, to the letter
-    Made(value)         a message that the relay makes or changes: this JSON, spelled in any way
-    Roster(presences)   all of these, in any order
-    Closed(code)        the end, with this close code
-
-Left open, because the rules leave it open: the sentences of errors, the times of messages that
-the relay makes (an integer, though), the order of fields in messages that it changes, and, for a
-message that is wrong in several ways, which of its faults the error names.
+The module is a little longer than others here. It is one class, read from top to bottom beside
+docs/protocol.md, and every rule needs the same two dicts: who is connected, and who is here.
 """
 
-import functools
-import json
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocol.limits import Limits
-
-RELAY: Final = "relay"
-
-WITHHELD: Final = (
-    "configure",
-    "relay-log",
-    "relay-connected",
-    "relay-disconnected",
-    "relay-config-updated",
+from protocol.verification.model.expected import (
+    A_SENTENCE,
+    A_TIME,
+    AN_OBJECT,
+    AtLeast,
+    Closed,
+    Disagreement,
+    Expected,
+    Made,
+    Maybe,
+    OneOf,
+    Roster,
+    Untouched,
 )
-FANNED_OUT: Final = ("broadcast", "stream", "ack", "turn_end", "error")
-KNOWN: Final = ("presence", "heartbeat", "capabilities", "direct", *FANNED_OUT, *WITHHELD)
+from protocol.verification.model.faults import RELAY, WITHHELD, Faults
+from protocol.verification.model.reading import BINARY, Message, agent_id, elements_of, read, union
 
 CLOSE_CODES: Final = {
     "left": 1000,
@@ -50,242 +34,6 @@ CLOSE_CODES: Final = {
     "crashed": 1011,
     "shutdown": 1001,
 }
-
-
-class Disagreement(AssertionError):
-    """A relay did something else than the rules say."""
-
-
-# What may be expected -----------------------------------------------------------------------------
-
-
-class _Any:
-    """A value that the rules leave open, within a kind."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __repr__(self) -> str:
-        return f"<{self.what}>"
-
-
-A_TIME: Final = _Any("an integer time")
-A_SENTENCE: Final = _Any("a sentence")
-AN_OBJECT: Final = _Any("an object")
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Any of these strings."""
-
-    values: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """This value, or no such field."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """An object with these fields, and perhaps others."""
-
-    fields: dict[str, Any]
-
-
-@dataclass(eq=False)
-class Untouched:
-    """These bytes."""
-
-    text: bytes
-
-    def accepts(self, text: bytes) -> bool:
-        return text == self.text
-
-
-@dataclass(eq=False)
-class Made:
-    """This JSON value, in which some parts may be left open."""
-
-    value: Any
-    _accepted: bytes | None = field(default=None, repr=False)
-
-    def accepts(self, text: bytes) -> bool:
-        if text == self._accepted:  # as a fan-out is: one text for many receivers
-            return True
-        try:
-            got = read(text)
-        except ValueError:
-            return False
-        if not matches(self.value, got):
-            return False
-        self._accepted = text
-        return True
-
-
-@dataclass(eq=False)
-class Roster:
-    """All of these, in any order."""
-
-    presences: list["Untouched | Made"]
-
-
-@dataclass(frozen=True)
-class Closed:
-    """The connection ends with this code. Nothing comes after it."""
-
-    code: int
-
-
-Expected = Untouched | Made | Roster | Closed
-
-
-def matches(expected: Any, got: Any) -> bool:
-    """Whether a value that was read is what was expected."""
-    match expected:
-        case AtLeast(fields):
-            return isinstance(got, dict) and all(
-                matches(value, got[name]) if name in got else isinstance(value, Maybe)
-                for name, value in fields.items()
-            )
-        case dict():
-            return (
-                isinstance(got, dict)
-                and got.keys() <= expected.keys()
-                and matches(AtLeast(expected), got)
-            )
-        case list():
-            return (
-                isinstance(got, list)
-                and len(got) == len(expected)
-                and all(map(matches, expected, got))
-            )
-        case Maybe(value):
-            return matches(value, got)
-        case OneOf(values):
-            return isinstance(got, str) and got in values
-        case str():
-            # Half an emoji may be replaced in a text that the relay has to write anew.
-            return isinstance(got, str) and _whole(got) == _whole(expected)
-    if expected is A_TIME:
-        return isinstance(got, Number) and got.literal.isdigit()
-    if expected is A_SENTENCE:
-        return isinstance(got, str) and bool(got)
-    if expected is AN_OBJECT:
-        return isinstance(got, dict)
-    return bool(expected == got)
-
-
-def _whole(text: str) -> str:
-    return text if text.isascii() else _LONE.sub("\ufffe", text)
-
-
-_LONE: Final = re.compile("[\ud800-\udfff]")
-
-# Reading ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Number:
-    """A JSON number by its letters: `1.0` is not `1`, because nobody asked the relay to change
-    it."""
-
-    literal: str
-
-
-def _refuse(literal: str) -> None:
-    raise ValueError(literal)
-
-
-@functools.lru_cache(maxsize=4096)
-def read(text: bytes) -> Any:
-    """The JSON value of a text. Raises ValueError if it is none. Do not change what comes out."""
-    try:
-        return json.loads(
-            text.decode("utf-8"), parse_constant=_refuse, parse_int=Number, parse_float=Number
-        )
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
-def depth(value: Any) -> int:
-    """How deep arrays and objects are nested.
-
-    >>> depth([{}])
-    2
-    """
-    inner: Iterable[Any]
-    if isinstance(value, dict):
-        inner = value.values()
-    elif isinstance(value, list):
-        inner = value
-    else:
-        return 0
-    return 1 + max(map(depth, inner), default=0)
-
-
-def digits(value: Any) -> int:
-    """The longest row of digits in any of the numbers."""
-    if isinstance(value, dict):
-        return max(map(digits, value.values()), default=0)
-    if isinstance(value, list):
-        return max(map(digits, value), default=0)
-    if isinstance(value, Number):
-        return max(map(len, re.findall("[0-9]+", value.literal)))
-    return 0
-
-
-def elements_of(message: bytes) -> list[bytes]:
-    """The texts of the elements of an array; none if it is no array that can be read."""
-    elements: list[bytes] = []
-    try:
-        if not isinstance(read(message), list):
-            return []
-        text, decoder = message.decode(), json.JSONDecoder(parse_int=str)
-        at = text.index("[") + 1
-        while True:
-            while text[at] in " \t\r\n,":
-                at += 1
-            if text[at] == "]":
-                return elements
-            end = decoder.raw_decode(text, at)[1]
-            elements.append(text[at:end].encode())
-            at = end
-    except (ValueError, RecursionError):
-        return []
-
-
-def agent_id(agent: Any) -> str | None:
-    """The id by which a peer's agent can be addressed: a string, or the first of three fields."""
-    if isinstance(agent, dict):
-        ids = [
-            agent[name] for name in ("agentId", "id", "name") if isinstance(agent.get(name), str)
-        ]
-        return ids[0] if ids and ids[0] else None
-    return agent if isinstance(agent, str) else None
-
-
-def union(announced: Sequence[list[Any]]) -> list[Any]:
-    """Each agent once, the earliest announcement of it. What one connection says stays as it is."""
-    if len(announced) == 1:
-        return announced[0]
-    agents: list[Any] = []
-    for agent in (agent for one in announced for agent in one):
-        id = agent_id(agent)
-        known = [agent_id(a) == id if id is not None else a == agent for a in agents]
-        if not any(known):
-            agents.append(agent)
-    return agents
-
-
-# The model ----------------------------------------------------------------------------------------
-
-BINARY: Final = None
-"""Stands for a binary frame among messages."""
-
-Message = bytes | None
 
 
 @dataclass
@@ -317,7 +65,7 @@ class Model:
 
     def __init__(self, limits: Limits, *, strict: bool = False, now: float = 0.0) -> None:
         self.limits = limits
-        self.strict = strict
+        self.faults = Faults(limits, strict)
         self.now = now
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
@@ -358,7 +106,7 @@ class Model:
             connection.heard_at = self.now
 
     def ended(self, c: int, cause: str) -> None:
-        """`c` is over. Twice is once."""
+        """`c` is over. Calling it again does nothing."""
         connection = self.connections.pop(c, None)
         if connection is None:
             return
@@ -367,14 +115,15 @@ class Model:
         self._expect([c], Closed(CLOSE_CODES[cause]))
 
     def due(self, now: float) -> dict[int, float]:
-        """Whose time is up at `now`, and since when."""
+        """The connections whose time is up at `now` (seconds), and since when."""
         ends = {c: self._end(connection) for c, connection in self.connections.items()}
         return {c: end for c, end in ends.items() if end <= now}
 
     def elapsed(self, closed: Sequence[int], late_s: float) -> None:
         """Time passed to `now`, and the relay closed these because of that, in this order.
 
-        Raises Disagreement if it closed somebody early, or later than `late_s`, or not at all.
+        `late_s` (seconds): how late the relay may close a connection whose time is up. Raises
+        Disagreement if it closed one early or too late, or did not close one.
         """
         due = self.due(self.now)
         if set(closed) != due.keys() or len(closed) != len(due):
@@ -447,20 +196,17 @@ class Model:
         if message is BINARY:
             self._error(c, {"binary"})
             return
-        faults: set[str] = set()
-        if len(message) > self.limits.message_bytes_max:
-            faults.add("too_large")
+        faults = self.faults.of_size(message)
         try:
             value = read(message)
         except ValueError:
             self._error(c, faults | {"malformed"})
             return
-        if depth(value) > self.limits.nesting_max or digits(value) > self.limits.number_digits_max:
-            faults.add("malformed")
+        faults |= self.faults.of_value(value)
         if not isinstance(value, dict):
-            self._error(c, faults | {"not_an_object"})
+            self._error(c, faults)
             return
-        faults |= self._header_faults(value)
+        faults |= self.faults.of_header(value)
         type, peer = value.get("type"), connection.peer
         if peer is None and type not in ("presence", "capabilities"):
             faults.add("not_present")
@@ -475,26 +221,6 @@ class Model:
         else:
             assert peer is not None
             self._from_a_peer(c, connection, peer, message, value)
-
-    def _header_faults(self, value: dict[str, Any]) -> set[str]:
-        faults: set[str] = set()
-        type = value.get("type")
-        if not isinstance(type, str):
-            faults.add("bad_field")
-        elif type not in KNOWN:
-            faults |= self._name_faults(type)
-            if self.strict:
-                faults.add("unknown_type")
-        for name in ("type", "from", "to", "instanceId", "targetInstanceId"):
-            given = value.get(name)
-            if given is not None and (not isinstance(given, str) or _LONE.search(given)):
-                faults.add("bad_field")
-        return faults
-
-    def _name_faults(self, name: str) -> set[str]:
-        if not name:
-            return {"bad_field"}
-        return {"too_long"} if len(name) > self.limits.id_chars_max else set()
 
     def _from_a_peer(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
@@ -516,9 +242,9 @@ class Model:
         faults: set[str] = set()
         sender, instance = value.get("from"), value.get("instanceId")
         if instance is not None and instance != peer:
-            faults |= self._name_faults(instance) | {"spoofed"}
+            faults |= self.faults.of_name(instance) | {"spoofed"}
         if sender is not None and sender != peer:
-            faults |= self._name_faults(sender)
+            faults |= self.faults.of_name(sender)
             if sender in self.peers or sender == RELAY:
                 faults.add("spoofed")
         if sender is None:
@@ -535,7 +261,7 @@ class Model:
         target: str | None = None
         named: list[str] = []
         if instance is not None:
-            faults |= self._name_faults(instance)
+            faults |= self.faults.of_name(instance)
             target = instance
         elif to is None:
             faults.add("bad_field")
@@ -544,10 +270,10 @@ class Model:
         elif peer in hosts:
             target = None  # its own tabs have it already
         elif len(hosts) > 1:
-            faults |= self._name_faults(to) | {"ambiguous_target"}
+            faults |= self.faults.of_name(to) | {"ambiguous_target"}
             named = hosts[:20]
         else:
-            faults |= self._name_faults(to)
+            faults |= self.faults.of_name(to)
             target = hosts[0] if hosts else to
         if target is not None and target not in self.peers:
             faults.add("unknown_target")
@@ -564,15 +290,15 @@ class Model:
         self, c: int, connection: Connection, message: bytes, value: dict[str, Any]
     ) -> None:
         id, instance = value.get("from"), value.get("instanceId")
-        faults = {"bad_field"} if id is None else self._name_faults(id)
+        faults = {"bad_field"} if id is None else self.faults.of_name(id)
         if connection.peer is not None and id != connection.peer:
             faults.add("identity_fixed")
         if id == RELAY or instance not in (None, id):
             faults.add("spoofed")
-        agents, more = self._agents(message, value)
+        agents, more = self.faults.of_agents(message, value)
         agents = agents or []
         everything = self._union(id, c, agents)
-        faults |= more | self._union_faults(everything)
+        faults |= more | self.faults.of_union(everything)
         if faults:
             self._error(c, faults, value)
             return
@@ -614,12 +340,12 @@ class Model:
         value: dict[str, Any],
         faults: set[str],
     ) -> None:
-        agents, more = self._agents(message, value)
+        agents, more = self.faults.of_agents(message, value)
         faults |= more
         everything = self.peers[id].agents
         if agents is not None and agents != connection.agents:
             everything = self._union(id, c, agents)
-            faults |= self._union_faults(everything)
+            faults |= self.faults.of_union(everything)
         if faults:
             self._error(c, faults, value)
             return
@@ -633,43 +359,12 @@ class Model:
             peer.at = self.now
             self._expect(self.others(id), peer.presence)
 
-    def _agents(self, message: bytes, value: dict[str, Any]) -> tuple[list[Any] | None, set[str]]:
-        """The agents that a presence or heartbeat names (None: it names none), and its faults."""
-        faults: set[str] = set()
-        if len(message) > self.limits.presence_bytes_max:
-            faults.add("too_large")
-        data = value.get("data")
-        if data is None:
-            return None, faults
-        if not isinstance(data, dict):
-            return None, faults | {"bad_field"}
-        if "agents" not in data:
-            return None, faults
-        agents = data["agents"]
-        if not isinstance(agents, list):
-            return None, faults | {"bad_field"}
-        for agent in agents:
-            if not isinstance(agent, (str, dict)) or not agent:
-                faults |= {"bad_field"} if agent != {} else set()
-                continue
-            id = agent_id(agent)
-            if id is not None:
-                faults |= self._name_faults(id)
-                faults |= {"spoofed"} if id == RELAY else set()
-                faults |= {"bad_field"} if _LONE.search(id) else set()
-        if len(agents) > self.limits.agents_max:
-            faults.add("too_many_agents")
-        return agents, faults
-
     def _union(self, id: str | None, c: int, agents: list[Any]) -> list[Any]:
         """The agents of a peer over its connections, if those of `c` were these."""
         tabs = self.of(id) if id is not None else []
         if c not in tabs:
             tabs = [*tabs, c]
         return union([agents if tab == c else self.connections[tab].agents for tab in tabs])
-
-    def _union_faults(self, agents: list[Any]) -> set[str]:
-        return {"too_many_agents"} if len(agents) > self.limits.agents_max else set()
 
     def _change_agents(self, peer: Peer, agents: list[Any]) -> None:
         peer.agents = agents

@@ -1,0 +1,66 @@
+"""The conformance kit: checks any relay of this protocol, claim by claim, over real WebSockets.
+
+    python -m protocol.verification check ws://localhost:8080/ws
+    python -m protocol.verification check ws://localhost:8080/ws --quick
+    python -m protocol.verification check ws://localhost:8080/ws --json
+
+The relay need not be this project's, nor written in Python. Claims of the base specification must
+hold; an extension that a relay does without is "not applicable", unless the relay answers
+`capabilities`, by which it says that it has the extensions. A claim is a small async function. It
+talks to the relay through a `World`: it joins peers, lets them send, and compares what the others
+received. It returns if the promise is kept and raises otherwise:
+
+    Failed           the promise is broken; says what was expected and what was seen
+    Lacking          the relay does without this extension: a failure only if it says it has it
+    NotApplicable    cannot be told here, for instance because a bound is set higher
+
+That something does *not* arrive is never shown by waiting: `World.settle` lets every peer send
+markers, which by rule 11 arrive after all that was caused before. What must arrive is waited for,
+up to `Target.patience_s`. Only claims with `needs_time` let real time pass.
+
+Claims do not disturb one another: ids are fresh for each, and where the relay has meshes, so is the
+mesh; what belongs to other claims or to other people's peers is not looked at.
+
+    base/, extensions/    the claims, a file for each rule of docs/protocol.md
+    registry.py           all of them in order
+    claim.py              what a claim is, and how a file makes them
+    world.py, peer.py     the world that a claim plays in, and who lives there
+    sockets.py            the one module that opens sockets
+    target.py             the relay under test
+    messages.py           what arrived
+    outcomes.py           how a claim ends when it does not simply hold
+    bad_input.py          the table of bad input, for the claims of rule 7
+    silence.py            what the claims about silence share
+    check.py              the runner
+    report.py             what became of the claims, for people and for machines
+    command.py            the command
+    testing.py            the claims as tests of another project
+"""
+
+from protocol.verification.conformance.check import Unreachable, check, probed, run_claim
+from protocol.verification.conformance.claim import Claim, Claims
+from protocol.verification.conformance.outcomes import Failed, Lacking, NotApplicable
+from protocol.verification.conformance.registry import all_claims
+from protocol.verification.conformance.report import Report, Result, listing
+from protocol.verification.conformance.target import Target
+from protocol.verification.conformance.testing import conformance_tests
+from protocol.verification.conformance.world import World
+
+__all__ = [
+    "Claim",
+    "Claims",
+    "Failed",
+    "Lacking",
+    "NotApplicable",
+    "Report",
+    "Result",
+    "Target",
+    "Unreachable",
+    "World",
+    "all_claims",
+    "check",
+    "conformance_tests",
+    "listing",
+    "probed",
+    "run_claim",
+]

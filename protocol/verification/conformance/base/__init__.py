@@ -1,0 +1,38 @@
+"""The claims that every relay must keep: the base specification, a file for each rule."""
+
+from itertools import chain
+from typing import Final
+
+from protocol.verification.conformance.base.no_single_rule import claim as no_single_rule
+from protocol.verification.conformance.base.rule_01_text import claim as rule_01
+from protocol.verification.conformance.base.rule_02_several_connections import claim as rule_02
+from protocol.verification.conformance.base.rule_03_joining import claim as rule_03
+from protocol.verification.conformance.base.rule_04_origin import claim as rule_04
+from protocol.verification.conformance.base.rule_05_direct import claim as rule_05
+from protocol.verification.conformance.base.rule_06_before_presence import claim as rule_06
+from protocol.verification.conformance.base.rule_07_bad_input import claim as rule_07
+from protocol.verification.conformance.base.rule_08_liveness import claim as rule_08
+from protocol.verification.conformance.base.rule_09_heartbeats import claim as rule_09
+from protocol.verification.conformance.base.rule_10_offline import claim as rule_10
+from protocol.verification.conformance.base.rule_11_order import claim as rule_11
+from protocol.verification.conformance.base.rule_14_timestamps import claim as rule_14
+from protocol.verification.conformance.claim import Claim
+
+CLAIMS: Final[tuple[Claim, ...]] = tuple(
+    chain(
+        rule_01,
+        rule_02,
+        rule_03,
+        rule_04,
+        rule_05,
+        rule_06,
+        rule_07,
+        rule_08,
+        rule_09,
+        rule_10,
+        rule_11,
+        rule_14,
+        no_single_rule,
+    )
+)
+"""All of them, in the order of the rules."""

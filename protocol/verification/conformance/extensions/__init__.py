@@ -1,0 +1,42 @@
+"""The claims of what this protocol has beyond the base specification, a file for each rule."""
+
+from itertools import chain
+from typing import Final
+
+from protocol.verification.conformance.claim import Claim
+from protocol.verification.conformance.extensions.no_single_rule import claim as no_single_rule
+from protocol.verification.conformance.extensions.rule_01_text import claim as rule_01
+from protocol.verification.conformance.extensions.rule_02_several_connections import (
+    claim as rule_02,
+)
+from protocol.verification.conformance.extensions.rule_03_joining import claim as rule_03
+from protocol.verification.conformance.extensions.rule_04_origin import claim as rule_04
+from protocol.verification.conformance.extensions.rule_05_direct import claim as rule_05
+from protocol.verification.conformance.extensions.rule_06_before_presence import claim as rule_06
+from protocol.verification.conformance.extensions.rule_07_bad_input import claim as rule_07
+from protocol.verification.conformance.extensions.rule_08_liveness import claim as rule_08
+from protocol.verification.conformance.extensions.rule_09_heartbeats import claim as rule_09
+from protocol.verification.conformance.extensions.rule_10_offline import claim as rule_10
+from protocol.verification.conformance.extensions.rule_12_meshes import claim as rule_12
+from protocol.verification.conformance.extensions.rule_13_withheld import claim as rule_13
+from protocol.verification.conformance.extensions.rule_14_timestamps import claim as rule_14
+
+CLAIMS: Final[tuple[Claim, ...]] = tuple(
+    chain(
+        rule_01,
+        rule_02,
+        rule_03,
+        rule_04,
+        rule_05,
+        rule_06,
+        rule_07,
+        rule_08,
+        rule_09,
+        rule_10,
+        rule_12,
+        rule_13,
+        rule_14,
+        no_single_rule,
+    )
+)
+"""All of them, in the order of the rules."""

@@ -1,0 +1,51 @@
+"""Rule 5: directs. More than the base specification asks."""
+
+from protocol.verification.conformance.claim import Claims
+from protocol.verification.conformance.outcomes import Lacking, expect, shown
+from protocol.verification.conformance.world import World
+
+claim = Claims(rule=5, is_base=False)
+
+
+@claim("direct.by-target-instance")
+async def a_target_instance_names_the_peer(world: World) -> None:
+    """`targetInstanceId` names the peer, whatever `to` says."""
+    agent = world.name("twin")
+    a, b, c = await world.join("a"), await world.join("b", agent), await world.join("c", agent)
+    await world.settled()
+    text = await a.send("direct", to=agent, targetInstanceId=c.id)
+    await world.settle()
+    at_b, at_c = b.traffic(), c.traffic()
+    if at_b or not at_c:
+        raise Lacking(f"the direct at {c.id} only", f"at {b.id}: {len(at_b)}, there: {len(at_c)}")
+    expect(len(at_c) == 1 and at_c[0].carries(text), text, at_c)
+
+
+@claim("direct.an-agent-of-several-peers-is-an-error")
+async def a_direct_to_an_agent_of_several_peers_is_an_error(world: World) -> None:
+    """A direct to an agent that several peers have reaches none of them; the error names them."""
+    agent = world.name("twin")
+    a, b, c = await world.join("a"), await world.join("b", agent), await world.join("c", agent)
+    await world.settled()
+    await a.send("direct", to=agent)
+    await world.settle()
+    seen = [*b.traffic(), *c.traffic()]
+    if seen:
+        raise Lacking("the direct reaches nobody", shown(seen))
+    errors = [m for m in a.taken() if m.type == "error"]
+    named = [sorted(map(str, m.data.get("peers", ()))) for m in errors]
+    if named != [sorted([b.id, c.id])]:
+        raise Lacking(f"one error with `peers` {b.id} and {c.id}", shown(errors))
+
+
+@claim("direct.to-ones-own-agent-is-not-relayed")
+async def a_direct_to_ones_own_agent_is_not_relayed(world: World) -> None:
+    """A direct to an agent that its sender has itself reaches nobody, whoever else has one."""
+    agent = world.name("twin")
+    a, b = await world.join("a", agent), await world.join("b", agent)
+    await world.settled()
+    await a.send("direct", to=agent)
+    await world.settle()
+    seen = [*a.traffic(), *b.traffic()]
+    if seen:
+        raise Lacking("nothing, at nobody", shown(seen))

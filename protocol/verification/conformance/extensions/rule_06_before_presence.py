@@ -1,0 +1,50 @@
+"""Rule 6: before presence. More than the base specification asks."""
+
+from protocol.verification.conformance.claim import Claims
+from protocol.verification.conformance.outcomes import Failed, Lacking, expect, shown
+from protocol.verification.conformance.silence import late
+from protocol.verification.conformance.world import World
+
+claim = Claims(rule=6, is_base=False)
+
+
+@claim("before-presence.is-answered")
+async def a_message_before_presence_is_answered(world: World) -> None:
+    """A message before presence is answered with the error `not_present`."""
+    a = await world.connect()
+    a.id = world.name("a")
+    await a.send("broadcast", turnId="t")
+    await a.announce()
+    codes = [m.data.get("code") for m in a.taken() if m.type == "error"]
+    if codes != ["not_present"]:
+        raise Lacking("one error `not_present`", shown(codes))
+
+
+@claim("capabilities.answered-at-any-time")
+async def capabilities_are_answered_at_any_time(world: World) -> None:
+    """`capabilities` is answered, to its sender only, before and after presence."""
+    (b,) = await world.joined("b")
+    a = await world.connect()
+    await a.send("capabilities", sender=None, turnId="before")
+    a.id = world.name("a")
+    await a.announce()
+    await a.send("capabilities", turnId="after")
+    await world.settle()
+    answers = [m for m in a.taken() if m.type == "capabilities_response"]
+    if not answers:
+        raise Lacking("two answers", "none")
+    turns = [m.fields.get("turnId") for m in answers]
+    expect(turns == ["before", "after"], "an answer to each, with its `turnId`", answers)
+    seen = b.traffic()
+    expect(not seen, "nothing at the others", seen)
+
+
+@claim("liveness.the-unannounced-are-closed", needs_time=True)
+async def a_connection_that_never_announces_itself_is_closed(world: World) -> None:
+    """A connection that never announces itself is closed, whatever else it says."""
+    a = await world.connect()
+    await a.send("capabilities", sender=None)
+    try:
+        await a.closed(late(world), "the relay closes the connection")
+    except Failed as failed:
+        raise Lacking(failed.expected, failed.seen) from None

@@ -1,0 +1,90 @@
+"""Who receives what: the rules of docs/protocol.md once more, plainly, to check the first time.
+
+The model is an independent second description. It imports nothing of what it checks, only `Limits`,
+which says how large the bounds are. It keeps dicts and lists, reads every message with
+`json.loads`, and looks through everything it knows for every question. You tell it what a relay
+decided, in the order in which the relay decided it:
+
+    model = Model(Limits())
+    model.opened(1)
+    model.received(1, [b'{"type":"presence","from":"a"}'])
+    model.take()        # {1: [Made({'type': 'presence', 'from': 'a', 'data': {}})]}
+
+`take` gives, for each connection, what its peer must receive from then on:
+
+    Untouched(text)     these bytes, to the letter
+    Made(value)         a message that the relay makes or changes: this JSON, spelled in any way
+    Roster(presences)   all of these, in any order
+    Closed(code)        the end, with this close code
+
+The rules leave some things open, and so does the model: the sentences of errors, the times of
+messages that the relay makes (an integer, though), the order of fields in messages that it changes,
+and, for a message that is wrong in several ways, which of its faults the error names.
+
+    reading.py      what a text says: JSON, numbers by their letters, agents and their ids
+    expected.py     what may be expected of a connection, and whether a text is that
+    faults.py       what is wrong with a message, whoever is here
+    mesh.py         `Model`: who is here, and so who receives what
+"""
+
+from protocol.verification.model.expected import (
+    A_SENTENCE,
+    A_TIME,
+    AN_OBJECT,
+    AtLeast,
+    Closed,
+    Disagreement,
+    Expected,
+    Made,
+    Maybe,
+    OneOf,
+    Roster,
+    Untouched,
+    matches,
+)
+from protocol.verification.model.faults import FANNED_OUT, KNOWN, RELAY, WITHHELD
+from protocol.verification.model.mesh import CLOSE_CODES, Connection, Model, Peer
+from protocol.verification.model.reading import (
+    BINARY,
+    Message,
+    Number,
+    agent_id,
+    depth,
+    digits,
+    elements_of,
+    read,
+    union,
+)
+
+__all__ = [
+    "AN_OBJECT",
+    "A_SENTENCE",
+    "A_TIME",
+    "BINARY",
+    "CLOSE_CODES",
+    "FANNED_OUT",
+    "KNOWN",
+    "RELAY",
+    "WITHHELD",
+    "AtLeast",
+    "Closed",
+    "Connection",
+    "Disagreement",
+    "Expected",
+    "Made",
+    "Maybe",
+    "Message",
+    "Model",
+    "Number",
+    "OneOf",
+    "Peer",
+    "Roster",
+    "Untouched",
+    "agent_id",
+    "depth",
+    "digits",
+    "elements_of",
+    "matches",
+    "read",
+    "union",
+]

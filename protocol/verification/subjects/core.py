@@ -1,0 +1,155 @@
+"""The protocol alone as a subject: no I/O, exact time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from protocol.envelope import ErrorCode, Inbound, Unreadable
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import (
+    Admitted,
+    Deliver,
+    Dismissed,
+    Effect,
+    Everyone,
+    Only,
+    Others,
+    Snapshot,
+)
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.local import LocalMesh
+from protocol.verification.model import BINARY, Disagreement, Message
+from protocol.verification.subjects.subject import Decision, Expectations, Subject
+
+WALL_MS: Final = 1_700_000_000_000
+"""The wall clock at virtual time 0 (milliseconds since the epoch)."""
+
+
+def as_inbound(message: Message) -> Inbound:
+    """A message of the model as the core takes it."""
+    return Unreadable(ErrorCode.BINARY, "a binary frame") if message is BINARY else message
+
+
+class CoreSubject(Subject):
+    """The protocol alone. It decides at once, and time is exact."""
+
+    has_time = True
+    can_crash = True
+
+    def __init__(
+        self, limits: Limits | None = None, *, strict: bool = False, now: float = 0.0
+    ) -> None:
+        self.limits = limits or Limits()
+        self.now = now
+        self.mesh = self.make_mesh(strict)
+        self._present: set[int] = set()
+        self._received: dict[int, list[bytes]] = {}
+        self._closed: dict[int, int] = {}
+        self._decisions: list[Decision] = []
+
+    def make_mesh(self, strict: bool) -> LocalMesh:
+        """What is checked. Here is the place for another one."""
+        return LocalMesh(self.limits, strict=strict)
+
+    @property
+    def _instant(self) -> Instant:
+        return Instant(self.now, WALL_MS + round(self.now * 1000))
+
+    def open(self, c: int) -> None:
+        self._received[c] = []
+        self.mesh.opened(c, self._instant)
+        self._decided(Decision("opened", self.now, c))
+
+    def send(self, c: int, messages: Sequence[Message]) -> None:
+        if c not in self._closed:
+            self.mesh.received(c, [as_inbound(message) for message in messages], self._instant)
+            self._decided(Decision("received", self.now, c, messages))
+
+    def close(self, c: int) -> None:
+        self._end(c, Cause.LEFT)
+
+    def crash(self, c: int, where: int = 0) -> None:
+        self._end(c, Cause.CRASHED)
+
+    def pong(self, c: int) -> None:
+        self.mesh.ponged(c, self._instant)
+        self._decided(Decision("ponged", self.now, c))
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (due := self.mesh.deadline()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self._expire()
+        self.now = until
+        self._expire()
+
+    def shut_down(self) -> None:
+        self.mesh.shut_down(self._instant)
+        self._decided(Decision("shut_down", self.now))
+
+    def decisions(self) -> list[Decision]:
+        decisions, self._decisions = self._decisions, []
+        return decisions
+
+    def received(self, c: int) -> list[bytes]:
+        got = self._received[c]
+        if got:
+            self._received[c] = []
+        return got
+
+    def closed_with(self, c: int) -> int | None:
+        return self._closed.get(c)
+
+    def check(self, judge: Expectations) -> None:
+        seen = {
+            peer.peer: (peer.state.value, peer.agents) for peer in self.mesh.status(self._instant)
+        }
+        if seen.keys() != judge.model.peers.keys():
+            raise Disagreement(f"status shows {seen}, here are {[*judge.model.peers]}")
+        for id, (state, _) in seen.items():
+            if (state == "stale") != judge.model.is_stale(id):
+                raise Disagreement(f"status shows peer {id} as {state}")
+
+    def _end(self, c: int, cause: Cause) -> None:
+        if c not in self._closed:
+            self.mesh.ended(c, cause, self._instant)
+            self._decided(Decision("ended", self.now, c, cause=cause.value))
+
+    def _expire(self) -> None:
+        self.mesh.expire(self._instant)
+        effects = self.mesh.take_effects()
+        closed = [effect.connection for effect in effects if isinstance(effect, Dismissed)]
+        self._decisions.append(Decision("elapsed", self.now, closed=closed))
+        self._carry_out(effects)
+
+    def _decided(self, decision: Decision) -> None:
+        self._decisions.append(decision)
+        self._carry_out(self.mesh.take_effects())
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Deliver(text, Everyone()):
+                    self._deliver(text, self._present)
+                case Deliver(text, Others(excluded)):
+                    self._deliver(text, self._present.difference(excluded))
+                case Deliver(text, Only(connections)):
+                    self._deliver(text, set(connections))
+                case Snapshot(connection, presences):
+                    for text in presences:
+                        self._deliver(text, {connection})
+                case Admitted(connection):
+                    self._present.add(connection)
+                case Dismissed(connection, _, code):
+                    if connection in self._closed:
+                        raise Disagreement(f"connection {connection} was closed twice")
+                    self._present.discard(connection)
+                    self._closed[connection] = code
+                case _:
+                    pass  # for logs
+
+    def _deliver(self, text: bytes, connections: set[int]) -> None:
+        for c in connections:
+            if c in self._closed:
+                raise Disagreement(f"connection {c} is closed, and was sent {text!r}")
+            self._received[c].append(text)
