@@ -4,7 +4,7 @@ An event prints itself as one line, and `parse` reads that line again. So the hi
 simulation prints is also what reproduces the failure (`simulate --replay FILE`).
 
 >>> print(Send(12.5, 3, (b'{"type":"ack"}', BINARY)))
-     12.50 s  send         3  (b'{"type":"ack"}', None)
+     12.50 s  send          3  (b'{"type":"ack"}', None)
 >>> parse("12.50 s  send  3  (b'{\\"type\\":\\"ack\\"}', None)")
 Send(at=12.5, c=3, messages=(b'{"type":"ack"}', None))
 """
