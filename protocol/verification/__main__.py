@@ -4,7 +4,7 @@ import importlib
 import sys
 from typing import Final
 
-_PACKAGE: Final = __package__ or "protocol.verification"
+_PACKAGE: Final = str(__package__)
 
 _COMMANDS: Final = {
     "simulate": ("simulation", "a long random life of a mesh in virtual time"),
