@@ -4,8 +4,6 @@ import importlib
 import sys
 from typing import Final
 
-_PACKAGE: Final = str(__package__)
-
 _COMMANDS: Final = {
     "simulate": ("simulation", "a long random life of a mesh in virtual time"),
     "check": ("conformance", "the claims of the protocol one by one, against a relay at a URL"),
@@ -17,20 +15,12 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _COMMANDS:
         lines = [f"  {name:10}{what}" for name, (_, what) in _COMMANDS.items()]
         asked = arguments[:1] in (["-h"], ["--help"])
-<<<<<<< HEAD
         usage = f"usage: python -m {__package__} COMMAND ...\n\n"
         print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     # Only what is asked for is imported: each command has dependencies of its own.
-    command = importlib.import_module(f"{__package__}.{arguments[0]}")
-=======
-        usage = f"usage: python -m {_PACKAGE} COMMAND ...\n\n"
-        print(usage + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    # Only what is asked for is imported: each command has dependencies of its own.
     folder, _ = _COMMANDS[arguments[0]]
-    command = importlib.import_module(f"{_PACKAGE}.{folder}.command")
->>>>>>> a72d329 (Verification in rooms: a file of claims for each rule, the core apart from what opens sockets, events with types)
+    command = importlib.import_module(f"{__package__}.{folder}.command")
     code = command.main(arguments[1:])
     return int(code or 0)
 
