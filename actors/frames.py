@@ -39,7 +39,7 @@ def frame_length(text: Text) -> int:
 
 
 class Batch:
-    """What one receiver gets from one turn, in order. Immutable; receivers may share it.
+    """What one receiver gets from one round, in order. Immutable; receivers may share it.
 
     `buffers` is all of it as WebSocket frames, in one buffer or several.
     """

@@ -87,18 +87,18 @@ class Limits:
     inbox_bytes_max: int = _bound(2**20, "bytes of the same", "as above", 1024)
     quantum_messages: int = _bound(
         64,
-        "messages taken from one connection before the others have their turn",
-        "the rest waits for the next turn",
+        "messages taken from one connection before others are served",
+        "the rest waits for the next round",
         1,
     )
-    turn_messages_max: int = _bound(
-        8192, "messages decided in one turn of the supervisor", "as above", 1
+    round_messages_max: int = _bound(
+        8192, "messages decided in one round of the supervisor", "as above", 1
     )
     flush_gap_s: float = _bound(
         0.05,
-        "rest of a busy mesh after a flush of few messages, so that more share the next (as long "
-        "as the flush took, this at most)",
-        "the next turn begins",
+        "longest pause after a small write, so that more messages share the next (as long as the "
+        "write took, this at most)",
+        "the next round begins",
         0.0,
     )
     mailbox_messages_max: int = _bound(
@@ -170,7 +170,7 @@ class Limits:
         for small, large in (
             ("presence_bytes_max", "message_bytes_max"),
             ("message_bytes_max", "mailbox_bytes_max"),
-            ("quantum_messages", "turn_messages_max"),
+            ("quantum_messages", "round_messages_max"),
         ):
             if getattr(self, small) > getattr(self, large):
                 raise ValueError(

@@ -99,7 +99,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> BedrockAgentCo
 
     @app.entrypoint
     def status(payload: object) -> dict[str, object]:
-        # Runs on a worker thread; the snapshot is taken on the event loop, between two turns.
+        # Runs on a worker thread; the snapshot is taken on the event loop, between two rounds.
         runtime: Runtime = app.state.runtime
         meshes = anyio.from_thread.run_sync(runtime.status)
         details = isinstance(payload, dict) and bool(payload.get("details"))

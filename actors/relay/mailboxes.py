@@ -1,8 +1,5 @@
 """Mailboxes: bounded, and each with its overflow policy.
 
-`Unread` belongs to a program that is a peer: what arrived for it. Beyond its bounds the oldest go,
-and the reader is told, so that a program that reads nothing keeps its connection.
-
 `Outbox` belongs to a peer actor: batches on their way to one receiver. Beyond its bounds it
 refuses, and the peer is evicted; nobody waits for a slow receiver.
 
@@ -123,5 +120,5 @@ class Inbox(Generic[AnySender, Control]):
         return ready
 
     def put_back(self, senders: deque[AnySender]) -> None:
-        """These were taken and did not have their turn: they are first in the next."""
+        """These were taken and were not served: they are first in the next round."""
         self._ready.extendleft(reversed(senders))

@@ -4,8 +4,7 @@ It owns two bounded queues and never waits. Inward, what its transport read wait
 supervisor takes it; when that is too much, the transport is told to stop reading. Outward, batches
 go straight to the transport while it takes them and wait in the outbox while it does not; when
 that overflows, the peer is evicted. What it has to say to the supervisor beside messages (opened,
-ponged, over) goes through the supervisor's control lane, and so does nothing else, ever, wait in a
-backlog.
+ponged, over) goes through the supervisor's control lane, which no backlog delays.
 
 It decides nothing about messages and does not read them. Its state in the protocol's sense
 (connecting, present, stale, reaped) is the lifecycle record that the supervisor's mesh keeps.
@@ -35,23 +34,23 @@ _CLOSE_REASONS: Final = {
 
 @attrs.frozen
 class Opened:
-    """Control message: this peer actor begins."""
+    """Control message: this actor begins."""
 
-    peer: "PeerActor"
+    actor: "PeerActor"
 
 
 @attrs.frozen
 class Ponged:
     """Control message: its peer answered a ping."""
 
-    peer: "PeerActor"
+    actor: "PeerActor"
 
 
 @attrs.frozen
 class Failed:
     """Control message: it must end now, whatever it still had to say."""
 
-    peer: "PeerActor"
+    actor: "PeerActor"
     cause: Cause
     error: BaseException | None = None
 
@@ -59,25 +58,9 @@ class Failed:
 Control = Opened | Ponged | Failed
 
 
-class PeerRef:
-    """What the supervisor may do to a peer actor: tell it, and stop it."""
-
-    __slots__ = ("_actor", "tell")
-
-    def __init__(self, actor: "PeerActor") -> None:
-        self._actor = actor
-        self.tell = actor._tell
-
-    def stop(self, cause: Cause, last: Batch | None = None, *, flush: bool = False) -> None:
-        """End the connection: at once, or (`flush`) after what is queued. Overtakes all data.
-
-        `last` is what was decided before; without `flush` it goes out only if nothing is queued.
-        """
-        self._actor._stop(cause, last, flush)
-
-
 class PeerActor:
-    """One connection. The methods without underscore are its `Port` and its `Sender` side."""
+    """One connection. Its transport calls it as its `Port`, the supervisor's inbox as a `Sender`,
+    and the supervisor tells and stops it."""
 
     __slots__ = (
         "_flush_then",
@@ -194,9 +177,10 @@ class PeerActor:
         """It has more to give."""
         return bool(self._inbound)
 
-    # What its ref calls ---------------------------------------------------------------------------
+    # What the supervisor calls --------------------------------------------------------------------
 
-    def _tell(self, batch: Batch) -> None:
+    def tell(self, batch: Batch) -> None:
+        """What the connection gets from one round."""
         if self._stopped:
             return
         try:
@@ -208,11 +192,15 @@ class PeerActor:
         except Exception as error:
             self.crashed(error)
 
-    def _stop(self, cause: Cause, last: Batch | None, flush: bool) -> None:
+    def stop(self, cause: Cause, last: Batch | None = None, *, flush: bool = False) -> None:
+        """End the connection: at once, or (`flush`) after what is queued. Overtakes all data.
+
+        `last` is what was decided before; without `flush` it goes out only if nothing is queued.
+        """
         if self._stopped:
             return
         if last is not None and (flush or self._writable):
-            self._tell(last)
+            self.tell(last)
         if flush and self._outbox.messages:
             self._flush_then = cause
         elif not self._stopped:

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
@@ -135,7 +134,7 @@ class Runtime:
         finally:
             with self._totals_lock:
                 del self._meshes[supervisor.name]
-                self._past = _sum(self._past, supervisor.totals)
+                self._past = self._past + supervisor.totals
             if not self._meshes:
                 self._empty.set()
 
@@ -179,10 +178,5 @@ class Runtime:
         with self._totals_lock:
             total = self._past
             for supervisor in tuple(self._meshes.values()):
-                total = _sum(total, supervisor.totals)
+                total = total + supervisor.totals
         return total
-
-
-def _sum(one: Totals, other: Totals) -> Totals:
-    pairs = zip(attrs.astuple(one), attrs.astuple(other), strict=True)
-    return Totals(*(a + b for a, b in pairs))

@@ -1,9 +1,9 @@
-"""The supervisor: owns one mesh, decides in turns, writes once per peer and turn.
+"""The supervisor: owns one mesh, decides in rounds, writes once per peer and round.
 
-A turn takes what waits (all control messages, up to a quantum from every connection that has
-something), lets the mesh decide each message without ever waiting, and puts what comes out on one
-tape; then every peer actor concerned is told once. `turn()` is synchronous and complete, so a test
-that calls it by hand chooses the interleaving; `run()` only decides when.
+A round takes what waits: all control messages, and up to a quantum from every connection that has
+something. The mesh decides each message without ever waiting, and what comes out goes on one tape.
+Then every peer actor concerned is told once. `round()` is synchronous and complete, so a test that
+calls it by hand chooses the interleaving; `run()` only decides when.
 
 Nothing that goes wrong with one connection reaches another: an exception while its messages are
 decided ends that connection (1011), and an exception in its peer actor does not come up here at
@@ -19,7 +19,7 @@ import attrs
 
 from actors.clock import Clock
 from actors.relay.mailboxes import Inbox
-from actors.relay.peer import Control, Failed, Opened, PeerActor, PeerRef, Ponged
+from actors.relay.peer import Control, Failed, Opened, PeerActor, Ponged
 from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
@@ -76,12 +76,12 @@ class Supervisor:
         self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
         self._work: anyio.Event | None = None
         self._actors: dict[int, PeerActor] = {}
-        self._refs: dict[int, PeerRef] = {}
+        self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
         self._next_id = 1
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
-        self._small_flush_s = 0.0  # what the last turn took, if it sent few messages to everyone
+        self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
         """A new connection: its peer actor, which runs the transport as its port.
@@ -107,61 +107,61 @@ class Supervisor:
         """What the mesh has counted so far, as it stands now."""
         return attrs.evolve(self._mesh.totals)
 
-    # Turns ----------------------------------------------------------------------------------------
+    # Rounds ---------------------------------------------------------------------------------------
 
     @property
     def has_work(self) -> bool:
-        """A turn would find something to do without any time passing."""
+        """A round would find something to do without any time passing."""
         return bool(self._inbox)
 
-    def turn(self) -> None:
+    def round(self) -> None:
         """Decide everything that waits, and tell everyone concerned."""
         now = self._clock.now()
         for control in self._inbox.take_control():
             self._obey(control, now)
-        budget = self._limits.turn_messages_max
+        budget = self._limits.round_messages_max
         quantum = self._limits.quantum_messages
         ready = self._inbox.take_ready()
         while ready:
             if budget <= 0:  # the rest keeps its place in the queue, and has been heard
-                for peer in ready:
-                    self._mesh.heard(peer.id, now)
+                for actor in ready:
+                    self._mesh.heard(actor.id, now)
                 self._inbox.put_back(ready)
                 break
-            peer = ready.popleft()
-            messages = peer.give(quantum)
+            actor = ready.popleft()
+            messages = actor.give(quantum)
             if messages:
                 budget -= len(messages)
-                self._decide(peer, messages, now)
-            if peer.close_code is not None and not peer.waiting:
-                self._mesh.ended(peer.id, Cause.LEFT, now)
-                del self._actors[peer.id]
-                self._paced.pop(peer.id, None)
+                self._decide(actor, messages, now)
+            if actor.close_code is not None and not actor.waiting:
+                self._mesh.ended(actor.id, Cause.LEFT, now)
+                del self._actors[actor.id]
+                self._paced.pop(actor.id, None)
         self._mesh.expire(now)
         self._carry_out(self._mesh.take_effects())
 
     def _obey(self, control: Control, now: Instant) -> None:
         match control:
-            case Opened(peer):
-                self._mesh.opened(peer.id, now, is_paced=peer.id in self._paced)
-                self._refs[peer.id] = PeerRef(peer)
-            case Ponged(peer):
-                self._mesh.ponged(peer.id, now)
-            case Failed(peer, cause, error):
-                self._fail(peer, cause, error, now)
+            case Opened(actor):
+                self._mesh.opened(actor.id, now, is_paced=actor.id in self._paced)
+                self._receivers[actor.id] = actor
+            case Ponged(actor):
+                self._mesh.ponged(actor.id, now)
+            case Failed(actor, cause, error):
+                self._fail(actor, cause, error, now)
 
-    def _decide(self, peer: PeerActor, messages: list[Inbound], now: Instant) -> None:
+    def _decide(self, actor: PeerActor, messages: list[Inbound], now: Instant) -> None:
         try:
-            self._mesh.received(peer.id, messages, now)
+            self._mesh.received(actor.id, messages, now)
         except Exception as error:
-            self._fail(peer, Cause.CRASHED, error, now)
+            self._fail(actor, Cause.CRASHED, error, now)
 
     def _fail(
-        self, peer: PeerActor, cause: Cause, error: BaseException | None, now: Instant
+        self, actor: PeerActor, cause: Cause, error: BaseException | None, now: Instant
     ) -> None:
-        facts = {"mesh": self.name, "connection": peer.id, "peer": self._mesh.peer_of(peer.id)}
+        facts = {"mesh": self.name, "connection": actor.id, "peer": self._mesh.peer_of(actor.id)}
         log.warning(cause.value, extra=facts, exc_info=error)
-        self._mesh.ended(peer.id, cause, now)
+        self._mesh.ended(actor.id, cause, now)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         self._small_flush_s = 0.0
@@ -193,18 +193,18 @@ class Supervisor:
                 case PeerJoined() | PeerLeft() | Refused():
                     self._note(effect)
         shared, own = tape.finish()
-        refs = self._refs
+        receivers = self._receivers
         if shared is not None:
             for connection in tape.present:
                 if connection not in own:
-                    refs[connection].tell(shared)
+                    receivers[connection].tell(shared)
         leaving = {end.connection for end in dismissed}
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
-                refs[connection].tell(batch)
+                receivers[connection].tell(batch)
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
-            refs.pop(end.connection).stop(end.cause, own.get(end.connection), flush=flush)
+            receivers.pop(end.connection).stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None and shared.count < ENOUGH:
             self._small_flush_s = self._clock.now().at - began.at
 
@@ -219,10 +219,10 @@ class Supervisor:
                 facts = {"peer": peer, "connection": connection, "count": count}
                 log.warning("refused", extra={"mesh": self.name, "code": code.code, **facts})
 
-    # When turns happen ----------------------------------------------------------------------------
+    # When rounds happen ---------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Take turns until the last connection has gone."""
+        """Hold rounds until the last connection has gone."""
         while self._actors or self._inbox:  # looked at last: nothing is awaited after it
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
@@ -231,15 +231,15 @@ class Supervisor:
                     if not self._inbox:
                         self._work = anyio.Event()
                         await self._work.wait()
-                    self.turn()
+                    self.round()
                     await self._rest()
                 tasks.cancel_scope.cancel()
 
     async def _rest(self) -> None:
-        """Let sockets be read before the next turn.
+        """Let sockets be read before the next round.
 
         A write costs the kernel about the same whether it carries one message or twenty. So when a
-        turn sent only a few messages to everyone, the next one waits as long as this one took, for
+        round sent only a few messages to everyone, the next one waits as long as this one took, for
         more messages to share the writes: a busy mesh spends at most half of its time on small
         flushes, and the more receivers it has, the more is gathered for them. A mesh that is quiet,
         or has so few receivers that a flush takes no time to speak of, never waits.
@@ -266,7 +266,7 @@ class Supervisor:
     def drain(self) -> None:
         """Decide what waits, then close every connection (1001) after what is queued for it."""
         while self._inbox:
-            self.turn()
+            self.round()
         self._mesh.shut_down(self._clock.now())
         self._carry_out(self._mesh.take_effects())
 

@@ -1,10 +1,10 @@
-"""One turn's messages for all receivers, written once.
+"""One round's messages for all receivers, written once.
 
-A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a turn is one
-`Tape` of texts that go to everyone present, and for the few receivers that differ a list of cuts:
-the sender's own messages left out, a private message spliced in. Who has no cuts shares one
-`Batch` with all others like it, framed and joined once; who has some gets slices of the same
-bytes. The cost of a turn is one write per receiver, however many messages it holds.
+A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a round is one
+`Tape` of texts that go to everyone present. A receiver that differs has a list of cuts: its own
+messages left out, private messages spliced in. Receivers without cuts share one `Batch`, framed and
+joined once; a receiver with cuts gets slices of the same bytes. The cost of a round is
+one write per receiver, however many messages it holds.
 """
 
 import sys
@@ -78,7 +78,7 @@ _ABSENT: Final = sys.maxsize
 
 
 class Tape:
-    """Collects one turn. Receivers are named by connection number."""
+    """Collects one round. Receivers are named by connection number."""
 
     def __init__(self) -> None:
         self.present: set[int] = set()
@@ -120,7 +120,7 @@ class Tape:
             cut.pieces += texts
 
     def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
-        """End the turn: what everyone present gets, and the connections that get something else."""
+        """End the round: what everyone present gets, and who gets something else."""
         texts, cuts = self._texts, self._cuts
         self._texts, self._cuts = [], {}
         own: dict[int, Batch | None] = {}

@@ -9,8 +9,8 @@ port (a peer actor), it replaces three things:
    ordinary frame (final, text, masked, within bounds) is unmasked on the spot; everything else
    (control frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so
    that the parser is never left in the middle of one.
-2. Writing. `UvicornTransport.send` hands the frames of a whole turn to the socket in one call, made
-   once for all receivers, instead of one encoding and one call per message and receiver.
+2. Writing. `UvicornTransport.send` hands the frames of a whole round to the socket in one call,
+   made once for all receivers, instead of one encoding and one call per message and receiver.
 3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as
    `too_large` in the place of the message; the connection lives on.
 

@@ -138,7 +138,7 @@ class Roster:
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
-    def presences(self, without: Peer) -> tuple[Text, ...]:
+    def presences(self, without: Peer | None) -> tuple[Text, ...]:
         """The latest presence of everyone here, except of one peer."""
         return tuple(peer.presence for peer in self.peers.values() if peer is not without)
 

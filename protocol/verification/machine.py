@@ -43,7 +43,7 @@ TIGHT: Limits = Limits(
     messages_burst=24,
     inbox_messages_max=6,
     quantum_messages=3,
-    turn_messages_max=7,
+    round_messages_max=7,
     mailbox_messages_max=6,
     mailbox_bytes_max=2**20,
 )

@@ -19,7 +19,7 @@ LEAST: dict[str, float] = {
     "inbox_messages_max": 1,
     "inbox_bytes_max": 1024,
     "quantum_messages": 1,
-    "turn_messages_max": 1,
+    "round_messages_max": 1,
     "flush_gap_s": 0.0,
     "mailbox_messages_max": 1,
     "mailbox_bytes_max": 1024,
@@ -117,8 +117,8 @@ def test_a_value_has_the_type_of_the_default_and_a_duration_has_its_unit(
         ),
         (
             "quantum_messages",
-            "turn_messages_max",
-            {"quantum_messages": 65, "turn_messages_max": 64},
+            "round_messages_max",
+            {"quantum_messages": 65, "round_messages_max": 64},
         ),
     ],
 )

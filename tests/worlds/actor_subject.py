@@ -311,7 +311,7 @@ class ActorSubject(Subject):
             if tick > until:
                 break
             self.clock.at = max(self.clock.at, tick)
-            self.supervisor.turn()
+            self.supervisor.round()
         self.clock.at = until
 
     def shut_down(self) -> None:
@@ -323,7 +323,7 @@ class ActorSubject(Subject):
         self._alive = {c: socket for c, socket in self._alive.items() if not socket.is_over}
         options = [option for socket in self._alive.values() for option in socket.options()]
         if self.supervisor.has_work:
-            options.append(self.supervisor.turn)
+            options.append(self.supervisor.round)
         return options
 
     def hand_over(self, choice: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a turn costs, in counts that do not depend on the machine: calls and writes, never seconds.
+"""What a round costs, in counts that do not depend on the machine: calls and writes, never seconds.
 
 The figures are upper bounds with some air; what they guard is the shape. A change that makes the
 fan-out cost something per delivery (messages times receivers) exceeds them many times over.
@@ -48,13 +48,13 @@ def mesh(receivers: int) -> tuple[World, Any, list[HandTransport]]:
 def cost(messages: int, receivers: int) -> int:
     world, sender, transports = mesh(receivers)
     say(sender, "stream", messages)
-    calls = calls_of(world.supervisor.turn)
+    calls = calls_of(world.supervisor.round)
     assert sum(transport.writes for transport in transports) == receivers
     assert all(len(transport.sent) == messages for transport in transports)
     return calls
 
 
-def test_a_turn_costs_so_much_per_message_and_so_much_per_receiver_and_nothing_per_delivery() -> (
+def test_a_round_costs_so_much_per_message_and_so_much_per_receiver_and_nothing_per_delivery() -> (
     None
 ):
     base = cost(1, 1)
@@ -72,7 +72,7 @@ def test_a_direct_costs_a_bounded_number_of_calls() -> None:
         sender, _ = world.join("sender")
         _, transport = world.join("target")
         say(sender, "direct", count, to="target")
-        calls = calls_of(world.supervisor.turn)
+        calls = calls_of(world.supervisor.round)
         assert len(transport.sent) == count
         return calls
 
@@ -92,9 +92,9 @@ def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
 
 
 @pytest.mark.parametrize("joiners", [2, 50])
-def test_peers_that_join_in_one_turn_cost_the_others_one_write_in_all(joiners: int) -> None:
+def test_peers_that_join_in_one_round_cost_the_others_one_write_in_all(joiners: int) -> None:
     world, _, transports = mesh(10)
     for n in range(joiners):
         say(world.supervisor.open(HandTransport()), "presence", **{"from": f"new{n}"})
-    world.supervisor.turn()
+    world.supervisor.round()
     assert {transport.writes for transport in transports} == {1}

@@ -72,7 +72,7 @@ def test_control_overtakes_data_and_wakes() -> None:
     assert not inbox
 
 
-def test_senders_that_had_no_turn_are_first_in_the_next() -> None:
+def test_senders_that_were_not_served_are_first_in_the_next() -> None:
     inbox: Inbox[Sender, str] = Inbox(lambda: None)
     for name in "abc":
         inbox.ready(Sender(name, 1))

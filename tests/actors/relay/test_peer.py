@@ -1,4 +1,4 @@
-"""The peer actor and the supervisor, turn by turn: no event loop, no waiting, any interleaving."""
+"""Peer actor and supervisor, round by round: no event loop, no waiting, any interleaving."""
 
 import json
 import logging
@@ -77,7 +77,7 @@ class World:
 
     def settle(self) -> None:
         while self.supervisor.has_work:
-            self.supervisor.turn()
+            self.supervisor.round()
 
 
 def say(actor: PeerActor, type: str, times: int = 1, **fields: Any) -> None:
@@ -95,7 +95,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         yield caplog
 
 
-def test_a_turn_costs_one_write_per_peer_however_many_messages_it_holds() -> None:
+def test_a_round_costs_one_write_per_peer_however_many_messages_it_holds() -> None:
     world = World()
     senders = [world.join(f"s{n}") for n in range(3)]
     listeners = [world.join(f"l{n}")[1] for n in range(5)]
@@ -105,16 +105,16 @@ def test_a_turn_costs_one_write_per_peer_however_many_messages_it_holds() -> Non
         transport.writes, transport.sent = 0, []
     for actor, _ in senders:
         say(actor, "stream", 20)
-    world.supervisor.turn()
+    world.supervisor.round()
     assert [t.writes for t in listeners] == [1] * 5
     assert [len(t.sent) for t in listeners] == [60] * 5
     assert [t.writes for _, t in senders] == [1] * 3
     assert [len(t.sent) for _, t in senders] == [40] * 3
 
 
-def test_a_flood_from_one_leaves_the_others_their_turn_and_stops_being_read() -> None:
+def test_a_flood_from_one_leaves_the_others_their_share_and_stops_being_read() -> None:
     world = World(
-        quantum_messages=10, inbox_messages_max=100, messages_burst=10_000, turn_messages_max=64
+        quantum_messages=10, inbox_messages_max=100, messages_burst=10_000, round_messages_max=64
     )
     flooder, flooder_transport = world.join("flooder")
     quiet, _ = world.join("quiet")
@@ -122,20 +122,20 @@ def test_a_flood_from_one_leaves_the_others_their_turn_and_stops_being_read() ->
     say(flooder, "stream", 1000)
     say(quiet, "ack")
     assert not flooder_transport.is_reading
-    world.supervisor.turn()
+    world.supervisor.round()
     assert types(listener) == ["stream"] * 10 + ["ack"]
     world.settle()
     assert len(listener.sent) == 1001
     assert flooder_transport.is_reading
 
 
-def test_a_turn_is_bounded_and_nobody_loses_its_place() -> None:
-    world = World(quantum_messages=4, turn_messages_max=8)
+def test_a_round_is_bounded_and_nobody_loses_its_place() -> None:
+    world = World(quantum_messages=4, round_messages_max=8)
     actors = [world.join(f"p{n}")[0] for n in range(5)]
     _, listener = world.join("listener")
     for number, actor in enumerate(actors):
         say(actor, "stream", 4, n=number)
-    world.supervisor.turn()
+    world.supervisor.round()
     assert [json.loads(text)["n"] for text in listener.sent] == [0] * 4 + [1] * 4
     world.settle()
     assert [json.loads(text)["n"] for text in listener.sent] == [
@@ -186,7 +186,7 @@ def test_an_eviction_overtakes_the_backlog() -> None:
     say(sender, "stream", 4)
     say(stuck_actor, "stream", 1000)
     for _ in range(4):
-        world.supervisor.turn()
+        world.supervisor.round()
     assert stuck.closed_with == 1013
     world.settle()
     assert world.supervisor.status().totals.relayed < 100
@@ -261,7 +261,7 @@ def test_draining_decides_what_waits_flushes_and_closes_with_1001() -> None:
     actor, slow = world.join("slow")
     slow.takes_more = False
     say(sender, "stream", 3, n=1)
-    world.supervisor.turn()
+    world.supervisor.round()
     say(sender, "stream", 2, n=2)
     world.supervisor.drain()
     assert sender_transport.closed_with == 1001
@@ -282,7 +282,7 @@ def test_pongs_keep_those_present_who_asked_for_it() -> None:
         world.clock.at += 10.0
         asked.ponged()
         silent.ponged()
-        world.supervisor.turn()
+        world.supervisor.round()
     assert asked_transport.closed_with is None
     assert silent_transport.closed_with == 1008
 
@@ -298,8 +298,8 @@ def test_status_is_a_snapshot_that_does_not_change() -> None:
     assert before.connections == 1
 
 
-def test_a_peer_whose_messages_wait_when_a_turn_is_full_is_not_reaped_for_silence() -> None:
-    world = World(turn_messages_max=64, quantum_messages=64)
+def test_a_peer_whose_messages_wait_when_a_round_is_full_is_not_reaped_for_silence() -> None:
+    world = World(round_messages_max=64, quantum_messages=64)
     peers = [world.join(name) for name in "abc"]
     world.clock.at = 20.0
     for actor, _ in peers:
@@ -320,5 +320,5 @@ def test_a_reaped_peer_is_told_so_even_if_its_mailbox_is_full() -> None:
         world.settle()
     world.clock.at = 30.0
     say(other, "stream")
-    world.supervisor.turn()
+    world.supervisor.round()
     assert silent.closed_with == 1008

@@ -12,7 +12,6 @@ import pytest
 
 from actors.clock import VirtualClock
 from actors.link import LinkClosed
-from actors.relay import runtime as runtime_module
 from actors.relay.runtime import Full, Runtime
 from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
@@ -154,10 +153,10 @@ async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> N
 async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add, seen = runtime_module._sum, []
+    add, seen = Totals.__add__, []
 
     def add_and_let_others_look(one: Totals, other: Totals) -> Totals:
-        if threading.current_thread() is threading.main_thread() and not seen:
+        if threading.current_thread() is threading.main_thread() and not threads:
             threads.append(threading.Thread(target=look))
             threads[0].start()
             threads[0].join(0.2)
@@ -169,7 +168,7 @@ async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
     threads: list[threading.Thread] = []
     async with Runtime() as runtime:
         a = await joined(runtime, "a")
-        monkeypatch.setattr(runtime_module, "_sum", add_and_let_others_look)
+        monkeypatch.setattr(Totals, "__add__", add_and_let_others_look)
         a.close()
         await anyio.wait_all_tasks_blocked()
         threads[0].join()
@@ -242,7 +241,7 @@ async def test_a_supervisor_that_crashes_takes_its_mesh_with_it_and_no_other(
     async with Runtime() as runtime:
         doomed, other = await joined(runtime, "a", "doomed"), await joined(runtime, "b", "other")
         supervisor = runtime._meshes["doomed"]
-        monkeypatch.setattr(supervisor, "turn", lambda: 1 / 0)
+        monkeypatch.setattr(supervisor, "round", lambda: 1 / 0)
         await doomed.send('{"type":"stream"}')
         with pytest.raises(LinkClosed):
             await doomed.receive()
@@ -266,7 +265,7 @@ async def test_a_cancelled_serve_cuts_its_connection() -> None:
 
 
 class SlowClock(VirtualClock):
-    """Every look at this clock takes 1 ms, so that a turn takes time."""
+    """Every look at this clock takes 1 ms, so that a round takes time."""
 
     def now(self) -> Instant:
         self._at += 0.001
@@ -294,16 +293,16 @@ async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests
         await clock.advance(0.01)  # so that it does not end in the middle of a rest
 
 
-async def test_a_turn_of_many_messages_has_no_rest_after_it() -> None:
+async def test_a_round_of_many_messages_has_no_rest_after_it() -> None:
     clock = SlowClock()
     async with Runtime(clock=clock) as runtime:
         a, b = await runtime.connect("m"), await runtime.connect("m")
         await a.send('{"type":"presence","from":"a"}')
         await b.send('{"type":"presence","from":"b"}')
         await clock.advance(0.1)
-        for turn in range(3):
+        for round in range(3):
             actor = runtime._meshes["m"]._actors[1]
             actor.received([b'{"type":"stream"}'] * 20)
             for _ in range(20):
                 await anyio.lowlevel.checkpoint()
-            assert runtime.totals().relayed == 2 + 20 * (turn + 1)
+            assert runtime.totals().relayed == 2 + 20 * (round + 1)

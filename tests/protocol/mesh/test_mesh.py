@@ -1319,3 +1319,79 @@ def test_the_deadline_of_an_empty_mesh_is_never() -> None:
     world.open()
     assert world.mesh.deadline() == 1030.0
     assert math.isfinite(world.at)
+
+
+# The bound of what is delivered -------------------------------------------------------------------
+
+SMALL = Limits(message_bytes_max=1024, presence_bytes_max=1024)
+
+
+def of_size(size: int, type: str, **fields: Any) -> bytes:
+    """A message of exactly so many bytes."""
+    empty = text(type, **fields, data="")
+    return text(type, **fields, data="x" * (size - len(empty)))
+
+
+@pytest.mark.parametrize("fields", [{}, {"sender": "an agent"}, {"instanceId": "a"}])
+@pytest.mark.parametrize("type", ["stream", "direct", "something"])
+def test_a_message_that_the_relay_would_make_too_long_is_refused(
+    fields: dict[str, str], type: str
+) -> None:
+    world = world_of("a", "b", limits=SMALL)
+    fields = {**fields, "to": "b"}
+    world.say(1, of_size(1024, type, **fields))
+    assert world.errors(1) == ["too_large"]
+    assert world.got(2) == []
+    world.say(1, of_size(900, type, **fields))
+    (got,) = world.texts(2)
+    assert 900 < len(got) <= 1024
+
+
+def test_a_message_of_the_longest_size_passes_if_nothing_is_added() -> None:
+    world = world_of("a", "b", limits=SMALL)
+    longest = of_size(1024, "stream", sender="a")
+    world.say(1, longest)
+    assert world.texts(2) == [longest]
+
+
+@pytest.mark.parametrize("type", ["direct", "capabilities"])
+@pytest.mark.parametrize("size", [900, 1024])
+def test_an_answer_does_without_the_echo_of_a_turn_id_that_would_make_it_too_long(
+    type: str, size: int
+) -> None:
+    world = world_of("a" * 256, limits=SMALL)
+    empty = text(type, to="nobody", turnId="")
+    world.say(1, text(type, to="nobody", turnId="t" * (size - len(empty))))
+    (answer,) = world.texts(1)
+    assert len(answer) <= 1024
+    assert "turnId" not in loads(answer)
+    assert loads(answer)["from"] == "relay"
+
+
+def test_an_error_with_many_details_stays_within_the_bound() -> None:
+    world = world_of("a", limits=SMALL)
+    for number in range(20):
+        world.join(f"{number:03}" + "\U0001f600" * 60, "an agent")
+    world.hush()
+    world.say(1, text("direct", to="an agent", turnId="t"))
+    (answer,) = world.texts(1)
+    assert len(answer) <= 1024
+    assert loads(answer)["data"]["code"] == "ambiguous_target"
+
+
+def test_a_presence_stays_within_its_bound_when_a_connection_with_shorter_cards_goes() -> None:
+    """The cards of two tabs differ: what is left of both would be longer than either was."""
+    world = World(SMALL)
+    world.join("watcher")
+    first = world.join("a", "x", "y")
+    for agent in ("x", "y"):
+        world.join("a", {"id": agent, "card": "long" * 100})
+    world.say(first, presence("a", "x", "y", note="n" * 700))
+    world.hush()
+    world.end(first)
+    (told,) = world.texts(1)
+    assert len(told) <= SMALL.presence_bytes_max
+    assert loads(told)["data"]["agents"] == ["x", "y"]
+    world.hush()
+    world.say(1, text("direct", to="y"))
+    assert [len(world.got(tab)) for tab in (3, 4)] == [1, 1]

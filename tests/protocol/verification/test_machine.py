@@ -143,14 +143,14 @@ def test_the_machine_finds_a_relay_that_sends_directs_to_all() -> None:
 def test_the_machine_finds_a_supervisor_that_forgets_who_is_last_in_its_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turn = Supervisor.turn
+    round = Supervisor.round
 
-    def forgetful_turn(supervisor: Supervisor) -> None:
+    def forgetful_round(supervisor: Supervisor) -> None:
         if len(supervisor._inbox._ready) > 1:
             supervisor._inbox._ready.pop()
-        turn(supervisor)
+        round(supervisor)
 
-    monkeypatch.setattr(Supervisor, "turn", forgetful_turn)
+    monkeypatch.setattr(Supervisor, "round", forgetful_round)
     with pytest.raises(Disagreement):
         run(lambda: ActorSubject(TIGHT), examples=200, steps=30, shrink=False)
 

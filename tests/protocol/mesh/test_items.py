@@ -1,0 +1,164 @@
+"""The seam: the mesh that applies the same items elsewhere decides the same.
+
+A world plays a random life of a mesh in one process, and every item that passes the gate is noted.
+Replicas then apply the items, each with a mesh of its own.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.envelope import Refusal
+from protocol.limits import Limits
+from protocol.mesh.effects import Dismissed, Effect, PeerJoined, PeerLeft, Refused, Snapshot
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.local import LocalMesh
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.routing import Route
+from tests.worlds.mesh import World, presence, text
+
+Item = tuple[str, tuple[Any, ...]]
+
+LIMITS = Limits(
+    message_bytes_max=2048,
+    presence_bytes_max=1024,
+    agents_max=4,
+    messages_per_s=50.0,
+    messages_burst=50,
+)
+
+
+class NotingMesh(LocalMesh):
+    """A mesh in one process that notes the items between its gate and its mesh."""
+
+    def __init__(self, limits: Limits, *, strict: bool = False) -> None:
+        super().__init__(limits, strict=strict)
+        self.items: list[Item] = []
+        self.said = self._noting("said", self.mesh.said)
+        self.present = self._noting("present", super().present)  # type: ignore[method-assign]
+        self.beat = self._noting("beat", super().beat)  # type: ignore[method-assign]
+        self.gone = self._noting("gone", super().gone)  # type: ignore[method-assign]
+
+    def _noting(self, name: str, apply: Callable[..., None]) -> Callable[..., None]:
+        def noted(*arguments: Any) -> None:
+            self.items.append((name, arguments))
+            apply(*arguments)
+
+        return noted
+
+
+class NotingWorld(World):
+    """A world around a `NotingMesh`; `effects` is all that the mesh decided."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMITS)
+        self.mesh: NotingMesh = NotingMesh(LIMITS)
+        self.effects: list[Effect] = []
+        take = self.mesh.take_effects
+
+        def take_and_keep() -> list[Effect]:
+            effects = take()
+            self.effects += effects
+            return effects
+
+        self.mesh.take_effects = take_and_keep  # type: ignore[method-assign]
+
+
+def live(chance: random.Random) -> NotingWorld:
+    """A mesh's life of some hundred steps."""
+    world = NotingWorld()
+    here: list[int] = []
+    names = ("ann", "bob", "cid")
+    for _ in range(150):
+        connection = chance.choice(here) if here else 0
+        step = chance.randrange(12)
+        if step < 2 or not here:
+            here.append(world.open())
+        elif step < 5:
+            agents = chance.sample(
+                ["a", "b", {"id": "c", "n": 1.50}, "relay", 7], chance.randrange(4)
+            )
+            world.say(connection, presence(chance.choice(names), *agents))
+        elif step < 8:
+            type = chance.choice(["stream", "direct", "broadcast", "direct", "odd", "relay-log"])
+            fields = {
+                "to": chance.choice([*names, "a", "b", None]),
+                "sender": chance.choice([None, *names, "a", "relay"]),
+                "turnId": chance.choice([1, "t"]),
+            }
+            size = chance.choice([0, 0, 1900, 1990])
+            world.say(connection, text(type, **fields, data="x" * size), b"[1]", b"{")
+        elif step == 8:
+            world.say(
+                connection, text("heartbeat", data={"agents": chance.choice([["a"], ["b", 1]])})
+            )
+        elif step == 9:
+            world.say(connection, text("capabilities"))
+        elif step == 10:
+            world.wait(chance.choice([0.1, 16.0, 31.0]))
+        elif chance.random() < 0.5:
+            world.end(connection, chance.choice([Cause.LEFT, Cause.EVICTED]))
+        here = [one for one in here if world.is_open(one)]
+    return world
+
+
+def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
+    """What a mesh elsewhere makes of these items, and that mesh."""
+    effects: list[Effect] = []
+    mesh = Mesh(LIMITS, effects)
+    for name, arguments in items:
+        with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
+            getattr(mesh, name)(*arguments)
+    return effects, mesh
+
+
+def of_the_mesh(effect: Effect) -> bool:
+    """The mesh decides it, not the gate."""
+    if isinstance(effect, Dismissed | Refused):
+        return False
+    said_by_the_relay = getattr(effect, "text", b"")
+    return not said_by_the_relay.startswith(
+        (b'{"type":"error"', b'{"type":"capabilities_response"')
+    )
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_the_same_items_in_the_same_order_give_the_same_effects_and_the_same_roster(
+    seed: int,
+) -> None:
+    world = live(random.Random(seed))
+    decided = [effect for effect in world.effects if of_the_mesh(effect)]
+    effects, mesh = replayed(world.mesh.items)
+    assert effects == decided
+    original = world.mesh.mesh.roster
+    assert mesh.roster.presences(without=None) == original.presences(without=None)
+    assert set(mesh.roster.connections) == set(original.connections)
+    assert mesh.totals == world.mesh.mesh.totals
+
+
+def test_a_life_has_everything_that_the_mesh_decides() -> None:
+    world = live(random.Random(1))
+    kinds = {name for name, _ in world.mesh.items}
+    assert kinds == {"present", "said", "beat", "gone"}
+    assert {PeerJoined, PeerLeft, Snapshot} <= {type(effect) for effect in world.effects}
+
+
+def test_an_item_of_a_connection_that_is_not_present_is_refused_and_changes_nothing() -> None:
+    effects: list[Effect] = []
+    mesh = Mesh(LIMITS, effects)
+    world = NotingWorld()
+    world.say(world.join("ann"), text("stream"), text("heartbeat"))
+    by_name = dict(world.mesh.items)
+    for name in ("said", "beat"):
+        with pytest.raises(Refusal):
+            getattr(mesh, name)(*by_name[name])
+    mesh.gone(1, Cause.LEFT, world.now)
+    assert effects == []
+    assert mesh.totals == Mesh(LIMITS, []).totals
+    assert Route.OTHERS in by_name["said"]
