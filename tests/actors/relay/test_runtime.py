@@ -28,6 +28,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+# Tests that wait until all tasks are blocked use a virtual clock. A busy mesh rests for a moment
+# after a small flush, and a task that sleeps is blocked, too. On a clock that stands still no flush
+# takes time.
+
+
 async def joined(runtime: Runtime, id: str, mesh: str = "m", window: int = 256) -> MemoryLink:
     link = await runtime.connect(mesh, window)
     await link.send(json.dumps({"type": "presence", "from": id, "data": {"agents": []}}))
@@ -48,7 +53,7 @@ async def test_two_peers_in_memory_exchange_messages() -> None:
 
 
 async def test_a_mesh_begins_with_its_first_connection_and_ends_with_its_last() -> None:
-    async with Runtime() as runtime:
+    async with Runtime(clock=VirtualClock()) as runtime:
         assert runtime.status() == ()
         a = await joined(runtime, "a", "one")
         b = await joined(runtime, "b", "two")
@@ -114,7 +119,7 @@ async def test_a_draining_runtime_takes_nobody() -> None:
 
 async def test_draining_is_bounded_and_who_does_not_take_what_is_queued_hears_why_it_ends() -> None:
     limits = Limits(drain_s=0.05)
-    async with Runtime(limits) as runtime:
+    async with Runtime(limits, VirtualClock()) as runtime:
         a, b = await joined(runtime, "a"), await joined(runtime, "b", window=1)
         for _ in range(10):
             await a.send('{"type":"stream"}')
@@ -139,7 +144,7 @@ async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> N
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        async with Runtime() as runtime:
+        async with Runtime(clock=VirtualClock()) as runtime:
             trace.set("that of the first connection")
             a = await joined(runtime, "a")
             a.close()
@@ -166,7 +171,7 @@ async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
         seen.append(runtime.totals().joined)
 
     threads: list[threading.Thread] = []
-    async with Runtime() as runtime:
+    async with Runtime(clock=VirtualClock()) as runtime:
         a = await joined(runtime, "a")
         monkeypatch.setattr(Totals, "__add__", add_and_let_others_look)
         a.close()
@@ -187,7 +192,7 @@ async def test_meshes_and_connections_are_bounded() -> None:
 
 
 async def test_a_link_that_does_not_receive_waits_in_its_mailbox_and_is_evicted_when_full() -> None:
-    async with Runtime(Limits(mailbox_messages_max=50)) as runtime:
+    async with Runtime(Limits(mailbox_messages_max=50), VirtualClock()) as runtime:
         a = await joined(runtime, "a")
         stuck = await joined(runtime, "stuck", window=10)
         for n in range(100):
@@ -226,7 +231,7 @@ class CrashingTransport:
 
 
 async def test_a_transport_that_raises_ends_its_own_connection_only() -> None:
-    async with Runtime() as runtime:
+    async with Runtime(clock=VirtualClock()) as runtime:
         a = await joined(runtime, "a")
         await runtime.serve(CrashingTransport(), "m")
         await anyio.wait_all_tasks_blocked()
@@ -251,7 +256,7 @@ async def test_a_supervisor_that_crashes_takes_its_mesh_with_it_and_no_other(
 
 
 async def test_a_cancelled_serve_cuts_its_connection() -> None:
-    async with Runtime() as runtime:
+    async with Runtime(clock=VirtualClock()) as runtime:
         link, transport = memory_pair()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runtime.serve, transport, "m")
