@@ -28,12 +28,11 @@ _NPM_VERSION = re.compile(r'(?m)^(  "version": ")[^"]+(",)$')
 
 def routes() -> str:
     rows = ["| type | audience |", "|---|---|"]
-    for route in (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS):
+    for route in (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS, Route.NOBODY):
         types = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is route)
         rows.append(f"| {types} | {route.value} |")
-    rows.append(f"| any other type | {ANY_OTHER_TYPE.value} |")
-    withheld = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is Route.NOBODY)
-    rows.append(f"| {withheld} | nobody: these carry credentials in existing pages |")
+        if route is ANY_OTHER_TYPE:
+            rows.append(f"| any other type | {route.value} |")
     return "\n".join(rows) + "\n"
 
 

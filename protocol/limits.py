@@ -181,7 +181,7 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class MembershipLimits:
-    """The bounds of one peer's membership in a mesh, on the peer's side (docs/clients.md).
+    """The bounds of one peer's membership in a mesh, on the peer's side (docs/python.md).
 
     Immutable; a bad value or relation raises ValueError.
 

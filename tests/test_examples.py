@@ -1,4 +1,4 @@
-"""The examples: those in examples/, and every Python fragment of docs/clients.md."""
+"""The examples: those in examples/, and every Python fragment of docs/python.md."""
 
 import re
 from typing import Any
@@ -14,15 +14,15 @@ from tests.worlds.live import LiveRelay
 
 pytestmark = pytest.mark.anyio
 
-CLIENTS = ROOT / "docs" / "clients.md"
+PYTHON = ROOT / "docs" / "python.md"
 FRAGMENTS = dict(
-    re.findall(r"## ([^\n]+)\n+(?:(?!## ).)*?```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
+    re.findall(r"## ([^\n]+)\n+(?:(?!## ).)*?```python\n(.*?)```", PYTHON.read_text(), re.DOTALL)
 )
 
 
 def main_of(heading: str) -> Any:
     namespace: dict[str, Any] = {}
-    exec(compile(FRAGMENTS[heading], f"{CLIENTS}: {heading}", "exec"), namespace)
+    exec(compile(FRAGMENTS[heading], f"{PYTHON}: {heading}", "exec"), namespace)
     return namespace["main"]
 
 

@@ -73,7 +73,7 @@ def join(
     `agents`: strings, or objects with `agentId`, `id` or `name`. `metadata`: what the presence says
     beside them. `offline`: what is sent while there is no connection waits in a bounded queue
     (QueueFull beyond it), or fails at once (NotConnected). `within_s`: how long (seconds) joining
-    may take, `math.inf` for ever. Entering raises RelayError: a permanent error (docs/clients.md)
+    may take, `math.inf` for ever. Entering raises RelayError: a permanent error (docs/python.md)
     at once, everything else after `within_s`. Raises TypeError for agents or metadata that are no
     JSON, TooLarge for more of them than a relay takes.
     """
@@ -148,7 +148,7 @@ class Peer:
 
     @property
     def state(self) -> MemberState:
-        """Where the membership is in its life (docs/clients.md)."""
+        """Where the membership is in its life (docs/python.md)."""
         return self._member.state
 
     @property

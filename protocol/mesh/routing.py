@@ -1,7 +1,7 @@
-"""Message type to audience: the table of the README, and what an audience is.
+"""Which messages go where: the table from message type to audience.
 
-`ROUTES` is the whole of it. A type that is not in the table goes where a broadcast goes, so that
-pages can invent types of their own; with `strict` it is refused instead.
+`ROUTES` is that table. A type that it does not list goes where a broadcast goes, so that pages can
+invent types of their own. The `strict` setting refuses such types instead.
 """
 
 import enum
@@ -11,13 +11,13 @@ from typing import Final
 
 
 class Route(enum.Enum):
-    """Where a message of some type goes. The value is the wording of the README's table."""
+    """Where messages of one type go. The value is the wording of the table in the documents."""
 
     EVERYONE = "all peers, the sender included"
     OTHERS = "all peers except the sender"
     TARGET = "one peer"
     RELAY = "the server only"
-    NOBODY = "withheld"
+    NOBODY = "nobody: existing pages put credentials into these"
 
 
 ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
@@ -31,7 +31,7 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
         "ack": Route.OTHERS,
         "turn_end": Route.OTHERS,
         "error": Route.OTHERS,
-        # Sent by existing pages with relay addresses and tokens inside; nobody needs to see them.
+        # Existing pages send these with relay addresses and tokens inside. Nobody needs them.
         "configure": Route.NOBODY,
         "relay-log": Route.NOBODY,
         "relay-connected": Route.NOBODY,
@@ -41,6 +41,4 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
 )
 
 ANY_OTHER_TYPE: Final = Route.OTHERS
-
-
-# Audiences: who receives a text. Connections are named by number, as at the moment of decision. ---
+"""Where messages of all other types go."""
