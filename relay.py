@@ -1,53 +1,55 @@
-"""The relay as a program: settings, the AgentCore app, the server.
+"""The relay as a program, and the application that AgentCore looks for.
 
     python relay.py --help            every setting; each is also an environment variable
+    uvicorn relay:app                 the same application under a server of yours
     agentcore configure --entrypoint relay.py
 
-What this file composes: the protocol's limits, the actor runtime on the real clock, the transports,
-and `app`, the ASGI application that AgentCore expects at module level (/ws, /ping, /invocations).
-Nothing is made at import but the app itself: the runtime begins with the server.
+Importing this file reads no setting and starts nothing: both happen when serving starts.
 """
 
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from actors.host.app import create_app
+from actors.host.app import RelayApp
 from actors.host.logs import configure_logging
-from actors.host.server import Server, bind, server_config
-from actors.host.settings import read_settings
+from actors.host.server import CannotListen, bind, serve
+from actors.host.settings import BadSetting, read_settings
 
-log = logging.getLogger("relay")
+app = RelayApp()
+"""The ASGI application: /ws, /ping, /invocations, and pages for people at / and /browser/."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the relay until SIGTERM or Ctrl-C. Returns the exit code."""
-    settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
-    configure_logging(settings.log_level)
+    """Run the relay until SIGTERM or Ctrl-C. Returns the exit code.
+
+    `arguments` are the options, by default those of the command line. 0: ended as asked. 1: it
+    cannot listen. 2: a bad setting. One sentence on stderr says what was wrong.
+    """
+    program = _program()
     try:
-        listener = bind(settings)
-    except OSError as error:
-        # (A failed look-up has numbers of its own, all negative.)
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        where = f"{settings.host}:{settings.port}"
-        sys.stderr.write(f"relay.py: cannot listen on {where}: {reason}\n")
+        settings = read_settings(
+            sys.argv[1:] if arguments is None else arguments, os.environ, program
+        )
+        listeners = bind(settings.hosts, settings.port)
+    except BadSetting as error:
+        sys.stderr.write(f"{program}: bad setting: {error}\n")
+        return 2
+    except CannotListen as error:
+        sys.stderr.write(f"{program}: cannot listen on {error}\n")
         return 1
-    app = create_app(settings)
-    server = Server(server_config(app, settings), app)
-
-    def stop(*_: object) -> None:
-        # Until uvicorn listens to signals. At its end it raises once more those that it took.
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    server.run(sockets=[listener])
+    configure_logging(settings.log_level)
+    app.settings = settings
+    serve(app, settings, listeners)
     return 0
 
 
-app = create_app(read_settings((), os.environ))
+def _program() -> str:
+    """The command that was typed, as usage and error lines name it."""
+    name = Path(sys.argv[0]).name
+    return "agi-diy-relay" if name in ("", "-c", "-m", "__main__.py") else name
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Logs: one line per event, for people on a terminal, as JSON otherwise."""
+"""Logs: one line per event, readable on a terminal and JSON elsewhere."""
 
 import logging
 import sys
@@ -7,7 +7,10 @@ import structlog
 
 
 def configure_logging(level: str) -> None:
-    """Lines for people on a terminal, JSON otherwise; uvicorn's and the SDK's records included."""
+    """Write all log records to stderr from now on, also those of uvicorn and of the SDK.
+
+    One line per record: readable on a terminal, JSON elsewhere. `level` is a name such as `info`.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -27,5 +30,5 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Their lines hold query strings, and those hold credentials.
+    # Its lines below this level hold query strings, and those hold credentials.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -9,10 +9,11 @@ from protocol.mesh.status import Totals
 
 
 def publish_metrics(runtime: Runtime) -> None:
-    """The runtime's counters as OpenTelemetry metrics, where that is installed: on AgentCore.
+    """Publish the runtime's counters as OpenTelemetry metrics. Does nothing where OpenTelemetry is
+    not installed; on AgentCore it is.
 
-    Read when they are exported, so that a message costs nothing more. There are no spans: one for
-    every message would cost more than the message.
+    The counters are read when metrics are exported, so a message costs nothing more. There are no
+    spans: a span costs more than the message that it describes.
     """
     try:
         from opentelemetry import metrics  # noqa: PLC0415 (only in the deployed package)

@@ -1,56 +1,123 @@
-"""The server: uvicorn on the fast path, with an orderly end."""
+"""The server: its sockets, its configuration, and an orderly end."""
 
+import asyncio
+import errno
 import logging
+import os
+import signal
 import socket
-from typing import Final
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, Literal
 
 import uvicorn
-from bedrock_agentcore.runtime import BedrockAgentCoreApp
 
+from actors.host.app import RelayApp
 from actors.host.settings import Settings
-from actors.transports.uvicorn import MeshProtocol
+from actors.transports import borrowed
 
 log = logging.getLogger("relay")
 
 PING_INTERVAL_S: Final = 10.0  # under `stale_after_s`, so that a pong in time keeps a peer present
-
-
 PING_TIMEOUT_S: Final = 20.0
+
+PORTS_TRIED: Final = 100
+"""With port 0: how many free ports of the first address are tried on the others."""
+
+NOT_HERE: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+"""Errors that say that this machine does not have such an address. IPv6 may be switched off."""
+
+
+class CannotListen(Exception):
+    """The relay cannot listen on an address. The text is the address and the reason."""
+
+
+# Sockets ------------------------------------------------------------------------------------------
+
+
+def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listening sockets on all of these addresses, at one port. Raises CannotListen.
+
+    An address that this machine does not have is left out, unless there is no other. Port 0 takes
+    a port that is free on all of them.
+    """
+    for _ in range(PORTS_TRIED):
+        with ExitStack() as opened:
+            listeners: list[socket.socket] = []
+            for number, host in enumerate(hosts, start=1):
+                # The first one chooses where port 0 is.
+                at = listeners[0].getsockname()[1] if listeners else port
+                try:
+                    listeners.append(opened.enter_context(_listener(host, at)))
+                except OSError as error:
+                    has_another = bool(listeners) or number < len(hosts)
+                    if error.errno in NOT_HERE and has_another:
+                        continue
+                    if error.errno == errno.EADDRINUSE and at != port:
+                        break
+                    raise CannotListen(f"{_shown(host, at)}: {_reason(error)}") from error
+            else:
+                opened.pop_all()
+                return listeners
+    raise CannotListen(f"{', '.join(hosts)}: found no port that is free on all of them")
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: OSError) -> str | None:
+    # (A look-up that failed has numbers of its own, all negative.)
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+
+
+# Serving ------------------------------------------------------------------------------------------
+
+
+def serve(app: RelayApp, settings: Settings, listeners: list[socket.socket]) -> None:
+    """Serve the app on these sockets until SIGTERM or SIGINT, then end it in order."""
+    server = Server(server_config(app, settings), app)
+
+    def stop(*_: object) -> None:
+        # Until uvicorn listens to signals. At its end it raises once more those that it took.
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.run(sockets=listeners)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which at the end lets the runtime take leave of the peers before it cuts them
-    off."""
+    """uvicorn, with an orderly end: the runtime closes its connections before uvicorn cuts them."""
 
-    def __init__(self, config: uvicorn.Config, app: BedrockAgentCoreApp) -> None:
+    def __init__(self, config: uvicorn.Config, app: RelayApp) -> None:
         super().__init__(config)
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        log.info(f"listening on ws://{shown}:{port}/ws", extra={"host": host, "port": port})
+        places = [one.getsockname()[:2] for server in self.servers for one in server.sockets]
+        shown = " and ".join(f"ws://{_shown(*place)}/ws" for place in places)
+        host, port = places[0]
+        log.info(f"listening on {shown}", extra={"host": host, "port": port})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        await self._app.state.runtime.drain()
+        await self._app.runtime.drain()
         await super().shutdown(sockets)
 
 
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket. Raises OSError."""
-    address = (settings.host, settings.port)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server(address, family=family, backlog=2048)
-
-
-def server_config(app: BedrockAgentCoreApp, settings: Settings) -> uvicorn.Config:
-    """How the app is served: on the fast path, without compression, silent on requests."""
+def server_config(app: RelayApp, settings: Settings) -> uvicorn.Config:
+    """How the app is served: by the fast transport, without compression, silent on requests."""
     return uvicorn.Config(
         app,
-        ws=MeshProtocol,
+        ws=websocket_protocol(),
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
@@ -58,3 +125,22 @@ def server_config(app: BedrockAgentCoreApp, settings: Settings) -> uvicorn.Confi
         log_config=None,
         timeout_graceful_shutdown=max(1, round(settings.limits.close_within_s)),
     )
+
+
+def websocket_protocol() -> type[asyncio.Protocol] | Literal["auto"]:
+    """The fast transport's protocol if uvicorn is as it was tested. If not: uvicorn's own, and one
+    warning. The relay works with either."""
+    changes = borrowed.changes()
+    if not changes:
+        try:
+            from actors.transports.uvicorn import MeshProtocol  # noqa: PLC0415 (it may not import)
+        except Exception as error:
+            changes = [f"{type(error).__name__}: {error}"]
+        else:
+            return MeshProtocol
+    log.warning(
+        f"{borrowed.installed()} is not what the fast transport was tested with (uvicorn "
+        f"{borrowed.supported()}); the plain ASGI transport takes its place",
+        extra={"changes": changes},
+    )
+    return "auto"

@@ -1,27 +1,48 @@
-"""What can be set, by option or environment variable."""
+"""What can be set, by option or environment variable: read, checked, and told what is wrong."""
 
 import argparse
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from protocol.about import __version__
 from protocol.limits import Limits
+
+LOOPBACK: Final = ("127.0.0.1", "::1")
+"""Only this machine. `localhost` means both: Node and browsers resolve it to either of them."""
+
+EVERYWHERE: Final = ("0.0.0.0", "::")
+"""All interfaces of this machine."""
+
+RENAMED: Final = {"turn_messages_max": "round_messages_max"}
+"""Settings by their names of the last release, and the names that they have now."""
+
+
+class BadSetting(ValueError):
+    """A setting cannot be used. The text is one sentence that names it."""
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What can be set, by option or environment variable. See `python relay.py --help`."""
+    """What can be set. `python relay.py --help` describes each setting.
 
-    host: str = "127.0.0.1"
+    A bad value raises ValueError.
+    """
+
+    hosts: tuple[str, ...] = LOOPBACK
+    """Addresses to listen on, all at one port. An address that this machine does not have is left
+    out, if it has another of them."""
     port: int = attrs.field(default=8080)
     allowed_origins: tuple[str, ...] = ("localhost", "https://agi.diy")
     strict: bool = False
     pace: str = attrs.field(default="auto")
-    log_level: str = "info"
+    log_level: str = attrs.field(default="info")
     limits: Limits = Limits()
+    warnings: tuple[str, ...] = ()
+    """What the user should know about these settings, in sentences. Logged when serving starts."""
 
     @port.validator
     def _check_port(self, _: object, value: int) -> None:
@@ -33,69 +54,134 @@ class Settings:
         if value not in ("auto", "on", "off"):
             raise ValueError(f"pace must be auto, on or off, got {value!r}")
 
+    @log_level.validator
+    def _check_log_level(self, _: object, value: str) -> None:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"log_level must be debug, info, warning or error, got {value!r}")
 
-def default_host(environ: Mapping[str, str]) -> str:
+
+def default_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
     """All interfaces in a container, as AgentCore's contract asks; elsewhere only this machine.
 
     Source: `BedrockAgentCoreApp.run`, which tells containers by the same two signs.
     """
     in_container = os.path.exists("/.dockerenv") or bool(environ.get("DOCKER_CONTAINER"))
-    return "0.0.0.0" if in_container else "127.0.0.1"
+    return EVERYWHERE if in_container else LOOPBACK
 
 
-def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Options first, then environment variables, then defaults. A bad one ends the program."""
+def read_settings(
+    arguments: Sequence[str], environ: Mapping[str, str], program: str = "relay.py"
+) -> Settings:
+    """Settings from the command line's options first, then environment variables, then defaults.
+
+    `program` is the command that was typed, for the usage line. Raises BadSetting. `--help`,
+    `--version` and an unknown option end the program (SystemExit), as usual with argparse.
+    """
+    defaults = _defaults(environ)
+    options = vars(_parser(program, defaults).parse_args(arguments))
+    variables = _variables(environ, [*defaults, *RENAMED])
+    warnings = []
+    for given, written in ((variables, _variable), (options, _flag)):
+        for old, new in RENAMED.items():
+            if old in given:
+                warnings.append(f"{written(old)} is now called {written(new)}; use the new name")
+                given.setdefault(new, given.pop(old))
+    values = {**defaults, **variables, **options}
+    try:
+        bounds: dict[str, Any] = {
+            field.name: _number(field.name, values[field.name], type(field.default))
+            for field in attrs.fields(Limits)
+        }
+        return Settings(
+            hosts=_hosts(values["host"]),
+            port=int(_number("port", values["port"], int)),
+            allowed_origins=_listed(values["allowed_origins"]),
+            strict=_boolean("strict", values["strict"]),
+            pace=values["pace"],
+            log_level=values["log_level"],
+            limits=Limits(**bounds),
+            warnings=tuple(warnings),
+        )
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
+
+
+# Where values come from ---------------------------------------------------------------------------
+
+_HELP: Final = {
+    "host": "address to listen on; `localhost` is 127.0.0.1 and ::1",
+    "port": "port to listen on; 0 takes a free one",
+    "allowed_origins": "origins of pages that may connect, by commas; `localhost` stands for this "
+    "machine at any port, `*` for all; programs without an Origin always may",
+    "log_level": "debug, info, warning or error",
+    "pace": "frames no faster and no larger than AgentCore's edge allows: on, off, or auto (for "
+    "connections that come through it)",
+    "strict": "true: refuse message types outside the vocabulary",
+}
+"""What each setting means, by name. The limits have their own words."""
+
+
+def _defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """Every setting's default as it would be typed, by name, in the order of `--help`."""
+    defaults = {
+        "host": ",".join(default_hosts(environ)),
+        "port": "8080",
+        "allowed_origins": ",".join(Settings().allowed_origins),
+        "log_level": "info",
+        "pace": "auto",
+        "strict": "false",
+    }
+    return defaults | {field.name: str(field.default) for field in attrs.fields(Limits)}
+
+
+def _parser(program: str, defaults: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="relay.py",
+        prog=program,
         description="WebSocket relay for agent meshes.",
         epilog="Every option is also an environment variable: --drain-s is RELAY_DRAIN_S. "
         "HOST and PORT are honoured too.",
+        argument_default=argparse.SUPPRESS,
     )
-
-    def option(name: str, default: object, help: str, **kwargs: Any) -> None:
-        variable = f"RELAY_{name.upper()}"
-        value = environ.get(variable, default)
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, default=value, help=f"{help} (default: {default})", **kwargs)
-
-    option("host", environ.get("HOST") or default_host(environ), "address to listen on")
-    option("port", environ.get("PORT") or 8080, "port to listen on; 0 takes a free one")
-    option(
-        "allowed_origins",
-        ",".join(Settings().allowed_origins),
-        "origins of pages that may connect, by commas; `localhost` stands for this machine at any "
-        "port, `*` for all; programs without an Origin always may",
-    )
-    option("log_level", "info", "debug, info, warning or error")
-    option(
-        "pace",
-        "auto",
-        "frames no faster and no larger than AgentCore's edge allows: on, off, or for connections "
-        "that come through it",
-    )
-    option("strict", "false", "true: refuse message types outside the vocabulary")
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    for name, help in _HELP.items():
+        parser.add_argument(_flag(name), help=f"{help} (default: {defaults[name]})")
     for field in attrs.fields(Limits):
-        option(field.name, field.default, f"{field.metadata['what']}", metavar="N")
-
-    values = vars(parser.parse_args(arguments))
-    try:
-        port = int(_number("port", values.pop("port"), int))
-        bounds: dict[str, Any] = {
-            field.name: _number(field.name, values.pop(field.name), type(field.default))
-            for field in attrs.fields(Limits)
-        }
-        limits = Limits(**bounds)
-        origins = tuple(filter(None, (o.strip() for o in values.pop("allowed_origins").split(","))))
-        strict = _boolean("strict", values.pop("strict"))
-        level = values["log_level"]
-        if level.upper() not in logging.getLevelNamesMapping():
-            raise ValueError(f"log_level must be debug, info, warning or error, got {level!r}")
-        return Settings(port=port, limits=limits, allowed_origins=origins, strict=strict, **values)
-    except ValueError as error:
-        parser.exit(2, f"relay.py: bad setting: {error}\n")
+        help = f"{field.metadata['what']} (default: {defaults[field.name]})"
+        parser.add_argument(_flag(field.name), help=help, metavar="N")
+    for old in RENAMED:
+        parser.add_argument(_flag(old), help=argparse.SUPPRESS)
+    return parser
 
 
-def _number(name: str, value: str | float, kind: type) -> int | float:
+def _variables(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """What environment variables say, by name of the setting."""
+    found = {name.lower(): environ[name] for name in ("HOST", "PORT") if environ.get(name)}
+    return found | {name: environ[_variable(name)] for name in names if _variable(name) in environ}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return f"RELAY_{name.upper()}"
+
+
+# How values are written ---------------------------------------------------------------------------
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = _listed(value)
+    if not hosts:
+        raise ValueError(f"host must be an address, got {value!r}")
+    return LOOPBACK if hosts == ("localhost",) else hosts
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in value.split(","))))
+
+
+def _number(name: str, value: str, kind: type) -> int | float:
     try:
         return int(value) if kind is int else float(value)
     except ValueError:

@@ -9,7 +9,8 @@ from protocol.mesh.status import PeerStatus
 
 
 def report(meshes: Sequence[MeshStatus], details: bool) -> dict[str, object]:
-    """What /invocations answers."""
+    """Who is here, as JSON. With `details` also the state, agents, last sign of life (seconds ago)
+    and mailbox of every peer, and counts per mesh."""
     peers = sorted(peer.peer for mesh in meshes for peer in mesh.peers)
     answer: dict[str, object] = {"status": "ok", "peers": peers, "count": len(peers)}
     if details:

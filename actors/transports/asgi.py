@@ -1,16 +1,36 @@
 """The transport for any ASGI server: ordinary receives and sends, one per message.
 
-Two tasks per connection, and nothing of the server but ASGI. WebSocket pongs do not come through
-ASGI, so a peer that asked for `keepalive: "pong"` must send heartbeats here like everyone else.
-Under this project's own server `UvicornTransport` takes its place.
+It uses nothing of the server but ASGI, and two tasks per connection. WebSocket pongs do not come
+through ASGI, so a peer that asked for `keepalive: "pong"` must send heartbeats here like any other.
+
+A server may offer a better transport of its own in the ASGI scope, as `MeshProtocol` does
+(actors/transports/uvicorn.py). `transport_for` takes it.
 """
+
+from collections.abc import Callable
+from typing import Any, Final
 
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors.frames import Batch
 from actors.link import ABNORMAL, NO_STATUS
-from actors.transports.transport import Port, binary_frame
+from actors.transports.transport import Port, Transport, binary_frame
+from protocol.limits import Limits
+
+EXTENSION: Final = "agi-diy-relay.transport"
+"""Key in the ASGI scope's `extensions`. Its value makes the server's own transport for the
+connection, from `message_bytes_max` and `close_within_s`."""
+
+
+def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
+    """The transport of an accepted WebSocket: the server's own if it offers one, else the plain
+    one."""
+    extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
+    make: Callable[[int, float], Transport] | None = extensions.get(EXTENSION)
+    if make is None:
+        return AsgiTransport(websocket, limits.close_within_s)
+    return make(limits.message_bytes_max, limits.close_within_s)
 
 
 class AsgiTransport:
@@ -30,7 +50,7 @@ class AsgiTransport:
         self._sending = anyio.CancelScope()
 
     def hold_little(self) -> None:
-        pass  # the buffers are the server's
+        pass  # the buffers belong to the server
 
     async def run(self, port: Port) -> None:
         code = ABNORMAL
@@ -41,7 +61,7 @@ class AsgiTransport:
                 code = await self._read(port)
                 tasks.cancel_scope.cancel()
         except* (WebSocketDisconnect, OSError):
-            pass  # lost while sending; the server says so in its own way
+            pass  # the connection was lost while we sent
         finally:
             port.closed(code)
 
@@ -89,7 +109,8 @@ class AsgiTransport:
         self._readable.set()
 
     def _limit_sending(self) -> None:
-        """A peer that does not read cannot hold up the close for ever."""
+        """Give up sending after `close_within_s`, so that a peer that does not read cannot hold up
+        the close."""
         self._sending.deadline = anyio.current_time() + self._close_within_s
 
     def abort(self) -> None:

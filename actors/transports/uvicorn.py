@@ -1,4 +1,4 @@
-"""The fast path: uvicorn's WebSocket protocol, with the ASGI queue taken out of the middle.
+"""The fast transport: uvicorn's WebSocket protocol without the ASGI queue in the middle.
 
 `MeshProtocol` is uvicorn's sans-IO WebSocket protocol (`uvicorn.Config(ws=MeshProtocol)`) and keeps
 its handshake, its parser, its pings and its closing handshake. Once a connection is attached to a
@@ -9,20 +9,21 @@ port (a peer actor), it replaces three things:
    ordinary frame (final, text, masked, within bounds) is unmasked on the spot; everything else
    (control frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so
    that the parser is never left in the middle of one.
-2. Writing. `UvicornTransport.send` hands the frames of a whole round to the socket in one call,
-   made once for all receivers, instead of one encoding and one call per message and receiver.
-3. Size. The payload of a frame beyond the bound is dropped as it comes in, and stands as
-   `too_large` in the place of the message; the connection lives on.
+2. Writing. `UvicornTransport.send` hands the frames of a whole round to the socket in one call.
+   They are made once for all receivers, instead of one encoding and one call per message and
+   receiver.
+3. Size. The payload of a frame beyond the bound is dropped as it comes in. A `too_large` stands in
+   the place of the message, and the connection lives on.
 
-What it relies on in uvicorn is listed, and checked against the installed release, by
-tests/test_uvicorn_transport.py.
+What is used of uvicorn and websockets is listed in actors/transports/borrowed.py, which compares it
+with what is installed. Import this module only if `borrowed.changes()` is empty.
 """
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any, Final, cast
 
-from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
@@ -36,15 +37,13 @@ except ImportError:  # pragma: no cover
 
 from actors.frames import Batch
 from actors.link import ABNORMAL
+from actors.transports.asgi import EXTENSION
 from actors.transports.transport import Port, binary_frame
 from protocol.envelope import ErrorCode, Inbound, Unreadable
 
-EXTENSION: Final = "agi-diy-relay.protocol"
-"""Key in the ASGI scope's `extensions` under which a connection's `MeshProtocol` is found."""
-
 LITTLE_BYTES: Final = 32 * 1024
-"""What the kernel is asked to hold of a connection that is to hold little. (Linux takes twice that,
-and counts its own records in.)"""
+"""The send buffer that we ask the kernel for, for a connection that is to hold little. (Linux
+doubles the figure and counts its own records in.)"""
 
 _FIN: Final = 0x80
 _FINAL_TEXT: Final = 0x81
@@ -54,7 +53,8 @@ _NO_MASK: Final = bytes(4)
 
 
 class _Nowhere(asyncio.Queue[Any]):
-    """Takes the ASGI events that nobody will receive. One for all connections."""
+    """A queue that forgets: for ASGI events after the application has returned. All connections
+    share one."""
 
     def put_nowait(self, item: object) -> None:
         pass
@@ -64,7 +64,7 @@ _NOWHERE: Final = _Nowhere()
 
 
 class _Nevermind(asyncio.Event):
-    """Takes the signals to ASGI sends that nobody makes. One for all connections."""
+    """An event that nobody waits for. All connections share one."""
 
     def set(self) -> None:
         pass
@@ -77,7 +77,7 @@ _NEVERMIND: Final = _Nevermind()
 
 
 class _NoTimer:
-    """Looks like a timer that is set. (A real one would keep the context of the opening alive.)"""
+    """Looks like a timer that is set. A real timer would keep the context of the opening alive."""
 
     def cancel(self) -> None:
         pass
@@ -103,11 +103,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     # Attaching ------------------------------------------------------------------------------------
 
     def handle_connect(self, event: Request) -> None:
-        """Leave word in the ASGI scope that this connection can be attached."""
+        """Offer the application a transport of ours, in the ASGI scope."""
         super().handle_connect(event)
         if not self.handshake_complete:
             extensions = cast("dict[str, Any]", self.scope["extensions"])
-            extensions[EXTENSION] = self
+            extensions[EXTENSION] = partial(UvicornTransport, self)
 
     def attach(self, port: Port, message_bytes_max: int, close_within_s: float) -> None:
         """From now on `port` gets what the ASGI application would have received."""
@@ -121,7 +121,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._closed(ABNORMAL)
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
-        """The application has returned; what only it needed goes with it."""
+        """The application has returned: drop what only it needed."""
         super().on_task_complete(task)
         if self._port is None:
             return
@@ -136,8 +136,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             next(self.conn.parser)
 
     def hold_little(self) -> None:
-        """Write no further ahead of what the peer reads than the kernel needs to."""
-        if self.transport.is_closing():  # it may have no socket any more
+        """Keep nothing unsent here and little in the kernel, so that the rest waits in the port."""
+        if self.transport.is_closing():  # its socket may be gone
             return
         self.transport.set_write_buffer_limits(high=0)
         holder = self.transport.get_extra_info("socket")
@@ -193,7 +193,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             elif 0 <= length <= bound and stop > end:
                 break
             else:
-                # Control frames and fragments; or what ends the connection, by whatever it begins.
+                # A control frame, a fragment, or a violation (its first bytes are enough).
                 self._parse(data[at : max(stop, at + 2)], messages)
             at = min(stop, end)
             if self.transport.is_closing():
@@ -205,7 +205,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             port.received(messages)
 
     def _parse(self, frame: bytes, messages: list[Inbound]) -> None:
-        """One frame for uvicorn's parser. What was read before it is delivered before it."""
+        """Give one whole frame to uvicorn's parser. Deliver first what was read before it."""
         self._flush(messages)
         if not frame[0] & _CONTROL:
             self._in_fragments = not frame[0] & _FIN
@@ -217,7 +217,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             messages.clear()
 
     def handle_cont(self, event: Frame) -> None:
-        """A fragment. They gather in one buffer; what is too large in sum is dropped."""
+        """A fragment. Fragments gather in one buffer. If they are too large together, they are
+        dropped."""
         if self._port is None:
             super().handle_cont(event)
             return
@@ -233,7 +234,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        """A message came out of the parser: to the port, if there is one."""
+        """Hand a message that came out of the parser to the port, if there is one."""
         port = self._port
         if port is None or self.close_sent:
             super().send_receive_event_to_app()
@@ -275,14 +276,14 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._port.writable()
 
     def hang_up(self, code: int, reason: str) -> None:
-        """Send a close frame; cut the connection if it is not over within `close_within_s`."""
+        """Send a close frame. Cut the connection if it is not over within `close_within_s`."""
         self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
         if self.transport.is_closing():
             return
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
-            return  # it is being closed from the other side already
+            return  # the other side is closing it already
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.set_reading(True)
@@ -310,7 +311,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
 
 class UvicornTransport:
-    """One connection attached to a `MeshProtocol`."""
+    """One accepted connection of a `MeshProtocol`: its `Transport`."""
 
     writes_frames = True
 
@@ -350,13 +351,6 @@ class UvicornTransport:
 
     def resume_reading(self) -> None:
         self._protocol.set_reading(True)
-
-
-def protocol_of(websocket: WebSocket) -> MeshProtocol | None:
-    """The `MeshProtocol` below a WebSocket; None under any other server."""
-    extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
-    protocol = extensions.get(EXTENSION)
-    return protocol if isinstance(protocol, MeshProtocol) else None
 
 
 def _is_utf8(text: bytes) -> bool:

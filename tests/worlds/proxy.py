@@ -7,6 +7,7 @@ from typing import Self
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
+from anyio.streams.stapled import MultiListener
 
 
 class Proxy:
@@ -23,7 +24,7 @@ class Proxy:
         self.opened = 0
         self._streams: set[ByteStream] = set()
         self._tasks: TaskGroup | None = None
-        self._listener: anyio.abc.MultiListener[SocketStream] | None = None
+        self._listener: MultiListener[SocketStream] | None = None
         self.port = 0
 
     @property

@@ -31,7 +31,8 @@ from starlette.websockets import WebSocket
 from actors.frames import Batch
 from actors.host.server import bind, server_config
 from actors.host.settings import Settings
-from actors.transports.uvicorn import MeshProtocol, UvicornTransport, protocol_of
+from actors.transports.asgi import transport_for
+from actors.transports.uvicorn import MeshProtocol, UvicornTransport
 from protocol.envelope import Inbound
 from protocol.limits import Limits
 from tests import ROOT
@@ -47,7 +48,10 @@ ALL: Final = bool(os.environ.get("AUTOBAHN_ALL"))
 CASES: Final = ["*"] if ALL else [f"{chapter}.*" for chapter in (1, 2, 3, 4, 5, 6, 7, 10)]
 TIMEOUT_S: Final = 1800 if ALL else 300
 
-MESSAGE_BYTES_MAX: Final = 2**24  # the largest message of chapter 9
+LIMITS: Final = Limits(
+    message_bytes_max=2**24,  # the largest message of chapter 9
+    mailbox_bytes_max=2**25,
+)
 
 MAY_FAIL: Final = {"7.1.5", *(f"9.{part}.{case}" for part in (3, 4) for case in range(1, 10))}
 """What python-websockets, whose parser this is, documents as deviations."""
@@ -88,29 +92,31 @@ class Echo:
     def closed(self, code: int) -> None:
         pass
 
+    def crashed(self, error: BaseException) -> None:
+        raise error
+
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """The application: accepts, and attaches an `Echo`."""
     websocket = WebSocket(scope, receive, send)
     await websocket.accept()
-    protocol = protocol_of(websocket)
-    assert protocol is not None
-    transport = UvicornTransport(protocol, MESSAGE_BYTES_MAX, 5.0)
+    transport = transport_for(websocket, LIMITS)
+    assert isinstance(transport, UvicornTransport)
     await transport.run(Echo(transport))
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
     """An echo server on the relay's own stack, in a thread."""
-    settings = Settings(host="127.0.0.1", port=0, limits=Limits())
+    settings = Settings(hosts=("127.0.0.1",), port=0)
     config = server_config(echo, settings)  # type: ignore[arg-type]
     config.ws = EchoProtocol
     config.lifespan = "off"
-    listener = bind(settings)
+    listeners = bind(settings.hosts, settings.port)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
+    thread = threading.Thread(target=server.run, args=(listeners,))
     thread.start()
-    yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+    yield f"ws://127.0.0.1:{listeners[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()

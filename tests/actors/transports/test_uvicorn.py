@@ -1,11 +1,6 @@
-"""The fast path on real sockets, byte by byte; and what it relies on in uvicorn.
-
-When a new uvicorn fails one of the tests at the end, read actors/transports/uvicorn.py beside
-uvicorn's websockets_sansio_impl.py: something that the fast path borrows has changed.
-"""
+"""The fast transport on real sockets, byte by byte. (What it borrows: test_borrowed.py.)"""
 
 import asyncio
-import inspect
 import json
 import random
 import socket
@@ -17,8 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
 
 from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
@@ -157,7 +150,7 @@ def test_messages_arrive_whole_and_in_order_however_the_stream_is_cut(
             step = chance.choice([1, 2, 5, 13, 64, 100_000])
             client.socket.sendall(stream[at : at + step])
             at += step
-        answered = []
+        answered: list[int] = []
         while len(answered) < len(order):
             opcode, payload = client.read()
             if opcode == TEXT:
@@ -308,9 +301,6 @@ def test_only_a_paced_connection_holds_little_that_is_not_read(pace: str) -> Non
             assert kernels > 2 * LITTLE_BYTES
 
 
-# What is borrowed from uvicorn ------------------------------------------------------------------
-
-
 class FakeTransport(asyncio.Transport):
     """Records what a protocol does to its transport."""
 
@@ -343,59 +333,3 @@ def test_a_connection_that_is_over_already_holds_nothing() -> None:
     protocol.transport = Closed()
     protocol.transport.close()
     protocol.hold_little()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "connection_lost",
-        "data_received",
-        "handle_connect",
-        "handle_cont",
-        "handle_parser_exception",
-        "handle_pong",
-        "on_task_complete",
-        "resume_writing",
-        "send_receive_event_to_app",
-    ],
-)
-def test_uvicorn_still_has_the_method_that_is_extended_or_called(name: str) -> None:
-    theirs = getattr(WebSocketsSansIOProtocol, name)
-    ours = getattr(MeshProtocol, name)
-    assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters)
-
-
-def test_uvicorn_still_keeps_the_state_that_is_read_or_set() -> None:
-    source = inspect.getsource(WebSocketsSansIOProtocol.__init__)
-    for name in (
-        "app",
-        "app_state",
-        "close_sent",
-        "close_timer",
-        "conn",
-        "disconnected",
-        "frames",
-        "handshake_complete",
-        "loop",
-        "pending_ping_payload",
-        "queue",
-        "read_paused",
-        "transport",
-        "writable",
-    ):
-        assert f"self.{name}" in source, name
-
-
-def test_uvicorn_still_leaves_the_socket_open_while_a_close_timer_is_set() -> None:
-    source = inspect.getsource(WebSocketsSansIOProtocol.run_asgi)
-    assert "if self.close_timer is None:\n            self.transport.close()" in source
-
-
-def test_uvicorn_still_pauses_writing_by_its_event() -> None:
-    source = inspect.getsource(WebSocketsSansIOProtocol.pause_writing)
-    assert "self.writable.clear()" in source
-
-
-def test_websockets_still_fails_a_connection_the_way_we_ask() -> None:
-    assert Frame(Opcode.TEXT, b"x").fin
-    assert list(inspect.signature(MeshProtocol.attach).parameters)[1] == "port"

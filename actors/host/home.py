@@ -1,0 +1,130 @@
+"""Pages for people who open the relay's address in a browser: `/`, and the documents."""
+
+from html import escape
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from starlette.datastructures import URL
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from protocol.about import __version__
+
+_ROOT: Final = Path(__file__).parents[2]
+
+BROWSER: Final = _ROOT / "browser"
+"""The browser module and the demo page."""
+
+SITE: Final = _ROOT / "build" / "docs"
+"""The documents as `make docs` builds them. Only in a source tree, like the next one."""
+
+DOCUMENTS: Final = _ROOT / "docs"
+"""The documents as they are written."""
+
+
+class Link(NamedTuple):
+    """A line of the page at `/`."""
+
+    address: str
+    name: str
+    what: str
+
+
+def routes() -> list[BaseRoute]:
+    """What is served to people, as far as this relay has it."""
+    found: list[BaseRoute] = [Route("/", home)]
+    if BROWSER.is_dir():
+        # A page that another local server serves may import the module, too.
+        files = CORSMiddleware(Files(directory=BROWSER, html=True), allow_origins=["*"])
+        found.append(Mount("/browser", files))
+    if _has_site():
+        found.append(Mount("/docs", Files(directory=SITE, html=True)))
+    elif DOCUMENTS.is_dir():
+        found.append(Mount("/docs", Files(directory=DOCUMENTS)))
+    return found
+
+
+def links() -> list[Link]:
+    """The lines of the page at `/`. Every address on it works."""
+    found = []
+    if BROWSER.is_dir():
+        found.append(Link("browser/", "Demo", "join the mesh from this browser"))
+    if _has_site():
+        found.append(Link("docs/", "Documentation", "how to use all this"))
+    for name, what in _WRITTEN.items() if not _has_site() else ():
+        if (DOCUMENTS / name).exists():
+            found.append(Link(f"docs/{name}", "Documentation", what))
+    if (BROWSER / "README.md").exists():
+        found.append(Link("browser/README.md", "Documentation", "use it from JavaScript"))
+    found.append(Link("ping", "Status", "<code>HealthyBusy</code> while anyone is connected"))
+    return found
+
+
+_WRITTEN: Final = {
+    "index.md": "where to begin",
+    "clients.md": "use it from Python",
+    "protocol.md": "every message, error and close code",
+}
+
+
+def _has_site() -> bool:
+    return (SITE / "index.html").exists()
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8" />
+    <meta name="viewport" content="width=device-width" />
+    <title>agi-diy-relay</title>
+    <style>
+      :root {{ color-scheme: light dark; }}
+      body {{
+        font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem;
+      }}
+      code {{ overflow-wrap: anywhere; }}
+    </style>
+  </head>
+  <body>
+    <h1>agi-diy-relay</h1>
+    <p>This is a relay for agent meshes, version {version}. Programs and pages that connect here
+      find one another, and their agents talk.</p>
+    <p>Connect to <code>{url}</code>. Everyone at this address is in one mesh. Add
+      <code>?mesh=NAME</code> to join another mesh.</p>
+    <ul>{links}
+    </ul>
+  </body>
+</html>
+"""
+
+_LINK: Final = """
+      <li><a href="{address}">{name}</a>: {what}</li>"""
+
+
+async def home(request: Request) -> HTMLResponse:
+    """The page at `/`. It loads nothing."""
+    page = _PAGE.format(
+        version=escape(__version__),
+        url=escape(_websocket_url(request.url)),
+        links="".join(_LINK.format(**link._asdict()) for link in links()),
+    )
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return HTMLResponse(page, headers={"content-security-policy": policy})
+
+
+def _websocket_url(url: URL) -> str:
+    return str(url.replace(scheme="wss" if url.is_secure else "ws", path="/ws", query=""))
+
+
+class Files(StaticFiles):
+    """Static files, of which browsers show Markdown as text instead of saving it."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if path.endswith(".md"):
+            response.headers["content-type"] = "text/plain; charset=utf-8"
+        return response

@@ -1,0 +1,128 @@
+"""Settings: where they come from, what they are without, and what is said of bad and old ones."""
+
+import os
+from typing import Any
+
+import attrs
+import pytest
+
+from actors.host.settings import (
+    EVERYWHERE,
+    LOOPBACK,
+    RENAMED,
+    BadSetting,
+    Settings,
+    default_hosts,
+    read_settings,
+)
+from protocol.limits import Limits
+
+
+def test_settings_come_from_options_then_the_environment_then_defaults() -> None:
+    environ = {"PORT": "1", "HOST": "::1", "RELAY_DRAIN_S": "7"}
+    settings = read_settings(["--port", "2"], environ)
+    assert (settings.port, settings.hosts, settings.limits.drain_s) == (2, ("::1",), 7.0)
+    assert read_settings([], environ).port == 1
+    assert read_settings([], {**environ, "RELAY_PORT": "3"}).port == 3
+    assert read_settings([], {}).port == 8080
+
+
+def test_without_a_word_on_it_everything_is_as_settings_have_it() -> None:
+    assert read_settings(["--host", "localhost"], {}) == Settings()
+
+
+def test_only_a_container_listens_on_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert default_hosts({}) == LOOPBACK == ("127.0.0.1", "::1")
+    assert default_hosts({"DOCKER_CONTAINER": "1"}) == EVERYWHERE
+    assert read_settings([], {}).hosts == LOOPBACK
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/.dockerenv")
+    assert default_hosts({}) == EVERYWHERE == ("0.0.0.0", "::")
+    assert read_settings([], {}).hosts == EVERYWHERE
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ("127.0.0.1", ("127.0.0.1",)),
+        ("::1", ("::1",)),
+        ("0.0.0.0", ("0.0.0.0",)),
+        ("localhost", ("127.0.0.1", "::1")),
+        ("10.0.0.1, fe80::1", ("10.0.0.1", "fe80::1")),
+    ],
+)
+def test_a_host_that_is_given_is_exactly_what_is_listened_on(
+    given: str, hosts: tuple[str, ...]
+) -> None:
+    assert read_settings(["--host", given], {}).hosts == hosts
+    assert read_settings([], {"HOST": given}).hosts == hosts
+    assert read_settings([], {"HOST": "elsewhere", "RELAY_HOST": given}).hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "words"),
+    [
+        (["--port", "99999"], {}, "port must be between 0 and 65535"),
+        (["--port", "http"], {}, "port must be a number, got 'http'"),
+        ([], {"PORT": "x"}, "port must be a number, got 'x'"),
+        (["--host", ","], {}, "host must be an address, got ','"),
+        (["--stale-after-s", "40"], {}, "must be less than reap_after_s"),
+        ([], {"RELAY_DRAIN_S": "soon"}, "drain_s must be a number, got 'soon'"),
+        (["--messages-burst", "0"], {}, "messages_burst must be a whole number from 1"),
+        (["--strict", "perhaps"], {}, "strict must be true or false"),
+        (["--pace", "fast"], {}, "pace must be auto, on or off, got 'fast'"),
+        (["--log-level", "loud"], {}, "log_level must be debug, info, warning or error"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_sentence(
+    arguments: list[str], environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(BadSetting, match=words) as bad:
+        read_settings(arguments, environ)
+    assert "\n" not in str(bad.value)
+
+
+def test_every_setting_has_an_option_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--help"], {}, "agi-diy-relay")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: agi-diy-relay ")
+    own = {"host", "port", "allowed-origins", "strict", "pace", "log-level"}
+    for name in own | {field.name.replace("_", "-") for field in attrs.fields(Limits)}:
+        assert f"--{name} " in shown
+    assert not any(old.replace("_", "-") in shown for old in RENAMED)
+
+
+def test_the_version_is_said_after_the_command_that_was_typed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--version"], {}, "agi-diy-relay")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("agi-diy-relay ")
+
+
+# Names of the last release ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_still_works_and_a_warning_says_the_new_one(old: str, new: str) -> None:
+    def limit(settings: Settings) -> Any:
+        return getattr(settings.limits, new)
+
+    flag, variable = f"--{old.replace('_', '-')}", f"RELAY_{old.upper()}"
+    new_flag, new_variable = f"--{new.replace('_', '-')}", f"RELAY_{new.upper()}"
+
+    by_option = read_settings([flag, "101"], {})
+    assert limit(by_option) == 101
+    assert by_option.warnings == (f"{flag} is now called {new_flag}; use the new name",)
+
+    by_variable = read_settings([], {variable: "102"})
+    assert limit(by_variable) == 102
+    assert by_variable.warnings == (f"{variable} is now called {new_variable}; use the new name",)
+
+    assert limit(read_settings([flag, "101"], {variable: "102", new_variable: "103"})) == 101
+    assert limit(read_settings([], {variable: "102", new_variable: "103"})) == 103
+    assert limit(read_settings([flag, "101", new_flag, "104"], {})) == 104
+    assert read_settings([new_flag, "104"], {}).warnings == ()
