@@ -55,20 +55,19 @@ def links() -> list[Link]:
         found.append(Link("browser/", "Demo", "join the mesh from this browser"))
     if _has_site():
         found.append(Link("docs/", "Documentation", "how to use all this"))
-    for name, what in _WRITTEN.items() if not _has_site() else ():
-        if (DOCUMENTS / name).exists():
-            found.append(Link(f"docs/{name}", "Documentation", what))
+    else:
+        found += [link for link in _WRITTEN if (DOCUMENTS / Path(link.address).name).exists()]
     if (BROWSER / "README.md").exists():
         found.append(Link("browser/README.md", "Documentation", "use it from JavaScript"))
     found.append(Link("ping", "Status", "<code>HealthyBusy</code> while anyone is connected"))
     return found
 
 
-_WRITTEN: Final = {
-    "index.md": "where to begin",
-    "clients.md": "use it from Python",
-    "protocol.md": "every message, error and close code",
-}
+_WRITTEN: Final = (
+    Link("docs/index.md", "Documentation", "where to begin"),
+    Link("docs/clients.md", "Documentation", "use it from Python"),
+    Link("docs/protocol.md", "Protocol", "every message, error and close code"),
+)
 
 
 def _has_site() -> bool:
