@@ -65,7 +65,7 @@ def links() -> list[Link]:
 
 _WRITTEN: Final = (
     Link("docs/index.md", "Documentation", "where to begin"),
-    Link("docs/clients.md", "Documentation", "use it from Python"),
+    Link("docs/python.md", "Documentation", "use it from Python"),
     Link("docs/protocol.md", "Protocol", "every message, error and close code"),
 )
 

@@ -114,10 +114,10 @@ def test_the_root_is_a_page_that_says_what_this_is(http: httpx.Client, live: Liv
         ((), ["ping"]),
         (("browser/index.html", "browser/README.md"), ["browser/", "browser/README.md", "ping"]),
         (
-            ("docs/clients.md", "docs/protocol.md"),
-            ["docs/clients.md", "docs/protocol.md", "ping"],
+            ("docs/python.md", "docs/protocol.md"),
+            ["docs/python.md", "docs/protocol.md", "ping"],
         ),
-        (("docs/clients.md", "build/docs/index.html"), ["docs/", "ping"]),
+        (("docs/python.md", "build/docs/index.html"), ["docs/", "ping"]),
     ],
 )
 def test_the_root_links_to_what_there_is_and_every_link_works(
