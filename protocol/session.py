@@ -2,8 +2,7 @@
 
 On AgentCore every session id has a machine of its own, so peers meet only if they connect with the
 same one. This is how all of them come to the same one from the mesh's name alone; the browser
-module computes the same, and both are tested against the vectors in
-tests/protocol/session_vectors.json.
+module computes the same, and both are tested against the vectors in tests/vectors/session.json.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ _LABEL = "agi-diy-relay mesh:"
 def session_id(mesh: str, secret: str = "") -> str:
     """The session id of the mesh `mesh`: 69 ASCII characters, always the same for the same two.
 
-    Who knows the name but not the secret cannot guess it. HMAC-SHA256, in hexadecimal, of the name
+    Whoever knows the name but not the secret cannot guess it. HMAC-SHA256, in hexadecimal, of the name
     (Unicode NFC, UTF-8) under a fixed label followed by the secret (likewise), after `mesh-`.
     Raises ValueError: an empty name, or one that is not proper Unicode.
 

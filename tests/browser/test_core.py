@@ -128,9 +128,10 @@ def test_both_languages_take_every_step_alike(node: Node) -> None:
 
 
 def test_both_languages_derive_the_same_session_ids(node: Node) -> None:
-    vectors = json.loads((ROOT / "tests/protocol/session_vectors.json").read_text())
+    cases = json.loads((ROOT / "tests/vectors/session.json").read_text())["cases"]
     script = "return Promise.all(given.map(({ mesh, secret }) => client.sessionId(mesh, secret)))"
-    assert node(script, vectors) == [vector["session"] for vector in vectors]
+    given = [case["arguments"] for case in cases]
+    assert node(script, given) == [case["returns"] for case in cases]
 
 
 @pytest.mark.parametrize(

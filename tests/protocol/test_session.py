@@ -1,27 +1,27 @@
 """One mesh, one session id: the same wherever it is computed."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol.session import session_id
+from tests.vectors.files import read
 
-VECTORS = json.loads((Path(__file__).parent / "session_vectors.json").read_text())
+CASES = read("session")
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: repr(vector["mesh"])[:20])
-def test_the_session_is_that_of_the_shared_vectors(vector: dict[str, str]) -> None:
-    id = session_id(vector["mesh"], vector["secret"])
-    assert id == vector["session"]
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"][:30])
+def test_the_session_is_that_of_the_shared_vectors(case: dict[str, Any]) -> None:
+    id = session_id(**case["arguments"])
+    assert id == case["returns"]
     assert 33 <= len(id) <= 256
     assert id.isascii()
     assert id.replace("-", "").isalnum()
 
 
 def test_other_names_and_other_secrets_are_other_sessions() -> None:
-    ids = {vector["session"] for vector in VECTORS}
-    assert len(ids) == len(VECTORS) - 1  # the same name, composed and decomposed
+    ids = {case["returns"] for case in CASES}
+    assert len(ids) == len(CASES) - 1  # the same name, composed and decomposed
     assert session_id("caf\u00e9") == session_id("cafe\u0301")
 
 

@@ -41,6 +41,7 @@ class MemberWorld:
         relay_limits: Limits | None = None,
         *,
         behind_edge: bool = False,
+        member: Member | None = None,
         **metadata: Any,
     ) -> None:
         self.limits = limits or MembershipLimits()
@@ -48,7 +49,7 @@ class MemberWorld:
         self.chance = 0.0
         self.behind_edge = behind_edge
         numbers = itertools.count(1)
-        self.member = Member(
+        self.member = member or Member(
             "ann",
             ["coder"],
             metadata,

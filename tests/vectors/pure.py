@@ -1,0 +1,164 @@
+"""Vectors of functions: agents' ids, the lifecycle table, differences of rosters, session ids."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from protocol.agents import agent_id
+from protocol.limits import MembershipLimits
+from protocol.member import lifecycle
+from protocol.member.lifecycle import TABLE, ImpossibleTransition, Membership, Step
+from protocol.member.messages import RemotePeer
+from protocol.member.roster import compare
+from protocol.session import session_id
+from tests.vectors.coding import plain
+from tests.vectors.recording import Case
+
+AGENTS: tuple[Any, ...] = (
+    *("coder", "", None, 7, True, [], ["coder"], {}),
+    {"agentId": "a"},
+    {"id": "b"},
+    {"name": "c"},
+    {"agentId": 5, "id": "x"},
+    {"agentId": "", "id": "x"},
+    {"agentId": "a", "id": "b", "name": "c"},
+    {"agentId": None, "id": None, "name": "c"},
+    {"agentId": {"id": "x"}, "name": "c"},
+    {"agentId": "", "id": "", "name": ""},
+    {"agentId": False, "id": 0, "name": []},
+    {"other": "a"},
+    {"agentId": "caf\u00e9"},
+)
+
+
+def agents() -> Iterator[Case]:
+    """Every way in which an agent may be announced."""
+    for agent in AGENTS:
+        yield {
+            "name": f"the agent {agent!r}",
+            "call": "agent_id",
+            "arguments": {"agent": agent},
+            "returns": agent_id(agent),
+        }
+
+
+def record(membership: Membership) -> dict[str, Any]:
+    return {**attrs.asdict(membership), "state": membership.state.value}
+
+
+def shown(step: Step) -> dict[str, Any]:
+    effects = [effect.value for effect in step.effects]
+    return {"membership": record(step.membership), "effects": effects}
+
+
+def membership() -> Iterator[Case]:
+    """Every cell of the table, with several records and times; every deadline and its expiry."""
+    chance = random.Random(5)
+    limits = MembershipLimits()
+    for state, event in TABLE:
+        for _ in range(4):
+            at = float(chance.randrange(5000))
+            old = Membership(
+                state,
+                due=chance.choice([None, at - 1, at + chance.randrange(-50, 3300)]),
+                heard=at - chance.randrange(-1, 60),
+                doubted=chance.choice([None, at - chance.randrange(8)]),
+                attempts=chance.choice([0, 1, 5, 80]),
+                joined=at - chance.choice([1, 29, 31, 3000]),
+            )
+            roll = chance.choice([0.0, 0.25, 0.5, 0.875])
+            happened = {"name": event.__name__, "at": at, "chance": roll}
+            yield {
+                "name": f"{event.__name__} while {state.value}",
+                "call": "transition",
+                "arguments": {"old": record(old), "event": happened},
+                **_attempt(
+                    lambda old=old, event=event, at=at, roll=roll: lifecycle.transition(
+                        old, event(at, roll), limits
+                    )
+                ),
+            }
+            yield {
+                "name": f"the deadline while {state.value}",
+                "call": "deadline",
+                "arguments": {"membership": record(old)},
+                "returns": lifecycle.deadline(old, limits),
+            }
+            yield {
+                "name": f"what is due while {state.value}",
+                "call": "expire",
+                "arguments": {"membership": record(old), "now": at, "chance": roll},
+                **_attempt(
+                    lambda old=old, at=at, roll=roll: lifecycle.expire(old, at, roll, limits)
+                ),
+            }
+    for attempts in (0, 1, 5, 6, 7, 64, 5000):
+        yield {
+            "name": f"the backoff after {attempts} failures",
+            "call": "backoff",
+            "arguments": {"attempts": attempts, "chance": 0.75},
+            "returns": lifecycle.backoff(attempts, 0.75, limits),
+        }
+
+
+def _attempt(step: Any) -> dict[str, Any]:
+    try:
+        return {"returns": shown(step())}
+    except ImpossibleTransition:
+        return {"raises": {"error": "ImpossibleTransition"}}
+
+
+def roster() -> Iterator[Case]:
+    """How two views of the roster differ."""
+    ann, bob = RemotePeer("ann", ("a",), {"n": 1}), RemotePeer("bob")
+    other = RemotePeer("ann", ("a", "b"), {"n": 1})
+    for name, seen, here in (
+        ("nobody", [], []),
+        ("somebody has come", [ann], [ann, bob]),
+        ("somebody has gone", [ann, bob], [bob]),
+        ("somebody is another", [ann, bob], [other, bob]),
+        ("the data is another", [ann], [RemotePeer("ann", ("a",), {"n": 2})]),
+        ("all at once", [ann, RemotePeer("eve")], [bob, other]),
+        ("nothing", [ann, bob], [ann, bob]),
+    ):
+        change = compare(_by_id(seen), _by_id(here))
+        yield {
+            "name": name,
+            "call": "compare",
+            "arguments": {"seen": plain(_by_id(seen)), "here": plain(_by_id(here))},
+            "returns": {
+                side: plain(getattr(change, side)) for side in ("joined", "updated", "left")
+            },
+        }
+
+
+def _by_id(peers: list[RemotePeer]) -> dict[str, RemotePeer]:
+    return {peer.id: peer for peer in peers}
+
+
+MESHES = (
+    ("my mesh", ""),
+    ("my mesh", "hunter2"),
+    ("a", ""),
+    ("default", ""),
+    ("caf\u00e9", ""),
+    ("cafe\u0301", ""),
+    ("\u5de5\u4f5c\u5ba4", "\u79d8\u5bc6"),
+    ("\U0001f916 team / 1?&=#%", "p\u00e5ss w\u00f6rd"),
+    ("x" * 1000, ""),
+    ("my mesh", " "),
+    (" my mesh", ""),
+)
+
+
+def session() -> Iterator[Case]:
+    """The session ids of meshes."""
+    for mesh, secret in MESHES:
+        yield {
+            "name": f"the mesh {mesh!r} with the secret {secret!r}",
+            "call": "session_id",
+            "arguments": {"mesh": mesh, "secret": secret},
+            "returns": session_id(mesh, secret),
+        }
