@@ -19,7 +19,8 @@ lint: $(VENV)/test,stand-ins,lint.stamp
 	@$(BIN)/mypy
 
 docs: $(VENV)/docs.stamp  # into build/docs
-	@$(BIN)/python -m mkdocs build --quiet --strict $(ARGS)
+	@$(BIN)/python docs/pages.py
+	@$(BIN)/zensical build --strict --clean >build/docs.log 2>&1 || { cat build/docs.log; exit 1; }
 
 dist: $(VENV)/release.stamp  # the sdist, and from it the wheel, into dist/
 	@rm -rf dist
