@@ -8,6 +8,8 @@ Every run starts its server anew, pinned to one core, and drives it with loadgen
 The runs are interleaved: each round does every scenario with every server in turn, so that whatever
 else the machine does meets all of them alike. What each scenario is: README.md beside this file.
 
+Longer than 400 lines because it is one program in one file: servers, scenarios, runs, tables.
+
 Exit code 0: every run was without violation. 1: a delivery was lost, repeated, changed or out of
 order somewhere, or a run did not finish. 2: nothing could be run.
 """

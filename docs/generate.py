@@ -4,6 +4,7 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test call
 fails if any part is not what the code says.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable
@@ -87,12 +88,31 @@ def claims() -> str:
     return listing(all_claims())
 
 
+def files() -> str:
+    """Every module, with the first line of its docstring; of the verification only the rooms."""
+    rows = ["| file | its one job |", "|---|---|"]
+    tops = ("relay.py", "actors", "protocol", "agi_diy_relay", "distribution")
+    for top in tops:
+        path = ROOT / top
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            name = file.relative_to(ROOT)
+            is_room = file.name == "__init__.py"
+            words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+            deep = "verification" in name.parts and len(name.parts) - is_room > 3
+            if words is None or deep:
+                continue
+            shown = f"{name.parent}/" if is_room else str(name)
+            rows.append(f"| {shown} | {words.splitlines()[0]} |")
+    return "\n".join(rows) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     "bounds": bounds,
     "errors": errors,
     "closes": closes,
     "claims": claims,
+    "files": files,
     "lifecycle-diagram": lambda: f"```mermaid\n{lifecycle.diagram()}```\n",
     "lifecycle-table": lifecycle.table_rows,
     "membership-diagram": lambda: f"```mermaid\n{membership.diagram()}```\n",

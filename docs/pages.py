@@ -25,7 +25,7 @@ ELSEWHERE: Final = {
 """Files of the repository that are pages of the site, and the page that each one is."""
 
 _LINK: Final = re.compile(r"\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
-_CODE: Final = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+_CODE: Final = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 
 
 class Wrong(Exception):
@@ -55,9 +55,9 @@ def page_of(source: str, pages: dict[str, str]) -> str:
             raise Wrong(f"{source} links to {target}, which does not exist")
         return f"`{path}`" if text.strip("`") in path else f"{text} (`{path}`)"
 
-    # Links span lines, so the text is cut at code and nowhere else.
+    # Links may span lines, so the text is cut at blocks of code and nowhere else.
     parts = _CODE.split((ROOT / source).read_text(encoding="utf-8"))
-    return "".join(part if part[:1] == "`" else _LINK.sub(link, part) for part in parts)
+    return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 
 
 def check_navigation(page: str) -> None:

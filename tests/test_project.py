@@ -1,8 +1,7 @@
-"""The project itself: who imports whom, what is packaged, what the documents say."""
+"""The project itself: what its documents say, and its configuration for AgentCore."""
 
-import ast
+import re
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,42 +10,10 @@ from tests import ROOT
 sys.path.insert(0, str(ROOT / "docs"))
 
 import generate
+import pages
 
+import agi_diy_relay
 from protocol.mesh.routing import ROUTES, Route
-
-MAY_IMPORT = {"protocol": {"protocol"}, "actors": {"actors", "protocol"}}
-OURS = {"relay", "actors", "protocol", "tests", "examples", "benchmarks"}
-PROTOCOL_LIBRARIES = {"attrs", "msgspec"}
-NOT_IN_PROTOCOL = {"asyncio", "anyio", "time", "random", "logging", "threading", "socket"}
-
-
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            found.add((node.module or "").split(".")[0])
-    return found
-
-
-@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
-def test_imports_go_downward_only(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        ours = imports(path) & OURS
-        if "verification" not in path.parts:
-            assert ours <= MAY_IMPORT[package], path
-
-
-def test_the_protocol_knows_no_io_no_time_and_no_chance() -> None:
-    for path in (
-        path for path in (ROOT / "protocol").rglob("*.py") if "verification" not in path.parts
-    ):
-        used = imports(path)
-        assert not used & NOT_IN_PROTOCOL, path
-        allowed = PROTOCOL_LIBRARIES | {"protocol"} | sys.stdlib_module_names
-        assert used <= allowed, path
 
 
 def test_rates_are_shown_as_rates_and_times_as_times() -> None:
@@ -58,6 +25,22 @@ def test_rates_are_shown_as_rates_and_times_as_times() -> None:
 
 def test_the_generated_parts_of_the_documents_are_current() -> None:
     assert generate.stale() == [], "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("source", sorted(pages.sources()))
+def test_every_link_of_a_document_leads_to_a_file(source: str) -> None:
+    assert pages.page_of(source, pages.sources())
+
+
+@pytest.mark.parametrize("page", sorted(pages.sources().values()))
+def test_every_document_is_in_the_navigation_of_the_site(page: str) -> None:
+    pages.check_navigation(page)
+
+
+def test_every_public_name_is_on_a_page_of_the_api() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: agi_diy_relay\.(\w+)$", text, re.MULTILINE)
+    assert sorted([*shown, "__version__"]) == agi_diy_relay.__all__
 
 
 def test_the_readme_has_the_whole_routing_table() -> None:

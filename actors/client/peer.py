@@ -13,6 +13,8 @@ A `Peer` is an actor like the ones at the other end. `Member` (protocol/member/m
 decisions; here is what its user calls and waits for. It stays connected by itself: heartbeats,
 reconnection, renewal before a connection gets too old. What was handed to a connection that then
 broke is not sent again, because it may have arrived: delivery is at most once.
+
+Longer than 400 lines because a third of them are the docstrings of the public `Peer`.
 """
 
 import logging

@@ -11,6 +11,8 @@ How a connection replaces another, so that nothing is lost, doubled or put out o
 
 After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
 so whoever has not been in it has gone.
+
+Longer than 400 lines because both connections of an overlap are decided by one table, in one place.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The model itself: one mesh, as the rules describe it. See the package's docstring.
 
-The module is a little longer than others here. It is one class, read from top to bottom beside
+Longer than 400 lines because it is one class, read from top to bottom beside
 docs/protocol.md, and every rule needs the same two dicts: who is connected, and who is here.
 """
 
