@@ -40,6 +40,8 @@ _OF_THE_CLONE: Final = frozenset(
         "browser",
         "mutation.py",
         "protocol/verification/test_mutation.py",
+        "test_architecture.py",
+        "test_docs.py",
         "test_package.py",
         "test_project.py",
     )

@@ -27,11 +27,6 @@ def test_the_generated_parts_of_the_documents_are_current() -> None:
     assert generate.stale() == [], "run: python docs/generate.py"
 
 
-@pytest.mark.parametrize("source", sorted(pages.sources()))
-def test_every_link_of_a_document_leads_to_a_file(source: str) -> None:
-    assert pages.page_of(source, pages.sources())
-
-
 @pytest.mark.parametrize("page", sorted(pages.sources().values()))
 def test_every_document_is_in_the_navigation_of_the_site(page: str) -> None:
     pages.check_navigation(page)
