@@ -22,7 +22,7 @@ from actors.host import server
 from protocol.limits import Limits
 from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
-from tests.worlds.live import LiveRelay, WebSocketPeer
+from tests.worlds.live import HeldPort, LiveRelay, WebSocketPeer
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -386,29 +386,28 @@ def test_a_hidden_tab_is_still_present_after_five_minutes(
 
 
 def test_after_a_relay_restart_everyone_is_there_again(
-    open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    open_page: Callable[..., Any],
 ) -> None:
     pages = [open_page(), open_page()]
-    with LiveRelay() as live:
-        for id, page in zip("ab", pages, strict=True):
-            page.evaluate(JOIN, {"url": live.url, "id": id, "agents": [f"agent of {id}"]})
-        until(pages[0], "() => peer.roster.has('b')")
-    for page in pages:
-        until(page, "() => ['waiting', 'joining'].includes(peer.state)")
-        page.evaluate("() => void (sent.late = peer.broadcast(`late from ${peer.id}`))")
-    again = socket.create_server(("127.0.0.1", live.port))
-    monkeypatch.setattr("tests.worlds.live.bind", lambda settings: again)
-    with LiveRelay() as restarted:
-        for id, other, page in (("a", "b", pages[0]), ("b", "a", pages[1])):
-            until(page, "() => peer.state === 'present'")
-            page.evaluate("sent.late")
-            until(page, "(id) => peer.roster.has(id)", other)
-            assert page.evaluate("(id) => peer.roster.get(id).agents", other) == [
-                f"agent of {other}"
-            ]
-            assert status(restarted)["meshes"]["default"]["peers"][id]["connections"] == 1
+    with HeldPort() as port:
+        with LiveRelay(port=port) as live:
+            for id, page in zip("ab", pages, strict=True):
+                page.evaluate(JOIN, {"url": live.url, "id": id, "agents": [f"agent of {id}"]})
+            until(pages[0], "() => peer.roster.has('b')")
         for page in pages:
-            page.evaluate("peer.leave()")
+            until(page, "() => ['waiting', 'joining'].includes(peer.state)")
+            page.evaluate("() => void (sent.late = peer.broadcast(`late from ${peer.id}`))")
+        with LiveRelay(port=port) as restarted:
+            for id, other, page in (("a", "b", pages[0]), ("b", "a", pages[1])):
+                until(page, "() => peer.state === 'present'")
+                page.evaluate("sent.late")
+                until(page, "(id) => peer.roster.has(id)", other)
+                assert page.evaluate("(id) => peer.roster.get(id).agents", other) == [
+                    f"agent of {other}"
+                ]
+                assert status(restarted)["meshes"]["default"]["peers"][id]["connections"] == 1
+            for page in pages:
+                page.evaluate("peer.leave()")
 
 
 class Wire:
@@ -692,6 +691,7 @@ def test_the_relay_serves_the_page_and_the_module_to_pages_of_other_origins(
     page.goto(f"{live.http}/browser/")
     submit(page, "join")
     until(page, "() => document.getElementById('state').textContent === 'present'")
+    assert set(status(live)["meshes"]) == {"default"}  # where the README's Python examples are
     elsewhere = open_page()
     script = "async (url) => Object.keys(await import(url)).includes('join')"
     assert elsewhere.evaluate(script, f"{live.http}/browser/relay-client.js")

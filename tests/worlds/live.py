@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -217,6 +218,26 @@ class MemoryRelay:
         await self._runtime.__aexit__(kind, error, trace)
 
 
+class HeldPort:
+    """A free port that stays ours while nobody listens there, for a relay that comes back.
+
+    Its socket is bound and never listens: whoever connects is refused, the kernel gives the port to
+    nobody else, and a server of ours may still listen there (SO_REUSEADDR).
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+
+    def __enter__(self) -> int:
+        return self.port
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
 class LiveRelay:
     """The relay on a loopback port, in a thread. `fast=False`: under uvicorn's own protocol."""
 
@@ -256,8 +277,8 @@ class LiveRelay:
 
     async def connect(self, mesh: str = "", **kwargs: Any) -> WebSocketPeer:
         url = self.url + (f"?mesh={mesh}" if mesh else "")
-        socket = await connect(url, compression=None, max_size=None, proxy=None, **kwargs)
-        return WebSocketPeer(socket, self._peers)
+        connection = await connect(url, compression=None, max_size=None, proxy=None, **kwargs)
+        return WebSocketPeer(connection, self._peers)
 
     def __enter__(self) -> Self:
         started = threading.Event()

@@ -42,7 +42,7 @@ from protocol.member.errors import (
 )
 from protocol.member.lifecycle import MemberState
 from protocol.member.messages import Message
-from tests.worlds.live import LiveRelay, WebSocketPeer
+from tests.worlds.live import HeldPort, LiveRelay, WebSocketPeer
 from tests.worlds.proxy import Proxy, http
 
 pytestmark = pytest.mark.anyio
@@ -688,14 +688,13 @@ QUICK = MembershipLimits(backoff_first_s=0.02, backoff_max_s=0.05)
 
 
 async def test_after_a_restart_of_the_relay_everybody_is_back() -> None:
-    first = LiveRelay()
-    with first:
+    with HeldPort() as port, LiveRelay(port=port) as first:
         async with join(first.url, "ann", agents=["a"], limits=QUICK) as ann:
             async with join(first.url, "bob", limits=QUICK) as bob:
                 await until(lambda: "bob" in ann.roster)
                 await anyio.to_thread.run_sync(first.stop)
                 await until(lambda: ann.state is not MemberState.PRESENT)
-                with LiveRelay(port=first.port) as second:
+                with LiveRelay(port=port) as second:
                     await until(lambda: {ann.state, bob.state} == {MemberState.PRESENT})
                     await until(lambda: "ann" in bob.roster and "bob" in ann.roster)
                     await bob.direct("a", "hello")
