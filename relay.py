@@ -12,10 +12,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.host.app import RelayApp
-from actors.host.logs import configure_logging
-from actors.host.server import CannotListen, bind, serve
-from actors.host.settings import BadSetting, read_settings
+from protocol.about import missing_extra
+
+try:
+    from actors.host.app import RelayApp
+    from actors.host.logs import configure_logging
+    from actors.host.server import CannotListen, bind, serve
+    from actors.host.settings import BadSetting, read_settings
+except ModuleNotFoundError as error:
+    missing = missing_extra(error, "relay", "the relay")
+    if __name__ == "__main__":
+        sys.exit(str(missing))
+    raise missing from None
 
 app = RelayApp()
 """The ASGI application: /ws, /ping, /invocations, and pages for people at / and /browser/."""

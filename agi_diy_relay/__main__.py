@@ -2,15 +2,15 @@
 
 import sys
 
-from protocol.about import missing_extra
+from protocol.about import MissingExtra
 
 
 def main() -> int:
     """Run the relay with the options of the command line. Returns the exit code."""
     try:
         from relay import main as run  # noqa: PLC0415 (it needs an extra)
-    except ModuleNotFoundError as error:
-        sys.stderr.write(missing_extra(error, "relay", "the relay") + "\n")
+    except MissingExtra as missing:
+        sys.stderr.write(f"{missing}\n")
         return 1
     return run()
 

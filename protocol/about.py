@@ -8,23 +8,32 @@ from typing import Final
 
 __version__: Final = "0.1.0"
 
+PLAIN: Final = ("anyio", "attrs", "msgspec", "websockets")
+"""The packages that every installation has; a clone without any may lack them."""
+
 EXTRAS: Final = {
-    "relay": ("bedrock_agentcore", "starlette", "structlog", "uvicorn"),
+    "relay": (*PLAIN, "bedrock_agentcore", "starlette", "structlog", "uvicorn"),
     "agentcore": ("bedrock_agentcore", "boto3", "botocore"),
-    "verification": ("hypothesis",),
+    "verification": (*PLAIN, "hypothesis"),
 }
-"""The packages that a program of ours imports and a plain installation does not have, by extra."""
+"""The packages that a program of ours imports, by the extra that brings them."""
 
 
-def missing_extra(error: ModuleNotFoundError, extra: str, what: str) -> str:
-    """One sentence for a package that is not installed: what needs it, and the extra to install.
+class MissingExtra(ImportError):
+    """A package is not installed, and an extra brings it. The text is one sentence that says so."""
+
+
+def missing_extra(error: ModuleNotFoundError, extra: str, what: str) -> MissingExtra:
+    """The error to raise for a package that is not installed: what needs it, and what to install.
 
     Raises `error` again if the missing module is not one that `extra` brings: then it is a fault.
 
-    >>> missing_extra(ModuleNotFoundError(name="uvicorn"), "relay", "the relay")
+    >>> str(missing_extra(ModuleNotFoundError(name="uvicorn"), "relay", "the relay"))
     "the relay needs uvicorn, which is not installed: pip install 'agi-diy-relay[relay]'"
     """
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS[extra]:
         raise error
-    return f"{what} needs {module}, which is not installed: pip install 'agi-diy-relay[{extra}]'"
+    return MissingExtra(
+        f"{what} needs {module}, which is not installed: pip install 'agi-diy-relay[{extra}]'"
+    )

@@ -119,9 +119,14 @@ sys.modules.update(dict.fromkeys({packages!r}))  # None: cannot be imported
 """
 
 
-def without(extra: str, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code where the packages of an extra cannot be imported, whatever is installed."""
-    program = WITHOUT.format(packages=about.EXTRAS[extra]) + code
+def only_in(extra: str) -> tuple[str, ...]:
+    """The packages that a plain installation does not have."""
+    return tuple(name for name in about.EXTRAS[extra] if name not in about.PLAIN)
+
+
+def without(packages: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where these packages cannot be imported, whatever is installed."""
+    program = WITHOUT.format(packages=packages) + code
     command = [sys.executable, "-c", program]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -130,7 +135,7 @@ def without(extra: str, code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_public_names_need_no_extra() -> None:
     for extra in about.EXTRAS:
-        done = without(extra, "from agi_diy_relay import *; print(join.__name__)")
+        done = without(only_in(extra), "from agi_diy_relay import *; print(join.__name__)")
         assert (done.stdout, done.stderr) == ("join\n", ""), extra
 
 
@@ -147,7 +152,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = without("agentcore", code)
+    done = without(only_in("agentcore"), code)
     assert done.stderr == ""
     assert done.stdout == (
         f"{what} needs bedrock_agentcore, which is not installed: "
@@ -155,13 +160,32 @@ except ImportError as error:
     )
 
 
-def test_the_command_without_its_extra_says_so_in_one_line() -> None:
-    code = "from agi_diy_relay.__main__ import main; sys.exit(main())"
-    done = without("relay", code)
-    assert done.returncode == 1
+RUN = "import runpy; sys.argv = [{name!r}, 'simulate']; runpy.{how}({name!r}, run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    ("what", "packages", "how", "name"),
+    [
+        ("the relay", only_in("relay"), "run_module", "agi_diy_relay"),
+        ("the relay", about.EXTRAS["relay"], "run_path", "relay.py"),
+        ("simulate", about.PLAIN, "run_module", "protocol.verification"),
+    ],
+)
+def test_a_program_without_its_packages_says_in_one_line_what_to_install(
+    what: str, packages: tuple[str, ...], how: str, name: str
+) -> None:
+    extra = "relay" if what == "the relay" else "verification"
+    done = without(packages, RUN.format(how=how, name=name))
+    assert done.returncode != 0
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "pip install 'agi-diy-relay[relay]'" in done.stderr
+    assert done.stderr.startswith(f"{what} needs ")
+    assert done.stderr.endswith(f": pip install 'agi-diy-relay[{extra}]'\n")
+
+
+def test_the_state_machine_without_hypothesis_names_the_extra() -> None:
+    done = without(only_in("verification"), "import protocol.verification.machine")
+    assert "protocol.about.MissingExtra: protocol.verification.machine needs " in done.stderr
 
 
 def test_a_missing_module_of_no_extra_is_a_fault_and_is_raised_again() -> None:

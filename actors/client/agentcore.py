@@ -161,7 +161,7 @@ def _sdk(what: str) -> type["AgentCoreRuntimeClient"]:
     try:
         from bedrock_agentcore.runtime import AgentCoreRuntimeClient  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ImportError(missing_extra(error, "agentcore", what)) from None
+        raise missing_extra(error, "agentcore", what) from None
     return AgentCoreRuntimeClient
 
 

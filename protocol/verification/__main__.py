@@ -4,6 +4,8 @@ import importlib
 import sys
 from typing import Final
 
+from protocol.about import missing_extra
+
 _COMMANDS: Final = {
     "simulate": ("simulation", "a long random life of a mesh in virtual time"),
     "check": ("conformance", "the claims of the protocol one by one, against a relay at a URL"),
@@ -20,7 +22,11 @@ def main(arguments: list[str]) -> int:
         return 0 if asked else 2
     # Only what is asked for is imported: each command has dependencies of its own.
     folder, _ = _COMMANDS[arguments[0]]
-    command = importlib.import_module(f"{__package__}.{folder}.command")
+    try:
+        command = importlib.import_module(f"{__package__}.{folder}.command")
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"{missing_extra(error, 'verification', arguments[0])}\n")
+        return 2
     code = command.main(arguments[1:])
     return int(code or 0)
 

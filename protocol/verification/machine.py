@@ -17,15 +17,20 @@ import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from protocol.about import missing_extra
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import (
+        Bundle,
+        RuleBasedStateMachine,
+        initialize,
+        invariant,
+        precondition,
+        rule,
+    )
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "verification", __name__) from None
 
 from protocol.limits import Limits
 from protocol.verification import strategies

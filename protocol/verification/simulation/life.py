@@ -33,7 +33,7 @@ LIMITS: Final = Limits(
     agents_max=8,
     mailbox_messages_max=40,
     quantum_messages=16,
-    turn_messages_max=256,
+    round_messages_max=256,
     inbox_messages_max=64,
 )
 """Every duration as in production; the bounds small, so that histories reach them."""
