@@ -16,8 +16,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = ROOT / "build" / "pages"
 
 ELSEWHERE: Final = {
-    "README.md": "index.md",
-    "browser/README.md": "browser.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -38,8 +36,7 @@ def sources() -> dict[str, str]:
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix()
         for path in sorted((ROOT / "docs").rglob("*.md"))
     }
-    taken = set(pages.values())
-    return pages | {file: page for file, page in ELSEWHERE.items() if page not in taken}
+    return pages | ELSEWHERE
 
 
 def page_of(source: str, pages: dict[str, str]) -> str:

@@ -1,6 +1,8 @@
-"""The examples: those in examples/, and every Python fragment of docs/python.md."""
+"""The examples: those in examples/, and every Python example in docs/ that has a `main`."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,15 +16,29 @@ from tests.worlds.live import LiveRelay
 
 pytestmark = pytest.mark.anyio
 
-PYTHON = ROOT / "docs" / "python.md"
-FRAGMENTS = dict(
-    re.findall(r"## ([^\n]+)\n+(?:(?!## ).)*?```python\n(.*?)```", PYTHON.read_text(), re.DOTALL)
-)
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def main_of(heading: str) -> Any:
+def examples(page: Path) -> Iterator[tuple[str, str]]:
+    """Every example of a page: the heading above it, and its code."""
+    for section in re.split(r"^#+ ", page.read_text(), flags=re.MULTILINE)[1:]:
+        heading = section.partition("\n")[0]
+        for code in re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+            if "def main(" in code:
+                yield heading, code
+
+
+EXAMPLES = {
+    (page.stem, heading): [code for other, code in examples(page) if other == heading]
+    for page in PAGES
+    for heading, _ in examples(page)
+}
+
+
+def main_of(page: str, heading: str, number: int = 0) -> Any:
     namespace: dict[str, Any] = {}
-    exec(compile(FRAGMENTS[heading], f"{PYTHON}: {heading}", "exec"), namespace)
+    code = EXAMPLES[page, heading][number]
+    exec(compile(code, f"docs/{page}.md: {heading}", "exec"), namespace)
     return namespace["main"]
 
 
@@ -43,26 +59,53 @@ async def test_the_embedding_example_runs() -> None:
         ("Join, send, receive", {"any": "JSON"}),
         ("Ask an agent", True),
         ("Who is here", ["bob"]),
+        ("Other ways to connect", "present"),
     ],
 )
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_documented_example_runs(heading: str, result: Any) -> None:
     with LiveRelay() as live, anyio.fail_after(20):
-        assert await main_of(heading)(live.url) == result
+        assert await main_of("python", heading)(live.url) == result
 
 
-async def test_the_example_without_a_socket_runs() -> None:
+@pytest.mark.parametrize(
+    ("page", "heading", "result"),
+    [
+        ("python", "A mesh in the same process", "no socket needed"),
+        ("embed", "Peers in the same process", "no socket needed"),
+        (
+            "embed",
+            "Limits, and what you can see",
+            "the mesh has 1 connections (connections_max)",
+        ),
+    ],
+)
+async def test_an_example_without_a_socket_runs(page: str, heading: str, result: str) -> None:
     with anyio.fail_after(20):
-        assert await main_of("A mesh in the same process")() == "no socket needed"
+        assert await main_of(page, heading)() == result
+
+
+async def test_the_first_agents_ask_and_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    coder, planner = (main_of("start", "Your first agents", number) for number in (0, 1))
+    with LiveRelay() as live, anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks, join(live.url, "me") as me:
+            tasks.start_soon(coder, live.url)
+            async for change in me.changes():
+                if "coder's machine" in change.here:
+                    break
+            assert await planner(live.url) == "a haiku about ponds"
+            tasks.cancel_scope.cancel()
+    assert capsys.readouterr().out == "thinking ...\na haiku about ponds\n"
 
 
 async def test_the_serving_example_answers_the_asking_api() -> None:
     with LiveRelay() as live, anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(main_of("Serve commands"), live.url)
+            tasks.start_soon(main_of("python", "Serve commands"), live.url)
             async with join(live.url, "me") as me:
-                while "writer's machine" not in me.roster:
-                    await anyio.sleep(0.001)
+                async for change in me.changes():
+                    if "writer's machine" in change.here:
+                        break
                 turn = me.ask("writer", "a haiku")
                 assert [chunk async for chunk in turn][-1] == "splash! silence again\n"
                 assert await turn == {"lines": 3, "for": "me"}
@@ -71,15 +114,19 @@ async def test_the_serving_example_answers_the_asking_api() -> None:
 
 async def test_the_agentcore_example_is_current() -> None:
     with pytest.raises(BadAddress):
-        await main_of("On AgentCore")("no arn", None)
+        await main_of("python", "On AgentCore")("no arn", None)
 
 
-def test_every_fragment_is_run_here() -> None:
-    assert set(FRAGMENTS) == {
-        "Join, send, receive",
-        "Ask an agent",
-        "Serve commands",
-        "Who is here",
-        "A mesh in the same process",
-        "On AgentCore",
+def test_every_example_is_run_here() -> None:
+    assert set(EXAMPLES) == {
+        ("embed", "Limits, and what you can see"),
+        ("embed", "Peers in the same process"),
+        ("python", "A mesh in the same process"),
+        ("python", "Ask an agent"),
+        ("python", "Join, send, receive"),
+        ("python", "On AgentCore"),
+        ("python", "Other ways to connect"),
+        ("python", "Serve commands"),
+        ("python", "Who is here"),
+        ("start", "Your first agents"),
     }
