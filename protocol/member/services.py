@@ -180,10 +180,9 @@ class Services:
     def answered(self, turn_id: str) -> None:
         """The program itself says something about a command: it need not be served any more, unless
         some of the agents it is for have it already."""
-        if any(waiting.message.turn_id == turn_id for waiting in self._unserved):
-            for waiting in self._drain():
-                if waiting.served or waiting.message.turn_id != turn_id:
-                    self._wait(waiting)
+        for waiting in self._drain():
+            if waiting.served or waiting.message.turn_id != turn_id:
+                self._wait(waiting)
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) the first that waits has waited long enough; None if never."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocol.member.errors import NoCredentials, NotARelay, Unreachable
+from protocol.member.messages import write_message
 from tests.vectors.recording import Case
 from tests.vectors.stories import Story, answer, command, joined, presence, relays
 
@@ -191,6 +192,13 @@ def outgoing() -> Iterator[Story]:
     s.do("send", {"type": "a", "data": "x" * 2048})
     s.do("send", {"type": "a", "data": "\u00e9" * 1100})
     s.do("announce", None, {"long": "x" * 2048})
+    for size in (2048, 2049):
+        message: dict[str, Any] = {"type": "a", "from": "ann", "data": "", "timestamp": 5}
+        message["data"] = "x" * (size - len(write_message(message)))
+        s.do("send", message)
+    s.do("nudge")
+    s.hear(relays("capabilities_response", "t:3", limits={"messageBytes": 1}))
+    s.do("send", {"type": "a"})
     yield s
 
     s = Story("a relay that tells no bounds is waited for")
@@ -248,7 +256,10 @@ def outgoing() -> Iterator[Story]:
 
     s = joined("a page cannot split a message", told=edge, splits=False)
     s.do("send", {"type": "a", "data": "x" * 200})
-    s.do("send", {"type": "a", "data": "x" * 300})
+    for size in (300, 301):
+        message = {"type": "a", "from": "ann", "data": "", "timestamp": 5}
+        message["data"] = "x" * (size - len(write_message(message)))
+        s.do("send", message)
     s.do("announce", None, {"long": "x" * 300})
     s.pump()
     yield s
@@ -274,6 +285,21 @@ def outgoing() -> Iterator[Story]:
         s.do("send", {"type": "a", "data": "x" * 250})
         s.pump()
         s.wait(0.2)
+    yield s
+
+    s = joined("bounds that are too large for a number, or below one", told=edge)
+    infinite = '"messagesPerSecond":1e999,"messageBytes":1e999,"framesPerSecond":1e999'
+    s.do("nudge")
+    said = '{"type":"capabilities_response","from":"relay","turnId":"t:3","data":{"limits":{%s}}}'
+    s.do("received", 1, said % infinite)
+    s.hear(relays("capabilities_response", "t:4", limits={"messagesPerSecond": 0.5}))
+    for number in range(3):
+        s.do("send", {"type": "a", "n": number})
+    s.pump()
+    s.do("nudge")
+    s.hear(relays("capabilities_response", "t:4", limits={"messagesPerSecond": 0.5}))
+    s.wait(1.0)
+    s.pump()
     yield s
 
     s = joined("messages wait for the next connection")
@@ -366,6 +392,13 @@ def asks() -> Iterator[Story]:
     s.sleep(100.0)
     s.hear(answer("ack", "turn-1"))
     s.sleep(100.0)
+    yield s
+
+    s = joined("a second too late is late, and no less")
+    s.do("ask", "helper", "x", timeout_s=20.0)
+    s.do("ask", "helper", "x", timeout_s=20.5)
+    s.sleep(21.0)
+    s.sleep(0.75)
     yield s
 
     s = joined("and has a little time for it, once")
@@ -585,6 +618,20 @@ def services() -> Iterator[Story]:
     s = joined("or so much", limits={"unread_bytes_max": 1024})
     for number in range(3):
         s.hear(command("coder", f"c-{number}", text="z" * 500))
+    s.do("serve", None)
+    yield s
+
+    s = joined("but one always does", limits={"unread_bytes_max": 1024})
+    s.hear(command("coder", text="z" * 2000))
+    s.do("serve", None)
+    yield s
+
+    s = joined("the size of what waits has a sharp bound", limits={"unread_bytes_max": 2048})
+    for number in range(2):
+        frame = command("coder", f"c-{number}")
+        frame["data"]["padding"] = ""
+        frame["data"]["padding"] = "z" * (1024 - len(write_message(frame)))
+        s.hear(frame)
     s.do("serve", None)
     yield s
 

@@ -1,0 +1,372 @@
+"""Commands given: whom they reach, who may answer, and every way in which a turn ends."""
+
+import json
+from typing import Any
+
+import pytest
+
+from protocol.instant import Instant
+from protocol.limits import MembershipLimits
+from protocol.member.announcements import Announcements
+from protocol.member.asks import LATE_S, Asks
+from protocol.member.effects import Chunk, Effect, TurnEnded
+from protocol.member.errors import (
+    AmbiguousTarget,
+    Left,
+    NotConnected,
+    QueueFull,
+    RelayError,
+    TargetLeft,
+    TooLarge,
+    TurnError,
+    TurnFailed,
+    TurnRefused,
+    TurnTimeout,
+    UnknownTarget,
+)
+from protocol.member.messages import Message
+from protocol.member.outgoing import Frame, Outgoing
+from protocol.member.roster import Roster
+
+
+class Asker:
+    """Peer `ann` with the agents `mine` and `twin`. Bob has `helper`, carol and dave `twin`."""
+
+    def __init__(self, *, messages: int = 100, turns: int = 2, waits: bool = True) -> None:
+        limits = MembershipLimits(queue_messages_max=messages, turns_max=turns, probe_within_s=5.0)
+        self.effects: list[Effect] = []
+        self.roster = Roster("ann")
+        self.outgoing = Outgoing(limits, waits=waits)
+        self.outgoing.is_connected = True
+        self.asks = Asks(
+            "ann",
+            limits,
+            roster=self.roster,
+            announcements=Announcements("ann", ["mine", "twin"], {}, None),
+            outgoing=self.outgoing,
+            emit=self.effects.append,
+        )
+        for peer, agent in (("bob", "helper"), ("carol", "twin"), ("dave", "twin")):
+            self.come(peer, agent)
+        self.count = 0
+
+    def come(self, peer: str, *agents: str, **data: Any) -> None:
+        said = {"type": "presence", "from": peer, "data": {"agents": list(agents), **data}}
+        if self.roster.note(Message(said)).has_changed:
+            self.asks.roster_changed()
+
+    def go(self, peer: str) -> None:
+        self.come(peer, status="offline")
+
+    def ask(
+        self,
+        agent: str = "helper",
+        command: Any = "x",
+        *,
+        at: float = 0.0,
+        peer: str | None = None,
+        timeout_s: float | None = 60.0,
+        **fields: Any,
+    ) -> str:
+        self.count += 1
+        turn, now = f"turn-{self.count}", Instant(at, 7)
+        self.asks.ask(turn, agent, command, now, peer=peer, timeout_s=timeout_s, fields=fields)
+        return turn
+
+    def hear(self, type: str, turn: str, sender: str = "bob", at: float = 0.0, **data: Any) -> None:
+        said = {"type": type, "from": sender, "to": "ann", "turnId": turn, "data": data}
+        self.asks.answer(Message(said), 10, at)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """What leaves the queue."""
+        messages = []
+        while isinstance(frame := self.outgoing.next_frame(1e9, 0.0), Frame):
+            messages.append(json.loads(frame.text))
+        return messages
+
+    def ended(self) -> TurnEnded:
+        """The one turn that has ended since this was asked last."""
+        (ended,) = [effect for effect in self.effects if isinstance(effect, TurnEnded)]
+        self.effects.clear()
+        return ended
+
+    def error(self) -> RelayError:
+        error = self.ended().error
+        assert error is not None
+        return error
+
+
+# Whom a command reaches ---------------------------------------------------------------------------
+
+
+def test_a_command_is_queued_by_the_call_and_says_whom_to_answer() -> None:
+    asker = Asker()
+    turn = asker.ask("helper", {"do": "it"}, priority=1)
+    assert asker.sent() == [
+        {
+            **{"type": "direct", "from": "ann", "to": "helper", "turnId": turn},
+            **{"instanceId": "ann", "targetInstanceId": "bob", "priority": 1},
+            **{"data": {"command": {"do": "it"}}, "timestamp": 7},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("agent", "peer", "target"),
+    [
+        ("helper", None, "bob"),
+        ("helper", "carol", "carol"),
+        ("bob", None, "bob"),
+        ("nobody", None, None),
+        ("nobody", "eve", "eve"),
+        ("twin", "dave", "dave"),
+        ("mine", "bob", "bob"),
+    ],
+)
+def test_the_peer_that_is_meant_is_named_if_it_is_known(
+    agent: str, peer: str | None, target: str | None
+) -> None:
+    asker = Asker()
+    asker.ask(agent, peer=peer)
+    (sent,) = asker.sent()
+    assert sent.get("targetInstanceId") == target
+
+
+def test_a_peer_named_like_an_agent_comes_first() -> None:
+    asker = Asker()
+    asker.come("helper")
+    asker.ask("helper")
+    assert asker.sent()[0]["targetInstanceId"] == "helper"
+
+
+@pytest.mark.parametrize(("agent", "peer"), [("mine", None), ("ann", None), ("twin", "ann")])
+def test_a_peers_own_agent_that_no_other_has_is_unknown(agent: str, peer: str | None) -> None:
+    asker = Asker()
+    asker.ask(agent, peer=peer)
+    assert isinstance(asker.error(), UnknownTarget)
+    assert asker.sent() == []
+
+
+def test_a_peers_own_agent_that_several_others_have_is_ambiguous() -> None:
+    asker = Asker()
+    asker.ask("twin")
+    error = asker.error()
+    assert isinstance(error, AmbiguousTarget)
+    assert error.peers == ("carol", "dave")
+    asker.go("dave")
+    asker.ask("twin")
+    assert asker.sent()[0]["targetInstanceId"] == "carol"
+
+
+def test_what_is_no_command_is_refused_and_nothing_is_under_way() -> None:
+    asker = Asker()
+    for command, error in ((None, TypeError), (object(), TypeError), ("x" * 2**20, TooLarge)):
+        with pytest.raises(error):
+            asker.ask(command=command)
+    for timeout_s in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="timeout_s"):
+            asker.ask(timeout_s=timeout_s)
+    assert asker.effects == []
+    assert asker.asks.deadline() is None
+
+
+# Who may answer -----------------------------------------------------------------------------------
+
+
+def test_chunks_and_the_result_come_from_the_peer_that_was_asked() -> None:
+    asker = Asker()
+    turn = asker.ask()
+    asker.hear("ack", turn)
+    asker.hear("stream", turn, chunk="a")
+    asker.hear("stream", turn, chunk={"n": 1})
+    asker.hear("turn_end", turn, result=[1])
+    asker.hear("turn_end", turn, result="late")
+    assert asker.effects == [
+        Chunk(turn, "a", 10),
+        Chunk(turn, '{"n":1}', 10),
+        TurnEnded(turn, None, [1]),
+    ]
+
+
+def test_nobody_else_may_answer() -> None:
+    asker = Asker()
+    turn = asker.ask()
+    for type in ("ack", "stream", "turn_end", "error"):
+        asker.hear(type, turn, "carol", at=50.0)
+    assert asker.effects == []
+    assert asker.asks.deadline() == 60.0
+
+
+def test_where_it_is_open_the_first_that_answers_may() -> None:
+    asker = Asker()
+    turn = asker.ask("ghost")
+    asker.hear("direct", turn, "dave")  # that is no answer
+    asker.hear("ack", turn, "carol")
+    asker.hear("turn_end", turn, "dave", result=1)
+    asker.hear("turn_end", turn, "carol", result=2)
+    assert asker.ended().result == 2
+
+
+def test_the_relay_may_refuse_and_nothing_more() -> None:
+    asker = Asker()
+    turn = asker.ask()
+    asker.hear("turn_end", turn, "relay", result=1)
+    asker.hear("error", turn, "relay", code="rate_limited", error="slow")
+    assert isinstance(asker.error(), TurnRefused)
+
+
+def test_an_error_of_the_agent_ends_the_turn() -> None:
+    asker = Asker()
+    asker.hear("error", asker.ask(), error="cannot")
+    error = asker.error()
+    assert isinstance(error, TurnFailed)
+    assert str(error) == "cannot"
+
+
+def test_a_message_of_another_turn_is_none_of_its_answers() -> None:
+    asker = Asker()
+    asker.ask()
+    asker.hear("turn_end", "turn-9", result=1)
+    assert asker.effects == []
+
+
+# Silence ------------------------------------------------------------------------------------------
+
+
+def test_silence_ends_a_turn_and_every_sign_begins_it_anew() -> None:
+    asker = Asker()
+    turn = asker.ask(at=100.0, timeout_s=60.0)
+    assert asker.asks.deadline() == 160.0
+    asker.hear("ack", turn, at=150.0)
+    assert asker.asks.deadline() == 210.0
+    asker.hear("question", turn, at=200.0)
+    asker.asks.expire(209.9)
+    assert asker.effects == []
+    asker.asks.expire(210.0)
+    error = asker.error()
+    assert isinstance(error, TurnTimeout)
+    assert "60 s" in str(error)
+
+
+def test_without_a_timeout_a_turn_waits_for_ever() -> None:
+    asker = Asker()
+    for timeout_s in (None, float("inf")):
+        turn = asker.ask(timeout_s=timeout_s)
+        asker.hear("ack", turn, at=5.0)
+        assert asker.asks.deadline() is None
+    asker.asks.expire(1e9)
+    assert asker.effects == []
+
+
+def test_who_looks_too_late_at_the_clock_waits_a_little_more_once() -> None:
+    asker = Asker()
+    asker.ask(timeout_s=60.0)
+    asker.asks.expire(60.0 + LATE_S + 0.5)
+    assert asker.effects == []
+    assert asker.asks.deadline() == 60.0 + LATE_S + 0.5 + 5.0
+    asker.asks.expire(1000.0)
+    assert isinstance(asker.error(), TurnTimeout)
+
+
+# Who leaves ---------------------------------------------------------------------------------------
+
+
+def test_the_peer_that_was_asked_has_left() -> None:
+    asker = Asker()
+    asker.ask()
+    asker.go("carol")
+    assert asker.effects == []
+    asker.go("bob")
+    assert isinstance(asker.error(), TargetLeft)
+
+
+def test_a_peer_that_was_not_here_yet_has_not_left() -> None:
+    asker = Asker()
+    asker.ask(peer="eve")
+    asker.go("carol")
+    assert asker.effects == []
+    asker.come("eve")
+    asker.go("eve")
+    assert isinstance(asker.error(), TargetLeft)
+
+
+def test_a_peer_that_answered_before_it_was_seen_can_leave() -> None:
+    asker = Asker()
+    asker.hear("ack", asker.ask("ghost"), "eve")
+    asker.come("dave", "other")
+    assert isinstance(asker.error(), TargetLeft)
+
+
+def test_the_end_of_the_peer_is_that_of_its_turns() -> None:
+    asker = Asker()
+    asker.ask()
+    asker.asks.end(Left())
+    assert isinstance(asker.error(), Left)
+
+
+# What was not sent --------------------------------------------------------------------------------
+
+
+def test_a_turn_that_is_over_is_not_sent_any_more() -> None:
+    asker = Asker()
+    asker.asks.abandon(asker.ask())
+    error = asker.error()
+    assert type(error) is TurnError
+    assert "abandoned" in str(error)
+    asker.ask(timeout_s=0.0)
+    asker.asks.expire(0.0)
+    assert asker.sent() == []
+    asker.asks.abandon("turn-1")
+
+
+def test_an_answered_command_stays_sent() -> None:
+    asker = Asker()
+    asker.hear("turn_end", asker.ask(), result=1)
+    assert len(asker.sent()) == 1  # somebody may have a turn of that id
+
+
+def test_while_the_queue_is_full_commands_wait_in_order() -> None:
+    asker = Asker(messages=1)
+    asker.outgoing.offer('{"type":"other"}')
+    first, second = asker.ask(), asker.ask()
+    sent = []
+    while messages := asker.outgoing.next_frame(1e9, 0.0):
+        assert isinstance(messages, Frame)
+        sent.append(json.loads(messages.text).get("turnId"))
+        asker.asks.flush()
+    assert sent == [None, first, second]
+    assert asker.effects == []
+
+
+def test_so_many_commands_may_wait() -> None:
+    asker = Asker(messages=1, turns=2)
+    asker.ask()
+    asker.ask()
+    asker.ask()
+    assert asker.effects == []
+    asker.ask()
+    assert isinstance(asker.error(), QueueFull)
+
+
+def test_a_command_that_waits_may_be_over_before() -> None:
+    asker = Asker(messages=1)
+    asker.ask()
+    asker.asks.abandon(asker.ask())
+    asker.sent()
+    asker.asks.flush()
+    assert asker.sent() == []
+
+
+def test_without_a_connection_no_command_waits_for_room() -> None:
+    asker = Asker(messages=1)
+    asker.ask()
+    asker.ask()
+    asker.outgoing.disconnected()
+    asker.asks.flush()
+    assert isinstance(asker.error(), QueueFull)
+    asker.ask()
+    assert isinstance(asker.error(), QueueFull)
+    failing = Asker(waits=False)
+    failing.outgoing.disconnected()
+    failing.ask()
+    assert isinstance(failing.error(), NotConnected)

@@ -1,0 +1,114 @@
+"""How long a peer goes on trying."""
+
+import pytest
+
+from protocol.limits import MembershipLimits
+from protocol.member.effects import Effect, Ready
+from protocol.member.errors import NoCredentials, RelayError, Unreachable
+from protocol.member.patience import Patience
+
+FINAL, PASSING = NoCredentials("log in"), Unreachable("nobody there")
+LIMITS = MembershipLimits(give_up_after_s=30, probe_within_s=5)
+
+
+class Waiting:
+    """A patience, and the effects it had."""
+
+    def __init__(self, within_s: float | None = None, *, was_present: bool = False) -> None:
+        self.effects: list[Effect] = []
+        self.patience = Patience(LIMITS, emit=self.effects.append)
+        self.patience.begin(0.0, within_s)
+        if was_present:
+            self.patience.joined(0.0)
+
+    def fails(self, error: RelayError, at: float, *, is_in_use: bool = False) -> bool:
+        return self.patience.failed(error, at, is_in_use=is_in_use)
+
+
+def test_a_permanent_error_ends_a_peer_that_was_never_present_at_once() -> None:
+    waiting = Waiting()
+    assert not waiting.fails(PASSING, 1.0)
+    assert waiting.fails(FINAL, 2.0)
+
+
+def test_a_peer_that_was_present_has_its_time_whether_or_not_it_was_told_the_roster() -> None:
+    for is_told in (False, True):
+        waiting = Waiting(was_present=True)
+        if is_told:
+            waiting.patience.complete()
+        assert not waiting.fails(FINAL, 60.0)
+        assert not waiting.fails(FINAL, 89.9)
+        assert waiting.fails(FINAL, 90.0)
+
+
+@pytest.mark.parametrize("what", ["passing error", "closed", "joined"])
+def test_anything_else_begins_the_time_anew(what: str) -> None:
+    waiting = Waiting(was_present=True)
+    assert not waiting.fails(FINAL, 60.0)
+    if what == "passing error":
+        waiting.fails(PASSING, 80.0)
+    elif what == "closed":
+        waiting.patience.passed()
+    else:
+        waiting.patience.joined(80.0)
+    assert not waiting.fails(FINAL, 91.0)
+    assert waiting.fails(FINAL, 121.0)
+
+
+def test_beside_a_connection_in_use_nothing_ends() -> None:
+    waiting = Waiting(was_present=True)
+    for at in (60.0, 200.0):
+        assert not waiting.fails(FINAL, at, is_in_use=True)
+    assert not waiting.fails(FINAL, 201.0)
+
+
+def test_joining_has_its_time_and_ends_with_what_failed_last() -> None:
+    waiting = Waiting(10.0)
+    assert waiting.patience.deadline() == 10.0
+    assert waiting.patience.expire(9.9, is_in_use=False) is None
+    error = waiting.patience.expire(10.0, is_in_use=False)
+    assert isinstance(error, Unreachable)
+    assert "10 s" in str(error)
+    waiting = Waiting(10.0)
+    waiting.fails(PASSING, 1.0)
+    assert waiting.patience.expire(10.0, is_in_use=False) is PASSING
+    assert waiting.effects == []
+
+
+def test_a_peer_that_has_joined_by_then_is_ready() -> None:
+    waiting = Waiting(3.0, was_present=True)
+    assert waiting.patience.expire(3.0, is_in_use=True) is None
+    assert waiting.patience.is_ready
+    assert waiting.effects == [Ready()]
+
+
+def test_a_roster_that_nobody_calls_whole_is_waited_for_only_a_while() -> None:
+    waiting = Waiting(was_present=True)
+    assert waiting.patience.deadline() == 5.0
+    waiting.patience.expire(4.9, is_in_use=True)
+    assert not waiting.patience.is_ready
+    waiting.patience.expire(5.0, is_in_use=True)
+    assert waiting.effects == [Ready()]
+    assert waiting.patience.deadline() is None
+
+
+def test_a_connection_that_was_lost_before_does_not_make_it_ready() -> None:
+    waiting = Waiting(60.0, was_present=True)
+    assert waiting.patience.expire(5.0, is_in_use=False) is None
+    assert not waiting.patience.is_ready
+    assert waiting.patience.deadline() == 60.0
+    waiting.patience.joined(20.0)
+    assert waiting.patience.deadline() == 25.0
+
+
+def test_ready_is_said_once() -> None:
+    waiting = Waiting()
+    waiting.patience.complete()
+    waiting.patience.complete()
+    assert waiting.effects == [Ready()]
+
+
+def test_after_the_end_nothing_is_due() -> None:
+    waiting = Waiting(60.0, was_present=True)
+    waiting.patience.end()
+    assert waiting.patience.deadline() is None

@@ -1,0 +1,87 @@
+"""Who is here, and how two views of that differ."""
+
+from typing import Any
+
+from protocol.member.messages import Message, RemotePeer
+from protocol.member.roster import Noted, Roster, compare
+
+NEWS, CHANGE, OLD = Noted(True, False), Noted(True, True), Noted(False, False)
+
+
+def presence(peer: str, *agents: str, **data: Any) -> Message:
+    return Message({"type": "presence", "from": peer, "data": {"agents": list(agents), **data}})
+
+
+def roster_of(*presences: Message) -> Roster:
+    roster = Roster("ann")
+    for said in presences:
+        roster.note(said)
+    return roster
+
+
+def test_peers_come_change_and_go() -> None:
+    roster = Roster("ann")
+    assert roster.note(presence("bob", "a")) == CHANGE
+    assert roster.note(presence("bob", "a")) == NEWS
+    assert roster.note(presence("bob", "b")) == CHANGE
+    assert roster.peers["bob"].agents == ("b",)
+    assert roster.note(presence("bob", status="offline")) == CHANGE
+    assert roster.note(presence("bob", status="offline")) == NEWS
+    assert roster.peers == {}
+
+
+def test_the_peer_itself_is_not_among_the_others() -> None:
+    roster = Roster("ann")
+    assert roster.note(presence("ann", "a")) == NEWS
+    assert roster.peers == {}
+    roster.note_own(presence("ann", "a", "b"))
+    assert roster.shared_agent_ids == {"a", "b"}
+
+
+def test_a_roster_that_comes_again_is_no_news_but_what_changed_is() -> None:
+    roster = roster_of(presence("bob", "a"), presence("eve"))
+    roster.begin()
+    assert roster.note(presence("bob", "a")) == OLD
+    assert roster.note(presence("eve", "x")) == CHANGE
+    assert roster.note(presence("dave")) == CHANGE
+    roster.complete()
+    assert roster.note(presence("bob", "a")) == NEWS  # a repeat by its peer
+    assert set(roster.peers) == {"bob", "eve", "dave"}
+
+
+def test_whoever_is_not_in_it_has_gone() -> None:
+    roster = roster_of(presence("bob"), presence("eve"))
+    roster.begin()
+    roster.note(presence("eve"))
+    assert set(roster.peers) == {"bob", "eve"}
+    roster.complete()
+    assert set(roster.peers) == {"eve"}
+    assert roster.note(presence("bob")) == CHANGE
+
+
+def test_a_connection_that_comes_to_nothing_removes_nobody() -> None:
+    roster = roster_of(presence("bob"))
+    roster.begin()
+    roster.cancel()
+    assert roster.note(presence("bob")) == NEWS
+    roster.complete()
+    assert set(roster.peers) == {"bob"}
+
+
+def test_a_peer_named_like_an_agent_comes_before_all_that_have_it() -> None:
+    roster = roster_of(presence("bob", "x", "y"), presence("eve", "x"), presence("y"))
+    assert roster.hosts("x") == ["bob", "eve"]
+    assert roster.hosts("y") == ["y"]
+    assert roster.hosts("z") == []
+
+
+def test_a_comparison_says_who_came_changed_and_went() -> None:
+    bob, eve, other = RemotePeer("bob"), RemotePeer("eve"), RemotePeer("bob", ("a",))
+    change = compare({"bob": bob, "eve": eve}, {"bob": other, "dave": RemotePeer("dave")})
+    assert [peer.id for peer in change.joined] == ["dave"]
+    assert change.updated == (other,)
+    assert change.left == (eve,)
+    assert not change.is_empty
+    assert compare({"bob": bob}, {"bob": bob}).is_empty
+    for seen, here in (({}, {"bob": bob}), ({"bob": bob}, {}), ({"bob": bob}, {"bob": other})):
+        assert not compare(seen, here).is_empty
