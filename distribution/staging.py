@@ -38,7 +38,7 @@ _OF_THE_CLONE: Final = frozenset(
     for name in (
         "agentcore",
         "browser",
-        "mutation.py",
+        "protocol/verification/mutation.py",
         "protocol/verification/test_mutation.py",
         "test_architecture.py",
         "test_docs.py",

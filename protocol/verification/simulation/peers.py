@@ -318,8 +318,7 @@ TROUBLES: Final = (
 )
 
 
-def trouble(scene: Scene) -> Course:
-    """Something goes wrong."""
-    weights = [trouble.weight for trouble in TROUBLES]
-    (chosen,) = scene.dice.choices(TROUBLES, weights)
-    return chosen.happen(scene)
+def choose(dice: random.Random) -> Trouble:
+    """One of the troubles, by their weights."""
+    (chosen,) = dice.choices(TROUBLES, [trouble.weight for trouble in TROUBLES])
+    return chosen

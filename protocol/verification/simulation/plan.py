@@ -33,8 +33,8 @@ from protocol.verification.simulation.peers import (
     Scene,
     Speak,
     StopTheRelay,
+    choose,
     conversation,
-    trouble,
 )
 
 SPEAKS_EVERY_S: Final = 120.0
@@ -138,7 +138,7 @@ class _Plan:
             self._later(at, 1.0, number, Arrive())
             return
         scene = Scene(at, peer, self.dice.choice(peer.tabs), self.here, self.dice)
-        for step in trouble(scene):
+        for step in choose(self.dice).happen(scene):
             if isinstance(step, Event):
                 yield step
             else:

@@ -5,16 +5,16 @@ fixture `relay_url` and the line `test_our_relay = conformance_tests()` are all 
 """
 
 import json
+import socket
 from collections.abc import Iterator
 
+import attrs
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from protocol.limits import Limits
 from protocol.verification.conformance import (
-    Claim,
-    Report,
     Target,
     Unreachable,
     all_claims,
@@ -27,6 +27,12 @@ from tests.protocol.verification.wrong_relays import Mistake, small_relay
 from tests.worlds.live import LiveRelay
 
 BASE = tuple(claim for claim in all_claims() if claim.is_base)
+PATIENCE_S = 5.0
+"""How long a claim waits for what must come. One that passes never waits this long."""
+IN_VAIN_S = 1.0
+"""The same for claims that fail: for want of a message, and that takes all of it."""
+SOON_S = 1.0
+"""After which silence the small relay reaps, in tests of that."""
 REAPS_SOON = Limits(
     announce_within_s=2.0, stale_after_s=1.0, presence_refresh_s=1.6, reap_after_s=2.0
 )
@@ -52,7 +58,7 @@ def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
     assert report["announces_extensions"]
     assert report["counts"]["not applicable"] == 0
     assert report["counts"]["not run"] == sum(claim.needs_time for claim in all_claims())
-    assert sum(claim["took_s"] for claim in report["claims"]) < 10.0
+    assert all(claim["took_s"] == 0.0 for claim in report["claims"] if claim["needs_time"])
 
 
 def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,18 +100,11 @@ FAILS: dict[Mistake, set[str]] = {
 """The claims at which a relay with this mistake fails: these, and no others."""
 
 
-async def report_on(
-    mistake: Mistake | None, claims: tuple[Claim, ...], *, with_time: bool = False
-) -> Report:
-    reap_after_s = 1.0 if with_time else 30.0
-    async with small_relay(mistake, reap_after_s) as url:
-        target = Target(url=url, reap_after_s=reap_after_s, patience_s=1.0)
-        return await check(target, claims, quick=not with_time)
-
-
 @pytest.mark.anyio
 async def test_a_small_relay_of_the_base_protocol_passes_and_its_lacks_are_not_applicable() -> None:
-    report = await report_on(None, all_claims(), with_time=True)
+    async with small_relay(reap_after_s=SOON_S) as url:
+        target = Target(url=url, reap_after_s=SOON_S, patience_s=PATIENCE_S)
+        report = await check(target, all_claims())
     assert report.names("fail") == set()
     assert report.is_conforming
     assert {claim.name for claim in BASE} <= report.names("pass")
@@ -122,9 +121,17 @@ async def test_a_small_relay_of_the_base_protocol_passes_and_its_lacks_are_not_a
 @pytest.mark.parametrize("mistake", Mistake, ids=lambda mistake: mistake.value)
 async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> None:
     with_time = mistake is Mistake.REAP_SAYS_OFFLINE_TWICE
-    report = await report_on(mistake, BASE, with_time=with_time)
+    reap_after_s = SOON_S if with_time else 30.0
+    broken = [claim for claim in BASE if claim.name in FAILS[mistake]]
+    kept = [claim for claim in BASE if claim.name not in FAILS[mistake]]
+    async with small_relay(mistake, reap_after_s) as url:
+        target = Target(url=url, reap_after_s=reap_after_s, patience_s=PATIENCE_S)
+        in_vain = attrs.evolve(target, patience_s=IN_VAIN_S)
+        report = await check(in_vain, broken, quick=not with_time)
+        other = await check(target, kept, quick=not with_time)
     assert report.names("fail") == FAILS[mistake]
-    failed = next(result for result in report.results if result.outcome == "fail")
+    assert other.names("fail") == set()
+    failed = report.results[0]
     assert failed.expected
     assert failed.seen
     assert f"FAIL  {failed.claim.name}" in report.as_table()
@@ -137,7 +144,7 @@ async def test_a_relay_that_refuses_urls_with_a_query_is_checked_without_mesh_na
 
     claims = [claim for claim in all_claims() if claim.name.startswith(("meshes.", "direct.to-a"))]
     async with small_relay(process_request=refuse_queries) as url:
-        report = await check(Target(url=url, patience_s=1.0), claims)
+        report = await check(Target(url=url, patience_s=PATIENCE_S), claims)
     assert not report.target.has_mesh_names
     assert report.names("not applicable") == {"meshes.never-see-one-another"}
     assert report.names("fail") == set()
@@ -150,7 +157,7 @@ def test_a_failure_is_exit_code_1_and_says_what_was_expected_and_seen(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with LiveRelay(limits=Limits(messages_burst=100, messages_per_s=10.0)) as relay:
-        assert main([relay.url, "--only", "load.a-burst*", "--patience", "1"]) == 1
+        assert main([relay.url, "--only", "load.a-burst*", "--patience", "3"]) == 1
     table = capsys.readouterr().out
     assert "FAIL  load.a-burst-of-600-passes" in table
     assert "expected: " in table
@@ -199,9 +206,10 @@ def test_a_url_that_takes_no_peers_is_exit_code_2_and_one_line(
 def test_an_address_where_nothing_listens_is_exit_code_2_and_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with LiveRelay() as relay:
-        url = relay.url
-    assert main([url]) == 2
+    with socket.socket() as taken:  # bound and not listening: nobody else can listen there
+        taken.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{taken.getsockname()[1]}/ws"
+        assert main([url]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith(f"check: cannot reach {url}: ")
     assert shown.err.count("\n") == 1
@@ -233,16 +241,12 @@ def test_the_claims_can_be_listed_without_a_relay(capsys: pytest.CaptureFixture[
     assert len(rows) == 2 + len(all_claims())
 
 
-def test_every_rule_of_the_protocol_has_a_claim() -> None:
-    assert {claim.rule for claim in all_claims()} - {None} == set(range(1, 15))
-
-
 @pytest.mark.anyio
 async def test_a_relay_that_lets_nobody_join_is_unreachable() -> None:
     limits = Limits(message_bytes_max=1024, presence_bytes_max=1024, id_chars_max=8)
     with LiveRelay(limits=limits) as relay:
         with pytest.raises(Unreachable, match="cannot join a mesh"):
-            await check(Target(url=relay.url, patience_s=0.3))
+            await check(Target(url=relay.url, patience_s=2.0))
 
 
 def test_other_projects_get_only_the_tests_that_they_ask_for() -> None:

@@ -1,8 +1,13 @@
-"""Tests that the mutation check (tests/mutation.py) found missing: each notices one change."""
+"""Tests that the mutation check (mutation.py) found missing: each notices one change."""
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 
+from protocol.envelope import ErrorCode, Refusal
 from protocol.limits import Limits
+from protocol.mesh import texts
 from protocol.mesh.effects import Refused
 from tests.worlds.mesh import World, text, world_of
 
@@ -39,3 +44,26 @@ def test_the_next_refusal_is_noted_exactly_when_its_time_has_come(
     world.notes.clear()
     world.say(1, b"{")
     assert [note.count for note in world.notes if isinstance(note, Refused)] == notes
+
+
+SMALL = Limits(message_bytes_max=2048, presence_bytes_max=1024)
+
+
+def an_error(turn_id: bytes) -> bytes:
+    refusal = Refusal(ErrorCode.MALFORMED, "No.")
+    return texts.error(refusal, "me", msgspec.Raw(turn_id), 1234, SMALL)
+
+
+def the_capabilities(turn_id: bytes) -> bytes:
+    return texts.capabilities("me", msgspec.Raw(turn_id), ("ack",), SMALL, 1234)
+
+
+@pytest.mark.parametrize("answer", [an_error, the_capabilities])
+def test_a_turn_is_echoed_up_to_the_last_byte_that_a_message_may_have(
+    answer: Callable[[bytes], bytes],
+) -> None:
+    room = SMALL.message_bytes_max - len(answer(b'""'))
+    longest = b'"' + b"x" * room + b'"'
+    assert len(answer(longest)) == SMALL.message_bytes_max
+    assert longest in answer(longest)
+    assert b"turnId" not in answer(b'"x' + longest[1:])

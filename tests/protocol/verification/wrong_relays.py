@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import enum
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -49,8 +50,8 @@ class SmallRelay:
         self.sending = asyncio.Lock()
 
     async def handle(self, socket: ServerConnection) -> None:
-        """One connection, from its opening to its end."""
-        with contextlib.suppress(ConnectionClosed):
+        """One connection, from its opening to its end, whatever a mistake makes of it."""
+        try:
             async for text in socket:
                 self.heard_at[socket] = time.monotonic()
                 try:
@@ -58,7 +59,13 @@ class SmallRelay:
                 except Refused as refused:
                     error = {"type": "error", "from": "relay", "data": {"error": str(refused)}}
                     broadcast([socket], json.dumps(error))
-        self.ended(socket)
+        except ConnectionClosed:
+            pass
+        except (RuntimeError, ValueError):  # what two of the mistakes raise
+            await socket.close(1011)
+        finally:
+            self.ended(socket)
+            self.heard_at.pop(socket, None)
 
     async def received(self, socket: ServerConnection, text: str | bytes) -> None:
         message = self.read(text)
@@ -160,7 +167,7 @@ class SmallRelay:
             broadcast([socket for socket, id in self.ids.items() if id != sender], text)
 
     def ended(self, socket: ServerConnection) -> None:
-        """The connection is over. Twice is once."""
+        """The connection is over. Calling it again does nothing."""
         id = self.ids.pop(socket, None)
         is_last = id not in self.ids.values()
         if id is not None and (is_last or self.gets(Mistake.CLOSING_ONE_TAB_SAYS_OFFLINE)):
@@ -177,7 +184,8 @@ class SmallRelay:
         while True:
             await asyncio.sleep(self.reap_after_s / 20)
             for socket, id in tuple(self.ids.items()):
-                if time.monotonic() - self.heard_at[socket] > self.reap_after_s:
+                heard_at = self.heard_at.get(socket, math.inf)
+                if time.monotonic() - heard_at > self.reap_after_s:
                     if self.gets(Mistake.REAP_SAYS_OFFLINE_TWICE):
                         self.say_offline(id)
                     self.ended(socket)

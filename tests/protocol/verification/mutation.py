@@ -1,8 +1,8 @@
 """The mutation check: changes the protocol one place at a time, and expects a test to fail.
 
-    python -m tests.mutation                  everything, in some minutes
-    python -m tests.mutation --table-only     only the cells of the lifecycle table, in seconds
-    python -m tests.mutation --only roster    only changes whose description contains this
+    python -m tests.protocol.verification.mutation                  everything, in some minutes
+    python -m tests.protocol.verification.mutation --table-only     the lifecycle table, in seconds
+    python -m tests.protocol.verification.mutation --only roster    what contains this
 
 Two kinds of changes:
 
@@ -67,6 +67,13 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
         "protocol.mesh.test_roster",
     ),
+    "protocol/mesh/local.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
+    "protocol/mesh/texts.py": (
+        "protocol.mesh.test_texts",
+        "protocol.verification.test_mutants",
+        "protocol.mesh.test_mesh",
+    ),
+    "protocol/refusals.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
 }
 """By file: the tests that must notice, most likely first."""
 
@@ -335,7 +342,9 @@ def copied_project() -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 if every survivor is explained."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.protocol.verification.mutation", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--table-only", action="store_true", help="only the lifecycle table")
     parser.add_argument("--only", default="", metavar="TEXT", help="only changes that contain it")

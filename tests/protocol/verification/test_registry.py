@@ -1,0 +1,46 @@
+"""The registry of claims: in the order of the rules, each in the file of its rule, with names."""
+
+import re
+from collections import Counter
+
+from protocol.verification.conformance import Claim, all_claims
+
+FILE = re.compile(r"\.(base|extensions)\.(?:rule_(\d\d)_[a-z_0-9]+|no_single_rule)$")
+
+
+def file_of(claim: Claim) -> re.Match[str]:
+    """The file in which the claim's function is; its groups are the part and the rule."""
+    match = FILE.search(claim.check.__module__)
+    assert match is not None, claim.name
+    return match
+
+
+def is_of_a_family(claim: Claim) -> bool:
+    """One function makes the checks of several claims, which differ in a word."""
+    return "<locals>" in claim.check.__qualname__
+
+
+def test_every_rule_of_the_protocol_has_a_claim() -> None:
+    assert {claim.rule for claim in all_claims()} - {None} == set(range(1, 15))
+
+
+def test_claims_stand_in_the_order_of_the_rules_and_the_base_comes_first() -> None:
+    places = [(claim.rule or 99, not claim.is_base) for claim in all_claims()]
+    assert places == sorted(places)
+
+
+def test_every_claim_is_in_the_file_of_its_rule_and_part() -> None:
+    for claim in all_claims():
+        if is_of_a_family(claim) and claim.name.startswith("bad-input."):
+            continue  # these are made from a table in a file of its own
+        part, rule = file_of(claim).groups()
+        assert part == ("base" if claim.is_base else "extensions"), claim.name
+        assert rule == (f"{claim.rule:02}" if claim.rule is not None else None), claim.name
+
+
+def test_every_name_of_a_claim_and_of_its_function_is_its_own() -> None:
+    claims = all_claims()
+    assert len({claim.name for claim in claims}) == len(claims)
+    functions = Counter(claim.check.__name__ for claim in claims if not is_of_a_family(claim))
+    assert set(functions.values()) == {1}
+    assert all(len(name) >= 10 and not name.startswith("_") for name in functions)
