@@ -14,6 +14,9 @@ from protocol.instant import Instant
 from protocol.member.effects import Changed, Effect, Finished, Ready, Sendable, Transmit
 from protocol.member.member import Member
 
+_CHANGES = (Changed, Ready, Finished)
+_SENDABLE = (Sendable, Transmit, Changed, Finished)
+
 
 class Driver:
     """Drives `member` by `clock`. `carry_out` is called with every effect, in order."""
@@ -37,9 +40,9 @@ class Driver:
         """Carry out what the member has decided. To be called after everything it is told."""
         for effect in self.member.take_effects():
             self._carry_out(effect)
-            if isinstance(effect, (Changed, Ready, Finished)):
+            if isinstance(effect, _CHANGES):
                 self.changed.set()
-            if isinstance(effect, (Sendable, Transmit, Changed, Finished)):
+            if isinstance(effect, _SENDABLE):
                 self.sendable.set()
         due = self.member.deadline()
         if due is not None and (self._sleeps_until is None or due < self._sleeps_until):

@@ -108,7 +108,8 @@ class Lines:
                     due = Frame(line.urgent.popleft(), ())
                 else:
                     due = driver.member.next_frame(line.number, driver.now())
-                    driver.obey()
+                    if isinstance(due, Frame):
+                        driver.obey()
                 if isinstance(due, Frame):
                     await self._send(line, link, due.text)
                 elif due is None:

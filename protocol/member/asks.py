@@ -189,7 +189,7 @@ class Asks:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) the first silence is too long; None if never."""
-        dues = (turn.due for turn in self._turns.values() if turn.due is not None)
+        dues = [turn.due for turn in self._turns.values() if turn.due is not None]
         return min(dues, default=None)
 
     def expire(self, at: float) -> None:

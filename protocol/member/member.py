@@ -120,10 +120,10 @@ class Member:
 
     def take_effects(self) -> list[Effect]:
         """What is to be done, in order; taken once."""
-        effects = self._effects.copy()
-        self._effects.clear()  # not replaced: the rooms add to this list
         if self._outgoing.take_news():
-            effects.append(Sendable())
+            self._effects.append(Sendable())
+        effects = self._effects[:]
+        self._effects.clear()  # not replaced: the rooms add to this list
         return effects
 
     # What happens ---------------------------------------------------------------------------------
@@ -275,9 +275,11 @@ class Member:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
-        rooms = (self._connections, self._patience, self._asks, self._services)
-        dues = (room.deadline() for room in rooms)
-        return min((due for due in dues if due is not None), default=None)
+        first = self._connections.deadline()
+        for due in (self._asks.deadline(), self._services.deadline(), self._patience.deadline()):
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     def expire(self, now: Instant) -> None:
         """Do what is due."""

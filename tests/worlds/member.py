@@ -12,11 +12,12 @@ from protocol.envelope import ErrorCode, Unreadable
 from protocol.instant import Instant
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.effects import Arrived, Changed, Close, Effect, Finished, Open, Transmit
+from protocol.member.lifecycle import MemberState
 from protocol.member.member import Member
 from protocol.member.messages import Message
 from protocol.member.outgoing import Frame
 from protocol.mesh.lifecycle import Cause
-from tests.worlds.mesh import World
+from tests.worlds.mesh import World, text
 
 
 @attrs.define
@@ -218,3 +219,37 @@ class MemberWorld:
             self.world.end(pipes.relay_side, Cause.LEFT)
             pipes.relay_side = None
             pipes.down.clear()
+
+
+# How tests begin ---------------------------------------------------------------------------------
+
+
+def joined(limits: MembershipLimits | None = None, **relay: float) -> MemberWorld:
+    """Ann is present, and bob with the agent `helper` (connection 1 of the relay)."""
+    world = MemberWorld(limits, Limits(**relay))  # type: ignore[arg-type]
+    world.world.join("bob", "helper")
+    world.begin()
+    world.settle()
+    assert world.member.state is MemberState.PRESENT
+    world.world.texts(1)
+    return world
+
+
+BOB = 1
+
+
+def renewing(world: MemberWorld) -> MemberWorld:
+    """The time for a new connection has come."""
+    while world.member.state is MemberState.PRESENT:
+        beat(world)
+    assert world.member.state is MemberState.RENEWING
+    return world
+
+
+def beat(world: MemberWorld, seconds: float = 10.0) -> None:
+    """Time passes in which everybody gives signs of life and everything arrives."""
+    world.world.say(BOB, text("heartbeat"))
+    world.wait(seconds)
+    for connection in world.live():
+        while world.rise(connection) or world.fall(connection):
+            pass
