@@ -4,7 +4,7 @@ To run it against a relay of your own, in your own tests:
 
     from protocol.limits import Limits
     from protocol.verification.machine import machine_for
-    from protocol.verification.subjects import LiveSubject
+    from protocol.verification.subjects.live import LiveSubject
 
     Machine = machine_for(lambda: LiveSubject("ws://127.0.0.1:8080/ws"))
     Machine.TestCase.settings = hypothesis.settings(max_examples=20, stateful_step_count=30)

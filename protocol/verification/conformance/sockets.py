@@ -3,7 +3,7 @@
 import asyncio
 import socket as sockets
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,23 +43,28 @@ class Socket:
         `is_slow`: with small buffers, so that it stalls soon when nobody reads. Raises Refused if
         that fails or takes longer than `within_s` (seconds).
         """
-        options: dict[str, Any] = {"additional_headers": dict(headers)}
-        options["max_queue"] = 1 if is_slow else None  # None: it reads whatever comes
+        small: sockets.socket | None = None
         try:
             if is_slow and urlsplit(url).scheme == "ws":
-                options["sock"] = await _small_socket(url)
+                small = await _small_socket(url)
             connection = await connect(
                 url,
+                additional_headers=dict(headers),
                 compression=None,
+                max_queue=1 if is_slow else None,  # None: it reads whatever comes
                 max_size=None,
                 proxy=None,
                 ping_interval=None,
                 open_timeout=within_s,
                 close_timeout=CLOSE_TIMEOUT_S,
-                **options,
+                sock=small,
             )
-        except (OSError, InvalidHandshake, TimeoutError) as error:
-            raise Refused(str(error) or repr(error)) from error
+        except BaseException as error:
+            if small is not None:
+                small.close()
+            if isinstance(error, (OSError, InvalidHandshake, TimeoutError)):
+                raise Refused(str(error) or repr(error)) from error
+            raise
         return cls(connection)
 
     async def send(self, text: str | bytes, *, as_text: bool = False) -> None:

@@ -6,6 +6,7 @@ fixture `relay_url` and the line `test_our_relay = conformance_tests()` are all 
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 
 import attrs
@@ -15,14 +16,21 @@ from websockets.http11 import Request, Response
 
 from protocol.limits import Limits
 from protocol.verification.conformance import (
+    Claim,
+    Failed,
     Target,
     Unreachable,
+    World,
     all_claims,
     check,
     conformance_tests,
+    run_claim,
 )
 from protocol.verification.conformance.bad_input import BAD_INPUT
+from protocol.verification.conformance.check import ATTEMPTS
+from protocol.verification.conformance.claim import Check
 from protocol.verification.conformance.command import main
+from protocol.verification.conformance.outcomes import expect
 from tests.protocol.verification.wrong_relays import Mistake, small_relay
 from tests.worlds.live import LiveRelay
 
@@ -148,6 +156,58 @@ async def test_a_relay_that_refuses_urls_with_a_query_is_checked_without_mesh_na
     assert not report.target.has_mesh_names
     assert report.names("not applicable") == {"meshes.never-see-one-another"}
     assert report.names("fail") == set()
+
+
+# A machine that is too slow to tell -------------------------------------------------------------
+
+
+def a_claim(check: Check, *, needs_time: bool) -> Claim:
+    return Claim("some.claim", "A promise.", None, True, needs_time, check)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("needs_time", "late_s", "tries"), [(True, 0.3, ATTEMPTS), (True, 0.2, 1), (False, 9.0, 1)]
+)
+async def test_a_claim_about_time_is_tried_again_where_the_kit_was_late(
+    needs_time: bool, late_s: float, tries: int
+) -> None:
+    worlds: list[World] = []
+
+    async def fail(world: World) -> None:
+        worlds.append(world)
+        world.late_s = late_s
+        raise Failed("this", "that")
+
+    target = Target(url="ws://nowhere.invalid/ws", reap_after_s=1.0)
+    result = await run_claim(a_claim(fail, needs_time=needs_time), target)
+    assert (result.outcome, result.expected, result.seen) == ("fail", "this", "that")
+    assert len(worlds) == tries
+
+
+@pytest.mark.anyio
+async def test_a_claim_that_holds_when_it_is_tried_again_passes() -> None:
+    tried = 0
+
+    async def fail_once(world: World) -> None:
+        nonlocal tried
+        tried += 1
+        world.late_s = 1.0
+        expect(tried > 1, "this", "that")
+
+    target = Target(url="ws://nowhere.invalid/ws", reap_after_s=1.0)
+    result = await run_claim(a_claim(fail_once, needs_time=True), target)
+    assert (result.outcome, tried) == ("pass", 2)
+
+
+@pytest.mark.anyio
+async def test_a_world_knows_how_late_it_was_itself() -> None:
+    async with World(Target(url="ws://nowhere.invalid/ws", reap_after_s=0.08)) as world:
+        await world.pause(0)  # now it waits for its next heartbeat, 0.01 s from here
+        time.sleep(0.1)  # noqa: ASYNC251 - the machine has something else to do
+        while not world.late_s:
+            await world.pause(0)
+        assert world.late_s >= 0.08
 
 
 # The command --------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """The state machine of the verification against the core, the actors and a live relay."""
 
+import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -64,6 +67,30 @@ def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> Non
 @pytest.mark.parametrize("marker", ["capabilities", "direct"])
 def test_a_live_relay_keeps_the_rules(live: LiveRelay, marker: str) -> None:
     run(lambda: LiveSubject(live.url, marker=marker), examples=15, steps=20, not_utf8=False)
+
+
+def test_a_live_subject_knows_that_an_end_was_noticed_however_busy_the_relay_is(
+    monkeypatch: pytest.MonkeyPatch, live: LiveRelay
+) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    opening = Supervisor.open
+
+    def note_the_loop(*args: Any, **options: Any) -> Any:
+        loops.append(asyncio.get_running_loop())
+        return opening(*args, **options)
+
+    monkeypatch.setattr(Supervisor, "open", note_the_loop)
+    subject = LiveSubject(live.url, settle_s=0.0)
+    judge = two_peers(subject)
+    has_time_again = threading.Event()
+    loops[0].call_soon_threadsafe(has_time_again.wait)
+    busy = threading.Timer(0.2, has_time_again.set)  # until then nothing is noticed
+    busy.start()
+    judge.drop(1)
+    judge.send(2, b'{"type":"direct","to":"a"}')  # to nobody, by now
+    judge.settle()
+    busy.join()
+    subject.done()
 
 
 # The judge ----------------------------------------------------------------------------------------
