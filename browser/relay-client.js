@@ -17,13 +17,13 @@
  * @typedef {import("./src/limits.js").Limits} Limits
  * @typedef {import("./src/messages.js").Message} Message
  * @typedef {import("./src/messages.js").RemotePeer} RemotePeer
- * @typedef {import("./src/peer.js").Address} Address
+ * @typedef {import("./src/lines.js").Address} Address
  * @typedef {import("./src/peer.js").AskOptions} AskOptions
- * @typedef {import("./src/peer.js").Command} Command
+ * @typedef {import("./src/command.js").Command} Command
  * @typedef {import("./src/peer.js").Fields} Fields
  * @typedef {import("./src/peer.js").JoinOptions} JoinOptions
  * @typedef {import("./src/peer.js").Peer} Peer
- * @typedef {import("./src/peer.js").Turn} Turn
+ * @typedef {import("./src/turn.js").Turn} Turn
  * @typedef {import("./src/presign.js").Credentials} Credentials
  * @typedef {import("./src/roster.js").Change} Change
  */

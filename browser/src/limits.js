@@ -43,6 +43,14 @@ export const LIMITS = Object.freeze({
   leaveWithinS: 5,
 });
 
+/** Bounds of a relay, until it tells its own: the defaults of `Limits` in protocol/limits.py. */
+export const RELAY_LIMITS = Object.freeze({
+  messageBytesMax: 2 ** 20,
+  messagesPerS: 1000,
+  messagesBurst: 2000,
+  frameBytesMax: 32_000,
+});
+
 /** @type {[keyof Limits, keyof Limits][]} */
 const ASCENDING = [
   ["heartbeatEveryS", "silentAfterS"],

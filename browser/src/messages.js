@@ -1,16 +1,42 @@
-/** Messages as programs see them. */
+/**
+ * Messages as programs see them, and the words in which peers give and answer commands. The twin of
+ * protocol/member/messages.py.
+ *
+ * A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its answers have the
+ * same `turnId`: an `ack`, any number of `stream`s (`data.chunk`, `data.chunkNum` from 0), and at the
+ * end a `turn_end` (`data.result`) or an `error` (`data.error`). These are the words of the existing
+ * pages.
+ *
+ * @import { Instant } from "./effects.js"
+ */
+
+import { agentIds } from "./agents.js";
+import { AmbiguousTarget, RelayError, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
+
+/** The relay's own name. */
+export const RELAY = "relay";
+
+/** What a peer sends by itself, and no program by hand. */
+const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
+
+/**
+ * The fields of a message, by their names on the wire.
+ *
+ * @typedef {Record<string, any>} Wire
+ */
 
 /**
  * One message as it arrived.
  *
  * @typedef {object} Message
- * @property {string} type
- * @property {string} [from] the peer, or one of its agents, that sent it
- * @property {string} [to] the peer or agent that it was addressed to
- * @property {any} [data]
- * @property {string} [turnId] what ties a command and its answers together
- * @property {string} [origin] the peer that it came from; the relay guarantees it
- * @property {number} [timestamp]
+ * @property {string} type `broadcast`, `direct`, `stream`, ... or any word of the peers' own
+ * @property {string | undefined} from the peer, or one of its agents, that sent it
+ * @property {string | undefined} to the peer or agent that it was addressed to
+ * @property {any} data what it says
+ * @property {string | undefined} turnId what ties a command and its answers together
+ * @property {string | undefined} origin the peer that it came from; the relay guarantees it
+ * @property {number | undefined} timestamp when it was sent, in milliseconds since 1970, by the
+ *   sender's clock
  * @property {Readonly<Record<string, any>>} fields all of it
  */
 
@@ -24,38 +50,213 @@
  */
 
 /**
- * The messages of one frame, an object or an array of them; null if it is no frame of a relay.
- *
- * @param {unknown} data
- * @returns {Record<string, any>[] | null}
- */
-export function readFrame(data) {
-  try {
-    const frame = typeof data === "string" ? JSON.parse(data) : null;
-    const messages = Array.isArray(frame) ? frame : [frame];
-    return messages.every((message) => typeof message?.type === "string") ? messages : null;
-  } catch {
-    return null;
-  }
-}
-
-/**
- * @param {Record<string, any>} fields
+ * @param {Wire} fields
  * @returns {Readonly<Message>}
  */
 export function messageOf(fields) {
-  const { type, from, to, data, turnId, instanceId, timestamp } = fields;
-  const origin = instanceId ?? from;
-  return Object.freeze({ type, from, to, data, turnId, origin, timestamp, fields });
+  const [from, to] = [string(fields.from), string(fields.to)];
+  return Object.freeze({
+    type: String(fields.type),
+    from,
+    to,
+    data: fields.data,
+    turnId: string(fields.turnId),
+    origin: string(fields.instanceId) || from,
+    timestamp: typeof fields.timestamp === "number" ? fields.timestamp : undefined,
+    fields,
+  });
 }
 
 /**
- * What should be text, but came from somebody else and may be anything.
+ * The peer that a presence announces.
+ *
+ * @param {Message} presence
+ * @returns {Readonly<RemotePeer>}
+ */
+export function remotePeerOf(presence) {
+  const agents = agentIds(word(presence, "agents"));
+  const data = isRecord(presence.data) ? presence.data : {};
+  return Object.freeze({ id: presence.from ?? "", agents, data });
+}
+
+/**
+ * `data.name`; undefined where `data` is no object or has no such member.
+ *
+ * @param {Message} message
+ * @param {string} name
+ * @returns {any}
+ */
+export function word({ data }, name) {
+  return isRecord(data) ? data[name] : undefined;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is Record<string, any>}
+ */
+export function isRecord(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @param {unknown} value */
+function string(value) {
+  return typeof value === "string" ? value : undefined;
+}
+
+/**
+ * This presence says that its peer has gone.
+ *
+ * @param {Message} presence
+ */
+export function isOffline(presence) {
+  return word(presence, "status") === "offline";
+}
+
+/**
+ * It asks for an answer.
+ *
+ * @param {Message} message
+ */
+export function isCommand(message) {
+  const isSentSo = ["direct", "broadcast"].includes(message.type) && message.turnId !== undefined;
+  return isSentSo && word(message, "command") != null;
+}
+
+/**
+ * What an `error` that answers a command means. The relay's own have a code.
+ *
+ * @param {Message} message
+ */
+export function turnError(message) {
+  const sentence = textOf(word(message, "error"), "the agent reported an error without words");
+  if (message.from !== RELAY) return new TurnFailed(sentence);
+  const code = word(message, "code");
+  if (code === "unknown_target") return new UnknownTarget(sentence);
+  if (code === "ambiguous_target") {
+    const peers = word(message, "peers");
+    return new AmbiguousTarget(sentence, Array.isArray(peers) ? peers : []);
+  }
+  return new TurnRefused(textOf(code), sentence);
+}
+
+/**
+ * What should be text, but came from somebody else and may be any JSON.
  *
  * @param {unknown} value
  * @param {string} [otherwise]
  * @returns {string}
  */
 export function textOf(value, otherwise = "") {
-  return typeof value === "string" ? value : value == null ? otherwise : JSON.stringify(value);
+  if (value == null) return otherwise;
+  try {
+    return typeof value === "string" ? value : writeMessage(value);
+  } catch {
+    return otherwise; // Nested too deep.
+  }
+}
+
+/** A frame that no relay of this protocol sends. */
+export class Nonsense extends RelayError {
+  name = "Nonsense";
+}
+
+/**
+ * The messages of one frame from the relay: an object, or an array of them. Throws Nonsense.
+ *
+ * @param {unknown} data
+ * @returns {Wire[]}
+ */
+export function readFrame(data) {
+  const frame = parsed(data);
+  const messages = Array.isArray(frame) ? frame : [frame];
+  for (const message of messages) {
+    if (!isRecord(message) || typeof message.type !== "string") {
+      throw new Nonsense("JSON, but not a message: an object with a `type`");
+    }
+  }
+  return messages;
+}
+
+/** @param {unknown} data */
+function parsed(data) {
+  try {
+    if (typeof data === "string") return JSON.parse(data);
+  } catch {
+    // Said below.
+  }
+  throw new Nonsense("not JSON");
+}
+
+/**
+ * The text of what the program of peer `id` sends; `fields` has at least `type`.
+ *
+ * `from` is the peer unless it is given; where that is one of its agents, `instanceId` says which
+ * peer has it. Throws TypeError: a type that the peer sends by itself, or what is no JSON.
+ *
+ * @param {string} id
+ * @param {Wire} fields
+ * @param {Instant} now
+ */
+export function compose(id, fields, now) {
+  if (OWN_TYPES.includes(fields.type)) {
+    throw new TypeError(`${fields.type} is sent by the peer itself; use \`announce\` or \`nudge\``);
+  }
+  /** @type {Wire} */
+  const message = { type: fields.type, from: id, ...fields };
+  if (message.from === undefined) message.from = id;
+  if (message.from !== id && message.instanceId === undefined) message.instanceId = id;
+  if (message.timestamp === undefined) message.timestamp = now.wallMs;
+  return writeMessage(message);
+}
+
+/**
+ * One message as text. Throws TypeError if something in it is no JSON, or has no end.
+ *
+ * @param {unknown} fields
+ * @returns {string}
+ */
+export function writeMessage(fields) {
+  let text;
+  try {
+    text = JSON.stringify(fields);
+  } catch (error) {
+    if (error instanceof RangeError) throw new TypeError("nested too deep to be JSON");
+    throw error;
+  }
+  if (text === undefined) throw new TypeError(`${typeof fields} is no JSON`);
+  return text;
+}
+
+/**
+ * The value as it arrives elsewhere. Throws TypeError if it is no JSON.
+ *
+ * @param {unknown} value
+ * @returns {any}
+ */
+export function copyOf(value) {
+  return JSON.parse(writeMessage(value));
+}
+
+/**
+ * These two values of JSON are the same, whatever the order of their members.
+ *
+ * @param {any} one
+ * @param {any} other
+ * @returns {boolean}
+ */
+export function isSame(one, other) {
+  if (one === other) return true;
+  if (Array.isArray(one)) {
+    return (
+      Array.isArray(other) &&
+      one.length === other.length &&
+      one.every((item, n) => isSame(item, other[n]))
+    );
+  }
+  if (!isRecord(one) || !isRecord(other)) return false;
+  const names = Object.keys(one);
+  return (
+    names.length === Object.keys(other).length &&
+    names.every((name) => Object.hasOwn(other, name) && isSame(one[name], other[name]))
+  );
 }

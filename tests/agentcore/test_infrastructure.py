@@ -358,7 +358,9 @@ def test_the_page_chooses_the_flow_and_asks_for_openid(
 LOGIN = """
 const visit = (url, answers) => {
   const seen = { went: null, asked: [], shown: null };
-  globalThis.location = Object.assign(new URL(url), { assign: (to) => (seen.went = to) });
+  seen.leaves = new Promise((leave) => {
+    globalThis.location = Object.assign(new URL(url), { assign: (to) => leave((seen.went = to)) });
+  });
   globalThis.history = { replaceState: (_, __, to) => (seen.shown = to) };
   globalThis.fetch = async (to, { method, body }) => {
     seen.asked.push({ to, method, ...Object.fromEntries(body) });
@@ -375,7 +377,6 @@ globalThis.sessionStorage = {
 };
 let now = 0;
 Date.now = () => now;
-const turn = () => new Promise((go) => setTimeout(go, 20));
 const { login } = await import(MODULE);
 const out = { ClientId: "client", Domain: "login.example" };
 const page = PAGE;
@@ -387,11 +388,11 @@ const given = (id_token, more) => [200, { id_token, expires_in: 3600, ...more }]
 // The first visit leaves for the login page, and so does one with somebody else's code.
 let seen = visit(page, []);
 login(out);
-await turn();
+await seen.leaves;
 const first = new URL(seen.went);
 seen = visit(page + "?code=forged&state=guessed", []);
 login(out);
-await turn();
+await seen.leaves;
 const went = new URL(seen.went);
 assert.equal(seen.asked.length, 0);
 assert.equal(went.origin + went.pathname, "https://login.example/oauth2/authorize");
@@ -441,7 +442,7 @@ assert.equal(seen.asked.length, 4);
 // What the login page reports is reported, once.
 seen = visit(page, []);
 login(out);
-await turn();
+await seen.leaves;
 const asking = new URL(seen.went).searchParams.get("state");
 const report = `${page}?error=access_denied&error_description=not+allowed&state=`;
 seen = visit(report + asking, []);
@@ -450,21 +451,21 @@ assert.equal(seen.shown, page);
 assert.equal(seen.went, null);
 seen = visit(seen.shown, []); // reloaded
 login(out);
-await turn();
+await seen.leaves;
 assert.ok(seen.went);
 
 // What somebody else's link reports is not.
 for (const link of [report + asking, report + "guessed", report, `${page}?error=access_denied`]) {
   seen = visit(link, []);
   login(out);
-  await turn();
+  await seen.leaves;
   assert.ok(seen.went, link);
 }
 
 // A code is not taken twice.
 seen = visit(`${page}?code=abc&state=${state}`, []);
 login(out);
-await turn();
+await seen.leaves;
 assert.ok(seen.went);
 assert.equal(seen.asked.length, 0);
 """

@@ -14,21 +14,30 @@ for (const [what, stuckLogin, stuckFetch] of [
 ]) {
   test(`${what} that never answers costs one attempt, and the next one asks anew`, async (t) => {
     t.mock.timers.enable({ apis: ["setTimeout"] });
-    const never = new Promise(() => {});
     const signals = [];
     const [logins, fetches] = [[], []];
+    let hang;
+    const hangs = new Promise((resolve) => {
+      hang = resolve;
+    });
+    const never = () => {
+      hang();
+      return new Promise(() => {});
+    };
     t.mock.method(globalThis, "fetch", async (url, { signal }) => {
       signals.push(signal);
-      if (fetches.push(url) <= stuckFetch) await never;
+      if (fetches.push(url) <= stuckFetch) await never();
       return { ok: true, json: async () => ({ IdentityId: "i", Credentials: GIVEN }) };
     });
-    const idToken = () => (logins.push(1) <= stuckLogin ? never : "token");
+    const idToken = () => (logins.push(1) <= stuckLogin ? never() : "token");
     const credentials = client.cognitoCredentials({ ...POOL, idToken });
     const outcomes = [credentials(), credentials()].map((made) => made.catch((error) => error));
+    await hangs;
     t.mock.timers.tick(client.LIMITS.joinWithinS * 1000 - 1);
     for (const error of await Promise.all(outcomes)) {
       assert.ok(error instanceof client.Unreachable, "which is tried again");
     }
+    assert.equal(signals.length, stuckFetch);
     assert.ok(signals.every(({ aborted }) => aborted));
     assert.equal((await credentials()).accessKeyId, "A");
     assert.equal(logins.length, 2);

@@ -16,7 +16,7 @@ TOOLS = PACKAGE / "node_modules/.bin"
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which somebody has installed what `npm pack` makes: `node_modules` and no more."""
+    """A folder in which somebody has installed what `npm pack` makes: `node_modules`, no more."""
     if shutil.which("npm") is None or not (TOOLS / "tsc").exists():
         pytest.skip("needs npm and the module's tools: npm ci --prefix browser")
     there = tmp_path_factory.mktemp("packed")
@@ -102,24 +102,26 @@ def test_the_types_hold_under_strict(packed: Path) -> None:
 
 
 def test_the_readmes_example_for_agentcore_connects_with_a_signed_url(node: Node) -> None:
-    """With a stand-in for Cognito, and for the WebSocket, which only notes where it should go."""
+    """With a stand-in for Cognito, and for the WebSocket, which only notes where it should go, and
+    then does what a browser does with a URL that it refuses."""
     blocks = re.findall(r"^```js\n(.*?)^```", (PACKAGE / "README.md").read_text(), re.M | re.S)
     example = re.sub(r"^import .*\n", "", blocks[-1], flags=re.MULTILINE)
     assert example != blocks[-1]
     script = f"""
         const opened = [];
-        globalThis.WebSocket = class {{ constructor(url) {{ opened.push(url); }} close() {{}} }};
+        globalThis.WebSocket = class {{
+            constructor(url) {{ opened.push(url); throw new DOMException("", "SecurityError"); }}
+        }};
         const answers = {{ IdentityId: "i", Credentials: {{ AccessKeyId: "AKID", SecretKey: "S",
             SessionToken: "T", Expiration: Date.now() / 1000 + 3600 }} }};
         globalThis.fetch = async () => ({{ ok: true, json: async () => answers }});
         const login = {{ idToken: async () => "token" }};
         const {{ agentcore, cognitoCredentials, peerId }} = client;
-        const join = (options) =>
-            client.join({{ ...options, joinTimeoutS: 0.5 }}).catch((error) => error);
+        const join = (options) => client.join(options).catch((error) => error);
         {example}
         return [opened, peer.name];
     """
     (url,), name = node(script)
     assert url.startswith("wss://bedrock-agentcore.us-west-2.amazonaws.com/runtimes/arn%3Aaws%3A")
     assert "X-Amz-Credential=AKID%2F" in url
-    assert name == "Unreachable"
+    assert name == "BadAddress"

@@ -70,7 +70,7 @@ const options: JoinOptions = {
   metadata: { hostname: "h" },
   offline: "fail",
   limits: { heartbeatEveryS: 5 },
-  joinTimeoutS: Infinity,
+  withinS: Infinity,
   keepalive: null,
 };
 const peer: Peer = await join(options);
@@ -115,7 +115,7 @@ const result: string = await turn.result();
 const stop: () => void = peer.serve(
   async (command: Command) => {
     await command.stream(
-      command.text + command.from + command.origin + command.agent + command.turnId,
+      command.text + command.from + command.asker + command.agent + command.turnId,
     );
     return { result, data: command.data };
   },

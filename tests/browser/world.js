@@ -107,10 +107,10 @@ export class World {
 
   // Time
 
-  /** Lets everything happen that needs no time. */
+  /** Lets everything happen that needs no time. All of that are microtasks here, and every one of
+   * them runs, with all that come of it, before the event loop takes its next turn. */
   async settle() {
-    for (let turns = 0; turns < 5; turns += 1)
-      await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
   }
 
   async pass(seconds) {

@@ -1,0 +1,72 @@
+/** A command that is served, as its handler sees it. What is answered is decided in services.js. */
+
+import { warnOnce } from "./deprecated.js";
+import { textOf, word } from "./messages.js";
+
+/**
+ * @import { Message } from "./messages.js"
+ */
+
+/** A command to one of this peer's agents. */
+export class Command {
+  /** What is asked: `data.command` if that is text, else its JSON. @type {string} */
+  text;
+  /** The peer, or one of its agents, that asks. The answers go to it. @type {string | undefined} */
+  from;
+  /** The id of the peer that asks. The relay guarantees it. @type {string | undefined} */
+  asker;
+  /** The one of this peer's agents that is asked, or the peer's own id. @type {string} */
+  agent;
+  /** What ties the command and its answers together. @type {string} */
+  turnId;
+  /** All that the message says; `data.command` is the command as it was given. @type {any} */
+  data;
+  /**
+   * Sends a piece of the answer. Resolves when it is handed to the socket. Rejects as `Peer.send`
+   * does, and with a TurnError after the command was answered.
+   *
+   * @type {(chunk: string) => Promise<void>}
+   */
+  stream;
+
+  /**
+   * @param {Message} message
+   * @param {string} agent
+   * @param {(chunk: string) => Promise<void>} stream
+   */
+  constructor(message, agent, stream) {
+    this.text = textOf(word(message, "command"));
+    this.from = message.from;
+    this.asker = message.origin;
+    this.agent = agent;
+    this.turnId = message.turnId ?? "";
+    this.data = message.data;
+    this.stream = stream;
+  }
+
+  /**
+   * The old name of `asker`.
+   *
+   * @deprecated
+   */
+  get origin() {
+    warnOnce("command.origin", "command.asker");
+    return this.asker;
+  }
+}
+
+/**
+ * What is told of anything that a handler threw: something in any case.
+ *
+ * @param {any} thrown
+ * @returns {string}
+ */
+export function sentenceOf(thrown) {
+  let text = "";
+  try {
+    text = String(thrown?.message || thrown?.name || thrown);
+  } catch {
+    // An object that cannot even be shown.
+  }
+  return text || "an error without words";
+}

@@ -1,0 +1,587 @@
+/**
+ * The connections of a peer, two at most: joining, staying, and replacing one by the next. The twin
+ * of protocol/member/connections.py.
+ *
+ * How a connection replaces another, so that nothing is lost, doubled or put out of order:
+ *
+ * 1. The next one is opened. The queue is held, and a `capabilities` is sent behind everything that
+ *    was sent on the one in use: its answer means that the relay has decided all of it.
+ * 2. The next one announces. That presence goes to all connections of the mesh, in one order with
+ *    everything else: it is the mark. The one in use is read up to it, the next one from it on (what
+ *    it delivers earlier waits in `ahead`).
+ * 3. The queue goes on over the next one as soon as that has its own presence back.
+ *
+ * After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
+ * so whoever has not been in it has gone. (Longer than its twin by the types in its comments.)
+ *
+ * @import { Announcements, Answered, Said } from "./announcements.js"
+ * @import { Asks } from "./asks.js"
+ * @import { Effect, Instant } from "./effects.js"
+ * @import { RelayError } from "./errors.js"
+ * @import { EventName, Membership, Step } from "./lifecycle.js"
+ * @import { Limits } from "./limits.js"
+ * @import { Message, Wire } from "./messages.js"
+ * @import { Frame, Outgoing } from "./outgoing.js"
+ * @import { Patience } from "./patience.js"
+ * @import { Roster } from "./roster.js"
+ * @import { Services } from "./services.js"
+ */
+
+import { AnnouncementRefused, NotARelay } from "./errors.js";
+import { begun, deadline, expire, isInUse, transition } from "./lifecycle.js";
+import { messageOf, Nonsense, RELAY, readFrame, textOf, word, writeMessage } from "./messages.js";
+
+/**
+ * Where what arrives is decided: one object for each module beside this one.
+ *
+ * @typedef {object} Rooms
+ * @property {Roster} roster
+ * @property {Announcements} announcements
+ * @property {Outgoing} outgoing
+ * @property {Asks} asks
+ * @property {Services} services
+ * @property {Patience} patience
+ */
+
+/**
+ * What the connections need of their owner.
+ *
+ * @typedef {object} Owner
+ * @property {string} token makes the turn ids of what they send by themselves their own
+ * @property {() => number} roll gives numbers in [0, 1)
+ * @property {(effect: Effect) => void} emit takes the effects
+ * @property {(now: Instant, error: RelayError) => void} giveUp ends the peer
+ */
+
+/**
+ * The next connection.
+ *
+ * @typedef {object} Next
+ * @property {number} connection
+ * @property {boolean} isOpen
+ * @property {string | null} presence the turn id of what was announced on it and is awaited
+ * @property {string | null} fence the turn id of what the one in use must answer first
+ * @property {Said | null} said
+ * @property {{ fields: Wire, size: number }[]} ahead what it delivered before its time
+ * @property {number} aheadSize characters of that
+ */
+
+/** The connections of one peer, each named by a number from 1. */
+export class Connections {
+  #id;
+  #limits;
+  #rooms;
+  #owner;
+  #emit;
+  /** @type {Membership} */
+  #life = begun(null);
+  #opened = 0;
+  #turns = 0;
+  /** @type {number | null} */
+  #use = null;
+  /** @type {Next | null} */
+  #next = null;
+  /** The turn id whose answer follows the whole roster. @type {string | null} */
+  #sync = null;
+  /** Of the frame that is being read, in characters per message. */
+  #share = 0;
+  /** @type {Instant} */
+  #beat = { at: 0, wallMs: 0 };
+  /** Nothing was heard since the last heartbeat. */
+  #isQuiet = false;
+
+  /**
+   * @param {string} id
+   * @param {Readonly<Limits>} limits
+   * @param {Rooms} rooms
+   * @param {Owner} owner
+   */
+  constructor(id, limits, rooms, owner) {
+    this.#id = id;
+    this.#limits = limits;
+    this.#rooms = rooms;
+    this.#owner = owner;
+    this.#emit = owner.emit;
+  }
+
+  /** Where the membership is in its life. */
+  get state() {
+    return this.#life.state;
+  }
+
+  /** There is a connection over which messages go. */
+  get isInUse() {
+    return isInUse(this.#life);
+  }
+
+  // What happens
+
+  /**
+   * Makes the first connection.
+   *
+   * @param {Instant} now
+   */
+  begin(now) {
+    this.#life = begun(now.at);
+    this.expire(now);
+  }
+
+  /**
+   * The connection is open.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   */
+  opened(connection, now) {
+    const coming = this.#next;
+    if (coming?.connection !== connection) return;
+    coming.isOpen = true;
+    if (this.#use === null) {
+      this.#announceOn(coming, now);
+    } else {
+      coming.fence = this.#turnId();
+      this.#askCapabilities(this.#use, coming.fence);
+    }
+  }
+
+  /**
+   * A frame arrived on the connection.
+   *
+   * @param {number} connection
+   * @param {unknown} frame
+   * @param {Instant} now
+   */
+  received(connection, frame, now) {
+    if (connection === this.#use) {
+      this.#isQuiet = false;
+      this.#apply("Heard", now);
+    } else if (this.#next?.connection !== connection) {
+      return;
+    }
+    let arrived;
+    try {
+      arrived = readFrame(frame);
+    } catch (error) {
+      if (!(error instanceof Nonsense)) throw error;
+      this.#nonsense(connection, error, now);
+      return;
+    }
+    this.#share = Math.floor(String(frame).length / (arrived.length || 1));
+    for (const fields of arrived) {
+      const coming = this.#next;
+      if (connection === this.#use) this.#onUse(fields, now);
+      else if (connection === coming?.connection) this.#onNext(coming, fields, now);
+    }
+  }
+
+  /**
+   * The connection is over, or could not be opened.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   */
+  closed(connection, now) {
+    if (connection === this.#use) {
+      this.#apply("Lost", now, this.#owner.roll());
+    } else if (connection === this.#next?.connection) {
+      this.#rooms.patience.passed();
+      this.#apply("Failed", now, this.#owner.roll());
+    }
+  }
+
+  /**
+   * The connection could not be made. The peer tries again, or gives up.
+   *
+   * @param {number} connection
+   * @param {RelayError} error
+   * @param {Instant} now
+   */
+  failed(connection, error, now) {
+    if (connection !== this.#next?.connection) return;
+    if (this.#rooms.patience.failed(error, now.at, { isInUse: this.#use !== null })) {
+      this.#owner.giveUp(now, error);
+    } else {
+      this.#apply("Failed", now, this.#owner.roll());
+    }
+  }
+
+  /**
+   * Look now whether the connection is alive, or try again now.
+   *
+   * @param {Instant} now
+   */
+  nudge(now) {
+    this.#apply("Nudged", now, this.#owner.roll());
+  }
+
+  /**
+   * Closes whatever is open, for good.
+   *
+   * @param {Instant} now
+   */
+  end(now) {
+    this.#apply("Ended", now);
+  }
+
+  // Time
+
+  /**
+   * When (monotonic seconds) `expire` must be called next; null if never.
+   *
+   * @returns {number | null}
+   */
+  deadline() {
+    const due = deadline(this.#life, this.#limits);
+    return due !== null && this.isInUse ? Math.min(due, this.#beatDue) : due;
+  }
+
+  /**
+   * Does what is due.
+   *
+   * @param {Instant} now
+   */
+  expire(now) {
+    if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
+    this.#step(expire(this.#life, now.at, this.#owner.roll(), this.#limits), now);
+  }
+
+  get #beatDue() {
+    return this.#beat.at + this.#limits.heartbeatEveryS;
+  }
+
+  /** @param {Instant} now */
+  #heartbeat(now) {
+    const use = present(this.#use);
+    const beat = { type: "heartbeat", from: this.#id, timestamp: now.wallMs };
+    // The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
+    this.#transmit(this.#route ?? use, writeMessage(beat));
+    if (this.#isQuiet) this.#askCapabilities(use, this.#turnId());
+    const elapsedS = (now.wallMs - this.#beat.wallMs) / 1000;
+    if (elapsedS > this.#limits.heartbeatEveryS + this.#limits.silentAfterS) {
+      this.nudge(now); // Asleep, perhaps on a machine whose monotonic clock sleeps too.
+    }
+    this.#beat = now;
+    this.#isQuiet = true;
+  }
+
+  // The life
+
+  /**
+   * @param {EventName} name
+   * @param {Instant} now
+   * @param {number} [chance]
+   */
+  #apply(name, now, chance = 0) {
+    this.#step(transition(this.#life, { name, at: now.at, chance }, this.#limits), now);
+  }
+
+  /**
+   * @param {Step} step
+   * @param {Instant} now
+   */
+  #step({ membership, effects }, now) {
+    const before = this.state;
+    this.#life = membership;
+    if (before !== this.state) this.#emit({ effect: "Changed" });
+    for (const effect of effects) {
+      if (effect === "open") this.#open();
+      else if (effect === "adopt") this.#adopt(now);
+      else if (effect === "discard") this.#discard();
+      else if (effect === "drop") this.#drop();
+      else this.#askCapabilities(present(this.#use), this.#turnId()); // probe
+    }
+    const coming = this.#next;
+    if (this.#use === null && coming?.isOpen && coming.presence === null) {
+      this.#announceOn(coming, now); // The one in use was lost while it was being fenced.
+    }
+    this.#connect();
+    this.say(now);
+  }
+
+  #open() {
+    this.#opened += 1;
+    this.#next = {
+      connection: this.#opened,
+      isOpen: false,
+      presence: null,
+      fence: null,
+      said: null,
+      ahead: [],
+      aheadSize: 0,
+    };
+    this.#emit({ effect: "Open", connection: this.#opened });
+  }
+
+  #discard() {
+    if (this.#next !== null) this.#emit({ effect: "Close", connection: this.#next.connection });
+    this.#next = null;
+    this.#sync = null;
+    this.#rooms.roster.cancel();
+  }
+
+  #drop() {
+    if (this.#use !== null) this.#emit({ effect: "Close", connection: this.#use });
+    this.#use = null;
+  }
+
+  /** Tells the queue whether there is a connection in use. */
+  #connect() {
+    const { outgoing, asks } = this.#rooms;
+    if (this.isInUse) {
+      outgoing.isConnected = true;
+    } else if (outgoing.isConnected) {
+      for (const lost of outgoing.disconnected()) this.#emit({ effect: "Unsent", ...lost });
+      asks.flush();
+    }
+  }
+
+  /** @param {Instant} now */
+  #adopt(now) {
+    const coming = present(this.#next);
+    this.#use = coming.connection;
+    this.#next = null;
+    this.#beat = now;
+    this.#isQuiet = false;
+    this.#rooms.patience.joined(now.at);
+    this.#tell(this.#rooms.announcements.joined(present(coming.said)));
+    for (const { fields, size } of coming.ahead) {
+      this.#share = size;
+      this.#onUse(fields, now);
+    }
+  }
+
+  /**
+   * @param {Next} coming
+   * @param {Instant} now
+   */
+  #announceOn(coming, now) {
+    const { announcements, roster } = this.#rooms;
+    coming.presence = this.#turnId();
+    coming.said = announcements.wanted;
+    this.#transmit(coming.connection, announcements.text(coming.said, coming.presence, now));
+    this.#sync = this.#turnId();
+    roster.begin();
+    this.#askCapabilities(coming.connection, this.#sync);
+  }
+
+  /**
+   * Announces on the connection in use what has changed, if it may be said there.
+   *
+   * @param {Instant} now
+   */
+  say(now) {
+    const { announcements } = this.#rooms;
+    if (this.#use === null || this.#route !== this.#use || !announcements.isDue) return;
+    const turnId = this.#turnId();
+    const said = announcements.say(turnId);
+    this.#transmit(this.#use, announcements.text(said, turnId, now));
+  }
+
+  /** @param {Answered} answered */
+  #tell({ numbers, error }) {
+    for (const number of numbers) this.#emit({ effect: "Announced", number, error });
+  }
+
+  /**
+   * @param {number} connection
+   * @param {string} turnId
+   */
+  #askCapabilities(connection, turnId) {
+    const question = { type: "capabilities", from: this.#id, turnId };
+    this.#transmit(connection, writeMessage(question));
+  }
+
+  /**
+   * @param {number} connection
+   * @param {string} text
+   */
+  #transmit(connection, text) {
+    this.#emit({ effect: "Transmit", connection, text });
+  }
+
+  #turnId() {
+    this.#turns += 1;
+    return `${this.#owner.token}:${this.#turns}`;
+  }
+
+  // What arrives
+
+  /**
+   * @param {Next} coming
+   * @param {Wire} fields
+   * @param {Instant} now
+   */
+  #onNext(coming, fields, now) {
+    const { type, from, turnId = null } = fields;
+    if (this.state === "switching") {
+      coming.ahead.push({ fields, size: this.#share });
+      coming.aheadSize += this.#share;
+      const { unreadMessagesMax, unreadBytesMax } = this.#limits;
+      if (coming.ahead.length > unreadMessagesMax || coming.aheadSize > unreadBytesMax) {
+        this.#apply("Elapsed", now);
+      }
+    } else if (coming.presence !== null && (turnId === coming.presence || turnId === null)) {
+      // An error without a turn id is about the presence too: nothing else was said here.
+      if (type === "presence" && Object.hasOwn(fields, "turnId")) {
+        this.#noteOwn(fields);
+        this.#apply("Joined", now);
+      } else if (type === "error" && from === RELAY) {
+        this.#refused(coming, messageOf(fields), now);
+      }
+    }
+  }
+
+  /**
+   * @param {Next} coming
+   * @param {Message} error
+   * @param {Instant} now
+   */
+  #refused(coming, error, now) {
+    const refused = refusal(error);
+    const answered = this.#rooms.announcements.joinedAsRefused(present(coming.said), refused);
+    if (answered !== null) {
+      // Something that was never accepted: be what was, and try again.
+      this.#tell(answered);
+      this.#emit({ effect: "Arrived", message: error, size: this.#share });
+      this.closed(coming.connection, now);
+    } else if (refused.code === "rate_limited") {
+      this.closed(coming.connection, now);
+    } else {
+      this.failed(coming.connection, refused, now);
+    }
+  }
+
+  /**
+   * @param {Wire} fields
+   * @param {Instant} now
+   */
+  #onUse(fields, now) {
+    this.#noteOwn(fields);
+    const message = messageOf(fields);
+    const { turnId, origin } = message;
+    const isOwn = turnId?.startsWith(`${this.#owner.token}:`) ?? false;
+    if (turnId !== undefined && isOwn && (origin === this.#id || origin === RELAY)) {
+      this.#onOwn(message, turnId, now);
+    } else if (message.type === "presence") {
+      this.#onPresence(message);
+    } else {
+      this.#rooms.asks.answer(message, this.#share, now.at);
+      this.#rooms.services.note(message, this.#share, now);
+      this.#arrived(message);
+    }
+  }
+
+  /** @param {Message} message */
+  #arrived(message) {
+    this.#emit({ effect: "Arrived", message, size: this.#share });
+  }
+
+  /** @param {Wire} fields */
+  #noteOwn(fields) {
+    if (fields.type === "presence" && fields.from === this.#id) {
+      this.#rooms.roster.noteOwn(messageOf(fields));
+    }
+  }
+
+  /**
+   * The answer to something that the membership itself has sent; none of the user's.
+   *
+   * @param {Message} message
+   * @param {string} turnId
+   * @param {Instant} now
+   */
+  #onOwn(message, turnId, now) {
+    const { announcements, asks, outgoing, patience, roster } = this.#rooms;
+    const coming = this.#next;
+    if (coming !== null && turnId === coming.presence) {
+      this.#apply("Marked", now);
+    } else if (coming !== null && turnId === coming.fence && coming.presence === null) {
+      this.#announceOn(coming, now);
+    } else if (turnId === this.#sync) {
+      this.#sync = null;
+      roster.complete();
+      asks.rosterChanged();
+      this.#emit({ effect: "Changed" });
+      patience.complete();
+    } else if (announcements.isAsked(turnId)) {
+      if (message.type === "presence") {
+        this.#tell(announcements.taken(turnId));
+      } else {
+        this.#tell(announcements.refused(turnId, refusal(message)));
+        this.#arrived(message);
+      }
+      this.say(now);
+    } else if (message.type === "error") {
+      this.#arrived(message);
+    }
+    if (message.type === "capabilities_response") outgoing.learn(message);
+  }
+
+  /** @param {Message} presence */
+  #onPresence(presence) {
+    const noted = this.#rooms.roster.note(presence);
+    if (noted.hasChanged) {
+      this.#rooms.asks.rosterChanged();
+      this.#emit({ effect: "Changed" });
+    }
+    if (noted.isNews) this.#arrived(presence);
+  }
+
+  /**
+   * @param {number} connection
+   * @param {Nonsense} nonsense
+   * @param {Instant} now
+   */
+  #nonsense(connection, nonsense, now) {
+    if (connection === this.#use) {
+      this.closed(connection, now);
+    } else {
+      const what = `what answers at this URL is no relay of agent meshes (it sent ${nonsense.message})`;
+      this.failed(connection, new NotARelay(`${what}; check host, port and path`), now);
+    }
+  }
+
+  // What is sent
+
+  /**
+   * What to send next on this connection; or, if the pace forbids it, at what time (monotonic
+   * seconds) to ask again; or null: nothing waits, or it must not go here, or not now.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   * @returns {Frame | number | null}
+   */
+  nextFrame(connection, now) {
+    if (connection !== this.#route) return null;
+    // A relay that knows no `capabilities` is not waited for long.
+    const patientUntil = this.#life.joined + this.#limits.probeWithinS;
+    const frame = this.#rooms.outgoing.nextFrame(now.at, patientUntil);
+    if (typeof frame === "object" && frame !== null) this.#rooms.asks.flush(); // There is room now.
+    return frame;
+  }
+
+  /** The connection on which the queue goes, if it goes at all. */
+  get #route() {
+    const coming = this.#next;
+    if (this.state === "switching" && coming !== null) return coming.connection;
+    // Held: the relay must have decided everything on the one before the other.
+    return coming?.isOpen ? null : this.#use;
+  }
+}
+
+/** @param {Message} error */
+function refusal(error) {
+  return new AnnouncementRefused(textOf(word(error, "code")), textOf(word(error, "error")));
+}
+
+/**
+ * What is there for certain.
+ *
+ * @template Value
+ * @param {Value | null} value
+ * @returns {Value}
+ */
+function present(value) {
+  if (value === null) throw new Error("there is none: a bug");
+  return value;
+}

@@ -1,0 +1,106 @@
+/**
+ * What a peer must do, and tell its program: everything that `Member` can answer an event with. The
+ * twin of protocol/member/effects.py. Every effect is a name and plain fields.
+ *
+ * @import { RelayError } from "./errors.js"
+ * @import { Message } from "./messages.js"
+ */
+
+/**
+ * A moment: `at` in seconds of a monotonic clock, `wallMs` in milliseconds since 1970.
+ *
+ * @typedef {object} Instant
+ * @property {number} at
+ * @property {number} wallMs
+ */
+
+// For the connections
+
+/**
+ * Make a connection with this number; report `opened`, `closed` or `failed`.
+ *
+ * @typedef {{ effect: "Open", connection: number }} Open
+ */
+
+/**
+ * Send this text at once, before anything that waits in the queue.
+ *
+ * @typedef {{ effect: "Transmit", connection: number, text: string }} Transmit
+ */
+
+/**
+ * Close the connection. Nothing that it still reports matters.
+ *
+ * @typedef {{ effect: "Close", connection: number }} Close
+ */
+
+/**
+ * Something may be sent that could not be sent before: ask `nextFrame` again.
+ *
+ * @typedef {{ effect: "Sendable" }} Sendable
+ */
+
+// For the program
+
+/**
+ * A message for the program, which came in about `size` characters of text.
+ *
+ * @typedef {{ effect: "Arrived", message: Message, size: number }} Arrived
+ */
+
+/**
+ * `state` or `roster` is not what it was.
+ *
+ * @typedef {{ effect: "Changed" }} Changed
+ */
+
+/**
+ * The peer has joined for the first time, and the roster is as complete as it will be.
+ *
+ * @typedef {{ effect: "Ready" }} Ready
+ */
+
+/**
+ * The relay has taken the announcement with this number, or refused it with `error`.
+ *
+ * @typedef {{ effect: "Announced", number: number, error: RelayError | null }} Announced
+ */
+
+/**
+ * A queued message will not be sent, because the connection was lost.
+ *
+ * @typedef {{ effect: "Unsent", ticket: number, error: RelayError }} Unsent
+ */
+
+/**
+ * A piece of the answer to the command `turn`.
+ *
+ * @typedef {{ effect: "Chunk", turn: string, text: string, size: number }} Chunk
+ */
+
+/**
+ * The command `turn` has its `result`, or failed with `error`. Nothing more comes of it.
+ *
+ * @typedef {{ effect: "TurnEnded", turn: string, error: RelayError | null, result: any }} TurnEnded
+ */
+
+/**
+ * Give this command to the handler of `service`. Report `finish` or `fail` of `command`. `agent`: the
+ * one of this peer's agents that is asked, or the peer's own id.
+ *
+ * @typedef {{ effect: "Handle", service: number, command: number, agent: string, message: Message }}
+ *   Handle
+ */
+
+/**
+ * The peer is over. `error` says why; null: it has left.
+ *
+ * @typedef {{ effect: "Finished", error: RelayError | null }} Finished
+ */
+
+/**
+ * @typedef {Open | Transmit | Close | Sendable | Arrived | Changed | Ready | Announced | Unsent | Chunk
+ *   | TurnEnded | Handle | Finished} Effect
+ */
+
+export {};

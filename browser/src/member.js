@@ -1,0 +1,447 @@
+/**
+ * A peer's own side of the protocol without any I/O: what happened goes in, what to do comes out. The
+ * twin of protocol/member/member.py.
+ *
+ * `Member` is one peer of one mesh, over as many connections as it takes, each named by a number. Its
+ * owner opens and closes them, reports what comes of them, at what `Instant`, and carries out what
+ * `takeEffects()` says, in order (effects.js). What the program sends waits in the queue; the owner
+ * takes from it (`nextFrame`) while the connection takes it.
+ *
+ * Each module beside this one decides one thing. Here they are put together:
+ *
+ *     connections    two at most: joining, staying, replacing (the table is in lifecycle)
+ *     patience       when joining has taken too long, and which errors end the peer
+ *     roster         who else is here
+ *     announcements  what this peer says about itself
+ *     outgoing       what waits to be sent, and when it may go
+ *     asks           commands given
+ *     services       commands served
+ *
+ * (Longer than its twin by the types in its comments.)
+ *
+ * @import { Said } from "./announcements.js"
+ * @import { Effect, Instant } from "./effects.js"
+ * @import { RelayError } from "./errors.js"
+ * @import { Limits } from "./limits.js"
+ * @import { RemotePeer } from "./messages.js"
+ * @import { Frame, Habits } from "./outgoing.js"
+ */
+
+import { Announcements } from "./announcements.js";
+import { Asks } from "./asks.js";
+import { Connections } from "./connections.js";
+import { Left } from "./errors.js";
+import { compose } from "./messages.js";
+import { Outgoing } from "./outgoing.js";
+import { Patience } from "./patience.js";
+import { Roster } from "./roster.js";
+import { Services } from "./services.js";
+
+/**
+ * What `Member` needs beside what it is to be: `token` makes the turn ids of what it sends by itself
+ * its own; `turnId` gives one that nobody can guess for each command that is asked; `roll` gives
+ * numbers in [0, 1); the rest are as in `Outgoing` and `Announcements`.
+ *
+ * @typedef {object} Sources
+ * @property {string} token
+ * @property {() => number} roll
+ * @property {() => string} turnId
+ * @property {string | null} keepalive
+ *
+ * @typedef {Sources & Habits} Means
+ */
+
+/**
+ * How a command is given: `peer`, which one is meant; `timeoutS`, the longest silence, null if any;
+ * `fields`, further fields of the message.
+ *
+ * @typedef {object} Asking
+ * @property {string | null} [peer]
+ * @property {number | null} [timeoutS]
+ * @property {Record<string, unknown>} [fields]
+ */
+
+/** One peer of one mesh. */
+export class Member {
+  /** What the program gets that wants something of a peer which is over, or leaving.
+   * @type {RelayError | null} */
+  over = null;
+  #token;
+  #makeTurnId;
+  /** @type {Effect[]} */
+  #effects = [];
+  #announcements;
+  #outgoing;
+  #roster;
+  #patience;
+  #asks;
+  #services;
+  #connections;
+
+  /**
+   * Throws TypeError (agents or metadata that are no JSON), TooLarge (more of them than a relay
+   * takes).
+   *
+   * @param {string} id
+   * @param {unknown} agents
+   * @param {unknown} metadata
+   * @param {Readonly<Limits>} limits
+   * @param {Means} means
+   */
+  constructor(id, agents, metadata, limits, { token, roll, turnId, keepalive, ...habits }) {
+    this.id = id;
+    this.#token = token;
+    this.#makeTurnId = turnId;
+    /** @param {Effect} effect */
+    const emit = (effect) => void this.#effects.push(effect);
+    const announcements = new Announcements(id, agents, metadata, keepalive);
+    const outgoing = new Outgoing(limits, habits);
+    this.#announcements = announcements;
+    this.#outgoing = outgoing;
+    this.#checkPresence(announcements.wanted);
+    const roster = new Roster(id);
+    const patience = new Patience(limits, emit);
+    const asks = new Asks(id, limits, { roster, announcements, outgoing, emit });
+    const services = new Services(id, limits, { roster, announcements, outgoing, emit });
+    this.#roster = roster;
+    this.#patience = patience;
+    this.#asks = asks;
+    this.#services = services;
+    const rooms = { roster, announcements, outgoing, asks, services, patience };
+    /** @type {import("./connections.js").Owner} */
+    const owner = { token, roll, emit, giveUp: (now, error) => this.end(now, error) };
+    this.#connections = new Connections(id, limits, rooms, owner);
+  }
+
+  // What is seen
+
+  /** Where the membership is in its life. */
+  get state() {
+    return this.#connections.state;
+  }
+
+  /**
+   * Who else is here, by id. While there is no connection, who was.
+   *
+   * @returns {Map<string, RemotePeer>}
+   */
+  get roster() {
+    return this.#roster.peers;
+  }
+
+  /** The ids of this peer's own agents. */
+  get agentIds() {
+    return this.#announcements.agentIds;
+  }
+
+  /** It has joined, and the roster has come whole, or will never be said to have. */
+  get isReady() {
+    return this.#patience.isReady;
+  }
+
+  /** There is a connection over which messages go. */
+  get isInUse() {
+    return this.#connections.isInUse;
+  }
+
+  /** The queue takes another message. */
+  get hasRoom() {
+    return this.#outgoing.hasRoom;
+  }
+
+  /** How many messages wait to be sent. */
+  get queued() {
+    return this.#outgoing.size;
+  }
+
+  /** Something in front of the relay counts frames: what the network holds up would reach it all at
+   * once, so that a socket may hold nothing back there. */
+  get countsFrames() {
+    return this.#outgoing.countsFrames;
+  }
+
+  /**
+   * What is to be done, in order; taken once.
+   *
+   * @returns {Effect[]}
+   */
+  takeEffects() {
+    const effects = this.#effects;
+    this.#effects = [];
+    if (this.#outgoing.takeNews()) effects.push({ effect: "Sendable" });
+    return effects;
+  }
+
+  // What happens
+
+  /**
+   * Joins. A peer that is not ready `withinS` seconds later gives up, unless it has joined at least;
+   * null: it never gives up because of that.
+   *
+   * @param {Instant} now
+   * @param {number | null} [withinS]
+   */
+  begin(now, withinS = null) {
+    this.#patience.begin(now.at, withinS);
+    this.#connections.begin(now);
+  }
+
+  /**
+   * The connection is open.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   */
+  opened(connection, now) {
+    this.#connections.opened(connection, now);
+  }
+
+  /**
+   * A frame arrived on the connection: text, or what no relay sends.
+   *
+   * @param {number} connection
+   * @param {unknown} frame
+   * @param {Instant} now
+   */
+  received(connection, frame, now) {
+    this.#connections.received(connection, frame, now);
+  }
+
+  /**
+   * The connection is over, or could not be opened.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   */
+  closed(connection, now) {
+    this.#connections.closed(connection, now);
+  }
+
+  /**
+   * The connection could not be made. Some errors end the peer (see patience).
+   *
+   * @param {number} connection
+   * @param {RelayError} error
+   * @param {Instant} now
+   */
+  failed(connection, error, now) {
+    this.#connections.failed(connection, error, now);
+  }
+
+  /**
+   * There is reason to look now whether the connection is alive, or to try again.
+   *
+   * @param {Instant} now
+   */
+  nudge(now) {
+    this.#connections.nudge(now);
+  }
+
+  /** Takes nothing more from the program (it gets Left). To be followed by `end`, when what is queued
+   * has been sent or has had its time (`leaveWithinS`). */
+  leave() {
+    this.over ??= new Left();
+  }
+
+  /**
+   * Leaves now, or gives up because of `error`. Everything that is under way ends.
+   *
+   * @param {Instant} now
+   * @param {RelayError | null} [error]
+   */
+  end(now, error = null) {
+    if (this.state === "ended") return;
+    this.over = error ?? new Left();
+    this.#connections.end(now);
+    this.#patience.end();
+    this.#services.end();
+    this.#asks.end(this.over);
+    this.#effects.push({ effect: "Finished", error });
+  }
+
+  // What the program wants
+
+  /**
+   * Be someone with these agents and metadata from now on; null: as before. Returns the
+   * announcement's number: `Announced` answers it. Throws TypeError (no JSON), TooLarge, and what
+   * ended the peer.
+   *
+   * @param {unknown} agents
+   * @param {unknown} metadata
+   * @param {Instant} now
+   */
+  announce(agents, metadata, now) {
+    this.#checkOver();
+    const said = this.#announcements.made(agents, metadata);
+    this.#checkPresence(said);
+    const number = this.#announcements.want(said);
+    this.#connections.say(now);
+    return number;
+  }
+
+  /**
+   * Queues a message with these fields (see `compose`). Returns its ticket. Throws TypeError (no JSON,
+   * or a type that the peer sends by itself), TooLarge, QueueFull, NotConnected, and what ended the
+   * peer.
+   *
+   * @param {Record<string, unknown>} fields
+   * @param {Instant} now
+   */
+  send(fields, now) {
+    const text = compose(this.id, fields, now);
+    this.#checkOver();
+    const ticket = this.#outgoing.offer(text);
+    if (typeof fields.turnId === "string") this.#services.answered(fields.turnId);
+    return ticket;
+  }
+
+  /**
+   * Does not send this message, if it is still in the queue.
+   *
+   * @param {number} ticket
+   */
+  withdraw(ticket) {
+    this.#outgoing.withdraw(ticket);
+  }
+
+  /**
+   * Gives a command to an agent, or to a peer. Returns its turn id, under which the effects `Chunk`
+   * and `TurnEnded` tell what comes of it. Throws TypeError (no command, or no JSON), RangeError (a
+   * timeout below 0), TooLarge, and what ended the peer.
+   *
+   * @param {string} agent
+   * @param {unknown} command
+   * @param {Instant} now
+   * @param {Asking} [how]
+   */
+  ask(agent, command, now, { peer = null, timeoutS = 60, fields = {} } = {}) {
+    this.#checkOver();
+    const turnId = this.#makeTurnId();
+    this.#asks.ask(turnId, agent, command, now, { peer, timeoutS, fields });
+    return turnId;
+  }
+
+  /**
+   * Nobody waits for this turn any more. If it was not sent yet, it never will be.
+   *
+   * @param {string} turnId
+   */
+  abandon(turnId) {
+    this.#asks.abandon(turnId);
+  }
+
+  /**
+   * Has commands for these agents handled (`Handle`), null: all that are for this peer. Returns the
+   * number of the service. Throws TypeError, and what ended the peer.
+   *
+   * @param {readonly string[] | null} agents
+   * @param {Instant} now
+   */
+  serve(agents, now) {
+    this.#checkOver();
+    return this.#services.serve(agents, now);
+  }
+
+  /**
+   * Gives this service no more commands. `cancels`: those it has get an error.
+   *
+   * @param {number} service
+   * @param {Instant} now
+   * @param {{ cancels: boolean }} how
+   */
+  stopServing(service, now, how) {
+    this.#services.stop(service, now, how);
+  }
+
+  /**
+   * Sends a piece of the answer to a command. Returns its ticket. Throws as `send`, and TurnError if
+   * the command is over.
+   *
+   * @param {number} command
+   * @param {string} chunk
+   * @param {Instant} now
+   */
+  stream(command, chunk, now) {
+    this.#checkOver();
+    return this.#services.stream(command, chunk, now);
+  }
+
+  /**
+   * Sends the result of a command: it is over. Returns its ticket. Throws as `stream`; then the
+   * command is still under way, and to be ended by `fail`.
+   *
+   * @param {number} command
+   * @param {unknown} result
+   * @param {Instant} now
+   */
+  finish(command, result, now) {
+    this.#checkOver();
+    return this.#services.finish(command, result, now);
+  }
+
+  /**
+   * Answers a command with an error: it is over. If it is over already, nothing happens.
+   *
+   * @param {number} command
+   * @param {string} sentence
+   * @param {Instant} now
+   */
+  fail(command, sentence, now) {
+    this.#services.fail(command, sentence, now);
+  }
+
+  #checkOver() {
+    if (this.over !== null) throw this.over;
+  }
+
+  /**
+   * A relay that drops a message as too large does not say which one that was.
+   *
+   * @param {Said} said
+   */
+  #checkPresence(said) {
+    const longest = { at: 0, wallMs: 10 ** 12 };
+    const text = this.#announcements.text(said, `${this.#token}:${"9".repeat(9)}`, longest);
+    this.#outgoing.check(text, "presence");
+  }
+
+  // Time
+
+  /**
+   * When (monotonic seconds) `expire` must be called next; null if never.
+   *
+   * @returns {number | null}
+   */
+  deadline() {
+    const rooms = [this.#connections, this.#patience, this.#asks, this.#services];
+    const dues = rooms.map((room) => room.deadline()).filter((due) => due !== null);
+    return dues.length ? Math.min(...dues) : null;
+  }
+
+  /**
+   * Does what is due.
+   *
+   * @param {Instant} now
+   */
+  expire(now) {
+    this.#connections.expire(now);
+    this.#asks.expire(now.at);
+    this.#services.expire(now.at);
+    const error = this.#patience.expire(now.at, { isInUse: this.isInUse });
+    if (error !== null) this.end(now, error);
+  }
+
+  // What is sent
+
+  /**
+   * What to send next on this connection; or, if the pace forbids it, at what time (monotonic
+   * seconds) to ask again; or null: nothing waits, or it must not go here, or not now.
+   *
+   * @param {number} connection
+   * @param {Instant} now
+   * @returns {Frame | number | null}
+   */
+  nextFrame(connection, now) {
+    return this.#connections.nextFrame(connection, now);
+  }
+}

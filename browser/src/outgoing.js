@@ -1,0 +1,286 @@
+/**
+ * What waits to be sent, and when it may go: bounds, pace, arrays of messages, frames. The twin of
+ * protocol/member/outgoing.py.
+ *
+ * The relay tells its own bounds in `capabilities_response` (`data.limits`, `data.accept`). The
+ * queue keeps below them, so that the relay never has to drop anything: it uses 0.9 of the messages
+ * (and, behind AgentCore's edge, of the frames) that may come in a second. Where frames are counted,
+ * messages that wait at the same time share one frame as an array.
+ *
+ * @import { Limits } from "./limits.js"
+ * @import { Message } from "./messages.js"
+ */
+
+import { utf8 } from "./bytes.js";
+import { NotConnected, QueueFull, TooLarge } from "./errors.js";
+import { RELAY_LIMITS } from "./limits.js";
+import { isRecord, word } from "./messages.js";
+import { Rate } from "./rate.js";
+
+/** The part of the relay's rate limit that the queue uses; the rest is for heartbeats. */
+const PACE = 0.9;
+/** The part of its burst; the rest is for what the network holds up and then delivers at once. */
+const BURST = 0.5;
+
+/**
+ * What goes into one frame, and the tickets of the messages in it.
+ *
+ * @typedef {{ text: string, tickets: number[] }} Frame
+ */
+
+/**
+ * A message that will not be sent after all.
+ *
+ * @typedef {{ ticket: number, error: QueueFull | NotConnected }} Dropped
+ */
+
+/**
+ * How a queue behaves. `waits`: without a connection messages wait for one; else they are refused.
+ * `splits`: the connection sends a long message as several frames; a browser cannot. `overfill`:
+ * while there is a connection, so many times the bounds of the queue may wait.
+ *
+ * @typedef {{ waits: boolean, splits: boolean, overfill: number }} Habits
+ */
+
+/** The queue of one peer. Every message in it has a ticket, a number from 1. */
+export class Outgoing {
+  /** There is a connection in use. The peer says so. */
+  isConnected = false;
+  #limits;
+  #habits;
+  /** By ticket. @type {Map<number, { text: string, size: number }>} */
+  #queue = new Map();
+  #bytes = 0;
+  #ticket = 0;
+  // Until the relay tells its own.
+  #messageBytesMax = RELAY_LIMITS.messageBytesMax;
+  #messages = new Rate(PACE * RELAY_LIMITS.messagesPerS, BURST * RELAY_LIMITS.messagesBurst);
+  /** Only where an edge in front of the relay counts them. @type {Rate | null} */
+  #frames = null;
+  /** @type {number} */
+  #frameBytes = RELAY_LIMITS.frameBytesMax;
+  #takesArrays = false;
+  #knowsRelay = false;
+  #hasNews = false;
+
+  /**
+   * @param {Readonly<Limits>} limits
+   * @param {Habits} habits
+   */
+  constructor(limits, habits) {
+    this.#limits = limits;
+    this.#habits = habits;
+  }
+
+  /** More may be sent than when this was asked last. */
+  takeNews() {
+    const hasNews = this.#hasNews;
+    this.#hasNews = false;
+    return hasNews;
+  }
+
+  get size() {
+    return this.#queue.size;
+  }
+
+  /** Something in front of the relay counts frames. */
+  get countsFrames() {
+    return this.#frames !== null;
+  }
+
+  // Putting in and taking out
+
+  /**
+   * The bytes of a text that the relay takes. Throws TooLarge.
+   *
+   * @param {string} text
+   * @param {string} [what]
+   */
+  check(text, what = "message") {
+    const size = utf8(text).length;
+    if (size > this.#messageBytesMax) {
+      throw new TooLarge(
+        `the ${what} has ${size} bytes, and the relay takes ${this.#messageBytesMax}`,
+      );
+    }
+    if (!this.#habits.splits && this.#frames !== null && size > this.#frameBytes) {
+      throw new TooLarge(
+        `the ${what} has ${size} bytes, and what is in front of the relay takes frames of ` +
+          `${this.#frameBytes}; a page cannot split a message, so send it in parts (\`stream\`)`,
+      );
+    }
+    return size;
+  }
+
+  /** The queue takes another message. */
+  get hasRoom() {
+    return this.#hasRoom(0);
+  }
+
+  /** @param {number} spare */
+  #hasRoom(spare) {
+    const { queueMessagesMax, queueBytesMax } = this.#limits;
+    const times = this.isConnected ? this.#habits.overfill : 1;
+    return (
+      this.#queue.size < times * queueMessagesMax + spare &&
+      this.#bytes < times * queueBytesMax + spare * 2 ** 10
+    );
+  }
+
+  /**
+   * Puts a message into the queue. Returns its ticket.
+   *
+   * `isReply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no asker is
+   * left without one, `turnsMax` of these may wait beyond the bounds. Throws TooLarge, QueueFull, and
+   * NotConnected where messages do not wait for a connection.
+   *
+   * @param {string} text
+   * @param {{ isReply?: boolean }} [how]
+   */
+  offer(text, { isReply = false } = {}) {
+    const size = this.check(text);
+    if (!this.#habits.waits && !this.isConnected) {
+      throw new NotConnected('there is no connection now; offline="wait" would wait for one');
+    }
+    if (!this.#hasRoom(isReply ? this.#limits.turnsMax : 0)) throw this.#full();
+    this.#ticket += 1;
+    this.#queue.set(this.#ticket, { text, size });
+    this.#hasNews = true;
+    this.#bytes += size;
+    return this.#ticket;
+  }
+
+  /**
+   * Takes a message out of the queue again, if it is still there.
+   *
+   * @param {number} ticket
+   */
+  withdraw(ticket) {
+    this.#bytes -= this.#queue.get(ticket)?.size ?? 0;
+    this.#queue.delete(ticket);
+  }
+
+  /**
+   * There is no connection any more. What may not wait for the next one is dropped, the newest
+   * first. (Where `overfill` is 1 nothing is: its sender believes that it goes.)
+   *
+   * @returns {Dropped[]}
+   */
+  disconnected() {
+    this.isConnected = false;
+    const { waits, overfill } = this.#habits;
+    /** @type {Dropped[]} */
+    const dropped = [];
+    if (overfill === 1) return dropped;
+    const { queueMessagesMax, queueBytesMax } = this.#limits;
+    for (const [ticket, { size }] of [...this.#queue].reverse()) {
+      const fits = this.#queue.size <= queueMessagesMax && this.#bytes <= queueBytesMax;
+      if (waits && fits) break;
+      this.#queue.delete(ticket);
+      this.#bytes -= size;
+      const lost = new NotConnected("the connection was lost before this was sent");
+      dropped.push({ ticket, error: waits ? this.#full() : lost });
+    }
+    return dropped;
+  }
+
+  #full() {
+    const { queueMessagesMax, queueBytesMax } = this.#limits;
+    return new QueueFull(
+      `${this.#queue.size} messages wait to be sent already ` +
+        `(queue_messages_max=${queueMessagesMax}, queue_bytes_max=${queueBytesMax})`,
+    );
+  }
+
+  // Sending
+
+  /**
+   * What to send at monotonic time `at`; or, if the pace forbids it, at what time to ask again; or
+   * null: nothing waits. A relay that has not told its bounds yet is waited for until `patientUntil`.
+   *
+   * @param {number} at
+   * @param {number} patientUntil
+   * @returns {Frame | number | null}
+   */
+  nextFrame(at, patientUntil) {
+    if (this.#queue.size === 0) return null;
+    let due = this.#messages.opensAt;
+    if (this.#frames !== null) due = Math.max(due, this.#frames.opensAt);
+    if (!this.#knowsRelay) due = Math.max(due, patientUntil);
+    return due > at ? due : this.#frame(at);
+  }
+
+  /**
+   * One message; where frames are counted, as many as fit into one frame.
+   *
+   * @param {number} at
+   * @returns {Frame}
+   */
+  #frame(at) {
+    const texts = [];
+    const tickets = [];
+    let total = 1; // A bracket; behind each message comes a comma, or the other one.
+    for (const [ticket, { text, size }] of this.#queue) {
+      const isShared = this.#frames !== null && this.#takesArrays;
+      const fits = total + size + 1 <= this.#frameBytes && this.#messages.opensAt <= at;
+      if (tickets.length > 0 && !(isShared && fits)) break;
+      this.#queue.delete(ticket);
+      this.#bytes -= size;
+      this.#messages.take(at);
+      texts.push(text);
+      tickets.push(ticket);
+      total += size + 1;
+    }
+    const isArray = texts.length > 1;
+    const size = isArray ? total : total - 2;
+    this.#frames?.take(at, Math.ceil(size / this.#frameBytes));
+    return { text: isArray ? `[${texts.join()}]` : (texts[0] ?? ""), tickets };
+  }
+
+  // What the relay allows
+
+  /**
+   * The relay has told its own bounds. What is nonsense among them changes nothing.
+   *
+   * @param {Message} capabilities
+   */
+  learn(capabilities) {
+    this.#knowsRelay = true;
+    this.#hasNews = true;
+    const [accepted, bounds] = [word(capabilities, "accept"), word(capabilities, "limits")];
+    this.#takesArrays = Array.isArray(accepted) && accepted.includes("batch");
+    if (!isRecord(bounds)) return;
+    this.#messageBytesMax = count(bounds.messageBytes) ?? this.#messageBytesMax;
+    const perS = positive(bounds.messagesPerSecond);
+    if (perS !== null) {
+      this.#messages.set(PACE * perS, BURST * (positive(bounds.messagesBurst) ?? perS));
+    }
+    const framesPerS = positive(bounds.framesPerSecond);
+    this.#frameBytes = count(bounds.frameBytes) ?? this.#frameBytes;
+    if (framesPerS !== null) {
+      this.#frames ??= new Rate(1, 0);
+      this.#frames.set(PACE * framesPerS, 0);
+    } else if (bounds.framesPerSecond == null) {
+      this.#frames = null;
+    }
+  }
+}
+
+/**
+ * The value if it is a finite number above 0.
+ *
+ * @param {unknown} value
+ */
+function positive(value) {
+  return typeof value === "number" && value > 0 && value < Infinity ? value : null;
+}
+
+/**
+ * The whole part of the value if that is a finite number from 1.
+ *
+ * @param {unknown} value
+ */
+function count(value) {
+  const number = positive(value);
+  return number !== null && number >= 1 ? Math.trunc(number) : null;
+}

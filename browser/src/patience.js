@@ -1,0 +1,136 @@
+/**
+ * How long a peer goes on trying: when joining has taken too long, and when errors end the peer. The
+ * twin of protocol/member/patience.py.
+ *
+ * Some errors are permanent: no further attempt should mend them (`isTransient` is false). They end
+ * a peer that was never present at once. A peer that has been present ends only after `giveUpAfterS`
+ * of nothing else, because tokens get renewed, and what stands in front of a relay answers all kinds
+ * of things while it restarts.
+ *
+ * @import { Effect } from "./effects.js"
+ * @import { RelayError } from "./errors.js"
+ * @import { Limits } from "./limits.js"
+ */
+
+import { Unreachable } from "./errors.js";
+
+/** The patience of one peer. */
+export class Patience {
+  /** The peer has joined, and the roster has come whole, or will never be said to have. */
+  isReady = false;
+  #limits;
+  #emit;
+  #wasPresent = false;
+  /** With nothing but permanent errors. @type {number | null} */
+  #failingSince = null;
+  /** The latest. @type {RelayError | null} */
+  #failure = null;
+  #withinS = 0;
+  /** @type {number | null} */
+  #joinDue = null;
+  /** From then on nobody will say that it is whole. @type {number | null} */
+  #readyDue = null;
+
+  /**
+   * @param {Readonly<Limits>} limits
+   * @param {(effect: Effect) => void} emit takes the effect `Ready`
+   */
+  constructor(limits, emit) {
+    this.#limits = limits;
+    this.#emit = emit;
+  }
+
+  /**
+   * The peer begins to join; `withinS` seconds are enough for that, null: any time is.
+   *
+   * @param {number} at
+   * @param {number | null} withinS
+   */
+  begin(at, withinS) {
+    if (withinS === null) return;
+    this.#withinS = withinS;
+    this.#joinDue = at + withinS;
+  }
+
+  /**
+   * A connection has joined. A relay that knows no `capabilities` never says that the roster is
+   * whole: after `probeWithinS` it counts as whole.
+   *
+   * @param {number} at
+   */
+  joined(at) {
+    this.#failingSince = null;
+    this.#wasPresent = true;
+    this.#readyDue = at + this.#limits.probeWithinS;
+  }
+
+  /** An attempt has failed without an error of its own, which is no permanent one. */
+  passed() {
+    this.#failingSince = null;
+  }
+
+  /**
+   * An attempt has failed; `isInUse`: another connection is there. True: give up.
+   *
+   * @param {RelayError} error
+   * @param {number} at
+   * @param {{ isInUse: boolean }} where
+   */
+  failed(error, at, { isInUse }) {
+    this.#failure = error;
+    if (error.isTransient) {
+      this.#failingSince = null;
+      return false;
+    }
+    if (isInUse) return false;
+    this.#failingSince ??= at;
+    const lastsS = at - this.#failingSince;
+    return !this.#wasPresent || lastsS >= this.#limits.giveUpAfterS;
+  }
+
+  /** The roster is whole, or as complete as it will be. */
+  complete() {
+    if (this.isReady) return;
+    this.isReady = true;
+    this.#emit({ effect: "Ready" });
+  }
+
+  /** The peer is over. */
+  end() {
+    this.#joinDue = null;
+    this.#readyDue = null;
+  }
+
+  /**
+   * When (monotonic seconds) the waiting for the first joining is over; null if never.
+   *
+   * @returns {number | null}
+   */
+  deadline() {
+    if (this.isReady) return null;
+    const [join, ready] = [this.#joinDue, this.#readyDue];
+    return join === null || ready === null ? (join ?? ready) : Math.min(join, ready);
+  }
+
+  /**
+   * What is due: the peer is ready, if a connection is there (`isInUse`), or it has been joining for
+   * too long. Returns the error to end with then: the latest, if there is one.
+   *
+   * @param {number} at
+   * @param {{ isInUse: boolean }} where
+   * @returns {RelayError | null}
+   */
+  expire(at, { isInUse }) {
+    const due = this.deadline();
+    if (due === null || due > at) return null;
+    if (isInUse) {
+      this.complete();
+    } else if (due === this.#joinDue) {
+      const sentence = `not present after ${this.#withinS} s; is the relay running at this URL?`;
+      return this.#failure ?? new Unreachable(sentence);
+    } else {
+      this.#readyDue = null; // That connection was lost; the next one has time of its own.
+    }
+    return null;
+  }
+}

@@ -1,0 +1,369 @@
+/**
+ * Commands that others give to this peer's agents: who gets which, what waits, what is refused. The
+ * twin of protocol/member/services.py.
+ *
+ * A service is a handler of the program, for some agents or for whatever is for this peer. A command
+ * goes to the first service for the agent it names; the peer's own id stands for the peer itself. A
+ * peer is visible to others before its program gets as far as `serve`, so a command that nobody
+ * serves waits `serveWithinS` for a service. More than `turnsMax` at a time are told that the peer is
+ * busy. Every command that a service takes is answered by an `ack` at once, and by one `turn_end` or
+ * `error` at the end.
+ *
+ * @import { Neighbours } from "./asks.js"
+ * @import { Instant } from "./effects.js"
+ * @import { Limits } from "./limits.js"
+ * @import { Message } from "./messages.js"
+ */
+
+import { RelayError, TurnError } from "./errors.js";
+import { compose, isCommand } from "./messages.js";
+
+/** An error says no more than that: one that is too large to be sent would say nothing. */
+const SENTENCE_CHARS_MAX = 1000;
+const NOT_SERVED = "cancelled: it is not served any more";
+const BUSY = "busy: too many commands at a time; try again later";
+
+/**
+ * A handler. `agents`: those it serves; null: whatever is for this peer.
+ *
+ * @typedef {{ number: number, agents: readonly string[] | null }} Service
+ */
+
+/**
+ * A command that waits for a service, and the agents that have it already.
+ *
+ * @typedef {{ message: Message, size: number, due: number, served: ReadonlySet<string> }} Unserved
+ */
+
+/**
+ * A command that a service has. `chunks`: how many were sent.
+ *
+ * @typedef {{ service: number, agent: string, message: Message, chunks: number }} Command
+ */
+
+/** The services of one peer. */
+export class Services {
+  #id;
+  #limits;
+  #roster;
+  #announcements;
+  #outgoing;
+  #emit;
+  /** @type {Service[]} */
+  #services = [];
+  #numbers = 0;
+  /** Under way, by number. @type {Map<number, Command>} */
+  #commands = new Map();
+  #commandsBegun = 0;
+  /** @type {Unserved[]} */
+  #unserved = [];
+  #unservedSize = 0;
+
+  /**
+   * @param {string} id
+   * @param {Readonly<Limits>} limits
+   * @param {Neighbours} neighbours
+   */
+  constructor(id, limits, { roster, announcements, outgoing, emit }) {
+    this.#id = id;
+    this.#limits = limits;
+    this.#roster = roster;
+    this.#announcements = announcements;
+    this.#outgoing = outgoing;
+    this.#emit = emit;
+  }
+
+  // Who serves
+
+  /**
+   * A handler serves these agents from now on (null: whatever is for this peer), beginning with what
+   * waits for it. Returns the number of the service. Throws TypeError.
+   *
+   * @param {readonly string[] | null} agents
+   * @param {Instant} now
+   */
+  serve(agents, now) {
+    if (agents !== null && !Array.isArray(agents)) throw new TypeError("agents must be an array");
+    this.#numbers += 1;
+    this.#services.push({ number: this.#numbers, agents: agents && [...agents] });
+    this.expire(now.at);
+    for (const waiting of this.#drain()) this.#offer(waiting, now);
+    return this.#numbers;
+  }
+
+  /**
+   * It serves no more. `cancels`: nor what it has already; whoever waits for that is told.
+   *
+   * @param {number} service
+   * @param {Instant} now
+   * @param {{ cancels: boolean }} how
+   */
+  stop(service, now, { cancels }) {
+    this.#services = this.#services.filter(({ number }) => number !== service);
+    if (!cancels) return;
+    for (const [number, command] of [...this.#commands]) {
+      if (command.service === service) this.fail(number, NOT_SERVED, now);
+    }
+  }
+
+  // What arrives
+
+  /**
+   * A message arrived. Only commands are served, and none of the peer's own.
+   *
+   * @param {Message} message
+   * @param {number} size
+   * @param {Instant} now
+   */
+  note(message, size, now) {
+    if (!isCommand(message) || message.origin === this.#id) return;
+    const due = now.at + this.#limits.serveWithinS;
+    this.#offer({ message, size, due, served: new Set() }, now);
+  }
+
+  /**
+   * @param {Unserved} waiting
+   * @param {Instant} now
+   */
+  #offer(waiting, now) {
+    const { message } = waiting;
+    const served = new Set(waiting.served);
+    const named = this.#named(message);
+    for (const service of this.#services) {
+      for (const agent of this.#meant(service, message, named)) {
+        if (served.has(agent)) continue;
+        served.add(agent);
+        this.#begin(service.number, agent, message, now);
+      }
+    }
+    if (named.every((agent) => served.has(agent))) return;
+    const isHere = message.to !== undefined && this.#roster.sharedAgentIds.has(message.to);
+    if (!isHere && this.#services.some(({ agents }) => agents === null)) {
+      // Then it is for none that this peer has, and never will be served.
+      this.#tell(
+        message,
+        this.#id,
+        "error",
+        { error: `there is no agent ${message.to} here` },
+        now,
+      );
+    } else {
+      this.#wait({ ...waiting, served });
+    }
+  }
+
+  /**
+   * The agents that a command is for.
+   *
+   * @param {Message} message
+   * @returns {readonly string[]}
+   */
+  #named({ type, to = this.#id }) {
+    if (type !== "broadcast") return [to];
+    const own = this.#announcements.agentIds;
+    return own.length > 0 ? own : [this.#id];
+  }
+
+  /**
+   * Those of the service's agents that it is for.
+   *
+   * @param {Service} service
+   * @param {Message} message
+   * @param {readonly string[]} named
+   */
+  #meant({ agents }, { type }, named) {
+    if (agents !== null && type === "broadcast") return agents;
+    const own = agents ?? [...this.#announcements.agentIds, this.#id];
+    return named.filter((agent) => own.includes(agent));
+  }
+
+  /**
+   * @param {number} service
+   * @param {string} agent
+   * @param {Message} message
+   * @param {Instant} now
+   */
+  #begin(service, agent, message, now) {
+    if (this.#commands.size >= this.#limits.turnsMax) {
+      this.#tell(message, agent, "error", { error: BUSY, code: "busy" }, now);
+      return;
+    }
+    this.#commandsBegun += 1;
+    const command = this.#commandsBegun;
+    this.#commands.set(command, { service, agent, message, chunks: 0 });
+    this.#tell(message, agent, "ack", {}, now);
+    this.#emit({ effect: "Handle", service, command, agent, message });
+  }
+
+  // What waits for a service
+
+  /**
+   * The oldest make room for it.
+   *
+   * @param {Unserved} command
+   */
+  #wait(command) {
+    this.#unserved.push(command);
+    this.#unservedSize += command.size;
+    const { turnsMax, unreadBytesMax } = this.#limits;
+    while (
+      this.#unserved.length > 1 &&
+      (this.#unserved.length > turnsMax || this.#unservedSize > unreadBytesMax)
+    ) {
+      this.#forget();
+    }
+  }
+
+  /** The oldest waits no more. */
+  #forget() {
+    this.#unservedSize -= this.#unserved.shift()?.size ?? 0;
+  }
+
+  #drain() {
+    const drained = this.#unserved;
+    this.#unserved = [];
+    this.#unservedSize = 0;
+    return drained;
+  }
+
+  /**
+   * The program itself says something about a command: it need not be served any more, unless some
+   * of the agents it is for have it already.
+   *
+   * @param {string} turnId
+   */
+  answered(turnId) {
+    if (!this.#unserved.some(({ message }) => message.turnId === turnId)) return;
+    for (const waiting of this.#drain()) {
+      if (waiting.served.size > 0 || waiting.message.turnId !== turnId) this.#wait(waiting);
+    }
+  }
+
+  /**
+   * When (monotonic seconds) the first that waits has waited long enough; null if never.
+   *
+   * @returns {number | null}
+   */
+  deadline() {
+    return this.#unserved[0]?.due ?? null;
+  }
+
+  /**
+   * Forgets what has waited long enough.
+   *
+   * @param {number} at
+   */
+  expire(at) {
+    while (this.#unserved[0] && this.#unserved[0].due <= at) this.#forget();
+  }
+
+  // What is answered
+
+  /**
+   * Sends a piece of the answer. Returns its ticket. Throws TypeError (no JSON), TurnError (the
+   * command is over), and as `Outgoing.offer`.
+   *
+   * @param {number} command
+   * @param {string} chunk
+   * @param {Instant} now
+   */
+  stream(command, chunk, now) {
+    const streamed = this.#underWay(command);
+    const ticket = this.#answer(streamed, "stream", { chunk, chunkNum: streamed.chunks }, now);
+    streamed.chunks += 1;
+    return ticket;
+  }
+
+  /**
+   * Sends the result: the command is over. Returns its ticket. Throws as `stream`, and then it is not
+   * over: `fail` it. TurnError: it was over already.
+   *
+   * @param {number} command
+   * @param {unknown} result
+   * @param {Instant} now
+   */
+  finish(command, result, now) {
+    const data = { result: result ?? null };
+    const ticket = this.#answer(this.#underWay(command), "turn_end", data, now);
+    this.#commands.delete(command);
+    return ticket;
+  }
+
+  /**
+   * The command is over with an error of so many words, or is over already.
+   *
+   * @param {number} command
+   * @param {string} sentence
+   * @param {Instant} now
+   */
+  fail(command, sentence, now) {
+    const failed = this.#commands.get(command);
+    if (!failed) return;
+    this.#commands.delete(command);
+    this.#tell(failed.message, failed.agent, "error", { error: cut(sentence) }, now);
+  }
+
+  /** The peer is over: nobody can be answered any more. */
+  end() {
+    this.#services = [];
+    this.#commands.clear();
+    this.#drain();
+  }
+
+  /** @param {number} command */
+  #underWay(command) {
+    const underWay = this.#commands.get(command);
+    if (!underWay) throw new TurnError("this command is over; nothing more can be said to it");
+    return underWay;
+  }
+
+  /**
+   * @param {Command} command
+   * @param {string} type
+   * @param {object} data
+   * @param {Instant} now
+   */
+  #answer({ message, agent }, type, data, now) {
+    return this.#outgoing.offer(this.#text(message, agent, type, data, now));
+  }
+
+  /**
+   * Replies without being asked to. Without a connection, and no room to wait for one, nobody is
+   * told.
+   *
+   * @param {Message} message
+   * @param {string} agent
+   * @param {string} type
+   * @param {object} data
+   * @param {Instant} now
+   */
+  #tell(message, agent, type, data, now) {
+    try {
+      this.#outgoing.offer(this.#text(message, agent, type, data, now), { isReply: true });
+    } catch (error) {
+      if (!(error instanceof RelayError)) throw error;
+    }
+  }
+
+  /**
+   * @param {Message} message
+   * @param {string} agent
+   * @param {string} type
+   * @param {object} data
+   * @param {Instant} now
+   */
+  #text({ from, turnId }, agent, type, data, now) {
+    const address = from === undefined ? {} : { to: from };
+    return compose(this.#id, { type, from: agent, ...address, turnId, data }, now);
+  }
+}
+
+/**
+ * Not too many characters of the sentence, and no half of one.
+ *
+ * @param {string} sentence
+ */
+function cut(sentence) {
+  const characters = [...sentence.slice(0, 2 * SENTENCE_CHARS_MAX)];
+  return characters.slice(0, SENTENCE_CHARS_MAX).join("");
+}

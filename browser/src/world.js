@@ -1,0 +1,41 @@
+/** What a peer needs of the world around it. Tests put their own in its place. */
+
+import { timer } from "./timers.js";
+
+/**
+ * One end of a WebSocket, as far as a peer uses it.
+ *
+ * @typedef {Pick<WebSocket, "readyState" | "bufferedAmount" | "send" | "close" | "binaryType"
+ *   | "onopen" | "onmessage" | "onclose">} Socket
+ */
+
+/**
+ * @typedef {object} World
+ * @property {(url: string, protocols: string[]) => Socket} connect
+ * @property {() => number} now seconds of a monotonic clock
+ * @property {() => number} wall milliseconds since 1970
+ * @property {() => number} chance a number in [0, 1)
+ * @property {import("./timers.js").Timer} timer
+ * @property {(nudge: () => void) => () => void} watch calls `nudge` when there is reason to look
+ *   whether the connection is alive; returns how to stop that
+ * @property {(error: unknown) => void} report takes an error that nobody can catch
+ */
+
+/** @type {Readonly<World>} */
+export const WORLD = Object.freeze({
+  connect: (url, protocols) => new WebSocket(url, protocols),
+  now: () => performance.now() / 1000,
+  wall: () => Date.now(),
+  chance: Math.random,
+  timer,
+  watch(nudge) {
+    const shown = () => document.visibilityState === "visible" && nudge();
+    globalThis.addEventListener?.("online", nudge);
+    globalThis.document?.addEventListener("visibilitychange", shown);
+    return () => {
+      globalThis.removeEventListener?.("online", nudge);
+      globalThis.document?.removeEventListener("visibilitychange", shown);
+    };
+  },
+  report: (error) => (globalThis.reportError ?? console.error)(error),
+});
