@@ -188,7 +188,7 @@ export class Outgoing {
     const { queueMessagesMax, queueBytesMax } = this.#limits;
     return new QueueFull(
       `${this.#queue.size} messages wait to be sent already ` +
-        `(queue_messages_max=${queueMessagesMax}, queue_bytes_max=${queueBytesMax})`,
+        `(at most ${queueMessagesMax}, of ${queueBytesMax} bytes together)`,
     );
   }
 

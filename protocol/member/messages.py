@@ -143,7 +143,7 @@ def read_frame(text: str | bytes) -> list[dict[str, Any]]:
         frame = _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:  # lone surrogates are valid JSON, which the fast decoder does not know
-            frame = json.loads(text)
+            frame = json.loads(text, parse_constant=_no_json)
         except (ValueError, RecursionError):
             raise Nonsense("not JSON") from None
     messages = frame if isinstance(frame, list) else [frame]
@@ -151,6 +151,11 @@ def read_frame(text: str | bytes) -> list[dict[str, Any]]:
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             raise Nonsense("JSON, but not a message: an object with a `type`")
     return messages
+
+
+def _no_json(constant: str) -> Any:
+    """NaN and the infinities, which Python's own decoder would take."""
+    raise ValueError(f"{constant} is no JSON")
 
 
 def compose(id: str, fields: Mapping[str, Any], now: Instant) -> str:

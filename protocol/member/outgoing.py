@@ -156,8 +156,7 @@ class Outgoing:
         limits = self._limits
         return QueueFull(
             f"{len(self._queue)} messages wait to be sent already "
-            f"(queue_messages_max={limits.queue_messages_max}, "
-            f"queue_bytes_max={limits.queue_bytes_max})"
+            f"(at most {limits.queue_messages_max}, of {limits.queue_bytes_max} bytes together)"
         )
 
     # Sending --------------------------------------------------------------------------------------

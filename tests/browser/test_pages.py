@@ -586,7 +586,7 @@ def test_renewals_under_traffic_lose_and_double_nothing(
 # What cannot work ---------------------------------------------------------------------------------
 
 FAIL = """async (options) => {
-    // What no attempt mends ends it at once; all else when an attempt has failed, however long that takes.
+    // What no attempt mends ends it at once; all else when an attempt has failed, whenever that is.
     let error;
     for (let withinS = 0.4; !error || error.message.startsWith("not present"); withinS *= 2) {
         error = await client.join({ id: "ann", withinS, ...options }).catch((error) => error);

@@ -797,7 +797,7 @@ async def test_while_there_is_no_connection_messages_wait_within_bounds() -> Non
                 await until(lambda: ann.state is MemberState.WAITING)
                 for number in range(3):
                     await ann.broadcast(number)
-                with pytest.raises(QueueFull, match="queue_messages_max=3"):
+                with pytest.raises(QueueFull, match="at most 3"):
                     await ann.broadcast(3)
                 ann.nudge()
                 for number in range(3):

@@ -55,7 +55,7 @@ def test_the_bounds_count_messages_and_bytes() -> None:
     queue.offer("1")
     queue.offer("2")
     assert not queue.has_room
-    with pytest.raises(QueueFull, match="queue_messages_max=2"):
+    with pytest.raises(QueueFull, match="at most 2"):
         queue.offer("3")
     heavy = Outgoing(MembershipLimits(queue_bytes_max=1024))
     heavy.offer("x" * 1023)
