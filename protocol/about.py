@@ -1,4 +1,4 @@
-"""What this project says about itself: its version, and which extra brings which package.
+"""The version of this project, and which extra installs which package.
 
 The version stands here and nowhere else: pyproject.toml reads it, `python docs/generate.py` writes
 it into browser/package.json, and a test compares the changelog with it.

@@ -1,4 +1,4 @@
-"""An agent as its peer announces it: how its id is read, in one place."""
+"""How the id of an agent is read from what its peer announces."""
 
 from typing import Any
 
@@ -14,8 +14,10 @@ class Agent:
 
 
 def agent_id(agent: Any) -> str | None:
-    """The id of an agent as it is announced: a string, or the first of `agentId`, `id` and `name`
-    that is one. None if there is none; an empty string is none.
+    """The id of an announced agent, or None if it has none.
+
+    An agent is a string, or an object: then its id is the first of `agentId`, `id` and `name` that
+    is a string. An empty string is no id.
 
     >>> agent_id({"agentId": 5, "id": "x"})
     'x'

@@ -1,16 +1,17 @@
-"""Wire text to header: the one place that knows what is malformed.
+"""Reads the header of a message from its text. Only this module knows what is malformed.
 
 Reading is strict, because a text that one receiver's parser refuses would hurt every receiver: RFC
 8259 and nothing more (no NaN, no BOM, no trailing comma), bounded nesting and bounded numbers. The
-typed decoder reads the header fields and checks everything else without building it.
+typed decoder reads the header fields. It checks the rest of the text without building objects.
 
 Two things are worth knowing:
 
-- Where a key stands twice the last one counts, as in every browser. So what the relay checks is
-  what the receivers see.
-- A lone surrogate *escape* (`"\\ud83d"`) is valid JSON, and streams that are cut in the middle of
-  an emoji contain them. The decoder refuses them. On that rare path the header is read from a copy
-  in which each is replaced by an escape of the same length; the text itself passes untouched.
+- If a key is there twice, the last one counts, as in every browser. So the receivers see what the
+  relay has checked.
+- A lone surrogate *escape* (`"\\ud83d"`) is valid JSON. Streams contain such escapes, because they
+  cut emojis in two. The decoder refuses them. In this rare case the header is read from a copy of
+  the text, in which each lone escape is replaced by another one of the same length. The text itself
+  passes unchanged.
 """
 
 import re
@@ -58,7 +59,7 @@ class Codec:
         self._surely_flat = min(2 * limits.nesting_max, limits.number_digits_max)
 
     def header(self, text: Text) -> Header:
-        """The header of a message. Checks the whole text, whatever its other fields hold.
+        """The header of a message. Checks the whole text, also the fields that are no header.
 
         >>> Codec(Limits()).header(b'{"type":"stream","from":"a","data":{"chunk":"hi"}}').sender
         'a'
@@ -74,7 +75,7 @@ class Codec:
         return header
 
     def announcement(self, text: Text) -> Announcement:
-        """What the `data` of a presence or heartbeat says. Absent or null data says nothing."""
+        """What the `data` of a presence or heartbeat says. It may be absent or null."""
         if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
             raise refusals.presence_too_large(self._limits)
         text = without_lone_surrogates(text)
@@ -92,13 +93,13 @@ class Codec:
             agents = tuple(map(_agent, listed))
             return Announcement(agents, keepalive_pong, accepts_batches=batches)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            sentence = "`data` must be an object and `data.agents` a list"
+            sentence = "`data` must be an object, and `data.agents` must be a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
 
     def batch(self, text: Text) -> list[Text]:
-        """The messages of an array, each as it was written; none if it is no array.
+        """The messages of an array, each as it was written. An empty list if it is no array.
 
-        Raises Refusal: more of them than may come at once.
+        Raises Refusal if there are more of them than may come at once.
 
         >>> Codec(Limits()).batch(b'[{"type":"ack"}, 3]')
         [b'{"type":"ack"}', b'3']
@@ -111,7 +112,7 @@ class Codec:
             sentence = f"an array has at most {self._limits.messages_burst} messages"
             raise Refusal(ErrorCode.TOO_LARGE, sentence)
         batch, at = [], text.find(b"[") + 1
-        for element in elements:  # whose place is known by their lengths: masks keep these
+        for element in elements:  # their lengths tell their places; masks keep the lengths
             while text[at] in _BETWEEN:
                 at += 1
             batch.append(text[at : at + len(bytes(element))])
@@ -119,16 +120,14 @@ class Codec:
         return batch
 
     def turn_id(self, text: Text) -> msgspec.Raw | None:
-        """The `turnId` as it was written, for errors to echo; None where there is none to be
-        read."""
+        """The `turnId` as it was written, for the echo in an error. None if it cannot be read."""
         try:
             return decode_object(without_lone_surrogates(text)).get("turnId")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def _header_once_more(self, text: Text, error: Exception) -> Header:
-        """The slow path: a text with lone surrogates is fine, everything else says what is
-        wrong."""
+        """The slow path. A text with lone surrogates has a header; for all others raise Refusal."""
         if isinstance(error, UnicodeDecodeError):
             raise Refusal(ErrorCode.MALFORMED, "not UTF-8") from error
         masked = without_lone_surrogates(text)
@@ -160,14 +159,14 @@ class Codec:
         raise Refusal(ErrorCode.MALFORMED, str(error)) from error
 
     def _check_shape(self, text: Text) -> None:
-        """Depth and digits. `text` is known to be JSON, so every string in it has its end."""
+        """Check depth and digits. `text` is JSON already, so every string in it has an end."""
         limits = self._limits
         bare = None
         if text.count(b"[") + text.count(b"{") > limits.nesting_max:
             bare = _STRINGS.sub(b"", text)
             steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
             if max(accumulate(steps)) > limits.nesting_max:
-                sentence = f"nested deeper than {limits.nesting_max}"
+                sentence = f"nested deeper than {limits.nesting_max} levels"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
         if len(text) > limits.number_digits_max and self._long_number.search(text):
             bare = _STRINGS.sub(b"", text) if bare is None else bare
@@ -195,12 +194,12 @@ def _agent(text: msgspec.Raw) -> Agent:
 
 
 def _surrogate_in_id() -> Refusal:
-    sentence = "ids and types must be Unicode text, without lone surrogates"
+    sentence = "ids and types must be Unicode text without lone surrogates"
     return Refusal(ErrorCode.BAD_FIELD, sentence)
 
 
 def without_lone_surrogates(text: Text) -> Text:
-    """`text` itself, or a copy in which each lone surrogate escape is that of a noncharacter."""
+    """`text`, or a copy in which the escape of a noncharacter replaces each lone surrogate."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return text
     return _ESCAPES.sub(

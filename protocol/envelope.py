@@ -1,8 +1,8 @@
-"""The addressed unit on the wire: the header fields that the relay reads, and the untouched text.
+"""A message as the relay sees it: its header fields, its unchanged text, and reasons to refuse it.
 
-An envelope is never rebuilt from its parts. The relay reads the header out of the text, decides,
-and passes on the text as it came (UTF-8 bytes, `Text`). `Header` therefore has no `data`: only
-presence and heartbeat have data that the relay reads, and the codec reads those apart.
+The relay never builds a message again from its parts. It reads the header out of the text, decides,
+and passes on the text as it came (UTF-8 bytes, `Text`). So `Header` has no `data`. The relay reads
+`data` only in presences and heartbeats, and the codec does that separately.
 """
 
 import enum
@@ -17,13 +17,13 @@ Text = bytes
 """One message as it stands on the wire: JSON, UTF-8 encoded, without any framing."""
 
 RELAY: Final = "relay"
-"""The `from` of everything the relay says itself; no peer or agent may carry this name."""
+"""The `from` of the relay's own messages. No peer or agent may have this name."""
 
 
 class Header(msgspec.Struct, gc=False):
     """The fields that decide where a message goes. `None`: absent, or null.
 
-    `from` is called `sender` here because Python keeps the word for itself.
+    `from` is called `sender` here, because `from` is a keyword of Python.
     """
 
     type: str
@@ -35,7 +35,7 @@ class Header(msgspec.Struct, gc=False):
 
 @attrs.frozen
 class Announcement:
-    """What a presence or heartbeat says in `data`. `agents` is None where the field is absent."""
+    """What a presence or heartbeat says in `data`. `agents` is None if the field is absent."""
 
     agents: tuple[Agent, ...] | None = None
     keepalive_pong: bool = False
@@ -44,7 +44,7 @@ class Announcement:
 
 
 class ErrorCode(enum.Enum):
-    """Every reason for which the relay refuses a message, and what it tells the sender.
+    """Every reason to refuse a message, and what the relay tells the sender.
 
     The value is the `data.code` on the wire; `meaning` is the sentence in docs/protocol.md.
     """
@@ -55,25 +55,25 @@ class ErrorCode(enum.Enum):
 
     MALFORMED = (
         "malformed",
-        "not JSON: bad syntax, empty, NaN or Infinity, nested too deep, a number too long",
+        "not JSON: bad syntax, empty, NaN or Infinity, nested too deeply, or a too long number",
     )
     NOT_AN_OBJECT = "not_an_object", "JSON, but not an object"
     BAD_FIELD = "bad_field", "a field is missing, empty or of the wrong type"
-    BINARY = "binary", "a binary frame; the protocol is text"
+    BINARY = "binary", "a binary frame; messages are text"
     TOO_LARGE = "too_large", "the message, or the presence, has too many bytes"
     TOO_LONG = "too_long", "an id or a type has too many characters"
-    TOO_MANY_AGENTS = "too_many_agents", "the peer would announce more agents than allowed"
+    TOO_MANY_AGENTS = "too_many_agents", "the peer would have more agents than allowed"
     NOT_PRESENT = "not_present", "the connection has not sent a presence yet"
     IDENTITY_FIXED = "identity_fixed", "a connection cannot change its peer id"
     SPOOFED = "spoofed", "`from` or `instanceId` names somebody else"
-    UNKNOWN_TARGET = "unknown_target", "a direct to a peer or agent that is not here"
+    UNKNOWN_TARGET = "unknown_target", "a direct to a peer or agent that is not in the mesh"
     AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
-    UNKNOWN_TYPE = "unknown_type", "a type outside the vocabulary (only with the strict setting)"
+    UNKNOWN_TYPE = "unknown_type", "a type that is not in the table (only with `--strict true`)"
     RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
 
 
 class Refusal(Exception):
-    """A message is not relayed. `code` says why to programs, the text says it to people.
+    """A message is refused. `code` tells programs why, and `sentence` tells people.
 
     `details` are further fields of the error's `data`.
     """
@@ -87,7 +87,7 @@ class Refusal(Exception):
 
 @attrs.frozen
 class Unreadable:
-    """Stands in the place of a message that is no text within bounds: a refusal made below."""
+    """A transport puts this in the place of a message that is binary or too large."""
 
     code: ErrorCode
     sentence: str
@@ -97,5 +97,5 @@ Inbound = Text | Unreadable
 
 
 def size_of(message: Inbound) -> int:
-    """The bytes that a message counts for; one that is no text holds none."""
+    """How many bytes a message counts for. An `Unreadable` counts for none."""
     return len(message) if isinstance(message, bytes) else 0

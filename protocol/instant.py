@@ -1,12 +1,11 @@
-"""A point in time, as events carry it: the protocol itself never asks what time it is."""
+"""A point in time. Events carry it, because the protocol itself reads no clock."""
 
 import attrs
 
 
 @attrs.frozen
 class Instant:
-    """A point in time: `at` seconds of a monotonic clock, `wall_ms` milliseconds since the
-    epoch."""
+    """A point in time. `at`: monotonic seconds. `wall_ms`: milliseconds since the epoch."""
 
     at: float
     wall_ms: int

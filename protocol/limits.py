@@ -1,11 +1,12 @@
-"""Every bound and every duration of the relay, in one place.
+"""Every bound and every duration, in one place.
 
-A field of `Limits` is one bound. Its metadata says, in words, what is bounded and what happens
-beyond it; the table in docs/bounds.md, the command line options and the environment variables are
-all made from these fields, so a new bound needs one new field here and nothing else.
+A field of `Limits` is one bound of the relay. Its metadata says in words what is bounded, and what
+happens beyond the bound. The table in docs/bounds.md, the command line options and the environment
+variables are made from these fields. So a new bound needs one new field here, and nothing else.
+`MembershipLimits` has the bounds of a peer in the same way.
 
-Units are the last part of a name: `_s` seconds, `_bytes` octets of UTF-8 text, `_chars` Unicode
-characters; a plain plural (`messages`, `agents`) is a count.
+The last part of a name is its unit: `_s` seconds, `_bytes` bytes of UTF-8 text, `_chars` Unicode
+characters. A plain plural (`messages`, `agents`) is a count.
 """
 
 from typing import Any
@@ -59,12 +60,15 @@ class Limits:
     )
     number_digits_max: int = _bound(
         4300,
-        "digits in a row in a number (CPython's own default for reading integers)",
+        "digits of a number in a row (4300 is what CPython itself reads)",
         "error `malformed`, message dropped",
         20,
     )
     id_chars_max: int = _bound(
-        256, "characters of a peer, agent or type name", "error `too_long`, message dropped", 8
+        256,
+        "characters of the id of a peer or agent, or of a type",
+        "error `too_long`, message dropped",
+        8,
     )
     agents_max: int = _bound(
         256, "agents per peer, over all its connections", "error `too_many_agents`, refused", 1
@@ -76,53 +80,57 @@ class Limits:
         0.1,
     )
     messages_burst: int = _bound(
-        2000, "messages from one connection at once, above the sustained rate", "as above", 1
+        2000,
+        "messages that one connection may send at once, above the sustained rate",
+        "as above",
+        1,
     )
     inbox_messages_max: int = _bound(
         1024,
-        "messages of one connection that wait for the supervisor",
-        "reading from that connection pauses",
+        "messages of one connection that wait to be decided",
+        "the relay stops reading from this connection until there is room",
         1,
     )
-    inbox_bytes_max: int = _bound(2**20, "bytes of the same", "as above", 1024)
+    inbox_bytes_max: int = _bound(
+        2**20, "bytes of the messages of one connection that wait to be decided", "as above", 1024
+    )
     quantum_messages: int = _bound(
         64,
-        "messages taken from one connection before others are served",
+        "messages taken from one connection in one round, before the others are served",
         "the rest waits for the next round",
         1,
     )
-    round_messages_max: int = _bound(
-        8192, "messages decided in one round of the supervisor", "as above", 1
-    )
+    round_messages_max: int = _bound(8192, "messages decided in one round", "as above", 1)
     flush_gap_s: float = _bound(
         0.05,
-        "longest pause after a small write, so that more messages share the next (as long as the "
-        "write took, this at most)",
+        "longest pause after a small write, so that more messages share the next",
         "the next round begins",
         0.0,
     )
     mailbox_messages_max: int = _bound(
         20_000,
-        "messages that wait for one slow receiver",
+        "messages that wait to be sent to one connection",
         "the peer is evicted (close 1013); nobody else waits",
         1,
     )
-    mailbox_bytes_max: int = _bound(2**22, "bytes of the same", "as above", 1024)
+    mailbox_bytes_max: int = _bound(
+        2**22, "bytes of the messages that wait to be sent to one connection", "as above", 1024
+    )
     frames_per_s: float = _bound(
         200.0,
-        "frames per second to one connection behind AgentCore's edge (which allows 250)",
+        "frames per second to one connection behind AgentCore's edge (the edge allows 250)",
         "messages wait in the mailbox, or share a frame",
         1.0,
     )
     frame_bytes_max: int = _bound(
         32_000,
-        "bytes in one frame to a connection behind the edge (which allows 64 KB, once 32)",
+        "bytes of one frame to a connection behind AgentCore's edge (the edge allows 64 KB)",
         "a longer message goes in several frames",
         1024,
     )
     connections_max: int = _bound(
         10_000,
-        "connections per mesh, hence peers per mesh",
+        "connections per mesh, and therefore peers per mesh",
         "the opening is refused (HTTP 503)",
         1,
     )
@@ -134,31 +142,37 @@ class Limits:
         30.0, "time from opening to the first presence", "the connection is closed (1008)", 0.01
     )
     stale_after_s: float = _bound(
-        15.0, "silence after which a peer is shown as stale", "still routed to", 0.01
+        15.0, "silence after which a peer is shown as stale", "it still receives messages", 0.01
     )
     reap_after_s: float = _bound(
         30.0,
         "silence after which a connection is reaped",
-        "closed (1008); the others hear offline",
+        "it is closed (1008); the others hear that the peer is offline",
         0.02,
     )
     presence_refresh_s: float = _bound(
         20.0,
-        "time between repeats of the presence of a peer that only sends heartbeats",
+        "time after which the presence of a peer that only sends heartbeats is repeated",
         "its presence is sent to the others again",
         0.01,
     )
     rate_error_every_s: float = _bound(
-        1.0, "time between `rate_limited` errors to one connection", "dropped without a word", 0.0
+        1.0,
+        "time between two `rate_limited` errors to one connection",
+        "messages are dropped silently",
+        0.0,
     )
     refusal_log_every_s: float = _bound(
-        10.0, "time between log lines on the refusals of one connection", "counted, not logged", 0.0
+        10.0,
+        "time between two log lines about refusals of one connection",
+        "refusals are counted, not logged",
+        0.0,
     )
     close_within_s: float = _bound(
-        5.0, "time for a peer to take a close frame and answer it", "the socket is cut", 0.0
+        5.0, "time that a peer has to answer a close frame", "the socket is cut", 0.0
     )
     drain_s: float = _bound(
-        5.0, "time for the flush of all queues at shutdown", "what is left is dropped", 0.0
+        5.0, "time to send what is queued at shutdown", "what is left is dropped", 0.0
     )
 
     def __attrs_post_init__(self) -> None:
@@ -181,7 +195,7 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class MembershipLimits:
-    """The bounds of one peer's membership in a mesh, on the peer's side (docs/python.md).
+    """The bounds of one peer, on the client's side (docs/python.md).
 
     Immutable; a bad value or relation raises ValueError.
 
@@ -193,54 +207,71 @@ class MembershipLimits:
 
     join_within_s: float = _bound(
         20.0,
-        "time for one attempt: URL, opening, announcement",
-        "the attempt has failed; another follows",
+        "time for one attempt to join: make the URL, connect, announce",
+        "the attempt has failed; another one follows",
         0.01,
     )
     backoff_first_s: float = _bound(
-        0.5, "longest wait after the first failure; doubled after each", "tries again", 0.0
+        0.5,
+        "longest wait after the first failure; it doubles with each further one",
+        "the peer tries again",
+        0.0,
     )
-    backoff_max_s: float = _bound(30.0, "longest wait between attempts", "tries again", 0.0)
+    backoff_max_s: float = _bound(
+        30.0, "longest wait between two attempts", "the peer tries again", 0.0
+    )
     give_up_after_s: float = _bound(
         30.0,
-        "time of nothing but errors that no further attempt should mend, once present",
-        "the peer ends with the last of them; before it was present, with the first",
+        "time for which a peer that was present tries again after permanent errors",
+        "the peer ends with the latest of them (a peer that was never present: with the first)",
         0.0,
     )
     heartbeat_every_s: float = _bound(
-        10.0, "time between heartbeats", "one is sent, and a sign of life asked for", 0.01
+        10.0,
+        "time between two heartbeats",
+        "one is sent, and the relay is asked for a sign of life",
+        0.01,
     )
     silent_after_s: float = _bound(
-        30.0, "silence of the relay", "the connection is dropped, and a new one made", 0.01
+        30.0, "silence of the relay", "the connection is dropped, and a new one is made", 0.01
     )
     probe_within_s: float = _bound(
-        5.0, "time for a sign of life when there is doubt", "as above", 0.01
+        5.0, "the same, when there is a reason to doubt the connection", "as above", 0.01
     )
     renew_after_s: float = _bound(
         3300.0,
         "age of a connection (AgentCore cuts at 3600 s)",
-        "a new one replaces it, overlapping",
+        "a new one replaces it; the two overlap",
         0.01,
     )
     switch_within_s: float = _bound(
-        10.0, "time in which the replaced connection may deliver the rest", "it is dropped", 0.01
+        10.0, "time for a replaced connection to deliver the rest", "it is dropped", 0.01
     )
     queue_messages_max: int = _bound(
-        1000, "messages that wait to be sent", "waits while connected, else `QueueFull`", 1
+        1000,
+        "messages that wait to be sent",
+        "`send` waits; without a connection it raises `QueueFull`",
+        1,
     )
-    queue_bytes_max: int = _bound(2**22, "bytes of the same", "as above", 1024)
+    queue_bytes_max: int = _bound(2**22, "bytes of the messages that wait", "as above", 1024)
     unread_messages_max: int = _bound(
-        10_000, "messages that arrived and were not read", "the oldest go; `Lagged` says so", 1
+        10_000,
+        "messages that arrived and that the program has not read",
+        "the oldest are dropped; `Lagged` says how many",
+        1,
     )
-    unread_bytes_max: int = _bound(2**26, "characters of the same", "as above", 1024)
+    unread_bytes_max: int = _bound(2**26, "characters of these messages", "as above", 1024)
     turns_max: int = _bound(
-        256, "commands that one peer serves at a time", "answered with an error, `busy`", 1
+        256,
+        "commands that one peer serves at a time",
+        "further ones are answered with the error `busy`",
+        1,
     )
     serve_within_s: float = _bound(
-        20.0, "time for which a command waits that nobody serves", "it is not answered", 0.0
+        20.0, "time for which a command waits for a `serve`", "it is not answered", 0.0
     )
     leave_within_s: float = _bound(
-        5.0, "time to send what is queued when leaving", "the rest is dropped", 0.0
+        5.0, "time to send what is queued when the peer leaves", "the rest is dropped", 0.0
     )
 
     def __attrs_post_init__(self) -> None:

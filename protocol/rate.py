@@ -1,8 +1,11 @@
-"""So many a second, and so many at once above that, as one number (GCRA)."""
+"""A rate limit: so many a second, and so many more at once."""
 
 
 class Rate:
-    """So many a second, and so many at once above that (GCRA: one number, the next one's time)."""
+    """A rate limit of `per_s` a second and `burst` at once. Its state is one number (GCRA).
+
+    The number is the time at which the next one would be due without any burst.
+    """
 
     def __init__(self, per_s: float, burst: float) -> None:
         self._due = 0.0
@@ -13,9 +16,9 @@ class Rate:
         self._burst_s = max(0.0, burst - 1) * self._interval_s
 
     def opens_at(self) -> float:
-        """When the next one may go."""
+        """When the next one may go (monotonic seconds)."""
         return self._due - self._burst_s
 
     def take(self, at: float, count: int = 1) -> None:
-        """So many go now."""
+        """`count` go now."""
         self._due = max(self._due, at) + count * self._interval_s

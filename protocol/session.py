@@ -1,8 +1,8 @@
 """The name of a mesh, as an AgentCore runtime session id.
 
-On AgentCore every session id has a machine of its own, so peers meet only if they connect with the
-same one. This is how all of them come to the same one from the mesh's name alone; the browser
-module computes the same, and both are tested against the vectors in tests/vectors/session.json.
+AgentCore gives every session id a machine of its own, so peers meet only if they connect with the
+same one. All of them compute it from the name of the mesh. The browser module computes the same;
+both are tested against the vectors in tests/vectors/session.json.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ _LABEL = "agi-diy-relay mesh:"
 
 
 def session_id(mesh: str, secret: str = "") -> str:
-    """The session id of the mesh `mesh`: 69 ASCII characters, always the same for the same two.
+    """The session id of the mesh `mesh`, 69 ASCII characters: the same for the same arguments.
 
-    Whoever knows the name but not the secret cannot guess it. HMAC-SHA256, in hexadecimal, of the name
-    (Unicode NFC, UTF-8) under a fixed label followed by the secret (likewise), after `mesh-`.
-    Raises ValueError: an empty name, or one that is not proper Unicode.
+    If you know the name but not the secret, you cannot guess it. It is `mesh-` and, in hexadecimal,
+    the HMAC-SHA256 of the name. The key is a fixed label followed by the secret. Both texts are in
+    Unicode NFC and UTF-8. Raises ValueError: an empty name, or one that is not proper Unicode.
 
     >>> session_id("my mesh")
     'mesh-22132cb4a13b21ee6c325fc12d1c454171fbf4fb6daa95f354d1ee6973f8604e'

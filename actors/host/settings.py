@@ -109,14 +109,14 @@ def read_settings(
 # Where values come from ---------------------------------------------------------------------------
 
 _HELP: Final = {
-    "host": "address to listen on; `localhost` is 127.0.0.1 and ::1",
+    "host": "addresses to listen on, separated by commas; `localhost` is 127.0.0.1 and ::1",
     "port": "port to listen on; 0 takes a free one",
-    "allowed_origins": "origins of pages that may connect, by commas; `localhost` stands for this "
-    "machine at any port, `*` for all; programs without an Origin always may",
+    "allowed_origins": "origins whose pages may connect, separated by commas; `localhost` means "
+    "this machine at any port, `*` allows all; programs send no Origin and may always connect",
     "log_level": "debug, info, warning or error",
-    "pace": "frames no faster and no larger than AgentCore's edge allows: on, off, or auto (for "
-    "connections that come through it)",
-    "strict": "true: refuse message types outside the vocabulary",
+    "pace": "keep to the frame limits of AgentCore's edge: on, off, or auto (only for connections "
+    "that come through the edge)",
+    "strict": "true: refuse message types that are not in the protocol's table",
 }
 """What each setting means, by name. The limits have their own words."""
 
@@ -139,7 +139,7 @@ def _parser(program: str, defaults: Mapping[str, str]) -> argparse.ArgumentParse
         prog=program,
         description="WebSocket relay for agent meshes.",
         epilog="Every option is also an environment variable: --drain-s is RELAY_DRAIN_S. "
-        "HOST and PORT are honoured too.",
+        "HOST and PORT work, too.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")

@@ -24,10 +24,10 @@ from protocol.mesh.lifecycle import Cause
 
 _CLOSE_REASONS: Final = {
     Cause.LEFT: "",
-    Cause.SILENT: "nothing heard from you for too long",
-    Cause.UNANNOUNCED: "no presence within the time to announce",
-    Cause.EVICTED: "you read too slowly, your mailbox is full",
-    Cause.CRASHED: "internal error",
+    Cause.SILENT: "you were silent for too long",
+    Cause.UNANNOUNCED: "you did not send a presence in time",
+    Cause.EVICTED: "you read too slowly: your mailbox is full",
+    Cause.CRASHED: "an internal error of the relay",
     Cause.SHUTDOWN: "the relay is shutting down",
 }
 

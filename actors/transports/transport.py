@@ -136,4 +136,4 @@ class Transport(Protocol):
 
 def binary_frame() -> Unreadable:
     """What stands in the place of a binary frame."""
-    return Unreadable(ErrorCode.BINARY, "a binary frame: the protocol is JSON text")
+    return Unreadable(ErrorCode.BINARY, "binary frames are not allowed: a message is JSON text")

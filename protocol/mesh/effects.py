@@ -1,11 +1,11 @@
-"""What a mesh decides, as data: who receives what, who has come, who has gone.
+"""What a mesh decides, as data: who receives what, who has come, who has left.
 
 The order of effects is the order on the wire, for every receiver.
 
     Deliver, Snapshot   texts and who receives them
     Admitted            from here on this connection receives what goes to everyone
-    Dismissed           from here on it does not; its socket is to be closed with `code`
-    PeerJoined, PeerLeft, Refused    nothing to do; for logs and for people who watch
+    Dismissed           from here on it does not; close its socket with `code`
+    PeerJoined, PeerLeft, Refused    nothing to do; for logs
 
 Connections are named by number, as at the moment of decision.
 """
@@ -54,8 +54,7 @@ Audience = Everyone | Others | Only
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
-    """Effect: `text` goes to `audience`. The one effect that is made per message, hence a
-    Struct."""
+    """Effect: `text` goes to `audience`. Made for every message, and therefore a cheap Struct."""
 
     text: Text
     audience: Audience
@@ -71,9 +70,9 @@ class Snapshot:
 
 @attrs.frozen
 class Admitted:
-    """Effect: the connection joined; what goes to everyone goes to it from here on.
+    """Effect: the connection joined. From here on it gets what goes to everyone.
 
-    `accepts_batches`: it takes an array of messages where it would get several frames.
+    `accepts_batches`: it takes one array of messages instead of several frames.
     """
 
     connection: int
@@ -100,7 +99,7 @@ class PeerJoined:
 
 @attrs.frozen
 class PeerLeft:
-    """Effect: a peer went offline; `cause` is that of its last connection."""
+    """Effect: a peer went offline. `cause` is why its last connection ended."""
 
     peer: str
     cause: Cause
@@ -108,7 +107,7 @@ class PeerLeft:
 
 @attrs.frozen
 class Refused:
-    """Effect: messages of a connection were refused, `count` since the last such effect."""
+    """Effect: messages of a connection were refused. `count`: since the last such effect."""
 
     connection: int
     peer: str | None

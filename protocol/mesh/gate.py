@@ -1,15 +1,15 @@
-"""The gate: everything that is decided about one connection alone, where the connection ends.
+"""The gate: decides everything that concerns one connection alone, where this connection ends.
 
-A message passes `received` in this order:
+`received` handles a message in this order:
 
     rate, size, header, type    refused here: an `error` to the sender, and to nobody else
     `capabilities`              answered here
     a withheld type             counted here
     everything else             one item for the mesh (protocol.mesh.items)
 
-Besides, the gate keeps the life of each connection (protocol.mesh.lifecycle): it hears signs of
-life, lets deadlines pass, and tells the mesh who is gone. It never looks at other connections and
-knows nothing of peers but the id that the mesh has `accepted` for a connection.
+The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
+looks for deadlines that have passed, and tells the mesh which connections are gone. It never
+compares connections. Of peers it knows only the id that the mesh has `accepted` for a connection.
 """
 
 import heapq
@@ -49,10 +49,10 @@ _TYPES: Final = tuple(type for type, route in ROUTES.items() if route is not Rou
 
 @attrs.define(eq=False)
 class Connection:
-    """What the gate knows of one connection. Times in monotonic seconds.
+    """What the gate knows of one connection. Times are monotonic seconds.
 
-    `peer`: the id under which the mesh has accepted it, None before. `rate_due_at`: the rate limit
-    as one number, the theoretical arrival time of the next message (GCRA).
+    `peer`: the peer id that the mesh has accepted for it, None before that. `rate_due_at`: the
+    state of the rate limit, the theoretical arrival time of the next message (GCRA).
     """
 
     id: int
@@ -69,9 +69,9 @@ class Connection:
 
 
 class Gate:
-    """The connections of one mesh that end in this process. Never waits; not thread-safe.
+    """The connections of one mesh that end in this process. Never waits. Not thread-safe.
 
-    What passes goes to `items`; answers and the ends of connections are appended to `effects`.
+    Messages that pass go to `items`. Answers, and the ends of connections, go to `effects`.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Gate:
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._rate_interval_s = 1 / limits.messages_per_s
         self._rate_burst_s = (limits.messages_burst + 0.5) * self._rate_interval_s  # (rounding)
-        # One valid entry per connection, at or before its true deadline: nothing to cancel, and a
-        # message costs nothing here.
+        # One valid entry per connection, at or before its true deadline. So there is nothing to
+        # cancel, and a message costs nothing here.
         self._deadlines: list[tuple[float, int]] = []
 
     # What happens to connections ------------------------------------------------------------------
@@ -109,19 +109,19 @@ class Gate:
             self._receive(connection, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
-        """A sign of life: of messages that wait to be `received`, for instance."""
+        """A sign of life, for example a message that still waits to be `received`."""
         connection = self.connections.get(id)
         if connection is not None:
             self._hear(connection, now)
 
     def ponged(self, id: int, now: Instant) -> None:
-        """A WebSocket pong arrived: a sign of life if the presence asked for that."""
+        """A WebSocket pong arrived. It is a sign of life if the presence asked for that."""
         connection = self.connections.get(id)
         if connection is not None and connection.keepalive_pong:
             self._hear(connection, now)
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
-        """A connection is over. A second time changes nothing."""
+        """A connection is over. Calling it again changes nothing."""
         connection = self.connections.get(id)
         if connection is not None:
             self._apply(
@@ -129,17 +129,17 @@ class Gate:
             )
 
     def shut_down(self, now: Instant) -> None:
-        """Every connection is dismissed at once. The mesh is not told: nobody stays to hear it."""
+        """Dismiss every connection at once. The mesh is not told: nobody stays to hear it."""
         for connection in tuple(self.connections.values()):
             step = lifecycle.transition(connection.life, Ended(now.at, Cause.SHUTDOWN))
             self._apply(connection, attrs.evolve(step, effects=(Hangup(Cause.SHUTDOWN),)), now)
 
     def deadline(self) -> float | None:
-        """When (monotonic seconds) `expire` has something to do; None: never. May be too early."""
+        """When (monotonic seconds) to call `expire`. It may be too early. None: never."""
         return self._deadlines[0][0] if self._deadlines else None
 
     def expire(self, now: Instant) -> None:
-        """Let time pass: everything whose deadline is at or before `now` happens."""
+        """Let time pass: carry out everything whose deadline is at or before `now`."""
         while self._deadlines and self._deadlines[0][0] <= now.at:
             at, id = heapq.heappop(self._deadlines)
             connection = self.connections.get(id)
@@ -148,14 +148,15 @@ class Gate:
             connection.deadline_at = math.inf
             life = connection.life
             if connection.heard_at > life.since:
-                # What a present peer says is only noted as it comes in, and told to the table here.
+                # When a present peer says something, only `heard_at` changes. The table learns of
+                # it here.
                 life = lifecycle.transition(life, Heard(connection.heard_at)).life
             self._apply(connection, lifecycle.expire(life, now.at, self._limits), now)
 
     # What the mesh has decided about an item ------------------------------------------------------
 
     def accepted(self, id: int, peer: str, said: Announcement, now: Instant) -> None:
-        """The mesh has taken a presence of this connection, which belongs to `peer` from now on."""
+        """The mesh has accepted a presence: from now on this connection belongs to `peer`."""
         connection = self.connections.get(id)
         if connection is not None:
             connection.life = lifecycle.transition(connection.life, Announced(now.at)).life
@@ -171,7 +172,7 @@ class Gate:
         now: Instant,
         count: int = 1,
     ) -> None:
-        """Tell the sender why `message` is not passed on, and nobody else."""
+        """Tell the sender, and nobody else, why `message` is not passed on."""
         turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
         text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
         self._effects.append(Deliver(text, Only((connection.id,))))
@@ -195,7 +196,7 @@ class Gate:
             self._apply(connection, lifecycle.transition(connection.life, Heard(now.at)), now)
 
     def _apply(self, connection: Connection, step: lifecycle.Step, now: Instant) -> None:
-        """Carry out the effects of a transition that are not about an announcement."""
+        """Carry out the effects of a transition. It is not that of an announcement."""
         connection.life = step.life
         for effect in step.effects:
             match effect:
@@ -253,7 +254,7 @@ class Gate:
     def _receive_array(
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
     ) -> None:
-        """Many messages in one frame, in the place of that frame; or none, and then a refusal."""
+        """Receive the messages of an array. If it is no valid array, refuse it as one message."""
         assert isinstance(message, bytes)
         try:
             batch = self._codec.batch(message)
@@ -267,9 +268,9 @@ class Gate:
     def _within_rate(
         self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, counted: bool
     ) -> Sequence[Inbound]:
-        """As many of the messages as the rate limit lets through; the rest is refused as one.
+        """The messages that the rate limit lets through. The others are refused together.
 
-        `counted`: the first was let through before, as the array that holds them all.
+        `counted`: the limit has counted one message already, the array that holds all of these.
         """
         fresh = len(messages) - counted
         self.totals.received += fresh
@@ -314,7 +315,7 @@ class Gate:
         elif route is Route.NOBODY:
             self.totals.withheld += 1
         else:
-            sentence = f"type {header.type!r} is not in the vocabulary"
+            sentence = f"this relay is strict, and {header.type!r} is not in its table of types"
             raise Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
 
     def _capabilities(self, connection: Connection, text: Text, now: Instant) -> None:

@@ -1,16 +1,16 @@
-"""The seam between gates and mesh: what passes a gate, in the one order of the mesh.
+"""The seam between gate and mesh: the items that pass a gate, in the one order of the mesh.
 
     connection -> Gate -> items -> Mesh -> effects -> connections
 
 A gate (protocol.mesh.gate) decides what concerns one connection alone, in the process where the
 connection ends. A mesh (protocol.mesh.mesh) applies items in one order and decides everything that
 depends on who is here. It is deterministic: the same items in the same order give the same effects,
-wherever they are applied. So a mesh may be cut here: gates in many processes, and between them and
-the mesh whatever brings all items into one order. In one process there is nothing between
-(protocol.mesh.local): an item is one plain call, and nothing is copied.
+wherever they are applied. So a mesh may be cut here. Then there are gates in many processes, and
+something between them and the mesh that brings all items into one order. In one process there is
+nothing between them (protocol.mesh.local): an item is one plain call, and nothing is copied.
 
-Whoever applies an item hands its outcome to the gate that the item came from: `Gate.accepted` for a
-presence that was taken, `Gate.refuse` for a `Refusal`.
+Whoever applies an item tells its outcome to the gate that it came from: `Gate.accepted` if a
+presence was accepted, `Gate.refuse` for a `Refusal`.
 """
 
 from typing import Protocol
@@ -22,13 +22,16 @@ from protocol.mesh.routing import Route
 
 
 class Items(Protocol):
-    """What a gate may pass on. `connection` is the number of the connection that it came from;
-    numbers are unique in the mesh. Every method may raise Refusal, except `gone`."""
+    """What a gate may pass on. Every method may raise Refusal, except `gone`.
+
+    `connection` is the number of the connection that the item comes from. Numbers are unique in the
+    mesh.
+    """
 
     def present(
         self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
     ) -> None:
-        """The connection announces a peer. `said`: what `text`, a presence, says in its `data`."""
+        """The connection announces a peer. `text` is the presence, `said` what its `data` says."""
         ...
 
     def said(self, connection: int, header: Header, text: Text, route: Route) -> None:
@@ -36,7 +39,7 @@ class Items(Protocol):
         ...
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
-        """The connection sent a heartbeat. `said`: what it says in its `data`."""
+        """The connection sent a heartbeat. `said` is what its `data` says."""
         ...
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:

@@ -1,13 +1,13 @@
 """The life of one connection of a peer, as one total table.
 
 Four states, four events, sixteen cells, every one of them written down in `TABLE`. The target of a
-transition is in the table and nowhere else; what must happen beside it is a pure action, from the
-old record and the event to the new record's facts and a tuple of effects. Nothing here reads a
-clock: an event carries the time at which it happened, in seconds of any monotonic clock.
+transition is in the table and nowhere else. Everything else that happens is a pure action: from the
+old record and the event it makes the facts of the new record and a tuple of effects. Nothing here
+reads a clock: an event carries the time at which it happened, in seconds of any monotonic clock.
 
-There are no timers either. `deadline(life, limits)` says, from the record alone, when its state
-runs out, so there is nothing to cancel when something is heard; whoever owns a clock calls
-`expire(life, now, limits)` then.
+There are no timers either. `deadline(life, limits)` computes from the record when its state ends by
+itself. So there is nothing to cancel when something is heard. Whoever owns a clock calls
+`expire(life, now, limits)` at that time.
 
     CONNECTING  the socket is open, the peer has not announced itself yet
     PRESENT     announced, and heard from lately
@@ -35,8 +35,7 @@ class PeerState(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """Why a connection ended. The value is the `reason` that the others read in the offline
-    presence."""
+    """Why a connection ended. The value is the `reason` in the offline presence."""
 
     LEFT = "left"
     SILENT = "silent"
@@ -65,8 +64,7 @@ class Heard:
 
 @attrs.frozen
 class Elapsed:
-    """The record's deadline passed; `at` is that deadline (seconds), not the time it was
-    noticed."""
+    """The record's deadline has passed. `at` is this deadline, not when it was noticed."""
 
     at: float
 
@@ -132,8 +130,7 @@ class Step:
 
 @attrs.frozen
 class Facts:
-    """What an action decides: everything of the new record except its state, which is the
-    table's."""
+    """What an action decides: the new record without its state. The table decides the state."""
 
     since: float
     effects: tuple[Effect, ...] = ()
@@ -144,20 +141,22 @@ Action = Callable[[Life, Event], Facts]
 
 
 class ImpossibleTransition(Exception):
-    """An event came in a state in which it cannot happen: a bug in the caller. Nothing has
-    changed."""
+    """An event came in a state in which it cannot happen: the caller has a bug.
+
+    Nothing has changed.
+    """
 
 
 # Actions ------------------------------------------------------------------------------------------
 
 
 def ignored(life: Life, event: Event) -> Facts:
-    """Legal, and without meaning here."""
+    """The event is legal here and means nothing."""
     return Facts(life.since, (), life.cause)
 
 
 def impossible(life: Life, event: Event) -> Facts:
-    """Cannot happen: `deadline` of this state is None, so it never elapses."""
+    """The event cannot happen: the `deadline` of this state is None, so it never elapses."""
     raise ImpossibleTransition(f"{type(event).__name__} in state {life.state.name}")
 
 
@@ -177,29 +176,28 @@ def touch(life: Life, event: Event) -> Facts:
 
 
 def age(life: Life, event: Event) -> Facts:
-    """Silent for too long; `since` stays, because the next deadline counts from the same
-    silence."""
+    """Silent for too long. `since` stays: the next deadline counts from the same silence."""
     return Facts(life.since)
 
 
 def give_up(life: Life, event: Event) -> Facts:
-    """Never announced within the time to do so: nobody knew it, so nobody is told."""
+    """It did not announce itself in time. Nobody knew it, so nobody is told."""
     return Facts(life.since, (Hangup(Cause.UNANNOUNCED),), Cause.UNANNOUNCED)
 
 
 def reap(life: Life, event: Event) -> Facts:
-    """Silent until the end."""
+    """Silent for so long that the connection ends."""
     return Facts(life.since, (Leave(Cause.SILENT), Hangup(Cause.SILENT)), Cause.SILENT)
 
 
 def forget(life: Life, event: Event) -> Facts:
-    """Ended before it ever joined."""
+    """It ended before it joined."""
     cause = _cause(event)
     return Facts(life.since, (Hangup(cause),), cause)
 
 
 def part(life: Life, event: Event) -> Facts:
-    """Ended after it joined."""
+    """It ended after it joined."""
     cause = _cause(event)
     return Facts(life.since, (Leave(cause), Hangup(cause)), cause)
 
@@ -251,7 +249,7 @@ def opened(at: float) -> Life:
 
 
 def transition(life: Life, event: Event) -> Step:
-    """The one way from a record to the next. Raises ImpossibleTransition, and then changes nothing.
+    """The next record. There is no other way to it. May raise ImpossibleTransition.
 
     >>> transition(opened(at=0.0), Announced(at=1.0)).life
     Life(state=<PeerState.PRESENT: 'present'>, since=1.0, cause=None)
@@ -262,7 +260,7 @@ def transition(life: Life, event: Event) -> Step:
 
 
 def deadline(life: Life, limits: Limits) -> float | None:
-    """When (monotonic seconds) the state of `life` runs out by itself; None if it never does."""
+    """When (monotonic seconds) the state of `life` ends by itself. None if it never does."""
     match life.state:
         case PeerState.CONNECTING:
             return life.since + limits.announce_within_s
@@ -277,7 +275,7 @@ def deadline(life: Life, limits: Limits) -> float | None:
 def expire(life: Life, now: float, limits: Limits) -> Step:
     """All transitions whose deadline is at or before `now`, one after the other, as one step.
 
-    A process that slept through several deadlines passes through all the states between.
+    If a process slept through several deadlines, it passes through all states between.
     """
     effects: tuple[Effect, ...] = ()
     while (due := deadline(life, limits)) is not None and due <= now:
@@ -287,8 +285,7 @@ def expire(life: Life, now: float, limits: Limits) -> Step:
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, one arrow per cell that changes the state or has
-    effects."""
+    """The table as a Mermaid state diagram: an arrow for each cell that does something."""
     lines = ["stateDiagram-v2", "    [*] --> connecting"]
     for (state, event), edge in TABLE.items():
         if edge.action in (ignored, impossible):

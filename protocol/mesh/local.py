@@ -1,9 +1,9 @@
-"""A mesh whose connections all end in this process: its gate and its mesh in one.
+"""A mesh whose connections all end in this process: a gate and a mesh in one.
 
-An item that passes the gate is applied at once, so both run in one round and nothing is copied.
+An item that passes the gate is applied at once. So both run in one round, and nothing is copied.
 
-What happens to connections (named by number) goes in, at what `Instant`; `take_effects()` returns
-what is to be done, in order (protocol.mesh.effects).
+Tell it what happens to connections, and at which `Instant`. Connections are named by number.
+`take_effects()` returns what must be done, in order (protocol.mesh.effects).
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 
 
 class LocalMesh:
-    """One mesh in one process, and every decision about it. Not thread-safe; never waits.
+    """One mesh in one process, and every decision about it. Never waits. Not thread-safe.
 
-    It is the `Items` between its gate and its mesh.
+    It is itself the `Items` between its gate and its mesh.
     """
 
     def __init__(self, limits: Limits, *, strict: bool = False) -> None:
@@ -43,7 +43,7 @@ class LocalMesh:
         self.gate.received(id, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
-        """A sign of life: of messages that wait to be `received`, for instance."""
+        """A sign of life, for example a message that still waits to be `received`."""
         self.gate.heard(id, now)
 
     def ponged(self, id: int, now: Instant) -> None:
@@ -51,20 +51,20 @@ class LocalMesh:
         self.gate.ponged(id, now)
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
-        """A connection is over. A second time changes nothing."""
+        """A connection is over. Calling it again changes nothing."""
         self.gate.ended(id, cause, now)
 
     def shut_down(self, now: Instant) -> None:
-        """Everybody is dismissed at once; since nobody stays, nobody is told who goes."""
+        """Dismiss everybody at once. Nobody stays, so nobody is told who leaves."""
         self.mesh.clear()
         self.gate.shut_down(now)
 
     def deadline(self) -> float | None:
-        """When (monotonic seconds) `expire` has something to do; None: never. May be too early."""
+        """When (monotonic seconds) to call `expire`. It may be too early. None: never."""
         return self.gate.deadline()
 
     def expire(self, now: Instant) -> None:
-        """Let time pass: everything whose deadline is at or before `now` happens."""
+        """Let time pass: carry out everything whose deadline is at or before `now`."""
         self.gate.expire(now)
 
     # Items, from the gate to the mesh -------------------------------------------------------------
@@ -88,7 +88,7 @@ class LocalMesh:
     # What comes of it -----------------------------------------------------------------------------
 
     def take_effects(self) -> list[Effect]:
-        """What is to be done since the last call, in order."""
+        """What must be done, in order: everything that was decided since the last call."""
         effects = self._effects.copy()
         self._effects.clear()
         return effects
@@ -99,7 +99,7 @@ class LocalMesh:
         return self.gate.totals + self.mesh.totals
 
     def peer_of(self, id: int) -> str | None:
-        """The peer id of a connection; None if it has none, or is over."""
+        """The peer id of a connection. None if it has none, or if it is over."""
         connection = self.gate.connections.get(id)
         return connection.peer if connection is not None else None
 

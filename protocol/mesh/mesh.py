@@ -1,8 +1,9 @@
-"""The mesh: everything that depends on who is here. Items go in, in one order; effects come out.
+"""The mesh: decides everything that depends on who is here. Items go in, effects come out.
 
-`Mesh` applies the items that pass the gates (protocol.mesh.items) and decides at once and
-completely: who a peer is, where a message goes, who its agents are, when it is offline. It reads no
-clock but the `now` of an item, so equal items in equal order give equal effects.
+`Mesh` applies the items that pass the gates (protocol.mesh.items), one after the other, and decides
+each at once and completely: who a peer is, where a message goes, which agents a peer has, when it
+is offline. It reads no clock but the `now` of an item. So the same items in the same order give the
+same effects.
 """
 
 import math
@@ -35,9 +36,9 @@ _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 
 
 class Mesh:
-    """Who is here, and every decision that depends on it. Appends what is to be done to `effects`.
+    """Knows who is here and decides what depends on it. Appends what must be done to `effects`.
 
-    An `Items` (protocol.mesh.items). A method that raises Refusal has changed nothing.
+    It is an `Items` (protocol.mesh.items). A method that raises Refusal has changed nothing.
     """
 
     def __init__(self, limits: Limits, effects: list[Effect]) -> None:
@@ -49,8 +50,11 @@ class Mesh:
     # Messages -------------------------------------------------------------------------------------
 
     def said(self, connection: int, header: Header, text: Text, route: Route) -> None:
-        """A message for others. Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`,
-        and for a direct `unknown_target`, `ambiguous_target`, `bad_field`."""
+        """A message for others.
+
+        Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, and for a direct
+        `unknown_target`, `ambiguous_target`, `bad_field`.
+        """
         entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
@@ -71,7 +75,7 @@ class Mesh:
             self.totals.relayed += 1
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
-        """Nothing in the message names another origin. Raises Refusal: `spoofed`, `too_long`."""
+        """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""
         sender, instance = header.sender, header.instance_id
         if instance is not None and instance != peer.id:
             refusals.check_name(instance, "instanceId", self._limits)
@@ -80,12 +84,13 @@ class Mesh:
         if sender is not None and sender != peer.id:
             refusals.check_name(sender, "from", self._limits)
             if sender in self.roster.peers or sender == RELAY:
-                raise Refusal(ErrorCode.SPOOFED, f"`from` {sender!r} is somebody else")
+                sentence = f"`from` must be this peer or one of its agents, not {sender!r}"
+                raise Refusal(ErrorCode.SPOOFED, sentence)
 
     def _with_origin(self, peer: Peer, header: Header, text: Text) -> Text:
-        """The text, from which every receiver can tell the origin peer: `instanceId`, else `from`.
+        """The text, with fields that tell every receiver the origin: `instanceId`, else `from`.
 
-        The bound of a message holds for what is delivered, so what grows is checked again.
+        The bound of a message holds for what is delivered, so a longer text is checked again.
         """
         if header.sender is None:
             if header.instance_id is not None:
@@ -105,7 +110,7 @@ class Mesh:
     def present(
         self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
     ) -> None:
-        """A connection announces a peer. Raises Refusal: what is wrong with the announcement."""
+        """A connection announces a peer. Raises Refusal if the announcement is wrong."""
         entry = self.roster.connections.get(connection)
         id = self._identity(entry, header)
         agents = said.agents if said.agents is not None else ()
@@ -134,8 +139,11 @@ class Mesh:
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
-        """A heartbeat. It is not forwarded. But clients forget whom they do not hear, so the
-        presence is repeated. Raises Refusal: `not_present`, `spoofed`, or as `present`."""
+        """A heartbeat. It is not forwarded, but sometimes the presence is repeated.
+
+        Clients forget a peer that they do not hear of, so its presence is sent to the others again
+        every `presence_refresh_s`. Raises Refusal: `not_present`, `spoofed`, or as `present`.
+        """
         entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
@@ -160,10 +168,10 @@ class Mesh:
             raise Refusal(ErrorCode.BAD_FIELD, "a presence needs `from`, the peer's id")
         refusals.check_name(id, "from", self._limits)
         if entry is not None and id != entry.peer.id:
-            sentence = f"this connection belongs to peer {entry.peer.id!r}"
+            sentence = f"this connection belongs to peer {entry.peer.id!r} and cannot change that"
             raise Refusal(ErrorCode.IDENTITY_FIXED, sentence)
         if id == RELAY or header.instance_id not in (None, id):
-            sentence = f"{RELAY!r} is the relay's own name, and `instanceId` must equal `from`"
+            sentence = f"`from` must not be {RELAY!r}, and `instanceId` must be the same as `from`"
             raise Refusal(ErrorCode.SPOOFED, sentence)
         return id
 
@@ -174,7 +182,8 @@ class Mesh:
             if agent.id is not None:
                 refusals.check_name(agent.id, "data.agents", self._limits)
             if agent.id == RELAY:
-                raise Refusal(ErrorCode.SPOOFED, f"{RELAY!r} is the relay's own name")
+                sentence = f"an agent must not have the relay's name, {RELAY!r}"
+                raise Refusal(ErrorCode.SPOOFED, sentence)
 
     def _check_presence(self, text: Text) -> None:
         if len(text) > self._limits.presence_bytes_max:
@@ -183,7 +192,7 @@ class Mesh:
     # The end --------------------------------------------------------------------------------------
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
-        """A connection no longer counts; its peer is offline with its last one."""
+        """A connection no longer counts. A peer goes offline with its last connection."""
         peer = self.roster.detach(connection)
         if peer is None:
             return
@@ -199,10 +208,10 @@ class Mesh:
             self._effects.append(Deliver(peer.presence, others))
 
     def _presence_within(self, peer: Peer) -> Text:
-        """The peer's presence with the agents that are left, within its bound.
+        """The peer's presence with the agents that are left, within the bound of a presence.
 
-        Two connections may describe one agent differently. What is longer than what was accepted
-        before gives way to the agents' bare ids, which are not.
+        Two connections may describe one agent differently, so this presence may be longer than the
+        one that was accepted. If it is too long, it has only the ids of the agents.
         """
         text = texts.presence_with(peer.presence, peer.agents)
         if len(text) > self._limits.presence_bytes_max:
@@ -211,5 +220,5 @@ class Mesh:
         return text
 
     def clear(self) -> None:
-        """Nobody is here any more, and nobody is told."""
+        """Remove everybody, and tell nobody."""
         self.roster = Roster()

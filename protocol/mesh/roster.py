@@ -1,8 +1,8 @@
-"""Who is here: connections, peers, agents. Finds them, adds them, removes them; sends nothing.
+"""Who is here: adds, finds and removes connections, peers and agents. Sends nothing.
 
-A peer may hold several connections (the tabs of one browser share an id). It is here while one of
-them is, and its agents are the union over them. Removal is always by connection, never by peer id,
-so the end of an old socket cannot take a living one with it.
+A peer may have several connections (the tabs of one browser share an id). It is here while any of
+them is. Its agents are those of all its connections. Removal is always by connection, never by peer
+id, so the end of an old socket cannot remove a living one.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -19,7 +19,7 @@ _PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
 
 @attrs.define(eq=False)
 class Connection:
-    """One connection of a peer, by its number, and the agents that it announced."""
+    """One connection of a peer: its number, and the agents that it announced."""
 
     id: int
     peer: "Peer"
@@ -28,9 +28,10 @@ class Connection:
 
 @attrs.define(eq=False)
 class Peer:
-    """One peer id, and the latest presence that it sent, as the others got it.
+    """One peer, and its latest presence as the others got it.
 
-    `others` and `only` are the audiences that its messages need, made when its connections change.
+    `others` and `only` are the audiences of its messages. They are made anew when its connections
+    change.
     """
 
     id: str
@@ -42,14 +43,13 @@ class Peer:
     only: Only = Only(())
 
     def union_with(self, connection: int, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
-        """The agents over all connections, each once, in the order of announcement, if
-        `connection` (one of them or a new one) had these."""
+        """The agents of all connections, each once, if `connection` (old or new) had these."""
         announced = {c.id: c.agents for c in self.connections.values()} | {connection: agents}
         return merge(announced.values())
 
 
 def merge(announced: Collection[tuple[Agent, ...]]) -> tuple[Agent, ...]:
-    """Each agent once, in the order of announcement. A single announcement stays as it is."""
+    """Each agent once, in the order of announcement. One announcement alone stays as it is."""
     if len(announced) == 1:
         return next(iter(announced))
     seen: dict[str | bytes, Agent] = {}
@@ -68,8 +68,10 @@ class Roster:
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
 
     def attach(self, connection: int, peer_id: str, agents: tuple[Agent, ...] = ()) -> Peer:
-        """The connection, with these agents, belongs to `peer_id`, which comes into being if it is
-        new. The peer's own agents are set apart (`set_agents`)."""
+        """Let the connection, with these agents, belong to `peer_id`. Makes the peer if it is new.
+
+        The agents of the peer itself do not change: call `set_agents`.
+        """
         peer = self.peers.get(peer_id)
         if peer is None:
             peer = self.peers[peer_id] = Peer(peer_id)
@@ -82,8 +84,10 @@ class Roster:
         return peer
 
     def detach(self, connection: int) -> Peer | None:
-        """The connection belongs to nobody any more. Returns the peer that it belonged to, None if
-        to nobody; a peer without connections is not here any more."""
+        """Remove the connection, and its peer if that has no other connection.
+
+        Returns the peer that the connection belonged to, or None.
+        """
         entry = self.connections.pop(connection, None)
         if entry is None:
             return None
@@ -96,7 +100,7 @@ class Roster:
         return peer
 
     def set_agents(self, peer: Peer, agents: tuple[Agent, ...]) -> bool:
-        """The peer's agents are now these. True if that is a change."""
+        """Set the agents of the peer. Returns True if they have changed."""
         if agents == peer.agents:
             return False
         for id in _ids(peer.agents):
@@ -110,9 +114,9 @@ class Roster:
         return True
 
     def resolve(self, sender: Peer, header: Header) -> Peer | None:
-        """The peer that a direct is for; None if only the sender itself has the agent.
+        """The peer that a direct is for. None if the sender itself has the agent.
 
-        Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` without any address.
+        Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` (no address).
         """
         if header.target_instance_id is not None:
             peer = self.peers.get(header.target_instance_id)

@@ -1,4 +1,4 @@
-"""What can be seen of a mesh from outside: immutable reports and running totals."""
+"""Status reports of a mesh, and its running totals."""
 
 import attrs
 
@@ -7,7 +7,7 @@ from protocol.mesh.lifecycle import PeerState
 
 @attrs.frozen
 class ConnectionStatus:
-    """One connection in a status report. `silent_s`: seconds since it was last heard."""
+    """One connection in a status report. `silent_s`: seconds since the relay last heard it."""
 
     connection: int
     state: PeerState

@@ -1,4 +1,4 @@
-"""What the relay writes: the fields that it adds to a message, and its own messages."""
+"""The texts that the relay writes: fields that it adds to a message, and its own messages."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -14,9 +14,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def with_fields(text: Text, **fields: str) -> Text:
-    """`text` with string fields added at its end, everything before untouched.
+    """`text` with string fields added at its end. Everything before them stays as it is.
 
-    Added at the end because there the last one of a name counts: `"from":null` is overruled too.
+    They are at the end because the last field of a name counts. So they also replace `"from":null`.
 
     >>> with_fields(b'{"type":"ack"}', instanceId="me")
     b'{"type":"ack","instanceId":"me"}'
@@ -27,9 +27,9 @@ def with_fields(text: Text, **fields: str) -> Text:
 
 
 def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
-    """A presence whose `data` is an object and, unless None, whose `data.agents` are these.
+    """The presence with an object as `data`, and with these agents in it (None: as they are).
 
-    Other fields keep their order and the letter of their values (except lone surrogates).
+    All other fields keep their order and the text of their values (except lone surrogates).
     """
     fields = decode_object(without_lone_surrogates(text))
     data = fields.get("data")
@@ -40,23 +40,22 @@ def presence_with(text: Text, agents: Iterable[Agent] | None) -> Text:
 
 
 def bare_agent(id: str) -> Agent:
-    """An agent that is announced by nothing but its id."""
+    """An agent that is announced only by its id."""
     return Agent(id, _encode(id))
 
 
 # The relay's own messages -------------------------------------------------------------------------
 
 _SHORT_CHARS: Final = 100
-"""What remains of the sentence of an error that would be too long."""
+"""So many characters of the sentence stay if an error would be too long."""
 
 
 def error(
     refusal: Refusal, to: str | None, turn_id: msgspec.Raw | None, wall_ms: int, limits: Limits
 ) -> Text:
-    """What the relay answers to the sender of a refused message.
+    """The answer of the relay to the sender of a refused message.
 
-    The bound of a message holds for it too: if need be it does without the echo of a long `turnId`,
-    and without details.
+    The bound of a message holds for it, too. If it is too long, it has no `turnId` and no details.
     """
     data = {"code": refusal.code.code, "error": refusal.sentence, **refusal.details}
     text = _from_relay("error", to, data, wall_ms, turn_id)
@@ -67,8 +66,10 @@ def error(
 
 
 def offline(peer: str, reason: str, wall_ms: int) -> Text:
-    """The presence by which the others learn that `peer` has gone. It carries no agents, because
-    clients file every presence alike."""
+    """The presence that tells the others that `peer` has left.
+
+    Its agents are empty, because clients store every presence in the same way.
+    """
     data = {"status": "offline", "reason": reason, "agents": ()}
     return _encode({"type": "presence", "from": peer, "data": data, "timestamp": wall_ms})
 
@@ -82,11 +83,11 @@ def capabilities(
     *,
     is_paced: bool = False,
 ) -> Text:
-    """The answer to `capabilities`: `capabilities_response`, the name existing pages listen for.
+    """The answer to `capabilities`, a `capabilities_response`, as existing pages expect it.
 
-    `agentCards` and `activeAgents` are what those pages read; this relay runs no agents itself.
-    `is_paced`: the edge in front limits frames, in both directions. Like `error`, it does without
-    the echo of a long `turnId`.
+    Those pages read `agentCards` and `activeAgents`; they are empty, because the relay runs no
+    agents. `is_paced`: an edge in front of the relay limits frames, in both directions. If the
+    answer is too long, it has no `turnId`.
     """
     bounds: dict[str, float] = {
         "messageBytes": limits.message_bytes_max,
