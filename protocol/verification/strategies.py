@@ -29,6 +29,8 @@ agents: Final = st.one_of(
     agent_ids.map(lambda name: {"agentId": name, "name": f"Agent {name}", "color": "#fff"}),
     agent_ids.map(lambda name: {"id": name, "status": "ready"}),
     agent_ids.map(lambda name: {"name": name}),
+    agent_ids.map(lambda name: {"agentId": "", "id": name, "name": "x"}),
+    agent_ids.map(lambda name: {"agentId": 5, "id": None, "name": name}),
     st.just({"color": "#000"}),  # passed on; nobody can address it
 )
 """Agents in all shapes in which pages announce them."""

@@ -54,7 +54,8 @@ class Message:
 
 def _agent_id(agent: object) -> object:
     if isinstance(agent, dict):
-        return next((agent[key] for key in ("agentId", "id", "name") if agent.get(key)), None)
+        ids = (agent.get(key) for key in ("agentId", "id", "name"))
+        return next((id for id in ids if isinstance(id, str) and id), None)
     return agent
 
 

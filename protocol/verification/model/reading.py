@@ -95,13 +95,16 @@ def elements_of(message: bytes) -> list[bytes]:
 
 
 def agent_id(agent: Any) -> str | None:
-    """The id by which a peer's agent can be addressed: a string, or the first of three fields."""
-    if isinstance(agent, dict):
-        ids = [
-            agent[name] for name in ("agentId", "id", "name") if isinstance(agent.get(name), str)
-        ]
-        return ids[0] if ids and ids[0] else None
-    return agent if isinstance(agent, str) else None
+    """The id by which a peer's agent can be addressed; None if it has none.
+
+    It is a string, or the first of three fields that is one. An empty string is none.
+    """
+    if not isinstance(agent, dict):
+        agent = {"agentId": agent}
+    for name in ("agentId", "id", "name"):
+        if isinstance(agent.get(name), str) and agent[name]:
+            return str(agent[name])
+    return None
 
 
 def union(announced: Sequence[list[Any]]) -> list[Any]:

@@ -238,3 +238,5 @@ def test_a_union_has_each_agent_once_in_the_order_of_announcement() -> None:
     ]
     assert union([["x", "x"]]) == ["x", "x"]
     assert agent_id({"name": "n", "id": "i"}) == "i"
+    assert agent_id({"agentId": "", "id": 5, "name": "n"}) == "n"
+    assert agent_id("") is None

@@ -67,3 +67,15 @@ def test_a_turn_is_echoed_up_to_the_last_byte_that_a_message_may_have(
     assert len(answer(longest)) == SMALL.message_bytes_max
     assert longest in answer(longest)
     assert b"turnId" not in answer(b'"x' + longest[1:])
+
+
+def test_a_connection_that_was_heard_is_alive_and_an_unknown_one_is_ignored() -> None:
+    world = world_of("a", "b", limits=Limits(reap_after_s=30.0))
+    world.wait(20.0)
+    world.mesh.heard(1, world.now)
+    world.mesh.heard(99, world.now)
+    world.wait(20.0)
+    assert world.is_open(1)
+    assert not world.is_open(2)
+    world.wait(10.0)
+    assert not world.is_open(1)

@@ -7,6 +7,25 @@ from protocol.verification.conformance.world import World
 claim = Claims(rule=5, is_base=False)
 
 
+@claim("direct.an-agents-id-is-the-first-that-is-one")
+async def the_id_of_an_agent_is_the_first_that_is_one(world: World) -> None:
+    """An agent's id is the first of `agentId`, `id` and `name` that is a string and not empty."""
+    a = await world.join("a")
+    first, second = world.name("first"), world.name("second")
+    await world.join(
+        "b",
+        {"agentId": 5, "id": first, "name": second},
+        {"agentId": "", "id": None, "name": second},
+    )
+    await world.settled()
+    for agent in (first, second):
+        await a.send("direct", to=agent)
+    await world.settle()
+    errors = [m for m in a.taken() if m.type == "error"]
+    if errors:
+        raise Lacking(f"no error: {first} and {second} are agents of one peer", shown(errors))
+
+
 @claim("direct.by-target-instance")
 async def a_target_instance_names_the_peer(world: World) -> None:
     """`targetInstanceId` names the peer, whatever `to` says."""
