@@ -30,6 +30,13 @@ from tests.edge import Edge, HostedRuntime, Issuer
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The servers in this file are those of asyncio."""
+    return "asyncio"
+
+
 ARN = "arn:aws:bedrock-agentcore:eu-central-1:123456789012:runtime/relay-AbC123"
 SESSION = "X-Amzn-Bedrock-AgentCore-Runtime-Session-Id"
 SECRET = "s3cr3t/K+y="

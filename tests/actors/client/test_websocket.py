@@ -16,6 +16,13 @@ from protocol.member.errors import BadAddress
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The servers in this file are those of asyncio."""
+    return "asyncio"
+
+
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 

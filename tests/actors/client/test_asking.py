@@ -1,0 +1,286 @@
+"""Commands given: a turn in time, over memory and over WebSockets."""
+
+import json
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from actors.client.peer import join
+from actors.client.serving import Command
+from actors.client.websocket import Connector
+from actors.clock import VirtualClock
+from actors.relay.runtime import Runtime
+from protocol.member.errors import (
+    AmbiguousTarget,
+    RelayError,
+    TargetLeft,
+    TooLarge,
+    TurnTimeout,
+    UnknownTarget,
+)
+from protocol.member.lifecycle import MemberState
+from tests.worlds.peers import (
+    QUICK,
+    Serving,
+    Switch,
+    in_virtual_time,
+    message_of,
+    swallow_error,
+    until,
+    value_of,
+    write,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_command_streams_chunks_and_ends_with_a_result(where: Connector) -> None:
+    async with join(where, "bob", agents=["writer"]) as bob, join(where, "ann") as ann:
+        async with Serving(bob, write):
+            turn = ann.ask("writer", "one two three")
+            assert [chunk async for chunk in turn] == ["one", "two", "three"]
+            assert await turn == {"words": 3, "by": "writer"}
+            assert await ann.ask("bob", "hi") == {"words": 1, "by": "bob"}
+            assert await ann.ask("writer", "") == {"words": 0, "by": "writer"}
+
+
+async def test_nobody_and_several_are_typed_errors(where: Connector) -> None:
+    async with join(where, "ann", agents=["mine"]) as ann:
+        with pytest.raises(UnknownTarget, match="nobody"):
+            await ann.ask("nobody", "x")
+        for own in ("mine", "ann"):
+            with pytest.raises(UnknownTarget, match="itself"):
+                await ann.ask(own, "x")
+        async with join(where, "bob", agents=["twin"]), join(where, "carol", agents=["twin"]):
+            await until(lambda: len(ann.roster) == 2)
+            with pytest.raises(AmbiguousTarget) as caught:
+                await ann.ask("twin", "x")
+            assert sorted(caught.value.peers) == ["bob", "carol"]
+
+
+async def test_where_several_have_the_agent_one_can_be_meant(where: Connector) -> None:
+    async with (
+        join(where, "bob", agents=["twin"]) as bob,
+        join(where, "carol", agents=["twin"]) as carol,
+        join(where, "ann") as ann,
+    ):
+        async with (
+            Serving(bob, lambda _: value_of("bob")),
+            Serving(carol, lambda _: value_of("carol")),
+        ):
+            assert await ann.ask("twin", "x", peer="carol") == "carol"
+            assert await ann.ask("twin", "x", peer="bob") == "bob"
+
+
+async def test_a_peer_that_leaves_before_it_answers_is_an_error_at_once(where: Connector) -> None:
+    async with join(where, "ann") as ann, join(where, "bob", agents=["slow"]) as bob:
+        await until(lambda: "bob" in ann.roster)
+
+        async def leave_when_asked() -> None:
+            await message_of(bob, "direct")
+            await bob.leave()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave_when_asked)
+            with pytest.raises(TargetLeft, match="bob"):
+                await ann.ask("slow", "x")
+
+
+async def test_answers_count_only_from_the_peer_that_was_asked(where: Connector) -> None:
+    async with (
+        join(where, "bob", agents=["writer"]) as bob,
+        join(where, "eve") as eve,
+        join(where, "ann") as ann,
+    ):
+
+        async def forge() -> None:
+            command = await message_of(bob, "direct")
+            assert command.turn_id is not None
+            await eve.turn_end(command.turn_id, "forged", to="ann")
+            await eve.broadcast("done")
+            await message_of(bob, "broadcast")
+            await bob.turn_end(command.turn_id, "true", to="ann", agent="writer")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forge)
+            assert await ann.ask("writer", "x") == "true"
+
+
+async def test_an_agent_that_this_peer_and_several_others_have_is_ambiguous(
+    where: Connector,
+) -> None:
+    async with (
+        join(where, "ann", agents=["a"]) as ann,
+        join(where, "bob", agents=["a"]),
+        join(where, "eve", agents=["a"]),
+    ):
+        await until(lambda: len(ann.roster) == 2)
+        with pytest.raises(AmbiguousTarget) as ambiguous:
+            await ann.ask("a", "x")
+        assert set(ambiguous.value.peers) == {"bob", "eve"}
+
+
+async def test_none_is_no_command(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        with pytest.raises(TypeError, match="None"):
+            ann.ask("bob", None)
+
+
+async def test_a_turn_cut_short_is_over() -> None:
+    async with Runtime() as runtime:
+        here = partial(runtime.connect, "mesh")
+        async with join(here, "bob"), join(here, "ann") as ann:
+            turn = ann.ask("bob", "x")
+            with anyio.move_on_after(0.01):
+                async for _ in turn:
+                    pass
+            with pytest.raises(RelayError, match="abandoned"):
+                await turn
+
+
+@pytest.mark.limits(messages_per_s=1e6, messages_burst=10**6)
+async def test_ten_thousand_chunks_arrive_in_order(where: Connector) -> None:
+    async with join(where, "bob", agents=["writer"]) as bob, join(where, "ann") as ann:
+
+        async def write_much(command: Command) -> int:
+            for number in range(10_000):
+                await command.stream(str(number))
+            return 10_000
+
+        async with Serving(bob, write_much):
+            turn = ann.ask("writer", "go")
+            expected = 0
+            with anyio.fail_after(60):
+                async for chunk in turn:
+                    assert chunk == str(expected)
+                    expected += 1
+            assert await turn == expected == 10_000
+
+
+async def test_a_command_that_nobody_waits_for_any_more_is_not_sent_later(here: Connector) -> None:
+    switch = Switch(here)
+    async with join(here, "bob") as bob, join(switch, "ann", limits=QUICK) as ann:
+        switch.off()
+        await until(lambda: ann.state is not MemberState.PRESENT)
+        with pytest.raises(TurnTimeout):
+            await ann.ask("bob", "timed out", timeout_s=0.01)
+        with anyio.move_on_after(0.01):
+            await ann.ask("bob", "abandoned")
+        await ann.direct("bob", "sent")
+        switch.is_on = True
+        assert (await message_of(bob, "direct")).data == "sent"
+
+
+async def test_a_peer_that_was_not_here_yet_has_not_left(here: Connector) -> None:
+    switch = Switch(here)
+    async with join(switch, "ann", limits=QUICK) as ann:
+        switch.off()
+        await until(lambda: ann.state is not MemberState.PRESENT)
+        async with join(here, "bob") as bob, Serving(bob, write):
+            async with anyio.create_task_group() as tasks:
+                answers: list[Any] = []
+
+                async def ask() -> None:
+                    answers.append(await ann.ask("writer", "x", peer="bob"))
+
+                await bob.announce(["writer"])
+                tasks.start_soon(ask)
+                await anyio.lowlevel.checkpoint()
+                switch.is_on = True
+            assert answers[0]["words"] == 1
+
+
+async def test_a_peer_that_was_asked_before_it_was_seen_and_answers_can_leave(
+    here: Connector,
+) -> None:
+    async with join(here, "ann") as ann:
+        link = await here()
+        await link.send('{"type":"presence","from":"bob"}')
+        assert ann.roster == {}
+        turn = ann.ask("bob", "x")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(swallow_error, turn)
+            await anyio.wait_all_tasks_blocked()
+            answer = {"type": "ack", "from": "bob", "to": "ann", "turnId": turn.id}
+            await link.send(json.dumps(answer))
+            await anyio.wait_all_tasks_blocked()
+            link.close()
+
+
+async def test_a_silent_agent_is_a_timeout_and_every_sign_of_it_extends_the_time() -> None:
+    async def body(where: Connector, clock: VirtualClock) -> None:
+        async with join(where, "bob", clock=clock) as bob, join(where, "ann", clock=clock) as ann:
+            caught: list[BaseException] = []
+
+            async def ask() -> None:
+                try:
+                    await ann.ask("bob", "x", timeout_s=60)
+                except TurnTimeout as error:
+                    caught.append(error)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                command = await message_of(bob, "direct")
+                assert command.turn_id is not None
+                for number in range(5):
+                    await clock.advance(50.0)
+                    await bob.stream(command.turn_id, "x", number)
+                    await clock.advance(0.5)
+                assert not caught
+                await clock.advance(61.0)
+            assert len(caught) == 1
+
+    await in_virtual_time(body)
+
+
+async def test_an_agent_that_never_answers_is_a_timeout() -> None:
+    async def body(where: Connector, clock: VirtualClock) -> None:
+        async with join(where, "bob", clock=clock), join(where, "ann", clock=clock) as ann:
+            ended: list[float] = []
+
+            async def ask() -> None:
+                with pytest.raises(TurnTimeout, match="60 s"):
+                    await ann.ask("bob", "x", timeout_s=60)
+                ended.append(clock.now().at)
+
+            began = clock.now().at
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                for _ in range(70):
+                    await clock.advance(1.0)
+            assert 59 < ended[0] - began < 63
+
+    await in_virtual_time(body)
+
+
+async def test_a_command_is_sent_although_nobody_waits_for_its_turn(where: Connector) -> None:
+    async with join(where, "bob") as bob, join(where, "ann") as ann:
+        turn = ann.ask("bob", "x")
+        command = await message_of(bob, "direct")
+        assert command.turn_id == turn.id
+        assert command.word("command") == "x"
+
+
+async def test_what_cannot_be_sent_is_refused_by_the_call(where: Connector) -> None:
+    async with join(where, "ann") as ann:
+        for command, error in ((object(), TypeError), ("x" * 2**20, TooLarge)):
+            with pytest.raises(error):
+                ann.ask("bob", command)
+
+
+async def test_many_wait_for_one_turn(where: Connector) -> None:
+    async with join(where, "bob") as bob, join(where, "ann") as ann, Serving(bob, write):
+        turn = ann.ask("bob", "one two")
+        results = []
+
+        async def wait() -> None:
+            results.append(await turn)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait)
+        assert [result["words"] for result in results] == [2, 2, 2]
