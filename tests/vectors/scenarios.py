@@ -14,6 +14,12 @@ FINAL, PASSING = NoCredentials("log in"), Unreachable("nobody there")
 Room = Callable[[], Iterator[Story]]
 
 
+def _sized(size: int) -> dict[str, Any]:
+    """A message of ann that has so many bytes."""
+    message: dict[str, Any] = {"type": "a", "from": "ann", "data": "", "timestamp": 5}
+    return {**message, "data": "x" * (size - len(write_message(message)))}
+
+
 # Who is here --------------------------------------------------------------------------------------
 
 
@@ -193,9 +199,7 @@ def outgoing() -> Iterator[Story]:
     s.do("send", {"type": "a", "data": "\u00e9" * 1100})
     s.do("announce", None, {"long": "x" * 2048})
     for size in (2048, 2049):
-        message: dict[str, Any] = {"type": "a", "from": "ann", "data": "", "timestamp": 5}
-        message["data"] = "x" * (size - len(write_message(message)))
-        s.do("send", message)
+        s.do("send", _sized(size))
     s.do("nudge")
     s.hear(relays("capabilities_response", "t:3", limits={"messageBytes": 1}))
     s.do("send", {"type": "a"})
@@ -237,6 +241,17 @@ def outgoing() -> Iterator[Story]:
             s.wait(due - s.at)
     yield s
 
+    s = joined("a frame is filled to its last byte, and no further", told=edge)
+    for sizes in ((300, 300), (100, 98, 99), (100, 97, 100), (301, 10)):
+        for size in sizes:
+            s.do("send", _sized(size))
+        for _ in range(3):
+            due = s.pump()
+            if due is not None:
+                s.wait(due - s.at)
+        s.wait(1.0)
+    yield s
+
     s = Story("a relay that takes no arrays gets none")
     s.do("begin")
     s.join(limits=edge, accept=["something"])
@@ -257,9 +272,7 @@ def outgoing() -> Iterator[Story]:
     s = joined("a page cannot split a message", told=edge, splits=False)
     s.do("send", {"type": "a", "data": "x" * 200})
     for size in (300, 301):
-        message = {"type": "a", "from": "ann", "data": "", "timestamp": 5}
-        message["data"] = "x" * (size - len(write_message(message)))
-        s.do("send", message)
+        s.do("send", _sized(size))
     s.do("announce", None, {"long": "x" * 300})
     s.pump()
     yield s
@@ -300,6 +313,22 @@ def outgoing() -> Iterator[Story]:
     s.hear(relays("capabilities_response", "t:4", limits={"messagesPerSecond": 0.5}))
     s.wait(1.0)
     s.pump()
+    yield s
+
+    s = joined("the bytes that wait have a sharp bound", limits={"queue_bytes_max": 1024})
+    s.do("send", _sized(1023))
+    s.do("send", _sized(60))
+    s.do("withdraw", 2)
+    s.do("withdraw", 1)
+    s.do("send", _sized(1024))
+    s.do("send", _sized(60))
+    yield s
+
+    heavy = {"queue_bytes_max": 1024}
+    s = joined("and so have those that are given up", overfill=10, limits=heavy)
+    for size in (512, 512, 60):
+        s.do("send", _sized(size))
+    s.do("closed", 1)
     yield s
 
     s = joined("messages wait for the next connection")
@@ -983,6 +1012,27 @@ def connections() -> Iterator[Story]:
     s.wait(5.9)
     s.do("nudge")
     s.wait(5.0)
+    yield s
+
+    s = Story("what others say in the words of its presence is no answer to it")
+    s.do("begin")
+    s.open(1)
+    s.hear({"type": "error", "from": "bob", "turnId": "t:1", "data": {"code": "x"}}, connection=1)
+    s.hear(relays("ack", "t:1"), connection=1)
+    s.hear(presence("ann", "coder"), connection=1)
+    s.join()
+    yield s
+
+    s = joined("its own agents are told by its own presences only")
+    s.do("serve", None)
+    s.hear(presence("carol", "typist"))
+    s.hear({"type": "broadcast", "from": "ann", "data": {"agents": ["typist"]}})
+    s.hear(command("typist"))
+    yield s
+
+    s = joined("a clock that was set a little is no sleep")
+    s.slept_ms = 30_000
+    s.wait(10.0)
     yield s
 
     s = joined("a sleep that only the wall clock has seen raises doubt")
