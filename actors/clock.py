@@ -1,6 +1,7 @@
-"""Time, injected: monotonic seconds for deadlines, wall-clock milliseconds for stamps.
+"""The clock: monotonic seconds for deadlines, wall-clock milliseconds for timestamps.
 
-Nothing else in this project asks what time it is. `VirtualClock` passes hours in milliseconds.
+Nothing else in this project reads the time. In tests a `VirtualClock` takes its place; it passes
+hours in milliseconds.
 """
 
 import heapq
@@ -14,19 +15,19 @@ from protocol.instant import Instant
 
 
 class Clock(Protocol):
-    """What an actor knows of time."""
+    """What an actor needs of a clock."""
 
     def now(self) -> Instant:
-        """The present."""
+        """The time now."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds of this clock."""
+        """Wait for `seconds` of this clock."""
         ...
 
 
 class SystemClock:
-    """The real time."""
+    """The clock of this machine."""
 
     def now(self) -> Instant:
         return Instant(time.monotonic(), time.time_ns() // 1_000_000)
@@ -36,7 +37,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """Time that passes when told to, for tests. Starts at 0 s, 1 000 000 ms since the epoch."""
+    """A clock for tests: its time passes only in `advance`. It starts at 0 s and 1 000 000 ms."""
 
     def __init__(self) -> None:
         self._at = 0.0
@@ -53,7 +54,7 @@ class VirtualClock:
         await event.wait()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, waking every sleeper at its own time, and let them all run."""
+        """Let time pass. Every sleeper wakes at its own time, and all of them run."""
         end = self._at + seconds
         await _settle()
         while self._sleepers and self._sleepers[0][0] <= end:

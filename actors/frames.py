@@ -1,4 +1,4 @@
-"""RFC 6455 frames, and batches of them: what goes to one receiver in one write."""
+"""WebSocket frames (RFC 6455), and batches of them: what one receiver gets in one write."""
 
 import struct
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ def frame_length(text: Text) -> int:
 
 
 class Batch:
-    """What one receiver gets from one round, in order. Immutable; receivers may share it.
+    """What one receiver gets from one round, in order. Immutable, so receivers may share it.
 
-    `buffers` is all of it as WebSocket frames, in one buffer or several.
+    `buffers` holds all of it as WebSocket frames, in one buffer or in several.
     """
 
     __slots__ = ("_texts", "buffers", "count")

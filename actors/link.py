@@ -1,4 +1,4 @@
-"""A peer's end of a connection, whatever carries it."""
+"""The peer's end of a connection: over a WebSocket or in memory."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ ABNORMAL = 1006
 
 
 class LinkClosed(Exception):
-    """The link is over: `code` and `reason` as in a WebSocket close."""
+    """The link is over. `code` and `reason` are those of a WebSocket close."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}".strip())
@@ -20,15 +20,15 @@ class LinkClosed(Exception):
 
 
 class Link(Protocol):
-    """A peer's end of a connection. One task sends, one receives."""
+    """The peer's end of a connection. One task may send, and one may receive."""
 
     @property
     def is_open(self) -> bool:
-        """It has not been closed, as far as it knows."""
+        """False once this end knows that the connection is over."""
         ...
 
     async def send(self, text: str) -> None:
-        """Send one message; waits while the other side takes none. Raises LinkClosed."""
+        """Send one message. Waits while the other side takes none. Raises LinkClosed."""
         ...
 
     async def receive(self) -> str | bytes:

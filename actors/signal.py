@@ -1,10 +1,10 @@
-"""Something changed: whoever waits looks again."""
+"""A signal that something has changed, for all tasks that wait for it."""
 
 import anyio
 
 
 class Signal:
-    """Something changed: everyone who waits looks again."""
+    """Wakes all tasks that wait; each of them then looks at what has changed."""
 
     def __init__(self) -> None:
         self.next = anyio.Event()

@@ -1,4 +1,4 @@
-"""An opening: may this WebSocket come in, to which mesh, and over which transport?"""
+"""Decides about an opening: may this WebSocket connect, to which mesh, over which transport?"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ EDGES_PREFIX: Final = "x-amzn-bedrock-agentcore-"
 reaches the container."""
 
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
-"""Browsers that reach an OAuth runtime offer this one, and insist that one they offered is
-chosen."""
+"""Browsers offer this subprotocol to an OAuth runtime. The server must choose one that was
+offered, or the browser closes the connection."""
 
 
 async def serve_opening(

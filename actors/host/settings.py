@@ -1,4 +1,4 @@
-"""What can be set, by option or environment variable: read, checked, and told what is wrong."""
+"""The settings: reads options and environment variables, and says what is wrong with them."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""What `/invocations` answers."""
+"""The answer of `/invocations`."""
 
 from collections.abc import Sequence
 

@@ -1,13 +1,13 @@
-"""Mailboxes: bounded, and each with its overflow policy.
+"""The mailboxes of peer actors and supervisor. Each has bounds, and a rule for what exceeds them.
 
-`Outbox` belongs to a peer actor: batches on their way to one receiver. Beyond its bounds it
-refuses, and the peer is evicted; nobody waits for a slow receiver.
+An `Outbox` belongs to a peer actor and holds batches for one receiver. If it is full, it refuses a
+batch, and the peer is evicted. Nobody waits for a slow receiver.
 
-`Inbox` belongs to the supervisor: what the peer actors tell it. It has two lanes. The control lane
-(somebody came, somebody must go) is taken first and whole, so no backlog delays it. The data lane
-is a queue of *senders* that have something, not of messages: each in turn gives up to a quantum,
-so a flood from one only lengthens its own queue, and beyond its bounds that sender is no longer
-read.
+An `Inbox` belongs to the supervisor and holds what the peer actors tell it. It has two lanes. The
+control lane (somebody came, somebody must go) is emptied first, so no backlog delays it. The data
+lane is a queue of *senders* that have something, not of messages. One after the other gives up to a
+quantum of messages. So if one sender floods, only its own queue grows; when that is full, the relay
+stops reading from this sender.
 """
 
 from collections import deque
@@ -34,9 +34,9 @@ class Outbox:
         self.bytes = 0
 
     def put(self, batch: Batch) -> bool:
-        """Queue a batch. False, and nothing changes, if it is full.
+        """Queue a batch. Returns False, and changes nothing, if the outbox is full.
 
-        An empty outbox takes any one batch, so that a roster of any size can reach a newcomer.
+        An empty outbox takes one batch of any size, so that any roster can reach a newcomer.
         """
         messages, bytes = self.messages + batch.count, self.bytes + _size(batch)
         limits = self._limits
@@ -51,7 +51,7 @@ class Outbox:
         return True
 
     def take(self) -> Batch | None:
-        """The next batch, or None."""
+        """Take the next batch out. None if there is none."""
         if not self._batches:
             return None
         batch = self._batches.popleft()
@@ -70,7 +70,7 @@ def _size(batch: Batch) -> int:
 
 
 class Sender(Protocol):
-    """Whoever has a queue of its own in an `Inbox`."""
+    """Something that gives messages to an `Inbox`, from a queue of its own."""
 
     def give(self, quantum: int) -> list[Inbound]:
         """Up to `quantum` messages, oldest first."""
@@ -78,7 +78,7 @@ class Sender(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """There is more to give."""
+        """It has more to give."""
         ...
 
 
@@ -86,8 +86,10 @@ AnySender = TypeVar("AnySender", bound=Sender)
 
 
 class Inbox(Generic[AnySender, Control]):
-    """Control messages, and senders that have something to give. Calls `wake` when it gets work
-    and had none."""
+    """Control messages, and senders that have something to give.
+
+    It calls `wake` when it was empty and gets something.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -98,27 +100,27 @@ class Inbox(Generic[AnySender, Control]):
         return bool(self._ready or self._control)
 
     def tell(self, message: Control) -> None:
-        """A control message. Bounded by the number of connections: each has a few in its life."""
+        """Add a control message. A connection makes only a few, so their number is bounded."""
         if not self:
             self._wake()
         self._control.append(message)
 
     def ready(self, sender: AnySender) -> None:
-        """`sender` has something to give. It calls this when that begins, not for every message."""
+        """`sender` has something to give. It calls this once, not for every message."""
         if not self._ready and not self._control:
             self._wake()
         self._ready.append(sender)
 
     def take_control(self) -> deque[Control]:
-        """All control messages, oldest first."""
+        """Take out all control messages, oldest first."""
         control, self._control = self._control, deque()
         return control
 
     def take_ready(self) -> deque[AnySender]:
-        """All who have something; whoever has more than a quantum must be `ready` again."""
+        """Take out all senders. A sender that has more than a quantum must call `ready` again."""
         ready, self._ready = self._ready, deque()
         return ready
 
     def put_back(self, senders: deque[AnySender]) -> None:
-        """These were taken and were not served: they are first in the next round."""
+        """Put back senders that were taken but not served. They are first in the next round."""
         self._ready.extendleft(reversed(senders))

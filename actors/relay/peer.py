@@ -1,13 +1,17 @@
 """The peer actor: one connection, from its socket to the supervisor and back.
 
-It owns two bounded queues and never waits. Inward, what its transport read waits until the
-supervisor takes it; when that is too much, the transport is told to stop reading. Outward, batches
-go straight to the transport while it takes them and wait in the outbox while it does not; when
-that overflows, the peer is evicted. What it has to say to the supervisor beside messages (opened,
-ponged, over) goes through the supervisor's control lane, which no backlog delays.
+It has two bounded queues and never waits.
 
-It decides nothing about messages and does not read them. Its state in the protocol's sense
-(connecting, present, stale, reaped) is the lifecycle record that the supervisor's mesh keeps.
+- Inward: what its transport has read waits until the supervisor takes it. If too much waits, it
+  tells the transport to stop reading.
+- Outward: batches go to the transport while it takes them. Otherwise they wait in the outbox. If
+  the outbox is full, the peer is evicted.
+
+It tells the supervisor other things, too: opened, ponged, failed. These go through the supervisor's
+control lane, which no backlog delays.
+
+It reads no messages and decides nothing about them. The lifecycle state (connecting, present,
+stale, reaped) is in the record that the supervisor's mesh keeps.
 """
 
 from typing import Final
@@ -34,7 +38,7 @@ _CLOSE_REASONS: Final = {
 
 @attrs.frozen
 class Opened:
-    """Control message: this actor begins."""
+    """Control message: this actor has begun."""
 
     actor: "PeerActor"
 
@@ -48,7 +52,7 @@ class Ponged:
 
 @attrs.frozen
 class Failed:
-    """Control message: it must end now, whatever it still had to say."""
+    """Control message: this actor must end now. What still waits in it is dropped."""
 
     actor: "PeerActor"
     cause: Cause
@@ -59,8 +63,11 @@ Control = Opened | Ponged | Failed
 
 
 class PeerActor:
-    """One connection. Its transport calls it as its `Port`, the supervisor's inbox as a `Sender`,
-    and the supervisor tells and stops it."""
+    """One connection.
+
+    Its transport calls it as a `Port`, and the supervisor's inbox calls it as a `Sender`. The
+    supervisor tells it what to send, and stops it.
+    """
 
     __slots__ = (
         "_flush_then",
@@ -99,11 +106,11 @@ class PeerActor:
     # What the transport calls (Port) --------------------------------------------------------------
 
     async def run(self) -> None:
-        """Let the transport carry messages until the connection is over."""
+        """Run the transport. It may return before the connection is over."""
         await self._transport.run(self)
 
     def received(self, messages: list[Inbound]) -> None:
-        """Messages arrived. They count with `size_of` here and in `give`, whatever carried them."""
+        """Messages arrived. Their size is `size_of`, here and in `give`, over any transport."""
         if self._stopped:
             return
         if self._inbound:
@@ -128,7 +135,7 @@ class PeerActor:
             self._inbox.tell(Ponged(self))
 
     def writable(self) -> None:
-        """The transport takes more: give it what waits."""
+        """The transport takes more. Give it what waits."""
         self._writable = True
         try:
             while self._writable and (batch := self._outbox.take()) is not None:
@@ -139,7 +146,7 @@ class PeerActor:
             self._close(self._flush_then)
 
     def closed(self, code: int) -> None:
-        """The connection is over. What it said before still counts, so this waits behind it."""
+        """The connection is over. Messages that arrived before still count and are taken first."""
         if self.close_code is None:
             self.close_code = code
             self._outbox.clear()
@@ -148,7 +155,7 @@ class PeerActor:
                 self._inbox.ready(self)
 
     def crashed(self, error: BaseException) -> None:
-        """Contain an exception of this actor or its transport: only this connection ends."""
+        """End only this connection, because of an exception in this actor or its transport."""
         self._inbox.tell(Failed(self, Cause.CRASHED, error))
 
     # What the supervisor's inbox calls (Sender) ---------------------------------------------------
@@ -180,7 +187,7 @@ class PeerActor:
     # What the supervisor calls --------------------------------------------------------------------
 
     def tell(self, batch: Batch) -> None:
-        """What the connection gets from one round."""
+        """Send what this connection gets from one round."""
         if self._stopped:
             return
         try:
@@ -193,9 +200,9 @@ class PeerActor:
             self.crashed(error)
 
     def stop(self, cause: Cause, last: Batch | None = None, *, flush: bool = False) -> None:
-        """End the connection: at once, or (`flush`) after what is queued. Overtakes all data.
+        """End the connection at once, or, with `flush`, after what is queued.
 
-        `last` is what was decided before; without `flush` it goes out only if nothing is queued.
+        `last` is the last batch. Without `flush` it is sent only if nothing else is queued.
         """
         if self._stopped:
             return
@@ -217,7 +224,7 @@ class PeerActor:
             self.crashed(error)
 
     def hurry(self) -> None:
-        """Close now, if that waits for the outbox to empty. What is in it is dropped."""
+        """If the close still waits for the outbox, close now and drop what is in the outbox."""
         if self._flush_then is not None and not self._stopped:
             self._close(self._flush_then)
 

@@ -4,8 +4,9 @@
         link = await runtime.connect("my mesh")     # a peer in this process
         await runtime.serve(transport, "my mesh")   # a peer behind a transport
 
-A mesh comes into being with its first connection and goes with its last. If a supervisor crashes,
-its mesh is cut off and a new one begins with the next connection; other meshes do not notice.
+A mesh begins with its first connection and ends with its last. If a supervisor crashes, the
+connections of its mesh are cut, and the next connection begins a new mesh. Other meshes do not
+notice.
 """
 
 import logging
@@ -29,16 +30,20 @@ from protocol.mesh.status import Totals
 log = logging.getLogger(__name__)
 
 LAST_PART: Final = 0.1
-"""Of the time for draining: when whoever still takes what was queued is closed without the rest, so
-that the close arrives before the connection is cut."""
+"""The last part of the time for draining. When it begins, connections that still have something
+queued are closed without it, so that the close arrives before they are cut."""
 
 
 class Full(Exception):
-    """The runtime takes no further connection. The text says which bound was reached."""
+    """The runtime takes no more connections. The text says which bound was reached."""
 
 
 class Runtime:
-    """All meshes of one process. An async context manager; leaving it drains."""
+    """All meshes of one process. Use it with `async with`; at the end it calls `drain`.
+
+    `limits`: the bounds. `clock`: another clock, for tests. `strict`: refuse message types that are
+    not in the protocol's table.
+    """
 
     def __init__(
         self,
@@ -55,7 +60,7 @@ class Runtime:
         self._is_draining = False
         self._empty = anyio.Event()
         self._past = Totals()
-        self._totals_lock = Lock()  # a mesh is in `_meshes` or in `_past`, whoever looks
+        self._totals_lock = Lock()  # so that every mesh is in `_meshes` or in `_past`
         self._context: Context
 
     async def __aenter__(self) -> Self:
@@ -89,7 +94,7 @@ class Runtime:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
 
     def open(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> PeerActor:
-        """A new connection to `mesh`: its peer actor, which runs the transport. Raises Full."""
+        """Make a connection to `mesh`. Returns its peer actor. Raises Full."""
         self.check_room(mesh)
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
@@ -101,14 +106,19 @@ class Runtime:
         return supervisor.open(transport, is_paced=is_paced)
 
     async def serve(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> None:
-        """Carry one connection until it is over. Raises Full; contains every other failure.
+        """Carry one connection to `mesh`. Raises Full. Any other failure ends only this connection.
 
-        `is_paced`: frames go no faster and get no larger than AgentCore's edge allows.
+        Return from your application when this returns. With the fast transport that is before the
+        connection is over. If this is cancelled, the connection is cut. `is_paced`: keep to the
+        frame limits of AgentCore's edge.
         """
         await self._carry(self.open(transport, mesh, is_paced=is_paced))
 
     async def connect(self, mesh: str, window: int = 256) -> MemoryLink:
-        """A peer's end of a new in-memory connection to `mesh`. Raises Full."""
+        """Make an in-memory connection to `mesh`. Returns the peer's end. Raises Full.
+
+        At most about `window` messages wait at this end; more wait in the peer actor's outbox.
+        """
         link, transport = memory_pair(window)
         actor = self.open(transport, mesh)
         assert self._tasks is not None
@@ -141,8 +151,11 @@ class Runtime:
     # The end, and what can be seen ----------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Take nobody new; flush and close every connection (1001), within `drain_s`. Towards its
-        end they are closed unflushed, and then cut. Idempotent."""
+        """End every connection, within `drain_s`, and take no new ones. It may be called again.
+
+        Each connection is closed (1001) after what is queued for it. Near the end of the time, the
+        connections that still have something queued are closed without it. What is left is cut.
+        """
         self._is_draining = True
         for supervisor in tuple(self._meshes.values()):
             supervisor.drain()
@@ -157,23 +170,23 @@ class Runtime:
     async def _until_empty(self, seconds: float) -> None:
         if self._meshes:
             self._empty = anyio.Event()
-            # Real time, whatever the clock: this wait is bounded by the patience of who stops us.
+            # Real time, not the injected clock: whoever stops this process waits in real time.
             with anyio.move_on_after(seconds):
                 await self._empty.wait()
 
     @property
     def connections(self) -> int:
-        """How many connections there are, over all meshes. Safe to read from any thread."""
+        """The number of connections in all meshes. May be read from any thread."""
         return sum(supervisor.connections for supervisor in tuple(self._meshes.values()))
 
     def status(self) -> tuple[MeshStatus, ...]:
-        """A snapshot of every mesh. Call it on the event loop; the result is immutable."""
+        """A snapshot of every mesh. Call it on the event loop. The result never changes."""
         return tuple(supervisor.status() for supervisor in self._meshes.values())
 
     def totals(self) -> Totals:
-        """Counts since the runtime began, over all meshes, past ones included.
+        """Counts since the runtime began, over all meshes, also those that have ended.
 
-        Safe to read from any thread.
+        May be called from any thread.
         """
         with self._totals_lock:
             total = self._past

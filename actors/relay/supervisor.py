@@ -1,13 +1,12 @@
-"""The supervisor: owns one mesh, decides in rounds, writes once per peer and round.
+"""The supervisor: owns one mesh, decides in rounds, and writes once per receiver and round.
 
-A round takes what waits: all control messages, and up to a quantum from every connection that has
-something. The mesh decides each message without ever waiting, and what comes out goes on one tape.
-Then every peer actor concerned is told once. `round()` is synchronous and complete, so a test that
-calls it by hand chooses the interleaving; `run()` only decides when.
+A round takes all control messages, and up to a quantum of messages from every connection that has
+some. The mesh decides each message at once. What it decides goes on one tape. Then each peer actor
+concerned is told once. `round()` is synchronous and complete, so a test that calls it by hand
+chooses the interleaving. `run()` only decides when a round happens.
 
-Nothing that goes wrong with one connection reaches another: an exception while its messages are
-decided ends that connection (1011), and an exception in its peer actor does not come up here at
-all.
+A failure of one connection does not reach another. If an exception occurs while its messages are
+decided, this connection ends (1011). An exception in its peer actor never reaches the supervisor.
 """
 
 import logging
@@ -45,13 +44,13 @@ from protocol.mesh.status import PeerStatus, Totals
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
-"""How often (seconds) a mesh looks for deadlines that have passed: the reaper's precision."""
+"""How often (seconds) a mesh looks for deadlines that have passed."""
 
 
 ENOUGH: Final = 20
-"""So many messages in one write cost little more than one: there is nothing to wait for."""
+"""A write of so many messages costs little more than a write of one. So it needs no rest."""
 LEAST_GAP_S: Final = 1e-3
-"""Shorter rests are none: the timers of event loops count in milliseconds."""
+"""There are no shorter rests, because the timers of event loops count in milliseconds."""
 
 
 @attrs.frozen
@@ -84,7 +83,7 @@ class Supervisor:
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
-        """A new connection: its peer actor, which runs the transport as its port.
+        """Make a connection. Returns its peer actor, the port of this transport.
 
         `is_paced`: an edge in front of the transport limits frames.
         """
@@ -99,23 +98,23 @@ class Supervisor:
 
     @property
     def connections(self) -> int:
-        """How many connections there are, closing ones included."""
+        """The number of connections, also those that are closing."""
         return len(self._actors)
 
     @property
     def totals(self) -> Totals:
-        """What the mesh has counted so far, as it stands now."""
+        """A copy of what the mesh has counted so far."""
         return attrs.evolve(self._mesh.totals)
 
     # Rounds ---------------------------------------------------------------------------------------
 
     @property
     def has_work(self) -> bool:
-        """A round would find something to do without any time passing."""
+        """A round would find something to do now."""
         return bool(self._inbox)
 
     def round(self) -> None:
-        """Decide everything that waits, and tell everyone concerned."""
+        """Decide what waits, and tell every peer actor concerned."""
         now = self._clock.now()
         for control in self._inbox.take_control():
             self._obey(control, now)
@@ -238,11 +237,11 @@ class Supervisor:
     async def _rest(self) -> None:
         """Let sockets be read before the next round.
 
-        A write costs the kernel about the same whether it carries one message or twenty. So when a
-        round sent only a few messages to everyone, the next one waits as long as this one took, for
-        more messages to share the writes: a busy mesh spends at most half of its time on small
-        flushes, and the more receivers it has, the more is gathered for them. A mesh that is quiet,
-        or has so few receivers that a flush takes no time to speak of, never waits.
+        A write costs the kernel about the same whether it carries one message or twenty. So after a
+        round that sent only a few messages to everyone, the next round waits for as long as this
+        one took. Meanwhile more messages arrive and share the next write. A busy mesh spends at
+        most half of its time on small writes, and with more receivers it gathers more. A quiet
+        mesh, or one with so few receivers that a write takes hardly any time, never waits.
         """
         gap = min(self._small_flush_s, self._limits.flush_gap_s)
         if gap >= LEAST_GAP_S:
@@ -264,26 +263,26 @@ class Supervisor:
     # The end --------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Decide what waits, then close every connection (1001) after what is queued for it."""
+        """Decide what waits. Then close every connection (1001) after what is queued for it."""
         while self._inbox:
             self.round()
         self._mesh.shut_down(self._clock.now())
         self._carry_out(self._mesh.take_effects())
 
     def hurry(self) -> None:
-        """Close whoever still waits for what is queued, and drop that."""
+        """Close the connections that still have something queued, and drop that."""
         for actor in self._actors.values():
             actor.hurry()
         for paced in self._paced.values():
             paced.hurry()
 
     def abort(self) -> None:
-        """Cut what is still connected."""
+        """Cut all connections that are left."""
         for actor in tuple(self._actors.values()):
             actor.abort()
 
     def status(self) -> MeshStatus:
-        """A snapshot: immutable data, nothing of it changes later."""
+        """A snapshot. It never changes."""
         return MeshStatus(
             self.name,
             len(self._actors),

@@ -1,4 +1,4 @@
-"""What the fast transport borrows from uvicorn and websockets, and whether it is all still there.
+"""The list of what the fast transport borrows from uvicorn and websockets, and a check of it.
 
 actors/transports/uvicorn.py extends a class of uvicorn that is not part of its public interface.
 Everything it uses of that class stands in the tables below, once: `changes` compares them with what

@@ -20,10 +20,10 @@ from actors.transports.transport import Port
 
 
 def memory_pair(window: int = 256) -> tuple["MemoryLink", "MemoryTransport"]:
-    """A new connection: the peer's end and the relay's end of it.
+    """Make a connection. Returns the peer's end and the relay's end of it.
 
-    At most about `window` messages wait at the peer's end. Beyond that they wait in the peer
-    actor's outbox, with its bounds and its eviction, exactly as for a slow socket.
+    At most about `window` messages wait at the peer's end. More wait in the peer actor's outbox,
+    with its bounds and its eviction, exactly as with a slow socket.
     """
     connection = _Connection(window)
     return MemoryLink(connection), MemoryTransport(connection)
@@ -51,7 +51,7 @@ class MemoryLink:
         await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> str:
-        """The next message. Raises LinkClosed when there is none left and there will be none."""
+        """The next message. Raises LinkClosed when the link is over and no message is left."""
         connection = self._connection
         while not connection.arrived:
             if connection.closed is not None:
@@ -64,7 +64,7 @@ class MemoryLink:
         self._connection.end(code, reason)
 
     async def aclose(self) -> None:
-        """Close this end with code 1000, as `Link` has it."""
+        """Close this end with code 1000."""
         self.close()
 
     def __aiter__(self) -> Self:
@@ -114,10 +114,10 @@ class MemoryTransport:
 
 
 class _Connection:
-    """What both ends share: the messages that wait for the peer, who may go on, and the end.
+    """What both ends share: the messages that wait for the peer, and whether each end may go on.
 
-    Only this class changes its attributes. `changed` is set with every change that one end may be
-    waiting for.
+    Only this class changes its attributes. `changed` is set with every change for which one end may
+    wait.
     """
 
     def __init__(self, window: int) -> None:
@@ -131,29 +131,29 @@ class _Connection:
 
     @property
     def is_read(self) -> bool:
-        """A message of the peer would be taken now."""
+        """The relay would take a message of the peer now."""
         return self._port is not None and self._wants_more and self.closed is None
 
     def attach(self, port: Port) -> None:
-        """From now on `port` gets what the peer says, and hears the end, even one in the past."""
+        """From now on `port` gets what the peer says. It also hears an end that is past already."""
         self._port = port
         if self.closed is not None:
             port.closed(self.closed.code)
         self.changed.set()
 
     def to_relay(self, text: str) -> None:
-        """One message of the peer. Only while `is_read`."""
+        """Deliver one message of the peer. Only while `is_read`."""
         assert self._port is not None
         self._port.received([text.encode()])
 
     def set_reading(self, wanted: bool) -> None:
-        """May the peer's messages come?"""
+        """Say whether the relay wants messages of the peer."""
         self._wants_more = wanted
         if wanted:
             self.changed.set()
 
     def to_peer(self, texts: Iterable[str]) -> bool:
-        """Messages for the peer. False if that fills the window."""
+        """Add messages for the peer. Returns False if the window is full now."""
         if self.closed is not None:
             return True
         self.arrived.extend(texts)
@@ -162,7 +162,7 @@ class _Connection:
         return not self._is_full
 
     def take(self) -> str:
-        """The oldest message for the peer. There must be one."""
+        """Take out the oldest message for the peer. There must be one."""
         text = self.arrived.popleft()
         if self._is_full and len(self.arrived) <= self._window // 2:
             self._is_full = False

@@ -1,15 +1,17 @@
-"""Frames at a pace: what stands between a peer actor and a connection behind AgentCore's edge.
+"""The transport for connections behind AgentCore's edge: it limits the number and size of frames.
 
 The edge closes a connection that carries more than 250 frames in a second, or a frame that is too
-large. So such a connection gets a `PacedTransport`: a frame at once if it has been quiet, and then
-one per tick of its mesh's `Pace`. What waits meanwhile shares the next frame, as a JSON array, if
-the peer has said that it accepts that; it goes one by one if not, and beyond that it waits in the
-peer actor's outbox, within its bounds. A message longer than a frame goes as several fragments
-(except under a foreign server, whose frames are its own affair).
+large. So such a connection gets a `PacedTransport`. It sends a frame at once if the connection was
+quiet, and then one frame per tick of its mesh's `Pace`. Messages that wait meanwhile share the next
+frame, as a JSON array, if the peer has said that it accepts arrays. Otherwise each has a frame of
+its own. What does not fit into the next frame waits in the peer actor's outbox, within its bounds.
+A message that is longer than a frame is sent as several fragments. (Another server makes its own
+frames; under it a message stays whole.)
 
-What is on its way to a peer that does not read comes to it all at once when it reads again, and the
-edge counts it then. So the transport below is told to hold little, and when it takes frames again
-after it took none for a while, what it held gets a second of its own.
+If a peer does not read, messages pile up on the way. When it reads again, they reach it all at
+once, and the edge counts them then. So the transport below is told to hold little. And when it
+takes frames again after it took none for a while, nothing is sent for a second: the edge then
+counts what piled up apart from what follows.
 
 One task per mesh keeps the pace, and only while something waits.
 """
@@ -26,11 +28,11 @@ from protocol.limits import Limits
 
 _COMMA: Final = b","
 _SLACK: Final = 1e-3
-"""The part of an interval by which a tick may be early: clocks round."""
+"""A tick may be early by this part of an interval, because clocks round."""
 STALLED_S: Final = 0.5
-"""A socket that takes nothing for so long is not just busy: its peer does not read."""
+"""If a socket takes nothing for so long, it is not just busy: its peer does not read."""
 EDGES_SECOND_S: Final = 1.0
-"""What the edge counts frames in."""
+"""The edge counts the frames of each second."""
 
 
 class Pace:
@@ -47,12 +49,12 @@ class Pace:
         return self._clock.now().at
 
     def wait(self, transport: "PacedTransport") -> None:
-        """`transport` gets a tick."""
+        """`transport` gets the next tick."""
         self._waiting.add(transport)
         self._something.set()
 
     async def keep(self) -> None:
-        """Tick, for ever."""
+        """Tick for ever, while something waits."""
         while True:
             if not self._waiting:
                 await self._something.wait()
@@ -66,7 +68,7 @@ class Pace:
 
 
 class PacedTransport:
-    """Another transport, at a pace. To the peer actor a transport, to the transport its port."""
+    """Another transport, at a pace. For the peer actor it is a transport, for that one its port."""
 
     def __init__(self, transport: Transport, pace: Pace, limits: Limits) -> None:
         self.accepts_batches = False
@@ -105,7 +107,7 @@ class PacedTransport:
         self._send_frame()
         if not self._is_idle():
             self._pace.wait(self)
-        # One frame's worth may wait here; the rest waits in the outbox, where it is counted.
+        # As much as one frame may wait here. The rest waits in the outbox, where it is counted.
         self._is_full = not self._has_room()
         return not self._is_full
 
@@ -119,7 +121,7 @@ class PacedTransport:
             self._pace.wait(self)
 
     def hurry(self) -> None:
-        """Close now, if that waits for frames to go first. They are dropped."""
+        """If the close still waits for frames, close now and drop them."""
         if self._closing is not None and not self._is_over:
             self._clear()
             self._transport.close(*self._closing)
@@ -162,7 +164,7 @@ class PacedTransport:
     # Frames ---------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Send a frame, if there is one and its time has come."""
+        """Send the next frame, if there is one and if its time has come."""
         if self._is_over:
             return
         self._send_frame()
@@ -195,7 +197,7 @@ class PacedTransport:
         now, interval_s = self._pace.now(), self._pace.interval_s
         if not self._is_writable or self._is_idle() or now < self._due - _SLACK * interval_s:
             return
-        # One that is late brings the next one forward, by half an interval at most.
+        # After a late frame the next one may be earlier, by half an interval at most.
         self._due = max(self._due, now - interval_s / 2) + interval_s
         self._sent_at = now
         try:

@@ -1,13 +1,13 @@
 """The life of one connection of a peer, as one total table.
 
 Four states, four events, sixteen cells, every one of them written down in `TABLE`. The target of a
-transition is in the table and nowhere else. Everything else that happens is a pure action: from the
-old record and the event it makes the facts of the new record and a tuple of effects. Nothing here
-reads a clock: an event carries the time at which it happened, in seconds of any monotonic clock.
+transition is in the table and nowhere else; what must happen beside it is a pure action, from the
+old record and the event to the new record's facts and a tuple of effects. Nothing here reads a
+clock: an event carries the time at which it happened, in seconds of any monotonic clock.
 
-There are no timers either. `deadline(life, limits)` computes from the record when its state ends by
-itself. So there is nothing to cancel when something is heard. Whoever owns a clock calls
-`expire(life, now, limits)` at that time.
+There are no timers either. `deadline(life, limits)` says, from the record alone, when its state
+runs out, so there is nothing to cancel when something is heard; whoever owns a clock calls
+`expire(life, now, limits)` then.
 
     CONNECTING  the socket is open, the peer has not announced itself yet
     PRESENT     announced, and heard from lately
