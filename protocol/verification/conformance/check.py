@@ -17,7 +17,7 @@ from protocol.verification.conformance.world import World
 E = TypeVar("E", bound=Exception)
 
 ATTEMPTS: Final = 3
-"""How often a claim about time is tried if this program itself was too late to tell."""
+"""How often a claim is tried if it fails and this program itself was too late to tell."""
 
 
 class Unreachable(Exception):
@@ -104,12 +104,12 @@ async def _reached(target: Target) -> Target:
 async def run_claim(claim: Claim, target: Target) -> Result:
     """Check one claim, with peers of its own. Never raises for what the relay does.
 
-    A claim about time says nothing if this program itself was held up, so that peers that must
-    speak in time did not. Then it is tried again.
+    A failure says nothing if this program itself was held up, so that peers that must speak in time
+    did not. Then the claim is tried again.
     """
     for attempt in range(1, ATTEMPTS + 1):
         result, late_s = await _attempt(claim, target)
-        was_held_up = claim.needs_time and late_s > target.reap_after_s / 4
+        was_held_up = late_s > target.reap_after_s / 4
         if result.outcome != "fail" or not was_held_up or attempt == ATTEMPTS:
             break
     return result

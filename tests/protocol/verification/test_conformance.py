@@ -1,7 +1,7 @@
 """The conformance kit: our relay passes it, and every known mistake fails at its own claim.
 
 This file is also an example of how another project puts the kit into its own test suite: the
-fixture `relay_url` and the line `test_our_relay = conformance_tests()` are all that is needed.
+fixture `relay_url` and the line `test_our_relay = conformance_tests(...)` are all that is needed.
 """
 
 import json
@@ -18,6 +18,7 @@ from protocol.limits import Limits
 from protocol.verification.conformance import (
     Claim,
     Failed,
+    Report,
     Target,
     Unreachable,
     World,
@@ -35,7 +36,7 @@ from tests.protocol.verification.wrong_relays import Mistake, small_relay
 from tests.worlds.live import LiveRelay
 
 BASE = tuple(claim for claim in all_claims() if claim.is_base)
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 """How long a claim waits for what must come. One that passes never waits this long."""
 IN_VAIN_S = 1.0
 """The same for claims that fail: for want of a message, and that takes all of it."""
@@ -55,13 +56,13 @@ def relay_url() -> Iterator[str]:
         yield relay.url
 
 
-test_our_relay = conformance_tests()
+test_our_relay = conformance_tests(patience_s=PATIENCE_S)
 
 
 def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
     relay_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([relay_url, "--quick", "--json"]) == 0
+    assert main([relay_url, "--quick", "--json", "--patience", str(PATIENCE_S)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["announces_extensions"]
     assert report["counts"]["not applicable"] == 0
@@ -72,7 +73,7 @@ def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
 def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveRelay(limits=REAPS_SOON) as relay:
         options = ["--only", "liveness.*", "--only", "heartbeat.*", "--reap-after", "2.0"]
-        assert main([relay.url, "--json", *options]) == 0
+        assert main([relay.url, "--json", "--patience", str(PATIENCE_S), *options]) == 0
     claims = {claim["name"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
     assert {claim.name for claim in all_claims() if claim.needs_time} <= set(claims)
     left_out = [name for name, claim in claims.items() if claim["outcome"] != "pass"]
@@ -134,15 +135,15 @@ async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> N
     kept = [claim for claim in BASE if claim.name not in FAILS[mistake]]
     async with small_relay(mistake, reap_after_s) as url:
         target = Target(url=url, reap_after_s=reap_after_s, patience_s=PATIENCE_S)
-        in_vain = attrs.evolve(target, patience_s=IN_VAIN_S)
-        report = await check(in_vain, broken, quick=not with_time)
-        other = await check(target, kept, quick=not with_time)
-    assert report.names("fail") == FAILS[mistake]
-    assert other.names("fail") == set()
-    failed = report.results[0]
+        report = await check(target, kept, quick=not with_time)
+        in_vain = attrs.evolve(report.target, patience_s=IN_VAIN_S)
+        failures = Report(in_vain, tuple([await run_claim(claim, in_vain) for claim in broken]))
+    assert report.names("fail") == set()
+    assert failures.names("fail") == FAILS[mistake]
+    failed = failures.results[0]
     assert failed.expected
     assert failed.seen
-    assert f"FAIL  {failed.claim.name}" in report.as_table()
+    assert f"FAIL  {failed.claim.name}" in failures.as_table()
 
 
 @pytest.mark.anyio
@@ -167,9 +168,10 @@ def a_claim(check: Check, *, needs_time: bool) -> Claim:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("needs_time", "late_s", "tries"), [(True, 0.3, ATTEMPTS), (True, 0.2, 1), (False, 9.0, 1)]
+    ("needs_time", "late_s", "tries"),
+    [(True, 0.3, ATTEMPTS), (True, 0.2, 1), (False, 0.3, ATTEMPTS)],
 )
-async def test_a_claim_about_time_is_tried_again_where_the_kit_was_late(
+async def test_a_claim_is_tried_again_where_the_kit_was_late(
     needs_time: bool, late_s: float, tries: int
 ) -> None:
     worlds: list[World] = []
@@ -306,7 +308,7 @@ async def test_a_relay_that_lets_nobody_join_is_unreachable() -> None:
     limits = Limits(message_bytes_max=1024, presence_bytes_max=1024, id_chars_max=8)
     with LiveRelay(limits=limits) as relay:
         with pytest.raises(Unreachable, match="cannot join a mesh"):
-            await check(Target(url=relay.url, patience_s=2.0))
+            await check(Target(url=relay.url, patience_s=3.0))
 
 
 def test_other_projects_get_only_the_tests_that_they_ask_for() -> None:

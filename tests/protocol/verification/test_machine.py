@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from protocol.verification.subjects import CoreSubject, Judge, Subject
 from protocol.verification.subjects.live import LiveSubject
 from tests.worlds.actor_subject import ActorSubject, parse
 from tests.worlds.live import LiveRelay
+
+PATIENCE_S = 20.0
+"""How long to wait for what must come: never that long if it does."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +70,8 @@ def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> Non
 
 @pytest.mark.parametrize("marker", ["capabilities", "direct"])
 def test_a_live_relay_keeps_the_rules(live: LiveRelay, marker: str) -> None:
-    run(lambda: LiveSubject(live.url, marker=marker), examples=15, steps=20, not_utf8=False)
+    subject = partial(LiveSubject, live.url, marker=marker, patience_s=PATIENCE_S)
+    run(subject, examples=15, steps=20, not_utf8=False)
 
 
 def test_a_live_subject_knows_that_an_end_was_noticed_however_busy_the_relay_is(
@@ -80,7 +85,7 @@ def test_a_live_subject_knows_that_an_end_was_noticed_however_busy_the_relay_is(
         return opening(*args, **options)
 
     monkeypatch.setattr(Supervisor, "open", note_the_loop)
-    subject = LiveSubject(live.url, settle_s=0.0)
+    subject = LiveSubject(live.url, settle_s=0.0, patience_s=PATIENCE_S)
     judge = two_peers(subject)
     has_time_again = threading.Event()
     loops[0].call_soon_threadsafe(has_time_again.wait)
