@@ -10,9 +10,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # hatchling runs this file alone
 
-import staging  # (hatchling runs this file alone, without its package)
+from distribution import staging
 
 
 class PackageHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import attrs
 
@@ -53,7 +54,7 @@ def bounds() -> str:
         option = "--" + field.name.replace("_", "-")
         variable = f"RELAY_{field.name.upper()}"
         what, beyond = field.metadata["what"], field.metadata["beyond"]
-        default = with_unit(field.name, field.default)
+        default = with_unit(field.name, cast(float, field.default))
         rows.append(f"| {what} | {default} | `{option}` | `{variable}` | {beyond} |")
     return "\n".join(rows) + "\n"
 
@@ -62,7 +63,7 @@ def membership_bounds() -> str:
     rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
     for field in attrs.fields(MembershipLimits):
         what, beyond = field.metadata["what"], field.metadata["beyond"]
-        default = with_unit(field.name, field.default)
+        default = with_unit(field.name, cast(float, field.default))
         rows.append(f"| {what} | `{field.name}` | {default} | {beyond} |")
     return "\n".join(rows) + "\n"
 

@@ -141,13 +141,15 @@ def defined(path: Path) -> set[str]:
     """The names that a module defines: functions, classes, constants, and `Class.member`s."""
     names = set()
     for node in ast.parse(path.read_text()).body:
-        own = {node.name} if isinstance(node, ast.ClassDef | ast.FunctionDef) else set()
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            own = {node.target.id}
-        names |= own
-        for inner in node.body if isinstance(node, ast.ClassDef) else []:
-            if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
-                names |= {f"{node.name}.{inner.name}"}
+            names.add(node.target.id)
+        elif isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names.add(node.name)
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names.add(f"{node.name}.{inner.name}")
     return names
 
 

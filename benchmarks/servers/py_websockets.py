@@ -41,8 +41,9 @@ async def handle(connection: ServerConnection) -> None:
     except ConnectionClosed:
         pass
     finally:
-        peers.pop(id, None)
-        presences.pop(id, None)
+        if id is not None:
+            peers.pop(id, None)
+            presences.pop(id, None)
 
 
 async def main() -> None:

@@ -411,8 +411,8 @@ def unpacked(
     with zipfile.ZipFile(deployed.package) as package:
         package.extractall(folder)
         replaced = {str(Path(name).parent) for name in compiled(package)}
-        for name in compiled(package):
-            (folder / name).unlink()
+        for gone in compiled(package):
+            (folder / gone).unlink()
     for file in compiled_here.rglob("*.so*"):
         name = file.relative_to(compiled_here)
         if str(name.parent) in replaced and (

@@ -48,7 +48,7 @@ PARAMETERS = {
 def load() -> dict[str, Any]:
     """The template, its functions in their long form: {"Ref": name}, {"Fn::Sub": ...}."""
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined, unused-ignore]
         pass
 
     def function(loader: Any, name: str, node: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import attrs
-import boto3  # type: ignore[import-untyped]
+import boto3
 import botocore.session
 import pytest
 from botocore.credentials import RefreshableCredentials
@@ -54,7 +54,7 @@ FRAME_BYTES = Limits().frame_bytes_max
 SECRET = "mesh-" + uuid.uuid4().hex
 SOON_S = 20.0
 """How long anything may take that must come."""
-FAST = {"backoff_first_s": 0.2, "backoff_max_s": 0.5}
+FAST: dict[str, Any] = {"backoff_first_s": 0.2, "backoff_max_s": 0.5}
 
 PAGE = """
 // The page's clock can be moved.

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -52,7 +52,7 @@ def node() -> Node:
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     """The repository's files. A page opened with `?no-worker` may not have any."""
 
-    extensions_map: ClassVar = {
+    extensions_map = {  # noqa: RUF012
         **http.server.SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
     }

@@ -5,6 +5,7 @@ import datetime
 import functools
 import itertools
 import json
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
@@ -180,13 +181,13 @@ CAUGHT = """
 """What comes of each of the ways to an address, given this and that: all in one process."""
 
 
-def caught(node: Node, *tries: tuple[str, dict[str, object]]) -> list[str]:
+def caught(node: Node, *tries: tuple[str, Mapping[str, object]]) -> list[str]:
     outcomes: list[str] = node(CAUGHT, tries)
     assert not any("SECRET" in outcome for outcome in outcomes)
     return outcomes
 
 
-def kinds(node: Node, *tries: tuple[str, dict[str, object]]) -> set[str]:
+def kinds(node: Node, *tries: tuple[str, Mapping[str, object]]) -> set[str]:
     return {outcome.split(":")[0] for outcome in caught(node, *tries)}
 
 

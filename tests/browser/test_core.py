@@ -73,8 +73,9 @@ def test_both_languages_refuse_the_same_values(node: Node) -> None:
     for field in attrs.fields(MembershipLimits):
         for value in values:
             tried.append([camel(field.name), value])
+            given: Any = int(value) if value == int(value) else value
             try:
-                MembershipLimits(**{field.name: int(value) if value == int(value) else value})
+                MembershipLimits(**{field.name: given})
             except ValueError:
                 refused.append([camel(field.name), value])
     script = """return given.filter(([name, value]) => {

@@ -12,7 +12,7 @@ import secrets
 from typing import Any, Final, Self
 from unittest import mock
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 from moto.cognitoidentity.responses import CognitoIdentityResponse
 from moto.cognitoidp.models import cognitoidp_backends
 from moto.core.exceptions import JsonRESTError

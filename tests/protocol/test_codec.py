@@ -57,7 +57,7 @@ def expected(text: bytes) -> Header | None:
         legal = isinstance(value, str) or (value is None and name != "type")
         if name in HEADER_FIELDS and not legal:
             return None
-    fields = [dict(pairs).get(name) for name in HEADER_FIELDS]
+    fields: list[Any] = [dict(pairs).get(name) for name in HEADER_FIELDS]
     try:
         "".join(field for field in fields if field is not None).encode()
     except UnicodeEncodeError:

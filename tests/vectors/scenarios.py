@@ -290,9 +290,9 @@ def outgoing() -> Iterator[Story]:
     yield s
 
     s = joined("bounds that are no object, or fractions of a byte", told=edge)
-    for number, limits in enumerate(
-        (None, 7, [], {"messageBytes": 0.5, "frameBytes": 0.5, "framesPerSecond": 10}), start=3
-    ):
+    tiny = {"messageBytes": 0.5, "frameBytes": 0.5, "framesPerSecond": 10}
+    wrong: tuple[Any, ...] = (None, 7, [], tiny)
+    for number, limits in enumerate(wrong, start=3):
         s.do("nudge")
         s.hear(relays("capabilities_response", f"t:{number}", limits=limits))
         s.do("send", {"type": "a", "data": "x" * 250})

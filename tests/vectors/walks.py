@@ -2,7 +2,8 @@
 relay's own mesh at the other end."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from protocol.limits import Limits, MembershipLimits
@@ -14,8 +15,11 @@ from tests.worlds.mesh import presence, text
 
 SEEDS = range(16)
 STEPS_OF_EACH = 110
-LIMITS = {"renew_after_s": 60.0, "queue_messages_max": 6, "turns_max": 2, "serve_within_s": 15.0}
-EDGE = {"frames_per_s": 20.0, "frame_bytes_max": 1024}
+LIMITS: dict[str, Any] = {
+    **{"renew_after_s": 60.0, "queue_messages_max": 6},
+    **{"turns_max": 2, "serve_within_s": 15.0},
+}
+EDGE: dict[str, Any] = {"frames_per_s": 20.0, "frame_bytes_max": 1024}
 
 KINDS = {
     **{"settle": 10, "some": 30, "wait": 12, "lose": 3, "fail": 3, "nudge": 2, "sleep": 1},
@@ -66,12 +70,9 @@ class Walk:
             case "settle":
                 world.settle()
             case "some":
-                steps = [world.open, world.pump]
+                steps: list[Callable[[], object]] = [world.open, world.pump]
                 for connection in live:
-                    steps += [
-                        lambda c=connection: world.rise(c),
-                        lambda c=connection: world.fall(c),
-                    ]
+                    steps += [partial(world.rise, connection), partial(world.fall, connection)]
                 for _ in range(3):
                     dice.choice(steps)()
             case "wait":
@@ -131,9 +132,9 @@ class Walk:
                 mesh.say(self.bob, text("direct", sender="bob", data=data, **target))
             case "bob answers" if self.turns:
                 type = dice.choice(["ack", "stream", "stream", "turn_end", "error"])
-                data = {"chunk": "c", "result": self.count, "error": "no"}
+                answer = {"chunk": "c", "result": self.count, "error": "no"}
                 turn = dice.choice(self.turns[-3:])
-                mesh.say(self.bob, text(type, sender="bob", to="ann", turnId=turn, data=data))
+                mesh.say(self.bob, text(type, sender="bob", to="ann", turnId=turn, data=answer))
             case "carol" if not self.carols:
                 self.carols.append(mesh.join("carol", "twin"))
             case "carol goes" if self.carols:

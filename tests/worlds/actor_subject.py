@@ -90,6 +90,8 @@ class RecordingMesh(LocalMesh):
 class Socket:
     """Both ends of a connection, and what is on its way between them."""
 
+    writes_frames = False
+
     def __init__(self) -> None:
         self.actor: PeerActor
         self.coming: deque[Message] = deque()
@@ -112,6 +114,8 @@ class Socket:
 
     async def run(self, port: Port) -> None:
         raise NotImplementedError
+
+    def hold_little(self) -> None: ...
 
     def send(self, batch: Batch) -> bool:
         if self.is_failing:

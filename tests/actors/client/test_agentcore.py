@@ -212,9 +212,10 @@ async def test_the_session_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -
     ],
 )
 def test_a_bad_arn_is_said_to_be_one_before_anything_is_tried(arn: str) -> None:
-    for make in (lambda: agentcore(arn, mesh="team"), lambda: oauth(arn, _token, mesh="team")):
-        with pytest.raises(BadAddress, match="ARN must be"):
-            make()
+    with pytest.raises(BadAddress, match="ARN must be"):
+        agentcore(arn, mesh="team")
+    with pytest.raises(BadAddress, match="ARN must be"):
+        oauth(arn, _token, mesh="team")
 
 
 async def test_a_region_that_cannot_be_one_is_refused() -> None:

@@ -135,7 +135,7 @@ async def test_our_close_is_orderly_and_waits_only_briefly_for_the_answer() -> N
 
 
 async def test_headers_and_subprotocols_go_with_the_opening() -> None:
-    seen = {}
+    seen: dict[str, str] = {}
 
     async def remember(socket: ServerConnection) -> None:
         assert socket.request is not None

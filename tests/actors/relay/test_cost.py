@@ -84,7 +84,7 @@ def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
     world, _, _ = mesh(RECEIVERS)
     transport = HandTransport()
     newcomer = world.supervisor.open(transport)
-    say(newcomer, "presence", **{"from": "newcomer"})
+    say(newcomer, "presence", sender="newcomer")
     world.settle()
     assert transport.writes == 1
     assert len(transport.sent) == 1 + 1 + RECEIVERS
@@ -95,6 +95,6 @@ def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
 def test_peers_that_join_in_one_round_cost_the_others_one_write_in_all(joiners: int) -> None:
     world, _, transports = mesh(10)
     for n in range(joiners):
-        say(world.supervisor.open(HandTransport()), "presence", **{"from": f"new{n}"})
+        say(world.supervisor.open(HandTransport()), "presence", sender=f"new{n}")
     world.supervisor.round()
     assert {transport.writes for transport in transports} == {1}

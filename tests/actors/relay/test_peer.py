@@ -27,6 +27,8 @@ class HandClock(SystemClock):
 class HandTransport:
     """A transport under the test's thumb."""
 
+    writes_frames = False
+
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.writes = 0
@@ -38,6 +40,8 @@ class HandTransport:
 
     async def run(self, port: Port) -> None:
         raise NotImplementedError
+
+    def hold_little(self) -> None: ...
 
     def send(self, batch: Batch) -> bool:
         if self.fails:
@@ -69,7 +73,7 @@ class World:
     def join(self, id: str) -> tuple[PeerActor, HandTransport]:
         transport = HandTransport()
         actor = self.supervisor.open(transport)
-        say(actor, "presence", **{"from": id})
+        say(actor, "presence", sender=id)
         self.settle()
         transport.sent.clear()
         transport.writes = 0
@@ -80,8 +84,11 @@ class World:
             self.supervisor.round()
 
 
-def say(actor: PeerActor, type: str, times: int = 1, **fields: Any) -> None:
-    text = json.dumps({"type": type, **fields}).encode()
+def say(
+    actor: PeerActor, type: str, times: int = 1, sender: str | None = None, **fields: Any
+) -> None:
+    origin = {} if sender is None else {"from": sender}
+    text = json.dumps({"type": type, **origin, **fields}).encode()
     actor.received([text] * times)
 
 
@@ -276,7 +283,7 @@ def test_draining_decides_what_waits_flushes_and_closes_with_1001() -> None:
 def test_pongs_keep_those_present_who_asked_for_it() -> None:
     world = World()
     asked, asked_transport = world.join("asked")
-    say(asked, "presence", **{"from": "asked", "data": {"keepalive": "pong"}})
+    say(asked, "presence", sender="asked", data={"keepalive": "pong"})
     silent, silent_transport = world.join("silent")
     for _ in range(4):
         world.clock.at += 10.0

@@ -210,11 +210,15 @@ async def test_a_link_that_does_not_receive_waits_in_its_mailbox_and_is_evicted_
 class CrashingTransport:
     """Carries nothing and raises at once."""
 
+    writes_frames = False
+
     def __init__(self) -> None:
         self.closed = False
 
     async def run(self, port: Port) -> None:
         raise RuntimeError("a bug in a transport")
+
+    def hold_little(self) -> None: ...
 
     def send(self, batch: object) -> bool:
         return True

@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+from typing import Any
 
 import anyio
 import pytest
@@ -464,7 +465,8 @@ async def test_the_profile_is_on_for_what_comes_through_the_edge(
     pace: str, headers: dict[str, str], is_paced: bool
 ) -> None:
     with LiveRelay(pace=pace) as live:
-        options = {"additional_headers": headers, "proxy": None, "compression": None}
+        plain = {"proxy": None, "compression": None}
+        options: dict[str, Any] = {"additional_headers": headers, **plain}
         async with (
             connect(live.url, **options) as ann,
             connect(live.url, **options) as bob,
@@ -474,7 +476,7 @@ async def test_the_profile_is_on_for_what_comes_through_the_edge(
                 await socket.send(json.dumps({"type": "presence", "from": id, "data": data}))
                 await socket.recv()
             await ann.send('{"type":"capabilities"}')
-            limits = {}
+            limits: dict[str, Any] = {}
             while not limits:
                 frame = json.loads(await ann.recv())
                 for message in frame if isinstance(frame, list) else [frame]:
@@ -555,7 +557,7 @@ async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_read
         async with Edge([HostedRuntime()], issuer.get) as edge:
             narrow.connect(("127.0.0.1", edge.port))
             narrow.setblocking(False)
-            options = {"compression": None, "max_queue": 4, "ping_interval": None}
+            options: dict[str, Any] = {"compression": None, "max_queue": 4, "ping_interval": None}
             url = edge.url_for(issuer.issue(), mesh)
             async with connect(url, sock=narrow, **options) as slow:
                 await slow.send('{"type":"presence","from":"slow"}')
@@ -570,7 +572,7 @@ async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_read
                     await anyio.sleep(count / 200)  # meanwhile all of them could have gone
                     (traffic,) = edge.traffic
                     assert traffic.down.frames < count / 2, "the stall reaches the relay"
-                    heard = []
+                    heard: list[Any] = []
                     while len(heard) < count:
                         message = json.loads(await slow.recv())
                         if message["type"] == "broadcast":

@@ -7,6 +7,7 @@ As in tests/protocol/mesh/test_lifecycle.py: a law is a plain function that asse
 import itertools
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
+from typing import Any
 
 import attrs
 import pytest
@@ -74,17 +75,17 @@ ACTIONS = {
         *("postpone", "carry_on", "touch", "doubt", "finish"),
     )
 }
-CELLS = tuple(itertools.product(MemberState, EVENTS))
+CELLS: tuple[tuple[MemberState, Any], ...] = tuple(itertools.product(MemberState, EVENTS))
 
 
-def record(state: MemberState, **fields: float | None) -> Membership:
+def record(state: MemberState, **fields: Any) -> Membership:
     """A record of this state: since 100, in use since 50, two attempts failed, in doubt."""
     whole = Membership(state, None if state is ENDED else 200.0, heard=100.0, joined=50.0)
     doubted = 105.0 if state in IN_USE else None
     return attrs.evolve(attrs.evolve(whole, attempts=2, doubted=doubted), **fields)
 
 
-def step(state: MemberState, kind: type[Event], **fields: float | None) -> Step | None:
+def step(state: MemberState, kind: type[Event], **fields: Any) -> Step | None:
     """What happens at 110, the dice showing a half; None if it is impossible."""
     try:
         return transition(record(state, **fields), kind(110.0, 0.5), LIMITS)
@@ -179,8 +180,8 @@ def law_a_connection_once_joined_is_fresh() -> None:
         assert done is not None
         assert done.membership == Membership(PRESENT, 3410.0, 110.0, None, 2, 110.0)
         assert done.effects == ((ADOPT,) if state is JOINING else (DROP, ADOPT))
-    for kind in (Lost, Silent, Elapsed):  # the old one can deliver no more
-        assert step(SWITCHING, kind) == step(SWITCHING, Marked)
+    for end in (Lost, Silent, Elapsed):  # the old one can deliver no more
+        assert step(SWITCHING, end) == step(SWITCHING, Marked)
 
 
 def law_an_attempt_has_its_time() -> None:
@@ -308,7 +309,7 @@ def test_a_new_membership_is_due_at_once() -> None:
     assert expire(begun(5.0), 5.0, 0.0, LIMITS).effects == (OPEN,)
 
 
-@pytest.mark.parametrize("state", sorted(IN_USE, key=lambda state: state.value))
+@pytest.mark.parametrize("state", [state for state in MemberState if state in IN_USE])
 def test_silence_is_measured_from_the_last_word_or_from_the_doubt(state: MemberState) -> None:
     assert silent_at(record(state, doubted=None), LIMITS) == 130.0
     assert silent_at(record(state), LIMITS) == 110.0

@@ -362,8 +362,8 @@ def test_errors_that_should_be_final_end_a_peer_that_was_present_only_after_a_wh
             world.member.failed(latest, error, world.now)
         world.obey()
 
-    for error in (final, final, final):
-        fail(error)
+    for _ in range(3):
+        fail(final)
     for error in (passing, None):
         world.wait(world.limits.give_up_after_s)
         fail(error)

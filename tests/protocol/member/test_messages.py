@@ -70,7 +70,8 @@ def test_a_peer_has_the_agents_that_have_an_id() -> None:
     agents = ["a", {"agentId": 5, "id": "x"}, "", 7, {"name": "n"}, {}]
     peer = RemotePeer.of(Message({"type": "presence", "from": "bob", "data": {"agents": agents}}))
     assert peer.agents == ("a", "x", "n")
-    for data in (None, 7, [], {"agents": "a"}):
+    nothing: tuple[object, ...] = (None, 7, [], {"agents": "a"})
+    for data in nothing:
         assert RemotePeer.of(Message({"type": "presence", "data": data})).agents == ()
 
 
@@ -85,7 +86,13 @@ def test_a_command_has_a_turn_and_asks_for_something() -> None:
     assert is_command(Message(command))
     assert is_command(Message({**command, "type": "broadcast"}))
     assert is_command(Message({**command, "data": {"command": 0}}))
-    for wrong in ({"type": "stream"}, {"turnId": None}, {"data": {}}, {"data": {"command": None}}):
+    wrongs: tuple[dict[str, object], ...] = (
+        {"type": "stream"},
+        {"turnId": None},
+        {"data": {}},
+        {"data": {"command": None}},
+    )
+    for wrong in wrongs:
         assert not is_command(Message({**command, **wrong}))
 
 

@@ -238,7 +238,8 @@ def test_what_waits_is_bounded_and_the_oldest_go() -> None:
 def test_a_command_is_acknowledged_at_once_and_answered_in_the_words_of_pages() -> None:
     server = Server()
     server.serve()
-    server.hear("a", "1", **{"from": "tab-agent", "instanceId": "page"})
+    origin: dict[str, Any] = {"from": "tab-agent", "instanceId": "page"}
+    server.hear("a", "1", **origin)
     server.services.stream(1, "some", server.now)
     server.services.stream(1, "more", server.now)
     server.services.finish(1, None, server.now)

@@ -7,7 +7,7 @@ test here; the mutation check at the end puts another table in its place and exp
 import itertools
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -88,7 +88,12 @@ def record(state: PeerState) -> Life:
 
 
 def event(kind: type[Event], at: float = 110.0, cause: Cause = EVICTED) -> Event:
-    return Ended(at, cause) if kind is Ended else kind(at)
+    make: Any = kind
+    return Ended(at, cause) if kind is Ended else cast(Event, make(at))
+
+
+def hangup(step: Step) -> Hangup:
+    return Hangup(cast(Cause, step.life.cause))
 
 
 def paths(length: int = 5) -> Iterator[list[tuple[Life, Event, Step]]]:
@@ -162,9 +167,9 @@ def law_the_socket_is_closed_exactly_once_and_exactly_when_it_is_over() -> None:
         for life, _, step in path:
             ends = life.state is not REAPED and step.life.state is REAPED
             assert [e for e in step.effects if isinstance(e, Hangup)] == [
-                Hangup(step.life.cause) for _ in range(ends)
+                hangup(step) for _ in range(ends)
             ]
-            assert step.effects[-1:] == (Hangup(step.life.cause),) or not ends
+            assert step.effects[-1:] == (hangup(step),) or not ends
 
 
 def law_a_cause_is_there_exactly_when_it_is_over_and_all_effects_name_the_same() -> None:
@@ -182,7 +187,8 @@ def law_an_end_is_an_end_in_every_state_with_its_own_cause() -> None:
 
 
 def law_a_peer_that_speaks_is_present_again_from_then_on() -> None:
-    for state, kind in itertools.product((PRESENT, STALE), (Announced, Heard)):
+    kinds: tuple[type[Event], ...] = (Announced, Heard)
+    for state, kind in itertools.product((PRESENT, STALE), kinds):
         assert transition(record(state), event(kind)).life == Life(PRESENT, 110.0)
 
 

@@ -1,5 +1,7 @@
 """The routing table is that of the design, and an audience is a value."""
 
+import itertools
+
 import attrs
 import pytest
 
@@ -52,8 +54,10 @@ def test_a_route_reads_as_in_the_specification(route: Route, words: str) -> None
 
 
 def test_audiences_are_equal_by_what_they_name_and_cannot_be_changed() -> None:
-    assert Only((1, 2)) == Only((1, 2)) != Others((1, 2))
-    assert Everyone() == Everyone() != Others(())
+    audiences: list[object] = [Only((1, 2)), Only((1,)), Others((1, 2)), Others(()), Everyone()]
+    again: list[object] = [Only((1, 2)), Only((1,)), Others((1, 2)), Others(()), Everyone()]
+    for one, other in itertools.product(range(5), repeat=2):
+        assert (audiences[one] == again[other]) == (one == other)
     assert Deliver(b"{}", Only((1,))) == Deliver(b"{}", Only((1,)))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Snapshot(1, ()).presences = (b"{}",)  # type: ignore[misc]

@@ -174,7 +174,7 @@ def changes(node: ast.expr, is_condition: bool) -> Iterator[ast.expr]:
                     yield changed
             operands = [node.left, *node.comparators]
             for at, operand in enumerate(operands):
-                if isinstance(operand, ast.Constant) and type(operand.value) in (int, float):
+                if isinstance(operand, ast.Constant) and isinstance(operand.value, int | float):
                     left, *comparators = copy.deepcopy(operands)
                     constant = ast.Constant(operand.value + 1)
                     if at == 0:
@@ -187,9 +187,9 @@ def changes(node: ast.expr, is_condition: bool) -> Iterator[ast.expr]:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield operand
         case ast.Attribute(value=ast.Name("Route"), attr=route):
-            for other in Route:
-                if other.name != route:
-                    yield ast.Attribute(ast.Name("Route"), other.name)
+            for another in Route:
+                if another.name != route:
+                    yield ast.Attribute(ast.Name("Route"), another.name)
         case ast.Name() | ast.Attribute() | ast.Call() if is_condition:
             yield ast.UnaryOp(ast.Not(), node)
 

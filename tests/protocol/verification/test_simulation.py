@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -123,7 +124,7 @@ def heartbeat_lost(effects: list[Effect]) -> list[Effect]:
     ]
 
 
-def _text_has(effect: Effect, part: bytes) -> bool:
+def _text_has(effect: Effect, part: bytes) -> TypeGuard[Deliver]:
     return isinstance(effect, Deliver) and part in effect.text
 
 
