@@ -23,6 +23,7 @@ from protocol.member.errors import (
 from protocol.member.messages import Message
 
 Serve = Callable[[Command], Any]
+Memory = Callable[[], Awaitable[MemoryLink]]
 QUICK = MembershipLimits(backoff_first_s=0.02, backoff_max_s=0.05)
 """Reconnects at once."""
 SECRET = "s3cr3t-t0ken"
@@ -72,7 +73,7 @@ async def write(command: Command) -> Any:
 class Switch:
     """A connector that can be turned off, which breaks its connections."""
 
-    def __init__(self, where: Callable[[], Awaitable[MemoryLink]]) -> None:
+    def __init__(self, where: Memory) -> None:
         self._where = where
         self._links: list[MemoryLink] = []
         self.is_on = True

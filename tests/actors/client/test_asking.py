@@ -25,6 +25,7 @@ from protocol.member.errors import (
 from protocol.member.lifecycle import MemberState
 from tests.worlds.peers import (
     QUICK,
+    Memory,
     Serving,
     Switch,
     in_virtual_time,
@@ -161,7 +162,7 @@ async def test_ten_thousand_chunks_arrive_in_order(where: Connector) -> None:
             assert await turn == expected == 10_000
 
 
-async def test_a_command_that_nobody_waits_for_any_more_is_not_sent_later(here: Connector) -> None:
+async def test_a_command_that_nobody_waits_for_any_more_is_not_sent_later(here: Memory) -> None:
     switch = Switch(here)
     async with join(here, "bob") as bob, join(switch, "ann", limits=QUICK) as ann:
         switch.off()
@@ -175,7 +176,7 @@ async def test_a_command_that_nobody_waits_for_any_more_is_not_sent_later(here: 
         assert (await message_of(bob, "direct")).data == "sent"
 
 
-async def test_a_peer_that_was_not_here_yet_has_not_left(here: Connector) -> None:
+async def test_a_peer_that_was_not_here_yet_has_not_left(here: Memory) -> None:
     switch = Switch(here)
     async with join(switch, "ann", limits=QUICK) as ann:
         switch.off()
@@ -195,7 +196,7 @@ async def test_a_peer_that_was_not_here_yet_has_not_left(here: Connector) -> Non
 
 
 async def test_a_peer_that_was_asked_before_it_was_seen_and_answers_can_leave(
-    here: Connector,
+    here: Memory,
 ) -> None:
     async with join(here, "ann") as ann:
         link = await here()

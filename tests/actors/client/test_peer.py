@@ -16,7 +16,7 @@ from protocol.member.errors import (
 )
 from protocol.member.lifecycle import MemberState
 from tests.worlds.live import LiveRelay, WebSocketPeer
-from tests.worlds.peers import QUICK, Serving, Switch, message_of, until, write
+from tests.worlds.peers import QUICK, Memory, Serving, Switch, message_of, until, write
 
 pytestmark = pytest.mark.anyio
 
@@ -243,7 +243,7 @@ async def test_announcing_is_over_when_the_relay_has_answered(where: Connector) 
 
 
 async def test_an_announcement_waits_for_a_connection_and_a_later_one_answers_it(
-    here: Connector,
+    here: Memory,
 ) -> None:
     switch = Switch(here)
     async with join(switch, "ann", limits=QUICK) as ann, join(here, "bob") as bob:
@@ -266,7 +266,7 @@ async def test_an_announcement_waits_for_a_connection_and_a_later_one_answers_it
         await until(lambda: "ann" in bob.roster and bob.roster["ann"].agents == ("b",))
 
 
-async def test_who_waits_for_an_announcement_hears_of_the_end_of_the_peer(here: Connector) -> None:
+async def test_who_waits_for_an_announcement_hears_of_the_end_of_the_peer(here: Memory) -> None:
     switch = Switch(here)
     async with join(switch, "ann", limits=QUICK) as ann:
         switch.off()

@@ -24,6 +24,7 @@ from protocol.member.errors import (
 from tests.worlds.live import LiveRelay
 from tests.worlds.peers import (
     QUICK,
+    Memory,
     Serving,
     in_virtual_time,
     message_of,
@@ -191,7 +192,7 @@ async def test_who_waits_for_a_handler_that_is_cancelled_is_told(where: Connecto
                 await ann.ask("bob", "x")
 
 
-async def test_who_waits_for_a_service_that_is_over_is_told(here: Connector) -> None:
+async def test_who_waits_for_a_service_that_is_over_is_told(here: Memory) -> None:
     async with join(here, "bob") as bob, join(here, "ann") as ann:
         begun = anyio.Event()
 
