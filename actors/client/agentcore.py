@@ -53,7 +53,7 @@ def agentcore(
 ) -> Connector:
     """A connector to the mesh `mesh` on the runtime `arn`, with AWS credentials.
 
-    `secret`: who does not have it cannot guess the session. `qualifier`: the endpoint, DEFAULT
+    `secret`: without it nobody can guess the session. `qualifier`: the endpoint, DEFAULT
     unless given. `session`: a `boto3.Session`; by default one with the credentials of the
     environment. `headers`: `X-Amzn-Bedrock-AgentCore-Runtime-Custom-*` for the runtime, as signed
     query parameters. Raises BadAddress, and ImportError without the extra

@@ -15,7 +15,7 @@ class Turn:
     """A command and its answers. `await` it for the result, `async for` the chunks, or both.
 
     Made by `Peer.ask`. `id` is its turn id, `agent` whoever was asked. A task that is cancelled
-    while it waits abandons the turn, for all who wait for it.
+    while it waits abandons the turn, for all tasks that wait for it.
     """
 
     def __init__(

@@ -155,11 +155,12 @@ class Peer:
 
     @property
     def roster(self) -> Mapping[str, RemotePeer]:
-        """Who else is here, by id: a snapshot. While there is no connection, who was."""
+        """The other peers by id: a snapshot. Without a connection, those that were here last."""
         return dict(self._member.roster)
 
     def changes(self) -> Changes:
-        """Who comes and goes, to iterate over. The first is there at once: everybody, as joined.
+        """The roster as it changes, to iterate over. The first change comes at once: all peers that
+        are here, as `joined`.
 
         Changes that nobody looked at in time become one: a slow reader misses the detail, never the
         outcome. Ends when the peer leaves; raises what ended it otherwise.

@@ -94,7 +94,8 @@ class Service:
             await driver.room()
             driver.member.finish(handle.command, result, driver.now())
         except Exception as error:
-            log.warning("command failed", extra={"peer": driver.member.id}, exc_info=error)
+            if driver.member.over is None:  # else that is all that has failed
+                log.warning("command failed", extra={"peer": driver.member.id}, exc_info=error)
             driver.member.fail(handle.command, _sentence(error), driver.now())
         driver.obey()
 

@@ -44,12 +44,13 @@ class Unread(Generic[Item]):
         return items
 
     def end(self, error: Exception | None = None) -> None:
-        """Nothing more will come. Who reads on gets `error`, or the end of the iteration."""
+        """Nothing more will come. Reading on raises `error`, or ends the iteration."""
         self._end = error or StopAsyncIteration()
         self._changed.set()
 
     async def get(self) -> Item:
-        """The next item. Raises Lagged once after items were dropped, and the end's error."""
+        """The next item; waits for one. Raises Lagged once after items were dropped, then the error
+        that ended it, or StopAsyncIteration."""
         while True:
             if self._dropped:
                 count, self._dropped = self._dropped, 0

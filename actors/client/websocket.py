@@ -1,6 +1,6 @@
 """A peer's end of a WebSocket, on asyncio and on trio.
 
-`websocket(url)` gives a connector: what `actors.client.join` calls for every connection it makes.
+`websocket(url)` gives a connector: what `join` calls for every connection it makes.
 The protocol itself is that of the `websockets` library, without its I/O; here are only the bytes.
 """
 

@@ -1,13 +1,16 @@
 """Every way in which a peer's membership or one of its turns can fail, and what its user can do.
 
 All are `RelayError`s, so that one `except` is enough. Their sentences never hold tokens,
-signatures, query strings or message contents. `is_transient`: trying again later may help, and the
-peer does so by itself; the others end it.
+signatures, query strings or message contents.
 """
 
 
 class RelayError(Exception):
-    """What can go wrong between a peer and the mesh."""
+    """What can go wrong between a peer and the mesh.
+
+    `is_transient` is about errors in connecting: true if another attempt may help, which the peer
+    then makes by itself. The others are permanent: they end the peer.
+    """
 
     is_transient = False
 
@@ -16,7 +19,7 @@ class RelayError(Exception):
 
 
 class Unreachable(RelayError):
-    """No connection came about."""
+    """There is no connection: nobody answers, or the connection was lost before the relay did."""
 
     is_transient = True
 
@@ -30,8 +33,8 @@ class Rejected(RelayError):
 
     @property
     def is_transient(self) -> bool:  # type: ignore[override]
-        """Being provisioned or torn down (409), too many requests, and trouble of the server's,
-        which behind AgentCore is 424."""
+        """True for 409 (the session is being started or stopped), for too many requests, and for
+        errors of the server, which AgentCore shows as 424."""
         return self.status in (408, 409, 424, 425, 429) or self.status >= 500
 
 

@@ -10,7 +10,7 @@ compares the two.
     PRESENT     one connection, in use
     RENEWING    in use, while its replacement is being made
     SWITCHING   the replacement has joined; the one in use still delivers what came before that
-    ENDED       over, by wish or by an error that no further attempt would mend
+    ENDED       over: the peer has left, or has met a permanent error
 
 At any time there are at most two connections: the one **in use** (PRESENT, RENEWING, SWITCHING) and
 the **next** one (JOINING, RENEWING, SWITCHING). Why an overlap loses and repeats nothing: all
@@ -93,7 +93,7 @@ class Nudged(_Happened):
 
 @attrs.frozen
 class Ended(_Happened):
-    """The peer leaves, or has met an error that no further attempt would mend."""
+    """The peer leaves, or has met a permanent error."""
 
 
 Event = Joined | Failed | Heard | Marked | Lost | Silent | Elapsed | Nudged | Ended
@@ -357,8 +357,8 @@ def expire(membership: Membership, now: float, chance: float, limits: Membership
     """The transition whose deadline is at or before `now`, if there is one.
 
     One at a time, at the time it is noticed: a process that slept for an hour has lost its
-    connection once, and has not made a hundred attempts meanwhile. Who notices a silence too late
-    may have been the one who did not listen: that is reason for doubt first.
+    connection once, and has not made a hundred attempts meanwhile. If a silence is noticed too
+    late, perhaps this process itself was asleep and did not listen: then it doubts first.
     """
     silent = silent_at(membership, limits)
     if silent is not None and silent <= now:

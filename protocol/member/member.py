@@ -90,7 +90,7 @@ class Member:
 
     @property
     def roster(self) -> dict[str, RemotePeer]:
-        """Who else is here, by id. While there is no connection, who was."""
+        """The other peers, by id. Without a connection, those that were here last."""
         return self._roster.peers
 
     @property

@@ -1,9 +1,9 @@
 """How long a peer goes on trying: when joining has taken too long, and when errors end the peer.
 
-Some errors are permanent: no further attempt should mend them (`is_transient` is false). They end
-a peer that was never present at once. A peer that has been present ends only after
-`give_up_after_s` of nothing else, because tokens get renewed, and what stands in front of a relay
-answers all kinds of things while it restarts.
+Permanent errors are those that another attempt cannot repair (`is_transient` is false). A peer that
+was never present ends with the first one. A peer that has been present ends only after
+`give_up_after_s` of nothing else, because tokens get renewed, and a proxy in front of a relay may
+answer anything while the relay restarts.
 """
 
 from collections.abc import Callable

@@ -15,9 +15,10 @@ from protocol.member.messages import Message, RemotePeer, is_offline
 
 @attrs.frozen
 class Change:
-    """Who has come, who announces something else, who has gone, since the change before this one.
+    """What has changed in the roster since the change before this one.
 
-    `here` is everybody after it, by id.
+    `joined`: peers that have come. `updated`: peers that announce something else. `left`: peers
+    that have gone. `here`: all other peers afterwards, by id.
     """
 
     joined: tuple[RemotePeer, ...]
