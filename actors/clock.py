@@ -30,9 +30,11 @@ class SystemClock:
     """The clock of this machine."""
 
     def now(self) -> Instant:
+        """The time now: monotonic seconds, and milliseconds since the epoch."""
         return Instant(time.monotonic(), time.time_ns() // 1_000_000)
 
     async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
         await anyio.sleep(seconds)
 
 
@@ -45,9 +47,11 @@ class VirtualClock:
         self._order = 0
 
     def now(self) -> Instant:
+        """The time that it was set to."""
         return Instant(self._at, 1_000_000 + round(self._at * 1000))
 
     async def sleep(self, seconds: float) -> None:
+        """Return when the test has let so many seconds pass."""
         event = anyio.Event()
         self._order += 1
         heapq.heappush(self._sleepers, (self._at + seconds, self._order, event))

@@ -10,8 +10,10 @@ class Signal:
         self.next = anyio.Event()
 
     def set(self) -> None:
+        """Wake everyone who waits now."""
         event, self.next = self.next, anyio.Event()
         event.set()
 
     async def wait(self) -> None:
+        """Wait until the next `set`."""
         await self.next.wait()

@@ -26,4 +26,5 @@ class PackageHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data["force_include"][str(package)] = staging.PACKAGE
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The copy goes."""
         self._folder.cleanup()

@@ -29,6 +29,7 @@ _NPM_VERSION = re.compile(r'(?m)^(  "version": ")[^"]+(",)$')
 
 
 def routes() -> str:
+    """Which type of message goes to whom."""
     rows = ["| type | audience |", "|---|---|"]
     for route in (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS, Route.NOBODY):
         types = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is route)
@@ -49,6 +50,7 @@ def with_unit(name: str, default: float) -> str:
 
 
 def bounds() -> str:
+    """Every bound of the relay, with its option."""
     rows = ["| bound | default | option | environment | beyond it |", "|---|---|---|---|---|"]
     for field in attrs.fields(Limits):
         option = "--" + field.name.replace("_", "-")
@@ -60,6 +62,7 @@ def bounds() -> str:
 
 
 def membership_bounds() -> str:
+    """Every bound of a peer."""
     rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
     for field in attrs.fields(MembershipLimits):
         what, beyond = field.metadata["what"], field.metadata["beyond"]
@@ -69,18 +72,21 @@ def membership_bounds() -> str:
 
 
 def errors() -> str:
+    """The codes of errors."""
     rows = ["| code | meaning |", "|---|---|"]
     rows += [f"| `{code.code}` | {code.meaning} |" for code in ErrorCode]
     return "\n".join(rows) + "\n"
 
 
 def closes() -> str:
+    """The close code for each cause."""
     rows = ["| cause | close code |", "|---|---|"]
     rows += [f"| {cause.value} | {code} |" for cause, code in CLOSE_CODES.items()]
     return "\n".join(rows) + "\n"
 
 
 def claims() -> str:
+    """The claims of the conformance kit."""
     from protocol.verification.conformance import (  # noqa: PLC0415 (needs the test dependencies)
         all_claims,
         listing,

@@ -24,6 +24,7 @@ MESH = "my mesh"
 
 
 def message(type: str, sender: str, **fields: object) -> str:
+    """The text of a message."""
     return json.dumps({"type": type, "from": sender, **fields})
 
 
@@ -36,6 +37,7 @@ async def join(link: MemoryLink, id: str, *agents: str) -> MemoryLink:
 
 
 async def until(link: MemoryLink, type: str) -> dict[str, object]:
+    """The next message of this type."""
     async for text in link:
         received: dict[str, object] = json.loads(text)
         if received["type"] == type:
@@ -44,6 +46,7 @@ async def until(link: MemoryLink, type: str) -> dict[str, object]:
 
 
 async def main() -> list[str]:
+    """Let the three meet. Returns what happened, line by line."""
     log: list[str] = []
     async with Runtime(Limits()) as runtime:
         # Two peers of this process.

@@ -12,6 +12,7 @@ class Rate:
         self.set(per_s, burst)
 
     def set(self, per_s: float, burst: float) -> None:
+        """Have this rate from now on; what went so far still counts."""
         self._interval_s = 1 / per_s
         self._burst_s = max(0.0, burst - 1) * self._interval_s
 

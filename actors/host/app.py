@@ -48,6 +48,7 @@ class RelayApp(BedrockAgentCoreApp):
         self.router.routes += routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the lifespan, as ASGI has it."""
         if scope["type"] == "lifespan" and self.settings is None:
             try:
                 self.settings = read_settings((), os.environ)

@@ -123,6 +123,7 @@ class Files(StaticFiles):
     """Static files, of which browsers show Markdown as text instead of saving it."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or a 404."""
         response = await super().get_response(path, scope)
         if path.endswith(".md"):
             response.headers["content-type"] = "text/plain; charset=utf-8"

@@ -100,6 +100,7 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and log where."""
         await super().startup(sockets)
         places = [one.getsockname()[:2] for server in self.servers for one in server.sockets]
         shown = " and ".join(f"ws://{_shown(*place)}/ws" for place in places)
@@ -107,6 +108,7 @@ class Server(uvicorn.Server):
         log.info(f"listening on {shown}", extra={"host": host, "port": port})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nobody in any more, let the runtime drain, and end."""
         for server in self.servers:
             server.close()
         await self._app.runtime.drain()

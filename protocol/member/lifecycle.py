@@ -32,6 +32,8 @@ from protocol.limits import MembershipLimits
 
 
 class MemberState(enum.Enum):
+    """Where a peer's membership is in its life: docs/lifecycle.md has the table."""
+
     WAITING = "waiting"
     JOINING = "joining"
     PRESENT = "present"
@@ -168,8 +170,8 @@ def attempt(old: Membership, event: Event, limits: MembershipLimits) -> Step:
 
 
 def enter(old: Membership, event: Event, limits: MembershipLimits) -> Step:
-    """The connection that was made is the one in use. (How many attempts have failed is forgotten
-    only when it has lasted, so that one which is always lost at once is not made ever faster.)"""
+    """The connection that was made is the one in use. How many attempts have failed is forgotten
+    only when it has lasted, so that one which is always lost at once is not made ever faster."""
     return Step(_in_use(old, event, limits), (Effect.ADOPT,))
 
 

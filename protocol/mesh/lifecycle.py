@@ -28,6 +28,8 @@ from protocol.limits import Limits
 
 
 class PeerState(enum.Enum):
+    """Where a connection is in its life."""
+
     CONNECTING = "connecting"
     PRESENT = "present"
     STALE = "stale"

@@ -94,7 +94,7 @@ class Peer:
             raise Failed(expected, words) from None
 
     def is_foreign(self, message: Message) -> bool:
-        """Is this message about somebody outside this claim? (On relays without meshes.)"""
+        """Is this message about somebody outside this claim, on a relay without meshes?"""
         is_answer = message.type in ("error", "capabilities_response")
         return bool(message.fields) and not is_answer and self.token not in message.text
 
