@@ -42,14 +42,15 @@ _OTHER = "no relay is at this URL; check host, port and path (`/ws`)"
 _ADVICE = {
     400: "the request is not valid; check the ARN and that the session id has 33 to 256 characters",
     401: "the token was not accepted; log in again",
-    403: "not allowed; check that the credentials are valid and not expired, that they may invoke "
-    "this runtime over WebSocket, the region, this machine's clock, and for a page its origin",
-    404: "nothing there; check the ARN and the region, and for a local relay the path (`/ws`)",
-    409: "the session is being started or stopped",
+    403: "not allowed; check that the credentials have not expired and may invoke this runtime "
+    "over WebSocket; also check the region, this machine's clock, and for a page its origin",
+    404: "there is nothing at this address; check the ARN and the region, and for a local relay "
+    "the path (`/ws`)",
+    409: "the session is starting or stopping",
     424: "the relay behind AgentCore refused or did not answer; see its logs, and for a page "
     "`--allowed-origins`",
     429: "too many requests",
-    503: "full, or shutting down",
+    503: "the relay is full, or it is shutting down",
 }
 
 
