@@ -135,7 +135,7 @@ class Outgoing:
 
     def disconnected(self) -> list[Dropped]:
         """There is no connection any more. What may not wait for the next one is dropped, the
-        newest first. (With `overfill` 1 nothing is dropped: senders were told that it is sent.)"""
+        newest first. With `overfill` 1 nothing is dropped: senders were told that it is sent."""
         self.is_connected = False
         dropped: list[Dropped] = []
         if self._overfill == 1:
