@@ -109,7 +109,8 @@ def files() -> str:
             if words is None or deep:
                 continue
             shown = f"{name.parent}/" if is_room else str(name)
-            rows.append(f"| {shown} | {words.splitlines()[0]} |")
+            first = words.splitlines()[0].replace("|", "\\|")
+            rows.append(f"| {shown} | {first} |")
     return "\n".join(rows) + "\n"
 
 
