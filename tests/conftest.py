@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from protocol.limits import Limits
-from tests.worlds.live import LiveRelay, MemoryRelay, Relay, ShiftedClock
+from tests.worlds.live import PATIENCE_S, LiveRelay, MemoryRelay, Relay, StillClock
 
 collect_ignore = ["edge"]  # nothing to collect, and a part of it needs moto
 
@@ -18,11 +18,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture(params=["memory", "uvicorn, fast", "uvicorn, plain ASGI"])
 async def relay(request: pytest.FixtureRequest) -> AsyncIterator[Relay]:
-    """A relay to connect to. Mark a test with `limits(...)` to change its limits."""
+    """A relay to connect to, whose clock stands still unless the test moves it.
+
+    Mark a test with `limits(...)` to change its limits.
+    """
     marker = request.node.get_closest_marker("limits")
     limits = Limits(**(marker.kwargs if marker else {}))
-    clock = ShiftedClock()
-    with anyio.fail_after(60):
+    clock = StillClock()
+    with anyio.fail_after(2 * PATIENCE_S):
         if request.param == "memory":
             async with MemoryRelay(limits, clock) as memory:
                 yield memory

@@ -36,6 +36,21 @@ class ShiftedClock(SystemClock):
         return Instant(now.at + self.shift_s, now.wall_ms + round(self.shift_s * 1000))
 
 
+class StillClock(ShiftedClock):
+    """A clock that a test moves by `shift_s`, and nothing else does. Sleeps take real time.
+
+    However long the machine takes for a test, nobody falls silent meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = SystemClock.now(self)
+
+    def now(self) -> Instant:
+        began = self._began
+        return Instant(began.at + self.shift_s, began.wall_ms + round(self.shift_s * 1000))
+
+
 class Closed(Exception):
     """The relay closed the connection with this code."""
 

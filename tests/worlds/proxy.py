@@ -62,7 +62,9 @@ class Proxy:
             if self.answers:
                 answer = self.answers.pop(0)
                 with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # gone already
-                    await client.receive()
+                    request = b""
+                    while b"\r\n\r\n" not in request:  # what is left unread would reset it
+                        request += await client.receive()
                     await client.send(answer)
                 return
             try:

@@ -4,6 +4,8 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -22,10 +24,11 @@ from actors.relay.mailboxes import Inbox
 from actors.relay.peer import Control, PeerActor
 from actors.transports.asgi import AsgiTransport
 from actors.transports.memory import memory_pair
-from actors.transports.transport import Port, Transport
+from actors.transports.transport import Transport
 from actors.transports.uvicorn import MeshProtocol, UvicornTransport
 from protocol.envelope import Inbound, size_of
 from protocol.limits import Limits
+from tests.worlds.live import PATIENCE_S
 
 LIMITS: Final = Limits(
     inbox_messages_max=8, inbox_bytes_max=2048, message_bytes_max=1024, presence_bytes_max=1024
@@ -35,15 +38,15 @@ REFUSED: Final = b""
 """Stands for a message that is no text within bounds."""
 
 
-async def settle() -> None:
-    """Let every task do what it can. Each step of a task takes one turn of the loop, and none of
-    the tasks here takes more than a few for one message."""
-    for _ in range(20):
-        await anyio.lowlevel.checkpoint()
+async def until(condition: Callable[[], object]) -> None:
+    """Let the others run until something is so."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
 
 
 class World:
-    """A peer, a transport, and a port that pauses the transport and notes what it is told."""
+    """A peer, and a connection from it to a transport."""
 
     def __init__(self, tasks: TaskGroup) -> None:
         self.tasks = tasks
@@ -51,19 +54,27 @@ class World:
 
     @abstractmethod
     async def open(self) -> Transport:
-        """Make the connection. `port` is attached to the transport by `run`."""
+        """Make the connection."""
+
+    async def begin(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let the transport carry messages. `run` attaches the port."""
+        self.tasks.start_soon(run)
 
     @abstractmethod
     async def say(self, text: str, way: str) -> None:
         """The peer sends a text, put on the wire in this way."""
 
     async def read(self, size: int) -> None:
-        """So many bytes of it reach the transport, where bytes are what it reads."""
-        await settle()
+        """Some of it reaches the transport; so many bytes, where bytes are what it reads."""
+        for _ in range(1 + size % 10):
+            await anyio.lowlevel.checkpoint()
 
     @abstractmethod
     async def leave(self) -> None:
         """The peer closes its end."""
+
+    def forget(self) -> None:
+        """Close what the world itself has opened."""
 
 
 class InMemory(World):
@@ -107,7 +118,8 @@ class Asgi(World):
 
     async def leave(self) -> None:
         await self._send.send({"type": "websocket.disconnect", "code": 1000})
-        await settle()
+
+    def forget(self) -> None:
         self._send.close()
         self._events.close()
 
@@ -148,13 +160,14 @@ class Uvicorn(World):
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await WebSocket(scope, receive, send).accept()
             accepted.set()
-            await self.attached.wait()
+            await self._attached.wait()
 
-        self.attached = anyio.Event()
+        self._attached = anyio.Event()
         config = uvicorn.Config(app, ws_per_message_deflate=False, log_config=None)
         config.load()
         loop = asyncio.get_running_loop()
-        self.protocol = MeshProtocol(config, ServerState(), {}, loop)
+        self._server = ServerState()
+        self.protocol = MeshProtocol(config, self._server, {}, loop)
         self.socket = Socket()
         self.protocol.connection_made(self.socket)
         self.protocol.data_received(
@@ -185,14 +198,17 @@ class Uvicorn(World):
     def put(self, payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True) -> None:
         self._stream += Frame(opcode, payload, fin).serialize(mask=True)
 
+    async def begin(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await run()  # it returns as soon as the port is attached
+        self._attached.set()
+        await until(lambda: not self._server.tasks)  # and then the application does
+
     async def read(self, size: int) -> None:
-        self.attached.set()
         if not self.socket.is_paused and self._stream:
             now, self._stream = self._stream[:size], self._stream[size:]
             self.protocol.data_received(now)
 
     async def leave(self) -> None:
-        await settle()  # the application returns
         self.protocol.connection_lost(None)
 
 
@@ -235,8 +251,7 @@ async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
         world = make(tasks)
         inbox: Inbox[PeerActor, Control] = Inbox(lambda: None)
         actor = PeerActor(1, await world.open(), inbox, LIMITS)
-        tasks.start_soon(actor.run)
-        await settle()
+        await world.begin(actor.run)
         for what, *details in story:
             if what == "say":
                 await world.say(*details)
@@ -250,8 +265,8 @@ async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
             seen += actor.give(4)
             exact()
         await world.leave()
-        while actor.close_code is None:
-            await settle()
+        await until(lambda: actor.close_code is not None)
+        world.forget()
     assert actor._inbound_bytes == 0
     assert [m if isinstance(m, bytes) else REFUSED for m in seen] == world.expected
 
@@ -278,10 +293,6 @@ class Notes:
         self.told.append("crashed")
 
 
-async def carried(transport: Transport, port: Port) -> None:
-    await transport.run(port)
-
-
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("end", ["the peer leaves", "abort", "close"])
 def test_closed_comes_once_and_last_whatever_ends_the_connection(
@@ -291,25 +302,23 @@ def test_closed_comes_once_and_last_whatever_ends_the_connection(
         async with anyio.create_task_group() as tasks:
             one, port = world(tasks), Notes()
             transport = await one.open()
-            tasks.start_soon(carried, transport, port)
-            await settle()
+            await one.begin(partial(transport.run, port))
             for n in range(3):
                 await one.say(f"{n}", "plain")
             await one.read(10_000)
+            await until(lambda: port.told == ["received"] * 3)
             if end == "abort":
                 transport.abort()
             elif end == "close":
                 transport.close(1001, "bye")
-            await settle()
             await one.leave()
-            await settle()
+            await until(lambda: len(port.told) > 3)
             transport.send(Batch([b"{}"]))
-            transport.close(1001, "again")
             transport.abort()
             transport.pause_reading()
             transport.resume_reading()
-            await settle()
-            tasks.cancel_scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            one.forget()
         return port.told
 
     told = anyio.run(main)
@@ -323,10 +332,32 @@ def test_a_memory_link_that_reads_on_after_the_end_wakes_nobody() -> None:
         port = Notes()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(transport.run, port)
-            await settle()
+            await link.send("attached")
             assert transport.send(Batch([b"1", b"2"])) is False
             transport.close(1001, "")
             assert [text async for text in link] == ["1", "2"]
         return port.told
 
-    assert anyio.run(main) == ["closed 1001"]
+    assert anyio.run(main) == ["received", "closed 1001"]
+
+
+@pytest.mark.parametrize("fragment", [b"", b"x"])
+def test_fragments_gather_in_one_buffer_so_that_many_cost_little_each(fragment: bytes) -> None:
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            world = Uvicorn(tasks)
+            transport = await world.open()
+            await world.begin(partial(transport.run, Notes()))
+            world.put(b"", fin=False)
+            world.put(fragment, Opcode.CONT, fin=False)
+            await world.read(1000)
+            (buffer,) = world.protocol.frames
+            for _ in range(500):
+                world.put(fragment, Opcode.CONT, fin=False)
+            await world.read(100_000)
+            (still,) = world.protocol.frames
+            assert still is buffer
+            assert len(still) == 501 * len(fragment)
+            await world.leave()
+
+    anyio.run(main)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
@@ -40,7 +40,7 @@ class RawClient:
     """A socket that has done the opening handshake and reads frames."""
 
     def __init__(self, port: int, headers: str = "") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self.socket.sendall(
             f"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n{headers}"
@@ -181,10 +181,9 @@ def test_fragments_that_are_too_large_in_sum_are_refused_once_and_not_kept(
 
 
 @pytest.mark.parametrize("fragment", [b"", b" "])
-def test_many_small_fragments_cost_little_each_and_empty_ones_are_not_kept(
-    relay: LiveRelay, client: RawClient, fragment: bytes
+def test_a_message_may_come_in_very_many_small_fragments(
+    client: RawClient, fragment: bytes
 ) -> None:
-    """Were it quadratic, it would take a minute; the clients would give up after 10 s."""
     client.socket.sendall(frame(MESSAGE % 5, fin=False))
     client.socket.sendall(frame(fragment, CONTINUATION, fin=False) * 80_000)
     client.socket.sendall(frame(b"", CONTINUATION))
@@ -270,7 +269,6 @@ def test_a_reader_that_never_reads_is_evicted_while_31_mb_reach_the_others(
 def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
     """It is not read while the supervisor is behind: memory stays within the inbox bound."""
     with RawClient(relay.port) as flooder:
-        flooder.socket.settimeout(30)
         flood = frame(b'{"type":"heartbeat"}') * 50_000 + frame(MESSAGE % 1)
         # Sent while the answers are read: whoever only sends is evicted for its own mailbox.
         sending = threading.Thread(target=flooder.socket.sendall, args=(flood,))
