@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
-from tests.worlds.live import PATIENCE_S, LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
@@ -32,8 +32,9 @@ def frame(
         head = struct.pack("!BBH", first, 0x80 | 126, length)
     else:
         head = struct.pack("!BBQ", first, 0x80 | 127, length)
-    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-    return head + mask + masked
+    key = (mask * (length // 4 + 1))[:length]
+    masked = int.from_bytes(payload) ^ int.from_bytes(key)
+    return head + mask + masked.to_bytes(length)
 
 
 class RawClient:
@@ -100,7 +101,7 @@ class RawClient:
 @pytest.fixture(scope="module")
 def relay() -> Iterator[LiveRelay]:
     limits = Limits(messages_burst=10**6, message_bytes_max=100_000, close_within_s=60.0)
-    with LiveRelay(limits=limits) as live:
+    with LiveRelay(limits=limits, clock=StillClock()) as live:  # nobody here sends heartbeats
         yield live
 
 
