@@ -77,7 +77,7 @@ export class Lagged extends RelayError {
   name = "Lagged";
   /** @param {number} count */
   constructor(count) {
-    super(`${count} messages were dropped unread; read faster, or iterate all the time`);
+    super(`${count} messages were dropped unread; read faster, or all the time`);
     this.count = count;
   }
 }

@@ -11,7 +11,7 @@
  */
 
 import { agentIds } from "./agents.js";
-import { AmbiguousTarget, RelayError, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
+import { AmbiguousTarget, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
 
 /** The relay's own name. */
 export const RELAY = "relay";
@@ -156,7 +156,7 @@ export function textOf(value, otherwise = "") {
 }
 
 /** A frame that no relay of this protocol sends. */
-export class Nonsense extends RelayError {
+export class Nonsense extends Error {
   name = "Nonsense";
 }
 

@@ -96,7 +96,7 @@ class Lagged(RelayError):
     """
 
     def __init__(self, count: int) -> None:
-        super().__init__(f"{count} messages were dropped unread; read faster, or in another task")
+        super().__init__(f"{count} messages were dropped unread; read faster, or all the time")
         self.count = count
 
 

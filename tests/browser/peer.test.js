@@ -582,6 +582,37 @@ test("chunks that nobody reads are bounded, and the result comes all the same", 
   assert.equal(chunks.error.count, 3);
 });
 
+test("what cannot be asked at all throws at the call, and asks nothing", async () => {
+  const { world, peer } = await joined({}, withCoder);
+  assert.throws(() => peer.ask("coder", "x".repeat(2 ** 20)), client.TooLarge);
+  assert.throws(() => peer.ask("coder", 10n), TypeError);
+  assert.throws(() => peer.ask("coder", "x", { timeoutS: -1 }), RangeError);
+  await peer.leave();
+  assert.throws(() => peer.ask("coder", "x"), client.Left);
+  assert.deepEqual(world.heard, []);
+});
+
+test("a peer that is called like an agent of others comes before them", async () => {
+  const { world, peer } = await joined({}, (world) => {
+    world.arrive("bob");
+    world.arrive("eve", "bob");
+  });
+  peer.ask("bob", "x");
+  await world.settle();
+  assert.equal(world.heard[0].targetInstanceId, "bob");
+});
+
+test("a command that finds the queue full is sent when there is room", async () => {
+  const { world, peer } = await joined({ limits: { queueMessagesMax: 1 } }, withCoder);
+  world.socket.bufferedAmount = 2 ** 20;
+  const all = Array.from({ length: 10 }, (_, n) => peer.broadcast(n));
+  const turn = peer.ask("coder", "x");
+  world.socket.bufferedAmount = 0;
+  await world.pass(1);
+  await Promise.all(all);
+  assert.equal(world.heard.at(-1).turnId, turn.turnId);
+});
+
 // Serving
 
 const command = (fields) => ({
@@ -784,6 +815,55 @@ test("more commands than may be served at a time are answered with busy", async 
   await world.settle();
   await hear(world, command({ turnId: "4" }));
   assert.equal(ends.length, 3);
+});
+
+test("a handler is a function", async () => {
+  const { peer } = await joined({ agents: ["coder"] });
+  assert.throws(() => peer.serve("handler"), TypeError);
+});
+
+test("what is under way when serving stops is still answered, and then nothing more", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  let go;
+  let stream;
+  const stop = peer.serve((command) => {
+    stream = command.stream;
+    return new Promise((resolve) => {
+      go = resolve;
+    });
+  });
+  await hear(world, command());
+  stop();
+  stop();
+  go("done");
+  await world.settle();
+  assert.deepEqual(
+    answers(world).map(({ type }) => type),
+    ["ack", "turn_end"],
+  );
+  await assert.rejects(stream("too late"), client.TurnError);
+});
+
+test("old names work, and each is said to be old once", async (t) => {
+  const warn = t.mock.method(console, "warn", () => {});
+  const { world, peer } = await joined({ agents: ["coder"], joinTimeoutS: 7 });
+  const other = new World();
+  other.opens = false;
+  const joining = other.join({ joinTimeoutS: 7 }).catch((error) => error);
+  await other.pass(7);
+  assert.match((await joining).message, /not present after 7 s/);
+  peer.serve(({ origin }) => origin);
+  for (const turnId of ["1", "2"]) await hear(world, command({ turnId, instanceId: "ann" }));
+  const results = answers(world).filter(({ type }) => type === "turn_end");
+  assert.deepEqual(
+    results.map(({ data }) => data.result),
+    ["ann", "ann"],
+  );
+  const warned = warn.mock.calls.map(({ arguments: [sentence] }) => sentence.match(/`.*?`/g));
+  assert.deepEqual(warned, [
+    ["`joinTimeoutS`", "`withinS`"],
+    ["`command.origin`", "`command.asker`"],
+  ]);
 });
 
 test("nothing is served after it was stopped, nor after leaving", async () => {

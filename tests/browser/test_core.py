@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 import pytest
 
-from protocol.limits import MembershipLimits
+from protocol.limits import Limits, MembershipLimits
+from protocol.member import errors
 from protocol.member import lifecycle as membership
 from protocol.member.lifecycle import EVENTS, TABLE, Membership, MemberState
 from tests.browser.conftest import NODE, ROOT, Node
@@ -48,6 +49,14 @@ def test_both_languages_have_one_table(node: Node) -> None:
 def test_both_languages_have_the_same_limits_and_defaults(node: Node) -> None:
     python = {camel(f.name): f.default for f in attrs.fields(MembershipLimits)}
     assert node("return client.LIMITS") == python
+
+
+def test_both_languages_think_the_same_of_a_relay_before_it_tells_its_bounds(node: Node) -> None:
+    module = json.dumps((ROOT / "browser/src/limits.js").as_uri())
+    told = node(f"return (await import({module})).RELAY_LIMITS")
+    python = {camel(f.name): f.default for f in attrs.fields(Limits)}
+    assert len(told) == 4
+    assert told == {name: python[name] for name in told}
 
 
 def test_both_languages_refuse_the_same_relations(node: Node) -> None:
@@ -126,6 +135,34 @@ def test_both_languages_take_every_step_alike(node: Node) -> None:
         ))
     """
     assert node(script, cases) == []
+
+
+def test_both_languages_fail_in_the_same_ways_with_the_same_sentences(node: Node) -> None:
+    """But for what only one of them can know: the status of a refused opening, the user's login."""
+    given: dict[str, tuple[Any, ...]] = {
+        "AnnouncementRefused": ("code", "why"),
+        "Lagged": (3,),
+        "Left": (),
+        "AmbiguousTarget": ("why", ["a"]),
+        "TurnRefused": ("code", "why"),
+    }
+    python = {
+        kind.__name__: [kind.__bases__[0].__name__, str(error), error.is_transient]
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.RelayError)
+        if kind not in (errors.RelayError, errors.Rejected)
+        for error in [kind(*given.get(kind.__name__, ("why",)))]
+    }
+    script = """
+        const kinds = Object.values(client).filter((kind) =>
+            kind.prototype instanceof client.RelayError && kind !== client.LoginNeeded);
+        return Object.fromEntries(kinds.map((kind) => {
+            const error = new kind(...(given[kind.name] ?? ["why"]));
+            const base = Object.getPrototypeOf(kind).name;
+            return [error.name, [base, error.message, error.isTransient]];
+        }));
+    """
+    assert node(script, given) == python
 
 
 def test_both_languages_derive_the_same_session_ids(node: Node) -> None:
