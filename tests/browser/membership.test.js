@@ -738,10 +738,12 @@ test("what ends a membership ends everything that waits for it", async () => {
   world.expired = new client.LoginNeeded("log in");
   world.socket.break();
   const waiting = peer.broadcast("never").catch((error) => error);
+  const announcing = peer.announce({ agents: ["never"] }).catch((error) => error);
   await world.pass(2);
   assert.equal(peer.state, "ended");
   assert.equal(await peer.ended, world.expired);
   assert.equal(await waiting, world.expired);
+  assert.equal(await announcing, world.expired);
   await assert.rejects(turn.result(), world.expired);
   await assert.rejects(peer.broadcast("later"), world.expired);
   await assert.rejects(peer.announce({ agents: [] }), world.expired);
@@ -750,6 +752,7 @@ test("what ends a membership ends everything that waits for it", async () => {
   assert.equal(seen.error, world.expired);
   assert.equal(changes.error, world.expired);
   assert.deepEqual(world.timers, []);
+  assert.equal(world.isWatched, false);
 });
 
 test("leaving sends what is queued, closes with 1000, and is the end", async () => {
@@ -805,9 +808,9 @@ test("leaving does not wait for ever for a socket that takes nothing", async () 
   const peer = await world.join();
   world.socket.bufferedAmount = 2 ** 20;
   const sent = peer.broadcast("never").catch((error) => error);
-  const leaving = peer.leave();
+  const leaving = peer.leave().then(() => [...world.timers]);
   await world.pass(5.1);
-  await leaving;
+  assert.deepEqual(await leaving, [], "nothing looks any more whether it takes something");
   assert.ok((await sent) instanceof client.Left);
 });
 

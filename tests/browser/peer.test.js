@@ -817,6 +817,18 @@ test("more commands than may be served at a time are answered with busy", async 
   assert.equal(ends.length, 3);
 });
 
+test("a handler does not run before serve has returned", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  await hear(world, command());
+  let runs = 0;
+  peer.serve(() => {
+    runs += 1;
+  });
+  assert.equal(runs, 0);
+  await world.settle();
+  assert.equal(runs, 1);
+});
+
 test("a handler is a function", async () => {
   const { peer } = await joined({ agents: ["coder"] });
   assert.throws(() => peer.serve("handler"), TypeError);

@@ -90,7 +90,10 @@ export class World {
     },
     watch: (nudge) => {
       this.nudge = nudge;
-      return () => {};
+      this.isWatched = true;
+      return () => {
+        this.isWatched = false;
+      };
     },
     report: (error) => {
       throw error;
