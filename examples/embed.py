@@ -1,9 +1,9 @@
-"""A mesh inside your own program: two peers in memory, one that comes in over a WebSocket.
+"""A mesh inside your own program: two peers in memory, and one that connects over a WebSocket.
 
     python -m examples.embed
 
-No socket is needed for the first two; the third joins through the same ASGI app that AgentCore
-runs.
+The first two need no socket. The third one connects to a small Starlette application of this
+program. All of them speak the protocol itself, without `join`.
 """
 
 import json
@@ -15,10 +15,9 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from actors.relay.runtime import Runtime
 from actors.transports.asgi import AsgiTransport
 from actors.transports.memory import MemoryLink
-from protocol.limits import Limits
+from agi_diy_relay import Limits, Runtime
 
 MESH = "my mesh"
 
@@ -57,7 +56,7 @@ async def main() -> list[str]:
         command = await until(worker, "direct")
         log.append(f"worker got {command['data']} from {command['instanceId']}")
 
-        # A third one, over a WebSocket, in the same mesh.
+        # A third one, over a WebSocket, in the same mesh. Any ASGI server will do.
         async def websocket(socket: WebSocket) -> None:
             await socket.accept()
             await runtime.serve(AsgiTransport(socket, close_within_s=5), MESH)

@@ -7,6 +7,7 @@ websockets_sansio_impl.py: something that the fast transport borrows has changed
 import ast
 import inspect
 import sys
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,16 @@ from websockets.protocol import Protocol
 from actors.transports import borrowed
 from actors.transports import uvicorn as fast
 from actors.transports.uvicorn import MeshProtocol
+from tests import ROOT
 
 
 def test_the_installed_release_has_everything() -> None:
     assert borrowed.changes() == []
+
+
+def test_pyproject_asks_for_the_versions_that_were_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"uvicorn{borrowed.supported()}" in project["optional-dependencies"]["relay"]
 
 
 # The list and the code ----------------------------------------------------------------------------

@@ -552,9 +552,10 @@ async def test_at_shutdown_a_paced_peer_is_told_even_if_there_is_no_time_for_all
 async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_reads_again() -> None:
     """Through the stand-in, which closes a connection that carries 250 frames in a second."""
     issuer, mesh, count = Issuer(), session_id("m"), 400
+    runtime = HostedRuntime(environ={"RELAY_REAP_AFTER_S": "600"})  # on a slow machine, too
     with anyio.fail_after(PATIENCE_S), socket.socket() as narrow:
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        async with Edge([HostedRuntime()], issuer.get) as edge:
+        async with Edge([runtime], issuer.get) as edge:
             narrow.connect(("127.0.0.1", edge.port))
             narrow.setblocking(False)
             options: dict[str, Any] = {"compression": None, "max_queue": 4, "ping_interval": None}
