@@ -152,6 +152,8 @@ def test_the_root_loads_nothing_runs_nothing_and_is_readable_in_the_dark(
 def test_the_host_of_a_request_is_text_on_the_page(http: httpx.Client) -> None:
     answer = http.get("/", headers={"host": 'x"><script>alert(1)</script>'})
     assert "<script" not in answer.text
+    answer = http.get("/", headers={"host": "a&lt;b"})
+    assert "<code>ws://a&amp;lt;b/ws</code>" in answer.text
 
 
 def test_the_demo_page_names_no_mesh_so_that_it_joins_the_default_one(http: httpx.Client) -> None:
