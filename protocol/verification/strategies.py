@@ -5,6 +5,7 @@ peer. Every strategy gives the bytes of a message; `me` is the id of the peer th
 
     presences(me), heartbeats(me), fanned_out(me), directs(me), others(me)     right
     forged(me), damaged(me, limits), too_much(me, limits)                      wrong
+    at_the_bound(me, limits)                                                   one or the other
     messages(me, limits), misbehaviour(me, limits)                             all of these
 """
 
@@ -261,6 +262,29 @@ def too_much(me: str, limits: Limits) -> st.SearchStrategy[bytes]:
 
 
 @functools.cache
+def at_the_bound(me: str, limits: Limits) -> st.SearchStrategy[bytes]:
+    """The largest messages that may pass, and one byte more; the relay adds the origin to some."""
+
+    def of_size(fields: dict[str, Any], size: int) -> bytes:
+        bare = text_of({**fields, "data": ""})
+        return text_of({**fields, "data": "x" * (size - len(bare))})
+
+    bound = limits.message_bytes_max
+    origins: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"from": me}, ""),
+        ({}, f',"from":"{me}"'),
+        ({"from": "some-agent"}, f',"instanceId":"{me}"'),
+    )
+    return st.sampled_from(
+        [
+            of_size({"type": "stream", **given}, bound - len(added) + more)
+            for given, added in origins
+            for more in (0, 1)
+        ]
+    )
+
+
+@functools.cache
 def batches(me: str) -> st.SearchStrategy[bytes]:
     """Arrays of messages, with something else among them now and then."""
     no_message = st.sampled_from([b"1", b"null", b'[{"type":"ack"}]', b'"]"', b"{}"])
@@ -285,7 +309,14 @@ def messages(me: str) -> st.SearchStrategy[bytes]:
 
 @functools.cache
 def misbehaviour(me: str, limits: Limits, *, not_utf8: bool = True) -> st.SearchStrategy[Message]:
-    """Any wrong message of `me`. `not_utf8`: also what a WebSocket would not carry as text."""
+    """Any wrong message of `me`, or one that just is not.
+
+    `not_utf8`: also what a WebSocket would not carry as text.
+    """
     return st.one_of(
-        forged(me), damaged(me, limits, not_utf8=not_utf8), too_much(me, limits), st.just(BINARY)
+        forged(me),
+        damaged(me, limits, not_utf8=not_utf8),
+        too_much(me, limits),
+        at_the_bound(me, limits),
+        st.just(BINARY),
     )

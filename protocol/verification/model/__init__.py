@@ -19,7 +19,9 @@ decided, in the order in which the relay decided it:
 
 The rules leave some things open, and so does the model: the sentences of errors, the times of
 messages that the relay makes (an integer, though), the order of fields in messages that it changes,
-and, for a message that is wrong in several ways, which of its faults the error names.
+and, for a message that is wrong in several ways, which of its faults the error names. One thing it
+leaves out: a presence that the relay makes longer than its bound, because it depends on the
+spelling. Histories here do not come near that bound.
 
     reading.py      what a text says: JSON, numbers by their letters, agents and their ids
     expected.py     what may be expected of a connection, and whether a text is that

@@ -4,6 +4,7 @@ A message may be wrong in several ways, and the rules do not say which of its fa
 names. So these functions give all of them.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,9 +31,12 @@ class Faults:
     limits: Limits
     strict: bool
 
-    def of_size(self, message: bytes) -> set[str]:
-        """A text with more bytes than allowed."""
-        return {"too_large"} if len(message) > self.limits.message_bytes_max else set()
+    def of_size(self, message: bytes, added: dict[str, str] | None = None) -> set[str]:
+        """A text with more bytes than allowed, counted with the fields that the relay adds."""
+        size = len(message)
+        if added:  # `,"from":"a"` before the closing brace
+            size += len(json.dumps(added, ensure_ascii=False, separators=(",", ":")).encode()) - 1
+        return {"too_large"} if size > self.limits.message_bytes_max else set()
 
     def of_value(self, value: Any) -> set[str]:
         """JSON that is nested too deep, has a number that is too long, or is no object."""

@@ -225,20 +225,21 @@ class Model:
     def _from_a_peer(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
     ) -> None:
-        faults, text = self._with_origin(peer, message, value)
+        faults = self._origin_faults(peer, value)
         if value["type"] == "heartbeat":
             self._heartbeat(c, connection, peer, message, value, faults)
-        elif value["type"] == "direct":
+            return
+        added = self._missing_origin(peer, value)
+        faults |= self.faults.of_size(message, added)
+        text = Made({**value, **added}) if added else Untouched(message)
+        if value["type"] == "direct":
             self._direct(c, peer, value, faults, text)
         elif faults:
             self._error(c, faults, value)
         else:
             self._expect(self.others(peer), text)
 
-    def _with_origin(
-        self, peer: str, message: bytes, value: dict[str, Any]
-    ) -> tuple[set[str], Untouched | Made]:
-        """What is wrong with the origin, and what the receivers get."""
+    def _origin_faults(self, peer: str, value: dict[str, Any]) -> set[str]:
         faults: set[str] = set()
         sender, instance = value.get("from"), value.get("instanceId")
         if instance is not None and instance != peer:
@@ -247,11 +248,14 @@ class Model:
             faults |= self.faults.of_name(sender)
             if sender in self.peers or sender == RELAY:
                 faults.add("spoofed")
+        return faults
+
+    def _missing_origin(self, peer: str, value: dict[str, Any]) -> dict[str, str]:
+        """The field that the relay adds, so that every receiver knows the peer; perhaps none."""
+        sender, instance = value.get("from"), value.get("instanceId")
         if sender is None:
-            return faults, Made({**value, "from": peer})
-        if sender != peer and instance is None:
-            return faults, Made({**value, "instanceId": peer})
-        return faults, Untouched(message)
+            return {"from": peer}
+        return {"instanceId": peer} if sender != peer and instance is None else {}
 
     def _direct(
         self, c: int, peer: str, value: dict[str, Any], faults: set[str], text: Untouched | Made

@@ -160,6 +160,19 @@ def test_what_is_wrong_is_answered_and_reaches_nobody(sent: bytes | None, code: 
     assert say(model, 1, text("ack", sender="a")) == {2: [text("ack", sender="a")]}
 
 
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [({"sender": "a"}, 0), ({}, len(',"from":"a"')), ({"sender": "x"}, len(',"instanceId":"a"'))],
+)
+def test_the_bound_of_a_message_holds_for_what_is_delivered(
+    given: dict[str, str], added: int
+) -> None:
+    model = mesh("a", "b", limits=Limits(message_bytes_max=2048, presence_bytes_max=1024))
+    room = 2048 - added - len(text("ack", **given, data=""))
+    assert say(model, 1, text("ack", **given, data="x" * room)).keys() == {2}
+    assert say(model, 1, text("ack", **given, data="x" * (room + 1))) == {1: ["too_large"]}
+
+
 def test_before_presence_only_capabilities_are_answered() -> None:
     model = mesh("a")
     model.opened(2)

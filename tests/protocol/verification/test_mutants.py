@@ -1,5 +1,6 @@
 """Tests that the mutation check (mutation.py) found missing: each notices one change."""
 
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -9,7 +10,7 @@ from protocol.envelope import ErrorCode, Refusal
 from protocol.limits import Limits
 from protocol.mesh import texts
 from protocol.mesh.effects import Refused
-from tests.worlds.mesh import World, text, world_of
+from tests.worlds.mesh import World, presence, text, world_of
 
 SCARCE = Limits(
     messages_per_s=2.0, messages_burst=2, rate_error_every_s=1.0, refusal_log_every_s=10.0
@@ -79,3 +80,47 @@ def test_a_connection_that_was_heard_is_alive_and_an_unknown_one_is_ignored() ->
     assert not world.is_open(2)
     world.wait(10.0)
     assert not world.is_open(1)
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [({}, len(',"from":"a"')), ({"sender": "x"}, len(',"instanceId":"a"'))],
+)
+def test_a_message_with_its_origin_may_have_the_last_byte_too(
+    given: dict[str, str], added: int
+) -> None:
+    world = world_of("a", "b", limits=SMALL)
+    room = SMALL.message_bytes_max - added - len(text("ack", **given, data=""))
+    world.say(1, text("ack", **given, data="x" * room))
+    assert [len(got) for got in world.texts(2)] == [SMALL.message_bytes_max]
+    world.say(1, text("ack", **given, data="x" * (room + 1)))
+    assert world.errors(1) == ["too_large"]
+    assert world.texts(2) == []
+
+
+COLOR = "c" * 400
+
+
+def what_is_left(hostname: str) -> list[object]:
+    """The agents of a peer after one of its two tabs closed: the one that announced last.
+
+    So the presence has the `hostname` of that tab, and the longer description of the other.
+    """
+    world = World(SMALL)
+    first, watcher = world.join("a", "x"), world.join("b")
+    world.join("a", {"id": "x", "color": COLOR})
+    world.say(first, presence("a", "x", hostname=hostname))
+    world.hush()
+    world.end(first)
+    (left,) = world.got(watcher)
+    agents: list[object] = left["data"]["agents"]
+    return agents
+
+
+def test_what_is_left_of_a_peer_is_described_up_to_the_last_byte_of_a_presence() -> None:
+    described = {"id": "x", "color": COLOR}
+    agent = json.dumps(described)  # an agent stays as it was announced
+    left = f'{{"type":"presence","from":"a","data":{{"agents":[{agent}],"hostname":""}}}}'
+    longest = "h" * (SMALL.presence_bytes_max - len(left))
+    assert what_is_left(longest) == [described]
+    assert what_is_left(longest + "h") == ["x"]
