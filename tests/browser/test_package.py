@@ -1,5 +1,6 @@
 """The browser client as a package: what is in it, its types, its examples."""
 
+import graphlib
 import json
 import re
 import shutil
@@ -62,12 +63,35 @@ def test_the_package_depends_on_nothing_and_has_this_projects_licence() -> None:
     assert (PACKAGE / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-def test_no_room_imports_anything_but_rooms() -> None:
+def code(room: str) -> str:
+    """The text of a room, without its comments. (Types in them may refer to any room.)"""
+    text = (PACKAGE / f"src/{room}.js").read_text()
+    return re.sub(r"(?m)//.*$", "", re.sub(r"(?s)/\*.*?\*/", "", text))
+
+
+def imported(room: str) -> list[str]:
+    """The rooms that this one imports."""
+    names = re.findall(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", code(room))
+    for name in names:
+        assert re.fullmatch(r"\./\w+\.js", name), f"{room}.js imports {name}"
+    return [name.removeprefix("./").removesuffix(".js") for name in names]
+
+
+def test_rooms_import_only_rooms_and_never_in_a_circle() -> None:
     """So that the module needs no build step, in a page as it is served."""
-    for path in (PACKAGE / "src").glob("*.js"):
-        for name in re.findall(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", path.read_text()):
-            assert re.fullmatch(r"\./\w+\.js", name), f"{path.name}: {name}"
-            assert (path.parent / name).exists(), f"{path.name}: {name}"
+    rooms = {path.stem: imported(path.stem) for path in (PACKAGE / "src").glob("*.js")}
+    graphlib.TopologicalSorter(rooms).prepare()
+    assert {name for names in rooms.values() for name in names} <= set(rooms)
+
+
+def test_what_is_decided_is_decided_without_the_world() -> None:
+    """In the rooms that are called as in Python, with nothing but one another and UTF-8."""
+    twins = {path.stem for path in (ROOT / "protocol/member").glob("*.py")} - {"__init__"}
+    decided = twins | {"agents", "limits", "rate"}
+    world = r"\b(WebSocket|setTimeout|performance|Date|random|crypto|document|fetch|async|await)\b"
+    for room in decided:
+        assert set(imported(room)) <= decided | {"bytes"}, room
+        assert not re.search(world, code(room)), room
 
 
 @pytest.mark.skipif(not (TOOLS / "tsc").exists(), reason="needs npm ci --prefix browser")
