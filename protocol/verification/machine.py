@@ -150,6 +150,12 @@ class RelayMachine(RuleBasedStateMachine):
         wrong = strategies.misbehaviour(self.names[c], self.subject.limits, not_utf8=self.not_utf8)
         self.judge.send(c, data.draw(wrong))
 
+    @rule(c=connections, data=st.data())
+    @precondition(lambda self: self.subject.limits.message_bytes_max <= 2**16)
+    def say_as_much_as_may_be(self, c: int, data: st.DataObject) -> None:
+        largest = strategies.at_the_bound(self.names[c], self.subject.limits)
+        self.judge.send(c, data.draw(largest))
+
     @rule(c=connections, name=peers, data=st.data())
     def claim_another_name(self, c: int, name: str, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.presences(name)))

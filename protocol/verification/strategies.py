@@ -309,14 +309,10 @@ def messages(me: str) -> st.SearchStrategy[bytes]:
 
 @functools.cache
 def misbehaviour(me: str, limits: Limits, *, not_utf8: bool = True) -> st.SearchStrategy[Message]:
-    """Any wrong message of `me`, or one that just is not.
-
-    `not_utf8`: also what a WebSocket would not carry as text.
-    """
+    """Any wrong message of `me`. `not_utf8`: also what a WebSocket would not carry as text."""
     return st.one_of(
         forged(me),
         damaged(me, limits, not_utf8=not_utf8),
         too_much(me, limits),
-        at_the_bound(me, limits),
         st.just(BINARY),
     )

@@ -13,9 +13,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from actors.relay.supervisor import Supervisor
+from protocol.envelope import Header
 from protocol.limits import Limits
 from protocol.mesh.effects import Deliver, Effect, Everyone
 from protocol.mesh.local import LocalMesh
+from protocol.mesh.mesh import Mesh
+from protocol.mesh.roster import Peer
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement
 from protocol.verification.subjects import CoreSubject, Judge, Subject
@@ -170,6 +173,21 @@ def test_the_machine_finds_a_relay_that_sends_directs_to_all() -> None:
 
     with pytest.raises(Disagreement):
         run(lambda: Wrong(TIGHT), examples=200, steps=20, shrink=False)
+
+
+def test_the_machine_finds_a_relay_that_delivers_more_than_the_bound_of_a_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_origin = Mesh._with_origin
+
+    def without_a_bound(mesh: Mesh, peer: Peer, header: Header, text: bytes) -> bytes:
+        large = Mesh(Limits(id_chars_max=TIGHT.id_chars_max), [])
+        large.roster = mesh.roster
+        return with_origin(large, peer, header, text)
+
+    monkeypatch.setattr(Mesh, "_with_origin", without_a_bound)
+    with pytest.raises(Disagreement):
+        run(lambda: CoreSubject(TIGHT), examples=200, steps=40, shrink=False)
 
 
 def test_the_machine_finds_a_supervisor_that_forgets_who_is_last_in_its_queue(
