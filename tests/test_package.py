@@ -188,6 +188,34 @@ def test_the_state_machine_without_hypothesis_names_the_extra() -> None:
     assert "protocol.about.MissingExtra: protocol.verification.machine needs " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("folder", "brought_by"),
+    [
+        ("actors/relay", {*about.PLAIN}),
+        ("actors/client", {*about.PLAIN, *about.EXTRAS["agentcore"]}),
+        ("actors/transports", {*about.EXTRAS["relay"]}),
+        ("actors/host", {*about.EXTRAS["relay"], "opentelemetry"}),  # AgentCore brings that one
+        ("protocol", {*about.EXTRAS["verification"], "pytest"}),  # for tests of other projects
+    ],
+)
+def test_what_is_imported_is_what_an_extra_is_said_to_bring(
+    folder: str, brought_by: set[str]
+) -> None:
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported - set(OURS) - sys.stdlib_module_names <= brought_by
+
+
 def test_a_missing_module_of_no_extra_is_a_fault_and_is_raised_again() -> None:
     error = ModuleNotFoundError(name="actors.nowhere")
     with pytest.raises(ModuleNotFoundError) as raised:
