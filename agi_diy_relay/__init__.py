@@ -15,6 +15,8 @@ from actors.client.serving import Command
 from actors.client.websocket import Address, websocket
 from actors.link import Link, LinkClosed
 from actors.relay.runtime import Full, Runtime
+from actors.transports.asgi import AsgiTransport
+from actors.transports.memory import MemoryLink
 from protocol.about import __version__
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import (
@@ -47,6 +49,7 @@ __all__ = [
     "Address",
     "AmbiguousTarget",
     "AnnouncementRefused",
+    "AsgiTransport",
     "BadAddress",
     "Change",
     "Changes",
@@ -59,6 +62,7 @@ __all__ = [
     "LinkClosed",
     "MemberState",
     "MembershipLimits",
+    "MemoryLink",
     "Message",
     "NoCredentials",
     "NotARelay",

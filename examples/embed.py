@@ -15,9 +15,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
-from actors.transports.asgi import AsgiTransport
-from actors.transports.memory import MemoryLink
-from agi_diy_relay import Limits, Runtime
+from agi_diy_relay import AsgiTransport, Limits, MemoryLink, Runtime
 
 MESH = "my mesh"
 

@@ -5,25 +5,29 @@ through ASGI, so a peer that asked for `keepalive: "pong"` must send heartbeats 
 
 A server may offer a better transport of its own in the ASGI scope, as `MeshProtocol` does
 (actors/transports/uvicorn.py). `transport_for` takes it.
+
+Starlette is imported when a connection needs it: a plain installation has none, and imports this.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from actors.frames import Batch
 from actors.link import ABNORMAL, NO_STATUS
 from actors.transports.transport import Port, Transport, binary_frame
 from protocol.limits import Limits
 
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
 EXTENSION: Final = "agi-diy-relay.transport"
 """Key in the ASGI scope's `extensions`. Its value makes the server's own transport for the
 connection, from `message_bytes_max` and `close_within_s`."""
 
 
-def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
+def transport_for(websocket: "WebSocket", limits: Limits) -> Transport:
     """The transport of an accepted WebSocket: the server's own if it offers one, else the plain
     one."""
     extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
@@ -34,11 +38,14 @@ def transport_for(websocket: WebSocket, limits: Limits) -> Transport:
 
 
 class AsgiTransport:
-    """One accepted Starlette WebSocket."""
+    """The transport over an accepted Starlette WebSocket, for `Runtime.serve`.
+
+    `close_within_s`: how long (seconds) a close waits for the peer.
+    """
 
     writes_frames = False
 
-    def __init__(self, websocket: WebSocket, close_within_s: float) -> None:
+    def __init__(self, websocket: "WebSocket", close_within_s: float) -> None:
         self._websocket = websocket
         self._close_within_s = close_within_s
         self._batch: Batch | None = None
@@ -53,6 +60,8 @@ class AsgiTransport:
         pass  # the buffers belong to the server
 
     async def run(self, port: Port) -> None:
+        from starlette.websockets import WebSocketDisconnect  # noqa: PLC0415
+
         code = ABNORMAL
         try:
             async with anyio.create_task_group() as tasks:
@@ -77,6 +86,8 @@ class AsgiTransport:
                 port.received([event["text"].encode()])
 
     async def _write(self, port: Port) -> None:
+        from starlette.websockets import WebSocketState  # noqa: PLC0415
+
         while True:
             await self._something_to_write.wait()
             self._something_to_write = anyio.Event()
