@@ -15,6 +15,7 @@ Two things are worth knowing:
 """
 
 import re
+from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
@@ -38,13 +39,12 @@ _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
-_ESCAPES = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|.)",
-    re.DOTALL,
-)
+_SURROGATE = re.compile(rb"(?<!\\)\\++u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
+"""Backslashes before what may be the escape of a surrogate; it is one if their number is odd."""
+_HIGH = frozenset(b"89abAB")
+_NONCHARACTER = b"fffe"
 MASK = "\ufffe"
 _BETWEEN = b" \t\r\n,"
 
@@ -54,7 +54,7 @@ class Codec:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._long_number = re.compile(rb"(?<![0-9])[0-9]{%d}" % (limits.number_digits_max + 1))
+        self._long_number = b"0" * (limits.number_digits_max + 1)
         # A text this short can neither nest too deep nor hold a number that is too long.
         self._surely_flat = min(2 * limits.nesting_max, limits.number_digits_max)
 
@@ -168,9 +168,9 @@ class Codec:
             if max(accumulate(steps)) > limits.nesting_max:
                 sentence = f"nested deeper than {limits.nesting_max} levels"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
-        if len(text) > limits.number_digits_max and self._long_number.search(text):
+        if len(text) > limits.number_digits_max and self._long_number in text.translate(_ZEROS):
             bare = _STRINGS.sub(b"", text) if bare is None else bare
-            if self._long_number.search(bare):
+            if self._long_number in bare.translate(_ZEROS):
                 sentence = f"a number has more than {limits.number_digits_max} digits"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
 
@@ -202,6 +202,35 @@ def without_lone_surrogates(text: Text) -> Text:
     """`text`, or a copy in which the escape of a noncharacter replaces each lone surrogate."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return text
-    return _ESCAPES.sub(
-        lambda match: rb"\ufffe" if match.lastgroup == "lone" else match.group(), text
-    )
+    return _masked(text)
+
+
+@lru_cache(maxsize=2)  # one text is asked for several times in a row
+def _masked(text: Text) -> Text:
+    masked: bytearray | None = None
+    high_end = -1  # where a high surrogate ended that has no partner yet
+    for match in _SURROGATE.finditer(text):
+        start, end = match.span()
+        if (end - start - 5) % 2 == 0:
+            continue  # the backslashes stand for themselves
+        if text[match.start(1)] in _HIGH:
+            if high_end >= 0:
+                masked = _mask(masked, text, high_end)
+            high_end = end
+        elif high_end == start and end - start == 6:
+            high_end = -1  # a pair
+        else:
+            if high_end >= 0:
+                masked = _mask(masked, text, high_end)
+                high_end = -1
+            masked = _mask(masked, text, end)
+    if high_end >= 0:
+        masked = _mask(masked, text, high_end)
+    return text if masked is None else bytes(masked)
+
+
+def _mask(masked: bytearray | None, text: Text, end: int) -> bytearray:
+    if masked is None:
+        masked = bytearray(text)
+    masked[end - 4 : end] = _NONCHARACTER
+    return masked

@@ -47,6 +47,10 @@ TICK_S: Final = 0.25
 """How often (seconds) a mesh looks for deadlines that have passed."""
 
 
+POLLS: Final = 5
+"""Passes of the event loop after which everything that had arrived before has been delivered: one
+reads the socket, the others are for tasks between socket and peer actor."""
+
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
 LEAST_GAP_S: Final = 1e-3
@@ -113,8 +117,12 @@ class Supervisor:
         """A round would find something to do now."""
         return bool(self._inbox)
 
-    def round(self) -> None:
-        """Decide what waits, and tell every peer actor concerned."""
+    def round(self, read_until: Instant | None = None) -> None:
+        """Decide what waits, and tell every peer actor concerned.
+
+        `read_until`: a time up to which everything that came in has been read; whoever was silent
+        until then is late. By default that is now.
+        """
         now = self._clock.now()
         for control in self._inbox.take_control():
             self._obey(control, now)
@@ -136,7 +144,7 @@ class Supervisor:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
                 self._paced.pop(actor.id, None)
-        self._mesh.expire(now)
+        self._mesh.expire(read_until or now)
         self._carry_out(self._mesh.take_effects())
 
     def _obey(self, control: Control, now: Instant) -> None:
@@ -230,9 +238,22 @@ class Supervisor:
                     if not self._inbox:
                         self._work = anyio.Event()
                         await self._work.wait()
-                    self.round()
+                    self.round(await self._read_until())
                     await self._rest()
                 tasks.cancel_scope.cancel()
+
+    async def _read_until(self) -> Instant:
+        """A time up to which every socket has been read.
+
+        A process that was suspended wakes up late for every deadline, while the signs of life of
+        its peers wait in the kernel. So before anything can expire, all sockets are read once.
+        """
+        now = self._clock.now()
+        deadline = self._mesh.deadline()
+        if deadline is not None and deadline <= now.at:
+            for _ in range(POLLS):
+                await anyio.lowlevel.checkpoint()
+        return now
 
     async def _rest(self) -> None:
         """Let sockets be read before the next round.
