@@ -68,6 +68,14 @@ class VirtualClock:
             await _settle()
         self._at = end
 
+    async def jump(self, seconds: float) -> None:
+        """Let time pass as over a suspended process: all sleepers wake at its end, at once."""
+        await _settle()
+        self._at += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._at:
+            heapq.heappop(self._sleepers)[2].set()
+        await _settle()
+
 
 async def _settle() -> None:
     # Enough for a sleeper that wakes to wake the supervisor, and that one the receivers.

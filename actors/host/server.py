@@ -19,7 +19,6 @@ from actors.transports import borrowed
 log = logging.getLogger("relay")
 
 PING_INTERVAL_S: Final = 10.0  # under `stale_after_s`, so that a pong in time keeps a peer present
-PING_TIMEOUT_S: Final = 20.0
 
 PORTS_TRIED: Final = 100
 """With port 0: how many free ports of the first address are tried on the others."""
@@ -122,7 +121,8 @@ def server_config(app: RelayApp, settings: Settings) -> uvicorn.Config:
         ws=websocket_protocol(),
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
-        ws_ping_timeout=PING_TIMEOUT_S,
+        # A pong is a sign of life. Silence is judged by the lifecycle alone, which reads first.
+        ws_ping_timeout=None,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=max(1, round(settings.limits.close_within_s)),

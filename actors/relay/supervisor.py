@@ -138,8 +138,7 @@ class Supervisor:
             actor = ready.popleft()
             messages = actor.give(quantum)
             if messages:
-                budget -= len(messages)
-                self._decide(actor, messages, now)
+                budget -= self._decide(actor, messages, now)
             if actor.close_code is not None and not actor.waiting:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
@@ -157,11 +156,12 @@ class Supervisor:
             case Failed(actor, cause, error):
                 self._fail(actor, cause, error, now)
 
-    def _decide(self, actor: PeerActor, messages: list[Inbound], now: Instant) -> None:
+    def _decide(self, actor: PeerActor, messages: list[Inbound], now: Instant) -> int:
         try:
-            self._mesh.received(actor.id, messages, now)
+            return self._mesh.received(actor.id, messages, now)
         except Exception as error:
             self._fail(actor, Cause.CRASHED, error, now)
+            return len(messages)
 
     def _fail(
         self, actor: PeerActor, cause: Cause, error: BaseException | None, now: Instant

@@ -101,12 +101,16 @@ class Gate:
         self.connections[id] = connection
         self._schedule(connection)
 
-    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
-        """Messages arrived on a connection, in this order. An unknown connection is ignored."""
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored.
+
+        Returns how many messages were decided: the elements of an array count each.
+        """
         connection = self.connections.get(id)
-        if connection is not None:
-            self._hear(connection, now)
-            self._receive(connection, messages, now)
+        if connection is None:
+            return 0
+        self._hear(connection, now)
+        return self._receive(connection, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""
@@ -224,8 +228,9 @@ class Gate:
         now: Instant,
         *,
         in_batch: bool = False,
-    ) -> None:
+    ) -> int:
         messages = self._within_rate(connection, messages, now, counted=in_batch)
+        decided = len(messages)
         id, said = connection.id, self._items.said
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
@@ -247,23 +252,25 @@ class Gate:
                     self._not_for_others(connection, header, message, route, now)
             except Refusal as refusal:
                 if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
-                    self._receive_array(connection, message, refusal, now)
+                    decided += self._receive_array(connection, message, refusal, now)
                 else:
                     self.refuse(connection, message, refusal, now)
+        return decided
 
     def _receive_array(
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
-    ) -> None:
-        """Receive the messages of an array. If it is no valid array, refuse it as one message."""
+    ) -> int:
+        """Receive the messages of an array. If it is no valid array, refuse it as one message.
+        Returns how many were decided."""
         assert isinstance(message, bytes)
         try:
             batch = self._codec.batch(message)
         except Refusal as too_many:
             batch, refusal = [], too_many
         if batch:
-            self._receive(connection, batch, now, in_batch=True)
-        else:
-            self.refuse(connection, message, refusal, now)
+            return self._receive(connection, batch, now, in_batch=True)
+        self.refuse(connection, message, refusal, now)
+        return 0
 
     def _within_rate(
         self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, counted: bool

@@ -38,9 +38,12 @@ class LocalMesh:
         """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames."""
         self.gate.opened(id, now, is_paced=is_paced)
 
-    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
-        """Messages arrived on a connection, in this order. An unknown connection is ignored."""
-        self.gate.received(id, messages, now)
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored.
+
+        Returns how many messages were decided: the elements of an array count each.
+        """
+        return self.gate.received(id, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

@@ -51,12 +51,13 @@ class RecordingMesh(LocalMesh):
         super().opened(id, now, is_paced=is_paced)
         self.decisions.append(Decision("opened", now.at, id))
 
-    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> None:
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         if id in self.crashing:
             raise RuntimeError("made to crash")
         heard = tuple(m if isinstance(m, bytes) else BINARY for m in messages)
-        super().received(id, messages, now)
+        decided = super().received(id, messages, now)
         self.decisions.append(Decision("received", now.at, id, heard))
+        return decided
 
     def heard(self, id: int, now: Instant) -> None:
         super().heard(id, now)

@@ -150,6 +150,20 @@ def test_a_round_is_bounded_and_nobody_loses_its_place() -> None:
     ]
 
 
+def test_the_elements_of_arrays_count_in_the_bound_of_a_round() -> None:
+    world = World(quantum_messages=4, round_messages_max=8, messages_burst=1000)
+    actors = [world.join(f"p{n}")[0] for n in range(3)]
+    _, listener = world.join("listener")
+    listener.sent.clear()
+    array = json.dumps([{"type": "stream", "n": n} for n in range(10)]).encode()
+    for actor in actors:
+        actor.received([array])
+    world.supervisor.round()
+    assert len(listener.sent) == 10  # one array is decided whole, and is more than the bound
+    world.settle()
+    assert len(listener.sent) == 30
+
+
 def test_a_peer_that_does_not_take_gets_everything_in_order_when_it_takes_again() -> None:
     world = World()
     sender, _ = world.join("sender")
@@ -208,10 +222,10 @@ def test_a_crash_while_deciding_ends_that_connection_with_1011_and_no_other(
     mesh = world.supervisor._mesh
     received = mesh.received
 
-    def crash_on_victim(id: int, messages: Any, now: Instant) -> None:
+    def crash_on_victim(id: int, messages: Any, now: Instant) -> int:
         if id == victim.id:
             raise RuntimeError("a bug")
-        received(id, messages, now)
+        return received(id, messages, now)
 
     monkeypatch.setattr(mesh, "received", crash_on_victim)
     say(victim, "stream")

@@ -180,6 +180,32 @@ async def test_totals_never_go_back_for_who_reads_them_from_another_thread(
     assert seen == [1]
 
 
+@pytest.mark.parametrize("passes", [1, 2, 3])
+async def test_after_a_pause_of_the_process_nobody_is_reaped_whose_heartbeat_had_come(
+    passes: int,
+) -> None:
+    """The clock jumps, as over a suspended process. What had arrived before is delivered by the
+    event loop a few passes later, as sockets do it."""
+    clock = VirtualClock()
+    async with Runtime(clock=clock) as runtime:
+        beating, silent = await joined(runtime, "beating"), await joined(runtime, "silent")
+
+        async def deliver_late() -> None:
+            await clock.sleep(40.0)
+            for _ in range(passes):
+                await anyio.lowlevel.checkpoint()
+            await beating.send(json.dumps({"type": "heartbeat"}))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(deliver_late)
+            await anyio.wait_all_tasks_blocked()
+            await clock.jump(40.0)
+        ((status,),) = (mesh.peers for mesh in runtime.status())
+        assert status.peer == "beating"
+        assert beating.is_open
+        assert not silent.is_open
+
+
 async def test_meshes_and_connections_are_bounded() -> None:
     async with Runtime(Limits(meshes_max=2, connections_max=2)) as runtime:
         await runtime.connect("one")
