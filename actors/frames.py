@@ -1,21 +1,28 @@
-"""WebSocket frames (RFC 6455), and batches of them: what one receiver gets in one write."""
+"""RFC 6455 frames, and batches of them: what goes to one receiver in one write.
+
+A batch is held by reference wherever it waits. The bytes that many receivers share are made once.
+The frames of private messages are made when a socket takes them. So what waits for a receiver that
+does not read costs a few references, whatever its size.
+"""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from protocol.envelope import Text
 
 _SHORT: Final = tuple(bytes((0x81, length)) for length in range(126))
-
-
 _MEDIUM: Final = struct.Struct("!BBH").pack
-
-
 _LONG: Final = struct.Struct("!BBQ").pack
 
-
 Buffer = bytes | memoryview
+
+CHUNK_BYTES: Final = 2**18
+"""A socket is given no more than this at once, and the next part when it takes more."""
+JOIN_BYTES_MAX: Final = 8192
+"""Up to this size a copy is cheaper than several buffers in one write."""
+BUFFERS_MAX: Final = 64
+"""More buffers than this in one write are joined: kernels limit their number."""
 
 
 def text_frame(text: Text) -> bytes:
@@ -25,11 +32,7 @@ def text_frame(text: Text) -> bytes:
     b'\\x81\\x02{}'
     """
     length = len(text)
-    if length < 126:
-        return _SHORT[length] + text
-    if length < 65536:
-        return _MEDIUM(0x81, 126, length) + text
-    return _LONG(0x81, 127, length) + text
+    return _SHORT[length] + text if length < 126 else _header(length) + text
 
 
 def frame_length(text: Text) -> int:
@@ -38,34 +41,107 @@ def frame_length(text: Text) -> int:
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
 
 
-class Batch:
-    """What one receiver gets from one round, in order. Immutable, so receivers may share it.
+def _header(length: int) -> bytes:
+    if length < 126:
+        return _SHORT[length]
+    return _MEDIUM(0x81, 126, length) if length < 65536 else _LONG(0x81, 127, length)
 
-    `buffers` holds all of it as WebSocket frames, in one buffer or in several.
+
+def frame_parts(text: Text) -> tuple[Buffer, ...]:
+    """`text_frame(text)` in parts: a long text is not copied."""
+    if len(text) <= JOIN_BYTES_MAX:
+        return (text_frame(text),)
+    return (_header(len(text)), text)
+
+
+class Batch:
+    """What one receiver gets from one round, in order. Immutable; receivers may share it.
+
+    `count` is the number of messages, `size` their bytes as WebSocket frames.
     """
 
-    __slots__ = ("_texts", "buffers", "count")
+    __slots__ = ("_texts", "count", "size")
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.count = len(texts)
-        self.buffers: list[Buffer] = [
-            b"".join(map(text_frame, texts)) if len(texts) > 1 else text_frame(texts[0])
-        ]
+        self.size = frame_length(texts[0]) if len(texts) == 1 else sum(map(frame_length, texts))
 
     @property
     def texts(self) -> Sequence[Text]:
         """The messages."""
         return self._texts
 
+    def _parts(self) -> Iterator[Buffer]:
+        for text in self._texts:
+            yield from frame_parts(text)
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """All of it as WebSocket frames, in one buffer or several. Made anew by each call."""
+        if self.count == 1 and self.size <= JOIN_BYTES_MAX:
+            return [text_frame(self._texts[0])]
+        return joined(list(self._parts()))
+
+    def chunks(self) -> Iterator[list[Buffer]]:
+        """The same in lists of at most `CHUNK_BYTES`, each made when it is asked for."""
+        chunk: list[Buffer] = []
+        room = CHUNK_BYTES
+        for part in self._parts():
+            rest = memoryview(part)
+            while len(rest) > room:
+                yield joined([*chunk, rest[:room]])
+                rest = rest[room:]
+                chunk, room = [], CHUNK_BYTES
+            chunk.append(rest)
+            room -= len(rest)
+        if chunk:
+            yield joined(chunk)
+
+
+class SharedBatch(Batch):
+    """A batch that most receivers of a round share: its bytes are made once, in one buffer."""
+
+    __slots__ = ("wire",)
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        self._texts = texts
+        self.count = len(texts)
+        self.wire = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
+        self.size = len(self.wire)
+
+    def _parts(self) -> Iterator[Buffer]:
+        yield self.wire
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """All of it as WebSocket frames."""
+        return [self.wire]
+
 
 class Fragment(Batch):
-    """A piece of one message, as a frame of its own. Only for transports that write `buffers`."""
+    """A piece of one message, as a frame of its own. Only for transports that write frames."""
 
-    __slots__ = ()
+    __slots__ = ("_frame",)
 
     def __init__(self, piece: bytes, *, is_first: bool, is_last: bool) -> None:
         self._texts = ()
         self.count = 0
         frame = text_frame(piece)
-        self.buffers = [bytes(((0x80 if is_last else 0) | is_first,)) + frame[1:]]
+        self._frame = bytes(((0x80 if is_last else 0) | is_first,)) + frame[1:]
+        self.size = len(frame)
+
+    def _parts(self) -> Iterator[Buffer]:
+        yield self._frame
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """The frame."""
+        return [self._frame]
+
+
+def joined(parts: list[Buffer]) -> list[Buffer]:
+    """The parts, or one buffer instead, where that is cheaper to write."""
+    if len(parts) > BUFFERS_MAX or sum(map(len, parts)) <= JOIN_BYTES_MAX:
+        return [b"".join(parts)]
+    return parts

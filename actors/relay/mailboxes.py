@@ -38,7 +38,7 @@ class Outbox:
 
         An empty outbox takes one batch of any size, so that any roster can reach a newcomer.
         """
-        messages, bytes = self.messages + batch.count, self.bytes + _size(batch)
+        messages, bytes = self.messages + batch.count, self.bytes + batch.size
         limits = self._limits
         if self.messages and (
             messages > limits.mailbox_messages_max or bytes > limits.mailbox_bytes_max
@@ -56,17 +56,13 @@ class Outbox:
             return None
         batch = self._batches.popleft()
         self.messages -= batch.count
-        self.bytes -= _size(batch)
+        self.bytes -= batch.size
         return batch
 
     def clear(self) -> None:
         """Drop everything."""
         self._batches = None
         self.messages = self.bytes = 0
-
-
-def _size(batch: Batch) -> int:
-    return sum(map(len, batch.buffers))
 
 
 class Sender(Protocol):

@@ -8,43 +8,37 @@ one write per receiver, however many messages it holds.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, cast
 
-from actors.frames import Batch, frame_length, text_frame
+from actors.frames import Batch, Buffer, SharedBatch, frame_length, frame_parts, joined
 from protocol.envelope import Text
 
 _Piece = tuple[int, int] | Text  # a range of the tape, or a private text
-
-JOIN_BYTES_MAX: Final = 8192
-"""Up to this size a copy is cheaper than several buffers in one write."""
-BUFFERS_MAX: Final = 64
-"""More buffers than this in one write are joined: kernels limit their number."""
 
 
 class _Spliced(Batch):
     """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_ends", "_pieces", "_wire")
 
     def __init__(
         self, tape: Sequence[Text], pieces: list[_Piece], wire: memoryview, ends: Sequence[int]
     ) -> None:
         self._texts = tape
         self._pieces = pieces
-        self.count = 0
-        self.buffers = []
+        self._wire = wire
+        self._ends = ends
+        self.count = self.size = 0
         for piece in pieces:
             if isinstance(piece, bytes):
                 self.count += 1
-                self.buffers.append(text_frame(piece))
+                self.size += frame_length(piece)
             else:
                 start, end = piece
                 self.count += end - start
-                self.buffers.append(wire[ends[start] : ends[end]])
-        if len(self.buffers) > BUFFERS_MAX or sum(map(len, self.buffers)) <= JOIN_BYTES_MAX:
-            self.buffers = [b"".join(self.buffers)]
+                self.size += ends[end] - ends[start]
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -53,6 +47,19 @@ class _Spliced(Batch):
         for piece in self._pieces:
             texts += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
         return texts
+
+    def _parts(self) -> Iterator[Buffer]:
+        for piece in self._pieces:
+            if isinstance(piece, bytes):
+                yield from frame_parts(piece)
+            else:
+                start, end = piece
+                yield self._wire[self._ends[start] : self._ends[end]]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """All of it as WebSocket frames, in one buffer or several."""
+        return joined(list(self._parts()))
 
 
 class _Cut:
@@ -129,9 +136,9 @@ class Tape:
                 private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
                 own[connection] = Batch(private) if private else None
             return None, own
-        shared = Batch(texts)
+        shared = SharedBatch(texts)
         if cuts:
-            wire = memoryview(shared.buffers[0])
+            wire = memoryview(shared.wire)
             ends = list(accumulate(map(frame_length, texts), initial=0))
             for connection, cut in cuts.items():
                 cut.catch_up(len(texts))

@@ -21,6 +21,7 @@ with what is installed. Import this module only if `borrowed.changes()` is empty
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, cast
 
@@ -35,7 +36,7 @@ try:
 except ImportError:  # pragma: no cover
     from websockets.utils import apply_mask
 
-from actors.frames import Batch
+from actors.frames import CHUNK_BYTES, Batch, Buffer
 from actors.link import ABNORMAL
 from actors.transports.asgi import EXTENSION
 from actors.transports.transport import Port, binary_frame
@@ -91,6 +92,10 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     is_writable = True
     """The socket's buffer is below its high-water mark."""
+
+    _chunks: Iterator[list[Buffer]] | None = None
+    """What is left of a long batch: the socket is given the next chunk when it takes more."""
+    _close_after: tuple[int, str] | None = None
 
     _port: Port | None = None
     _message_bytes_max = 0
@@ -272,12 +277,46 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.is_writable = True
-        if self._port is not None and not self.close_sent:
+        if self._write_chunks() and self._port is not None and not self.close_sent:
             self._port.writable()
+
+    def write(self, batch: Batch) -> bool:
+        """Send a batch, or its first part and then the rest. False: nothing more for now."""
+        if self.close_sent or self.transport.is_closing():
+            return self.is_writable
+        if batch.size <= CHUNK_BYTES:
+            self._write_buffers(batch.buffers)
+            return self.is_writable
+        self._chunks = batch.chunks()
+        return self._write_chunks()
+
+    def _write_buffers(self, buffers: list[Buffer]) -> None:
+        if len(buffers) == 1:
+            self.transport.write(buffers[0])
+        else:
+            self.transport.writelines(buffers)
+
+    def _write_chunks(self) -> bool:
+        """Go on with a long batch while the socket takes it. True: it takes more than that."""
+        while self.is_writable and self._chunks is not None:
+            chunk = next(self._chunks, None)
+            if chunk is not None:
+                self._write_buffers(chunk)
+                continue
+            self._chunks = None
+            if self._close_after is not None:
+                self._send_close(*self._close_after)
+        return self.is_writable
 
     def hang_up(self, code: int, reason: str) -> None:
         """Send a close frame. Cut the connection if it is not over within `close_within_s`."""
         self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
+        if self._chunks is not None:  # a frame may be half written
+            self._close_after = (code, reason)
+        else:
+            self._send_close(code, reason)
+
+    def _send_close(self, code: int, reason: str) -> None:
         if self.transport.is_closing():
             return
         try:
@@ -299,6 +338,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._chunks = None
         super().connection_lost(exc)
         received = self.conn.close_rcvd
         sent = self.conn.close_sent
@@ -330,15 +370,7 @@ class UvicornTransport:
         self._protocol.attach(port, *self._bounds)
 
     def send(self, batch: Batch) -> bool:
-        protocol = self._protocol
-        transport = protocol.transport
-        if not (protocol.close_sent or transport.is_closing()):
-            buffers = batch.buffers
-            if len(buffers) == 1:
-                transport.write(buffers[0])
-            else:
-                transport.writelines(buffers)
-        return protocol.is_writable
+        return self._protocol.write(batch)
 
     def close(self, code: int, reason: str) -> None:
         self._protocol.hang_up(code, reason)
