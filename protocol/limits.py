@@ -85,6 +85,17 @@ class Limits:
         "as above",
         1,
     )
+    frames_in_per_s: float = _bound(
+        4000.0,
+        "WebSocket frames of any kind per second from one connection, sustained",
+        "reading from that connection pauses",
+        1.0,
+    )
+    frames_in_burst: int = _bound(8000, "frames of one connection at once", "as above", 1)
+    bytes_in_per_s: float = _bound(
+        1_500_000.0, "bytes per second from one connection, sustained", "as above", 1024.0
+    )
+    bytes_in_burst: int = _bound(2**21, "bytes of one connection at once", "as above", 1024)
     inbox_messages_max: int = _bound(
         1024,
         "messages of one connection that wait to be decided",

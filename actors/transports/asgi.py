@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 EXTENSION: Final = "agi-diy-relay.transport"
 """Key in the ASGI scope's `extensions`. Its value makes the server's own transport for the
-connection, from `message_bytes_max` and `close_within_s`."""
+connection, from `Limits`."""
 
 
 def transport_for(websocket: "WebSocket", limits: Limits) -> Transport:
     """The transport of an accepted WebSocket: the server's own if it offers one, else the plain
     one."""
     extensions: dict[str, Any] = websocket.scope.get("extensions") or {}
-    make: Callable[[int, float], Transport] | None = extensions.get(EXTENSION)
+    make: Callable[[Limits], Transport] | None = extensions.get(EXTENSION)
     if make is None:
         return AsgiTransport(websocket, limits.close_within_s)
-    return make(limits.message_bytes_max, limits.close_within_s)
+    return make(limits)
 
 
 class AsgiTransport:

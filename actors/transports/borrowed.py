@@ -29,14 +29,12 @@ METHODS: Final = {
     "connection_lost": ("exc",),
     "data_received": ("data",),
     "handle_connect": ("event",),
-    "handle_cont": ("event",),
     "handle_parser_exception": (),
     "handle_pong": ("event",),
     "on_task_complete": ("task",),
     "pause_writing": (),
     "resume_writing": (),
     "run_asgi": (),
-    "send_receive_event_to_app": (),
 }
 """Methods of the class that are extended, called or counted on, and their parameters."""
 
@@ -47,9 +45,7 @@ ATTRIBUTES: Final = (
     "close_sent",
     "close_timer",
     "conn",
-    "curr_msg_data_type",
     "disconnected",
-    "frames",
     "handshake_complete",
     "loop",
     "pending_ping_payload",
@@ -77,7 +73,7 @@ CONNECTION: Final = (
 
 NAMES: Final = {
     "websockets.exceptions": ("InvalidState",),
-    "websockets.frames": ("Frame",),
+    "websockets.frames": ("Frame", "Opcode"),
     "websockets.http11": ("Request",),
     "websockets.protocol": ("Protocol",),
     "websockets.server": ("ServerProtocol",),

@@ -5,15 +5,14 @@ its handshake, its parser, its pings and its closing handshake. Once a connectio
 port (a peer actor), it replaces three things:
 
 1. Reading. uvicorn puts each message into a queue, pauses the socket, and wakes a task that takes
-   it out again. Here all complete messages of one read go to `port.received` in one call. An
-   ordinary frame (final, text, masked, within bounds) is unmasked on the spot; everything else
-   (control frames, fragments, violations) goes to uvicorn's parser, one whole frame at a time, so
-   that the parser is never left in the middle of one.
+   it out again. Here all complete messages of one read go to `port.received` in one call. A
+   `FrameReader` reads everything but closes and violations, which go to uvicorn's parser.
 2. Writing. `UvicornTransport.send` hands the frames of a whole round to the socket in one call.
    They are made once for all receivers, instead of one encoding and one call per message and
-   receiver.
-3. Size. The payload of a frame beyond the bound is dropped as it comes in. A `too_large` stands in
-   the place of the message, and the connection lives on.
+   receiver. A long batch goes in chunks, each when the socket takes it.
+3. Bounds. Every frame and every byte that is read counts. Beyond `frames_in_per_s` and
+   `bytes_in_per_s` the socket is read no faster, so that the peer waits and nothing is dropped. A
+   message that is too large is dropped as it comes in, and the connection lives on.
 
 What is used of uvicorn and websockets is listed in actors/transports/borrowed.py, which compares it
 with what is installed. Import this module only if `borrowed.changes()` is empty.
@@ -27,30 +26,25 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol
-
-try:
-    from websockets.speedups import apply_mask  # C, where there is a wheel for this machine
-except ImportError:  # pragma: no cover
-    from websockets.utils import apply_mask
 
 from actors.frames import CHUNK_BYTES, Batch, Buffer
 from actors.link import ABNORMAL
 from actors.transports.asgi import EXTENSION
-from actors.transports.transport import Port, binary_frame
-from protocol.envelope import ErrorCode, Inbound, Unreadable
+from actors.transports.reader import FrameReader
+from actors.transports.transport import Port
+from protocol.limits import Limits
 
 LITTLE_BYTES: Final = 32 * 1024
 """The send buffer that we ask the kernel for, for a connection that is to hold little. (Linux
 doubles the figure and counts its own records in.)"""
 
-_FIN: Final = 0x80
-_FINAL_TEXT: Final = 0x81
-_MASKED: Final = 0x80
-_CONTROL: Final = 0x08
-_NO_MASK: Final = bytes(4)
+FRAMES_AT_ONCE: Final = 2048
+"""So many frames are read from one connection before others are read."""
+SEND_BUFFER_BYTES: Final = 256 * 1024
+"""The send buffer that we ask the kernel for. What a peer does not read waits with us, counted."""
 
 
 class _Nowhere(asyncio.Queue[Any]):
@@ -98,12 +92,15 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _close_after: tuple[int, str] | None = None
 
     _port: Port | None = None
-    _message_bytes_max = 0
-    _close_within_s = 0.0
-    _rest = b""  # the beginning of a frame whose end has not come yet
-    _skip = 0  # bytes still to drop of a frame that is too large
-    _is_too_large = False  # the message being read is
-    _in_fragments = False
+    _limits: Limits
+    _reader: FrameReader
+    _holds_little = False
+    _is_wanted = True  # the port wants to read on
+    _is_resting = False  # this connection has read enough for now
+    _frames_left = 0.0  # may be read before it is looked at how much time has passed
+    _bytes_left = 0.0
+    _counted_at = 0.0
+    _heard_at = 0.0
 
     # Attaching ------------------------------------------------------------------------------------
 
@@ -114,16 +111,22 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             extensions = cast("dict[str, Any]", self.scope["extensions"])
             extensions[EXTENSION] = partial(UvicornTransport, self)
 
-    def attach(self, port: Port, message_bytes_max: int, close_within_s: float) -> None:
+    def attach(self, port: Port, limits: Limits) -> None:
         """From now on `port` gets what the ASGI application would have received."""
         self._port = port
-        self._message_bytes_max = message_bytes_max
-        self._close_within_s = close_within_s
+        self._limits = limits
+        self._reader = FrameReader(limits.message_bytes_max)
+        self._frames_left = limits.frames_in_burst
+        self._bytes_left = limits.bytes_in_burst
+        self._counted_at = self._heard_at = self.loop.time()
         # The application returns at once, because a task per connection costs 15 KB. uvicorn then
         # closes the socket, unless it sees by this timer that a close is under way already.
         self.close_timer = cast("asyncio.TimerHandle", _NO_TIMER)
         if self.disconnected:
             self._closed(ABNORMAL)
+            return
+        if not self._holds_little:
+            self._bound_send_buffer(SEND_BUFFER_BYTES)
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application has returned: drop what only it needed."""
@@ -144,10 +147,14 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         """Keep nothing unsent here and little in the kernel, so that the rest waits in the port."""
         if self.transport.is_closing():  # its socket may be gone
             return
+        self._holds_little = True
         self.transport.set_write_buffer_limits(high=0)
+        self._bound_send_buffer(LITTLE_BYTES)
+
+    def _bound_send_buffer(self, bytes: int) -> None:
         holder = self.transport.get_extra_info("socket")
         if holder is not None:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE_BYTES)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytes)
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -156,105 +163,84 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if port is None:
             super().data_received(data)
             return
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        messages: list[Inbound] = []
-        at, end = 0, len(data)
-        bound = self._message_bytes_max
-        while end - at >= 6:
-            first = data[at]
-            length = data[at + 1] - _MASKED  # negative: not masked
-            start = at + 6
-            if length == 126:
-                start = at + 8
-                length = data[at + 2] << 8 | data[at + 3]
-            elif length == 127:
-                start = at + 14
-                length = int.from_bytes(data[at + 2 : at + 10])
-            if end < start:
-                break
-            stop = start + length
-            if first == _FINAL_TEXT and 0 <= length <= bound and not self._in_fragments:
-                if stop > end:
-                    break
-                text = apply_mask(data[start:stop], data[start - 4 : start])
-                if not text.isascii() and not _is_utf8(text):
-                    self._flush(messages)
-                    self._fail_utf8()
-                    return
-                messages.append(text)
-                at = stop
-                continue
-            if length > bound and not first & _CONTROL:
-                # Its place is kept by an empty frame of the same kind.
-                self._skip = max(0, stop - end)
-                self._is_too_large = True
-                self._parse(bytes((first, _MASKED)) + _NO_MASK, messages)
-            elif 0 <= length <= bound and stop > end:
-                break
-            else:
-                # A control frame, a fragment, or a violation (its first bytes are enough).
-                self._parse(data[at : max(stop, at + 2)], messages)
-            at = min(stop, end)
-            if self.transport.is_closing():
-                self._flush(messages)
-                return
-        if at < end:
-            self._rest = data[at:]
+        self._reader.feed(data)
+        self._bytes_left -= len(data)
+        self._read(port)
+
+    def _read(self, port: Port) -> None:
+        reader = self._reader
+        before = reader.frames
+        messages = reader.read(FRAMES_AT_ONCE)
         if messages:
             port.received(messages)
+        self._frames_left -= reader.frames - before
+        if reader.is_special:
+            self._look_at(reader)
+        elif not messages and not self._heard_at + 1.0 > (now := self.loop.time()):
+            self._heard_at = now
+            port.received([])  # bytes of an unfinished message are a sign of life
+        if self._frames_left < 0 or self._bytes_left < 0:
+            self._slow_down()
 
-    def _parse(self, frame: bytes, messages: list[Inbound]) -> None:
-        """Give one whole frame to uvicorn's parser. Deliver first what was read before it."""
-        self._flush(messages)
-        if not frame[0] & _CONTROL:
-            self._in_fragments = not frame[0] & _FIN
-        super().data_received(frame)
-
-    def _flush(self, messages: list[Inbound]) -> None:
-        if messages and self._port is not None:
-            self._port.received(messages.copy())
-            messages.clear()
-
-    def handle_cont(self, event: Frame) -> None:
-        """A fragment. Fragments gather in one buffer. If they are too large together, they are
-        dropped."""
-        if self._port is None:
-            super().handle_cont(event)
+    def _read_on(self) -> None:
+        """Go on with what was read from the socket already, or with the socket."""
+        self._is_resting = False
+        port, reader = self._port, self._reader
+        if port is None or self.transport.is_closing() or self.close_sent:
             return
-        if not self._is_too_large:
-            first = self.frames[0]
-            buffer = first if isinstance(first, bytearray) else bytearray(first)
-            buffer += event.data
-            self.frames = cast("list[bytes]", [buffer])
-            self._is_too_large = len(buffer) > self._message_bytes_max
-        if self._is_too_large:
-            self.frames = [b""]
-        if event.fin:
-            self.send_receive_event_to_app()
+        if reader.has_more:
+            reader.has_more = False
+            self._read(port)
+        if not self._is_resting:
+            self._apply_reading()
 
-    def send_receive_event_to_app(self) -> None:
-        """Hand a message that came out of the parser to the port, if there is one."""
-        port = self._port
-        if port is None or self.close_sent:
-            super().send_receive_event_to_app()
+    def _look_at(self, reader: FrameReader) -> None:
+        """What a read had beside messages."""
+        reader.is_special = False
+        for payload in reader.pongs:
+            if payload == self.pending_ping_payload:
+                self.handle_pong(Frame(Opcode.PONG, payload))
+        reader.pongs.clear()
+        if reader.ping is not None:
+            self._answer_ping()
+        if reader.failed is not None:
+            self.conn.fail(reader.failed, "invalid UTF-8" if reader.failed == 1007 else "")
+            self.handle_parser_exception()
+        elif reader.foreign is not None:
+            foreign, reader.foreign = reader.foreign, None
+            super().data_received(foreign)
+        elif reader.has_more:
+            self._rest(0.0)
+
+    def _answer_ping(self) -> None:
+        """Answer the latest ping, as soon as the socket takes it: one pong is all that waits."""
+        if self.is_writable and self._chunks is None and not self.close_sent:
+            payload, self._reader.ping = self._reader.ping, None
+            if payload is not None and not self.transport.is_closing():
+                self.transport.write(bytes((0x8A, len(payload))) + payload)
+
+    def _slow_down(self) -> None:
+        """Read no faster than the bounds allow: the rest waits in the kernel, and with the peer."""
+        limits, now = self._limits, self.loop.time()
+        passed_s, self._counted_at = now - self._counted_at, now
+        frames = self._frames_left + passed_s * limits.frames_in_per_s
+        bytes = self._bytes_left + passed_s * limits.bytes_in_per_s
+        self._frames_left = min(limits.frames_in_burst, frames)
+        self._bytes_left = min(limits.bytes_in_burst, bytes)
+        wait_s = max(-frames / limits.frames_in_per_s, -bytes / limits.bytes_in_per_s)
+        if wait_s > 0:
+            self._rest(wait_s)
+
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for so long; with 0, until the others have been read."""
+        if self._is_resting:
             return
-        data, self.frames = b"".join(self.frames), []
-        if self._is_too_large:
-            self._is_too_large = False
-            sentence = f"a message has at most {self._message_bytes_max} bytes"
-            port.received([Unreadable(ErrorCode.TOO_LARGE, sentence)])
-        elif self.curr_msg_data_type == "bytes":
-            port.received([binary_frame()])
-        elif _is_utf8(data):
-            port.received([data])
+        self._is_resting = True
+        self._apply_reading()
+        if seconds:
+            self.loop.call_later(seconds, self._read_on)
         else:
-            self._fail_utf8()
+            self.loop.call_soon(self._read_on)
 
     def handle_pong(self, event: Frame) -> None:
         """A pong that answers our ping is a sign of life."""
@@ -262,11 +248,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         super().handle_pong(event)
         if self._port is not None and asked is not None and self.pending_ping_payload is None:
             self._port.ponged()
-
-    def _fail_utf8(self) -> None:
-        """RFC 6455, section 8.1."""
-        self.conn.fail(1007, "invalid UTF-8")
-        self.handle_parser_exception()
 
     # Writing and the end --------------------------------------------------------------------------
 
@@ -306,11 +287,13 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._chunks = None
             if self._close_after is not None:
                 self._send_close(*self._close_after)
+            elif self._reader.ping is not None:
+                self._answer_ping()
         return self.is_writable
 
     def hang_up(self, code: int, reason: str) -> None:
         """Send a close frame. Cut the connection if it is not over within `close_within_s`."""
-        self.close_timer = self.loop.call_later(self._close_within_s, self.transport.abort)
+        self.close_timer = self.loop.call_later(self._limits.close_within_s, self.transport.abort)
         if self._chunks is not None:  # a frame may be half written
             self._close_after = (code, reason)
         else:
@@ -329,6 +312,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
 
     def set_reading(self, wanted: bool) -> None:
         """Read from the socket, or let the kernel and then the peer wait."""
+        self._is_wanted = wanted
+        self._apply_reading()
+
+    def _apply_reading(self) -> None:
+        wanted = self._is_wanted and (not self._is_resting or self.close_sent)
         if self.transport.is_closing() or self.read_paused is not wanted:
             return
         self.read_paused = not wanted
@@ -355,19 +343,17 @@ class UvicornTransport:
 
     writes_frames = True
 
-    __slots__ = ("_bounds", "_protocol")
+    __slots__ = ("_limits", "_protocol")
 
-    def __init__(
-        self, protocol: MeshProtocol, message_bytes_max: int, close_within_s: float
-    ) -> None:
+    def __init__(self, protocol: MeshProtocol, limits: Limits) -> None:
         self._protocol = protocol
-        self._bounds = (message_bytes_max, close_within_s)
+        self._limits = limits
 
     def hold_little(self) -> None:
         self._protocol.hold_little()
 
     async def run(self, port: Port) -> None:
-        self._protocol.attach(port, *self._bounds)
+        self._protocol.attach(port, self._limits)
 
     def send(self, batch: Batch) -> bool:
         return self._protocol.write(batch)
@@ -383,11 +369,3 @@ class UvicornTransport:
 
     def resume_reading(self) -> None:
         self._protocol.set_reading(True)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

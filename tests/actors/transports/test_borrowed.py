@@ -57,7 +57,8 @@ def test_everything_that_is_used_of_uvicorns_class_is_on_the_list_and_nothing_el
     )
     used = {*attributes_of(ours, "self"), *attributes_of(ours, "super()")}
     used |= {*attributes_of(code, "protocol"), *attributes_of(code, "self._protocol")}
-    made_here = {name for name in vars(MeshProtocol) if not hasattr(WebSocketsSansIOProtocol, name)}
+    made = {*vars(MeshProtocol), *MeshProtocol.__annotations__}
+    made_here = {name for name in made if not hasattr(WebSocketsSansIOProtocol, name)}
     dropped = {
         name.value
         for loop in ast.walk(ours)

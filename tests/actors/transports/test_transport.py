@@ -176,8 +176,7 @@ class Uvicorn(World):
         )
         await accepted.wait()
         self._stream = b""
-        bounds = (LIMITS.message_bytes_max, LIMITS.close_within_s)
-        return UvicornTransport(self.protocol, *bounds)
+        return UvicornTransport(self.protocol, LIMITS)
 
     async def say(self, text: str, way: str) -> None:
         payload = text.encode()

@@ -1,0 +1,213 @@
+"""Reads the WebSocket frames of a client from a stream of bytes (RFC 6455), without any I/O.
+
+    reader.feed(data)               bytes came in
+    messages = reader.read(frames)  what is complete by now, of so many frames at most
+    reader.ping, reader.pongs       payloads to answer, and answers
+    reader.foreign                  a frame that the owner must judge: a close, or a violation
+
+It reads what clients send all day: text and binary messages, fragments, pings and pongs. Every
+frame costs about the same, and what is not complete is kept once, however many segments it comes
+in. A message beyond its bound is dropped as it comes in; `Unreadable` stands in its place.
+"""
+
+from typing import Final
+
+try:
+    from websockets.speedups import apply_mask  # C, where there is a wheel for this machine
+except ImportError:  # pragma: no cover
+    from websockets.utils import apply_mask
+
+from actors.transports.transport import binary_frame
+from protocol.envelope import ErrorCode, Inbound, Unreadable
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_FINAL_TEXT: Final = 0x81
+_DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
+"""First bytes of frames that carry (parts of) messages, without reserved bits."""
+_PING: Final = 0x89
+_PONG: Final = 0x8A
+_CONTROL_BYTES_MAX: Final = 125
+
+PROTOCOL_ERROR: Final = 1002
+INVALID_TEXT: Final = 1007
+
+
+class FrameReader:
+    """The frames that one client sends, all of them masked. Give it an owner that closes.
+
+    `frames`: how many have been read in all. `is_special`: there is more than messages to look at.
+    `failed`: the close code for what broke the protocol
+    in a way that only the reader sees; nothing is read after that, nor after `foreign`.
+    """
+
+    __slots__ = (
+        "_bytes_max",
+        "_data",
+        "_fragments",
+        "_is_text",
+        "_is_too_large",
+        "_needed",
+        "_skip",
+        "failed",
+        "foreign",
+        "frames",
+        "has_more",
+        "is_special",
+        "ping",
+        "pongs",
+    )
+
+    def __init__(self, message_bytes_max: int) -> None:
+        self._bytes_max = message_bytes_max
+        self._data: bytes | bytearray = b""
+        self._needed = 0  # bytes without which nothing is complete
+        self._skip = 0  # bytes still to drop of a frame that is too large
+        self._fragments: bytearray | None = None  # of the message that is coming
+        self._is_text = False
+        self._is_too_large = False
+        self.frames = 0
+        self.has_more = False
+        self.is_special = False
+        self.ping: bytes | None = None
+        self.pongs: list[bytes] = []
+        self.foreign: bytes | None = None
+        self.failed: int | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Bytes came in."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if not self._data:
+            self._data = data
+        else:
+            if self._data.__class__ is bytes:
+                self._data = bytearray(self._data)
+            self._data += data
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept because something is not complete."""
+        return len(self._data) + (len(self._fragments) if self._fragments else 0)
+
+    def read(self, frames_max: int) -> list[Inbound]:
+        """The messages that are complete, in order. `has_more`: the bound of frames was reached."""
+        messages: list[Inbound] = []
+        if len(self._data) < self._needed:
+            return messages
+        data = self._data if self._data.__class__ is bytes else bytes(self._data)
+        at, end = 0, len(data)
+        bound = self._bytes_max
+        left = frames_max
+        needed = 0
+        while end - at >= 6 and left:
+            first = data[at]
+            length = data[at + 1] - _MASKED  # negative: not masked
+            start = at + 6
+            if length == 126:
+                start = at + 8
+                length = data[at + 2] << 8 | data[at + 3]
+            elif length == 127:
+                start = at + 14
+                length = int.from_bytes(data[at + 2 : at + 10])
+            if end < start:
+                needed = start - at
+                break
+            stop = start + length
+            if first == _FINAL_TEXT and 0 <= length <= bound and self._fragments is None:
+                if stop > end:
+                    needed = stop - at
+                    break
+                text = apply_mask(data[start:stop], data[start - 4 : start])
+                left -= 1
+                at = stop
+                if text.isascii() or is_utf8(text):
+                    messages.append(text)
+                    continue
+                self.failed = INVALID_TEXT
+                self.is_special = True
+                break
+            if length < 0 or not (
+                first in _DATA or (first in (_PING, _PONG) and length <= _CONTROL_BYTES_MAX)
+            ):
+                # A close, or a violation of which the first bytes are enough.
+                self.foreign = data[at : max(min(stop, end), at + 2)]
+                if first == 0x88 and length <= _CONTROL_BYTES_MAX and stop > end:
+                    self.foreign = None  # the rest of the close is still to come
+                    needed = stop - at
+                    break
+                left -= 1
+                at = min(stop, end) if length >= 0 else end
+                self.is_special = True
+                break
+            if length <= bound and stop > end:
+                needed = stop - at
+                break
+            left -= 1
+            if length > bound:
+                self._skip = max(0, stop - end)
+                payload = None
+            else:
+                payload = apply_mask(data[start:stop], data[start - 4 : start])
+            at = min(stop, end)
+            if first == _PING:
+                self.ping = payload
+                self.is_special = True
+            elif first == _PONG:
+                self.pongs.append(payload or b"")
+                self.is_special = True
+            else:
+                self._part(first, payload, messages)
+                if self.failed is not None:
+                    self.is_special = True
+                    break
+        self.frames += frames_max - left
+        self._needed = needed
+        self._data = data[at:] if at else data
+        if not left and len(self._data) >= 6:
+            self.has_more = self.is_special = True
+        return messages
+
+    def _part(self, first: int, payload: bytes | None, messages: list[Inbound]) -> None:
+        """A frame that carries a message or a part of one; `payload` None: it is too large."""
+        is_beginning = first & 0x0F != 0
+        if is_beginning is (self._fragments is not None):
+            self.failed = PROTOCOL_ERROR  # a continuation of nothing, or a message inside another
+            return
+        if is_beginning:
+            self._fragments = bytearray()
+            self._is_text = first & 0x0F == 0x01
+            self._is_too_large = False
+        assert self._fragments is not None
+        if payload is None or len(self._fragments) + len(payload) > self._bytes_max:
+            self._is_too_large = True
+            self._fragments.clear()
+        elif not self._is_too_large:
+            self._fragments += payload
+        if not first & _FIN:
+            return
+        message, self._fragments = bytes(self._fragments), None
+        if not self._is_text:
+            messages.append(binary_frame())
+        elif self._is_too_large:
+            sentence = f"a message has at most {self._bytes_max} bytes"
+            messages.append(Unreadable(ErrorCode.TOO_LARGE, sentence))
+        elif is_utf8(message):
+            messages.append(message)
+        else:
+            self.failed = INVALID_TEXT
+
+
+def is_utf8(text: bytes) -> bool:
+    """The bytes are UTF-8.
+
+    >>> is_utf8(b"\\xc3\\xa9"), is_utf8(b"\\xc3")
+    (True, False)
+    """
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
