@@ -190,7 +190,7 @@ class FrameReader:
             return
         message, self._fragments = bytes(self._fragments), None
         if not self._is_text:
-            messages.append(binary_frame())
+            messages.append(self._binary(message))
         elif self._is_too_large:
             sentence = f"a message has at most {self._bytes_max} bytes"
             messages.append(Unreadable(ErrorCode.TOO_LARGE, sentence))
@@ -198,6 +198,10 @@ class FrameReader:
             messages.append(message)
         else:
             self.failed = INVALID_TEXT
+
+    def _binary(self, payload: bytes) -> Inbound:
+        """What stands for a binary message: the protocol is text."""
+        return binary_frame()
 
 
 def is_utf8(text: bytes) -> bool:

@@ -32,8 +32,10 @@ from actors.frames import Batch
 from actors.host.server import bind, server_config
 from actors.host.settings import Settings
 from actors.transports.asgi import transport_for
+from actors.transports.reader import FrameReader
+from actors.transports.transport import Port
 from actors.transports.uvicorn import MeshProtocol, UvicornTransport
-from protocol.envelope import Inbound
+from protocol.envelope import ErrorCode, Inbound, Unreadable
 from protocol.limits import Limits
 from tests import ROOT
 
@@ -51,6 +53,10 @@ TIMEOUT_S: Final = 1800 if ALL else 300
 LIMITS: Final = Limits(
     message_bytes_max=2**24,  # the largest message of chapter 9
     mailbox_bytes_max=2**25,
+    frames_in_per_s=1e6,
+    frames_in_burst=10**6,
+    bytes_in_per_s=1e9,
+    bytes_in_burst=10**9,
 )
 
 MAY_FAIL: Final = {"7.1.5", *(f"9.{part}.{case}" for part in (3, 4) for case in range(1, 10))}
@@ -59,17 +65,32 @@ MAY_BE_NON_STRICT: Final = {f"6.4.{case}" for case in range(1, 5)}
 """Invalid UTF-8 is found when a message is whole, which RFC 6455 allows, not within a fragment."""
 
 
-class EchoProtocol(MeshProtocol):
-    """The relay's protocol, except that a binary message comes back instead of an error."""
+class Binary(Unreadable):
+    """A binary message with what is in it."""
 
-    def send_receive_event_to_app(self) -> None:
-        binary = self._port is not None and self.curr_msg_data_type == "bytes"
-        if not binary or self.close_sent or self._is_too_large:
-            super().send_receive_event_to_app()
-            return
-        data, self.frames = b"".join(self.frames), []
-        self.conn.send_binary(data)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(ErrorCode.BINARY, "")
+        object.__setattr__(self, "payload", payload)
+
+
+class EchoReader(FrameReader):
+    """The relay's reader, except that binary messages are kept."""
+
+    def _binary(self, payload: bytes) -> Inbound:
+        return Binary(payload)
+
+
+class EchoProtocol(MeshProtocol):
+    """The relay's protocol, which can send a binary message back."""
+
+    def attach(self, port: Port, limits: Limits) -> None:
+        super().attach(port, limits)
+        self._reader = EchoReader(limits.message_bytes_max)
+
+    def send_binary(self, data: bytes) -> None:
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.send_binary(data)
+            self.transport.write(b"".join(self.conn.data_to_send()))
 
 
 class Echo:
@@ -79,9 +100,14 @@ class Echo:
         self._transport = transport
 
     def received(self, messages: list[Inbound]) -> None:
-        texts = [message for message in messages if isinstance(message, bytes)]
-        assert len(texts) == len(messages), "a message within bounds was refused"
-        self._transport.send(Batch(texts))
+        for message in messages:
+            if isinstance(message, Binary):
+                protocol = self._transport._protocol
+                assert isinstance(protocol, EchoProtocol)
+                protocol.send_binary(message.payload)  # type: ignore[attr-defined]
+            else:
+                assert isinstance(message, bytes), "a message within bounds was refused"
+                self._transport.send(Batch([message]))
 
     def ponged(self) -> None:
         pass
