@@ -1,7 +1,6 @@
 """Reads the WebSocket frames of a client from a stream of bytes (RFC 6455), without any I/O.
 
-    reader.feed(data)               bytes came in
-    messages = reader.read(frames)  what is complete by now, of so many frames at most
+    messages = reader.read(data, frames_max)
     reader.ping, reader.pongs       payloads to answer, and answers
     reader.foreign                  a frame that the owner must judge: a close, or a violation
 
@@ -74,8 +73,8 @@ class FrameReader:
         self.foreign: bytes | None = None
         self.failed: int | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Bytes came in."""
+    def _keep(self, data: bytes) -> None:
+        """Put what came in behind what is kept."""
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -92,12 +91,17 @@ class FrameReader:
         """Bytes that are kept because something is not complete."""
         return len(self._data) + (len(self._fragments) if self._fragments else 0)
 
-    def read(self, frames_max: int) -> list[Inbound]:
-        """The messages that are complete, in order. `has_more`: the bound of frames was reached."""
+    def read(self, data: bytes, frames_max: int) -> list[Inbound]:
+        """`data` came in: the messages that are complete by now, in order.
+
+        `has_more`: so many frames were read, and there is more; call it again, with no data.
+        """
         messages: list[Inbound] = []
-        if len(self._data) < self._needed:
-            return messages
-        data = self._data if self._data.__class__ is bytes else bytes(self._data)
+        if self._data or self._skip:
+            self._keep(data)
+            if len(self._data) < self._needed:
+                return messages
+            data = bytes(self._data)
         at, end = 0, len(data)
         bound = self._bytes_max
         left = frames_max
@@ -165,8 +169,8 @@ class FrameReader:
                     break
         self.frames += frames_max - left
         self._needed = needed
-        self._data = data[at:] if at else data
-        if not left and len(self._data) >= 6:
+        self._data = data[at:]
+        if not left and end - at >= 6:
             self.has_more = self.is_special = True
         return messages
 

@@ -97,8 +97,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _holds_little = False
     _is_wanted = True  # the port wants to read on
     _is_resting = False  # this connection has read enough for now
-    _frames_left = 0.0  # may be read before it is looked at how much time has passed
-    _bytes_left = 0.0
+    _frames_until = 0.0  # so many in all may be read before the time that passed is counted
+    _bytes_left = 0.0  # so many more
     _counted_at = 0.0
     _heard_at = 0.0
 
@@ -116,7 +116,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         self._port = port
         self._limits = limits
         self._reader = FrameReader(limits.message_bytes_max)
-        self._frames_left = limits.frames_in_burst
+        self._frames_until = limits.frames_in_burst
         self._bytes_left = limits.bytes_in_burst
         self._counted_at = self._heard_at = self.loop.time()
         # The application returns at once, because a task per connection costs 15 KB. uvicorn then
@@ -163,23 +163,17 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if port is None:
             super().data_received(data)
             return
-        self._reader.feed(data)
-        self._bytes_left -= len(data)
-        self._read(port)
-
-    def _read(self, port: Port) -> None:
         reader = self._reader
-        before = reader.frames
-        messages = reader.read(FRAMES_AT_ONCE)
+        messages = reader.read(data, FRAMES_AT_ONCE)
         if messages:
             port.received(messages)
-        self._frames_left -= reader.frames - before
+        self._bytes_left -= len(data)
         if reader.is_special:
             self._look_at(reader)
-        elif not messages and not self._heard_at + 1.0 > (now := self.loop.time()):
+        elif not messages and self._heard_at + 1.0 <= (now := self.loop.time()):
             self._heard_at = now
             port.received([])  # bytes of an unfinished message are a sign of life
-        if self._frames_left < 0 or self._bytes_left < 0:
+        if self._bytes_left < 0 or reader.frames > self._frames_until:
             self._slow_down()
 
     def _read_on(self) -> None:
@@ -190,7 +184,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             return
         if reader.has_more:
             reader.has_more = False
-            self._read(port)
+            self.data_received(b"")
         if not self._is_resting:
             self._apply_reading()
 
@@ -223,9 +217,10 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         """Read no faster than the bounds allow: the rest waits in the kernel, and with the peer."""
         limits, now = self._limits, self.loop.time()
         passed_s, self._counted_at = now - self._counted_at, now
-        frames = self._frames_left + passed_s * limits.frames_in_per_s
+        read = self._reader.frames
+        frames = self._frames_until - read + passed_s * limits.frames_in_per_s
         bytes = self._bytes_left + passed_s * limits.bytes_in_per_s
-        self._frames_left = min(limits.frames_in_burst, frames)
+        self._frames_until = read + min(limits.frames_in_burst, frames)
         self._bytes_left = min(limits.bytes_in_burst, bytes)
         wait_s = max(-frames / limits.frames_in_per_s, -bytes / limits.bytes_in_per_s)
         if wait_s > 0:
