@@ -174,7 +174,9 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._heard_at = now
             port.received([])  # bytes of an unfinished message are a sign of life
         if self._bytes_left < 0 or reader.frames > self._frames_until:
-            self._slow_down()
+            self._rest(self._debt_s())
+        elif reader.has_more:
+            self._rest(0.0)
 
     def _read_on(self) -> None:
         """Go on with what was read from the socket already, or with the socket."""
@@ -195,26 +197,26 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             if payload == self.pending_ping_payload:
                 self.handle_pong(Frame(Opcode.PONG, payload))
         reader.pongs.clear()
-        if reader.ping is not None:
-            self._answer_ping()
+        self._answer_ping()
         if reader.failed is not None:
             self.conn.fail(reader.failed, "invalid UTF-8" if reader.failed == 1007 else "")
             self.handle_parser_exception()
         elif reader.foreign is not None:
             foreign, reader.foreign = reader.foreign, None
             super().data_received(foreign)
-        elif reader.has_more:
-            self._rest(0.0)
 
     def _answer_ping(self) -> None:
         """Answer the latest ping, as soon as the socket takes it: one pong is all that waits."""
-        if self.is_writable and self._chunks is None and not self.close_sent:
-            payload, self._reader.ping = self._reader.ping, None
-            if payload is not None and not self.transport.is_closing():
-                self.transport.write(bytes((0x8A, len(payload))) + payload)
+        payload = self._reader.ping
+        if payload is None or not self.is_writable or self._chunks is not None:
+            return
+        self._reader.ping = None
+        if not self.close_sent and not self.transport.is_closing():
+            self.transport.write(bytes((0x8A, len(payload))) + payload)
 
-    def _slow_down(self) -> None:
-        """Read no faster than the bounds allow: the rest waits in the kernel, and with the peer."""
+    def _debt_s(self) -> float:
+        """Seconds in which nothing may be read, so that the bounds hold: the rest waits in the
+        kernel, and then with the peer."""
         limits, now = self._limits, self.loop.time()
         passed_s, self._counted_at = now - self._counted_at, now
         read = self._reader.frames
@@ -223,13 +225,10 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         self._frames_until = read + min(limits.frames_in_burst, frames)
         self._bytes_left = min(limits.bytes_in_burst, bytes)
         wait_s = max(-frames / limits.frames_in_per_s, -bytes / limits.bytes_in_per_s)
-        if wait_s > 0:
-            self._rest(wait_s)
+        return max(0.0, wait_s)
 
     def _rest(self, seconds: float) -> None:
         """Read nothing for so long; with 0, until the others have been read."""
-        if self._is_resting:
-            return
         self._is_resting = True
         self._apply_reading()
         if seconds:
@@ -254,6 +253,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         self.is_writable = True
         if self._write_chunks() and self._port is not None and not self.close_sent:
+            self._answer_ping()
             self._port.writable()
 
     def write(self, batch: Batch) -> bool:
@@ -282,8 +282,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._chunks = None
             if self._close_after is not None:
                 self._send_close(*self._close_after)
-            elif self._reader.ping is not None:
-                self._answer_ping()
         return self.is_writable
 
     def hang_up(self, code: int, reason: str) -> None:

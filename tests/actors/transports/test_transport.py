@@ -350,12 +350,13 @@ def test_fragments_gather_in_one_buffer_so_that_many_cost_little_each(fragment: 
             world.put(b"", fin=False)
             world.put(fragment, Opcode.CONT, fin=False)
             await world.read(1000)
-            (buffer,) = world.protocol.frames
+            buffer = world.protocol._reader._fragments
             for _ in range(500):
                 world.put(fragment, Opcode.CONT, fin=False)
             await world.read(100_000)
-            (still,) = world.protocol.frames
+            still = world.protocol._reader._fragments
             assert still is buffer
+            assert still is not None
             assert len(still) == 501 * len(fragment)
             await world.leave()
 

@@ -6,7 +6,8 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -279,6 +280,65 @@ def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
             codes.add(answer["data"]["code"])
         sending.join()
         assert codes == {"not_present"}
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def carrier_of(live: LiveRelay, connection: int) -> Any:
+    """uvicorn's protocol object of a connection of the only mesh."""
+    (supervisor,) = live.runtime._meshes.values()
+    transport: Any = supervisor._actors[connection]._transport
+    return transport._protocol
+
+
+@pytest.mark.parametrize(
+    "flood", [frame(b"?", PING), frame(b"", CONTINUATION, fin=False), frame(b"!", PONG)]
+)
+def test_frames_that_are_no_messages_are_read_no_faster_than_their_bound(flood: bytes) -> None:
+    limits = Limits(frames_in_per_s=1.0, frames_in_burst=100)
+    with LiveRelay(limits=limits) as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        client.socket.sendall(frame(b"{", TEXT, fin=False) + flood * 100_000)
+        protocol = carrier_of(live, 1)
+        until(lambda: protocol.read_paused)
+        assert protocol._reader.frames <= 100 + 2048  # one pass at most beyond the burst
+
+
+def test_bytes_are_read_no_faster_than_their_bound_and_nothing_is_lost() -> None:
+    limits = Limits(bytes_in_per_s=400_000.0, bytes_in_burst=100_000)
+    with LiveRelay(limits=limits) as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        began = time.monotonic()
+        size = 40_000
+        for number in range(10):
+            client.say("direct", to="a", n=number, data="x" * size)
+        assert [client.message()["n"] for _ in range(10)] == list(range(10))
+        # What came beyond the burst took its time; the last read may be ahead by its own size.
+        least_s = (10 * size - limits.bytes_in_burst - 2**18) / limits.bytes_in_per_s
+        assert time.monotonic() - began >= least_s > 0.05
+
+
+def test_of_pings_that_nobody_reads_the_answers_to_one_remains() -> None:
+    with LiveRelay() as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        protocol = carrier_of(live, 1)
+        protocol.is_writable = False  # as when the peer does not read
+        client.socket.sendall(frame(b"?" * 125, PING) * 500)
+        client.say("direct", to="a", n=1)
+        until(lambda: protocol._reader.frames == 502)
+        assert protocol._reader.ping == b"?" * 125
+        protocol.loop.call_soon_threadsafe(protocol.resume_writing)
+        assert client.message()["n"] == 1  # written by the actor, which knew of no pause
+        assert client.read() == (PONG, b"?" * 125)
 
 
 @pytest.mark.parametrize("pace", ["on", "off"])

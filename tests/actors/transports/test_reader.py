@@ -1,0 +1,140 @@
+"""The frame reader: the same messages however the stream is cut; every frame counts."""
+
+import struct
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.transports.reader import INVALID_TEXT, PROTOCOL_ERROR, FrameReader
+from protocol.envelope import ErrorCode, Inbound, Unreadable
+
+BOUND: Final = 1000
+MASK: Final = b"\x11\x22\x33\x44"
+
+
+def frame(first: int, payload: bytes = b"") -> bytes:
+    """A masked frame, as clients send it."""
+    length = len(payload)
+    if length < 126:
+        head = struct.pack("!BB", first, 0x80 | length)
+    elif length < 65536:
+        head = struct.pack("!BBH", first, 0x80 | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, length)
+    key = (MASK * (length // 4 + 1))[:length]
+    return head + MASK + bytes(a ^ b for a, b in zip(payload, key, strict=True))
+
+
+def shown(messages: list[Inbound]) -> list[bytes | ErrorCode]:
+    return [m.code if isinstance(m, Unreadable) else m for m in messages]
+
+
+def read_all(reader: FrameReader, data: bytes, frames_max: int = 10**6) -> list[bytes | ErrorCode]:
+    messages = reader.read(data, frames_max)
+    while reader.has_more:
+        reader.has_more = False
+        messages += reader.read(b"", frames_max)
+    return shown(messages)
+
+
+# One message in any of the ways in which it may be put on the wire, and what becomes of it.
+TEXT: Final = "é{}".encode()
+WAYS: Final = {
+    "plain": (frame(0x81, TEXT), TEXT),
+    "empty": (frame(0x81), b""),
+    "medium": (frame(0x81, b"x" * 700), b"x" * 700),
+    "fragments": (frame(0x01, TEXT[:1]) + frame(0x00) + frame(0x80, TEXT[1:]), TEXT),
+    "ping inside": (frame(0x01, b"a") + frame(0x89, b"?") + frame(0x80, b"b"), b"ab"),
+    "binary": (frame(0x82, b"\xff"), ErrorCode.BINARY),
+    "binary fragments": (frame(0x02, b"\xff") + frame(0x80, b"\xfe"), ErrorCode.BINARY),
+    "too large": (frame(0x81, b"x" * (BOUND + 1)), ErrorCode.TOO_LARGE),
+    "far too large": (frame(0x81, b"x" * 70_000), ErrorCode.TOO_LARGE),
+    "too large in sum": (
+        frame(0x01, b"x" * 600) + frame(0x00, b"x" * 600) + frame(0x80, b"x"),
+        ErrorCode.TOO_LARGE,
+    ),
+    "too large a part": (frame(0x01) + frame(0x80, b"x" * (BOUND + 1)), ErrorCode.TOO_LARGE),
+}
+
+
+@given(st.lists(st.sampled_from(list(WAYS)), max_size=8), st.data())
+@settings(deadline=None, max_examples=150)
+def test_the_messages_are_the_same_however_the_stream_is_cut_and_however_few_frames_are_read(
+    ways: list[str], data: st.DataObject
+) -> None:
+    stream = b"".join(WAYS[way][0] for way in ways)
+    reader, got = FrameReader(BOUND), []
+    at = 0
+    while at < len(stream):
+        size = data.draw(st.sampled_from([1, 2, 3, 7, 500, 10**6]))
+        got += read_all(reader, stream[at : at + size], data.draw(st.integers(1, 5)))
+        at += size
+    assert got == [WAYS[way][1] for way in ways]
+    assert (reader.failed, reader.foreign, reader.held) == (None, None, 0)
+
+
+def test_a_long_frame_in_small_segments_is_gathered_in_one_buffer() -> None:
+    reader = FrameReader(10**6)
+    wire = frame(0x81, b"x" * 500_000)
+    assert reader.read(wire[:100], 10) == []
+    assert reader.read(wire[100:101], 10) == []
+    buffer = reader._data
+    for at in range(101, len(wire) - 1, 5000):
+        assert reader.read(wire[at : min(at + 5000, len(wire) - 1)], 10) == []
+        assert reader._data is buffer  # extended, not made anew with every segment
+    assert shown(reader.read(wire[-1:], 10)) == [b"x" * 500_000]
+
+
+def test_of_many_pings_only_the_latest_waits_for_its_answer() -> None:
+    reader = FrameReader(BOUND)
+    wire = b"".join(frame(0x89, b"%d" % number) for number in range(1000))
+    assert read_all(reader, wire) == []
+    assert reader.ping == b"999"
+    assert reader.frames == 1000
+    assert reader.held == 0
+
+
+def test_every_frame_counts_empty_fragments_and_pongs_too() -> None:
+    reader = FrameReader(BOUND)
+    wire = frame(0x01) + frame(0x00) * 500 + frame(0x8A, b"!") * 3 + frame(0x80)
+    assert read_all(reader, wire, frames_max=7) == [b""]
+    assert reader.frames == 505
+    assert reader.pongs == [b"!"] * 3
+
+
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        (frame(0x80, b"y"), PROTOCOL_ERROR),  # a continuation of nothing
+        (frame(0x01, b"y") + frame(0x81, b"x"), PROTOCOL_ERROR),  # a message inside another
+        (frame(0x81, b"\xff"), INVALID_TEXT),
+        (frame(0x01, b"\xc3") + frame(0x80, b"\x28"), INVALID_TEXT),
+    ],
+)
+def test_what_breaks_the_protocol_fails_with_its_code_after_what_came_before(
+    wire: bytes, code: int
+) -> None:
+    reader = FrameReader(BOUND)
+    assert read_all(reader, frame(0x81, b"before") + wire) == [b"before"]
+    assert reader.failed == code
+    assert reader.is_special
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_close_is_handed_over_whole(cut: int) -> None:
+    close = frame(0x88, struct.pack("!H", 1000) + b"bye")
+    reader = FrameReader(BOUND)
+    assert reader.read(close[:cut], 10) == []
+    assert (reader.foreign, reader.is_special) == (None, False) or cut >= len(close)
+    reader.read(close[cut:], 10)
+    assert reader.foreign == close
+
+
+@pytest.mark.parametrize("wire", [b"\x81\x05hello", b"\xc1\x80aaaa", b"\x83\x80aaaa"])
+def test_violations_are_handed_over_for_judgement(wire: bytes) -> None:
+    reader = FrameReader(BOUND)
+    assert reader.read(wire, 10) == []
+    assert reader.foreign is not None
+    assert wire.startswith(reader.foreign[:2])
