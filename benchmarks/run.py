@@ -102,6 +102,8 @@ class Server:
 def relay_command(options: argparse.Namespace, port: int) -> list[str]:
     """The rate limit stays in force, only beyond the load: it is a rule for single connections."""
     limits = ["--messages-per-s", "10000000", "--messages-burst", "10000000"]
+    limits += ["--frames-in-per-s", "1e9", "--frames-in-burst", "1000000000"]
+    limits += ["--bytes-in-per-s", "1e12", "--bytes-in-burst", "1000000000000"]
     listen = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     return [options.python, str(Path(options.relay) / "relay.py"), *listen, *limits]
 
