@@ -10,6 +10,7 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 """
 
 import logging
+import math
 from typing import Final
 
 import anyio
@@ -51,6 +52,8 @@ POLLS: Final = 5
 """Passes of the event loop after which everything that had arrived before has been delivered: one
 reads the socket, the others are for tasks between socket and peer actor."""
 
+LONG_AGO: Final = Instant(-math.inf, 0)
+
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
 LEAST_GAP_S: Final = 1e-3
@@ -84,6 +87,7 @@ class Supervisor:
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
+        self._read_until = LONG_AGO  # everything that came in until then has been read
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
@@ -238,22 +242,9 @@ class Supervisor:
                     if not self._inbox:
                         self._work = anyio.Event()
                         await self._work.wait()
-                    self.round(await self._read_until())
+                    self.round(self._read_until)
                     await self._rest()
                 tasks.cancel_scope.cancel()
-
-    async def _read_until(self) -> Instant:
-        """A time up to which every socket has been read.
-
-        A process that was suspended wakes up late for every deadline, while the signs of life of
-        its peers wait in the kernel. So before anything can expire, all sockets are read once.
-        """
-        now = self._clock.now()
-        deadline = self._mesh.deadline()
-        if deadline is not None and deadline <= now.at:
-            for _ in range(POLLS):
-                await anyio.lowlevel.checkpoint()
-        return now
 
     async def _rest(self) -> None:
         """Let sockets be read before the next round.
@@ -273,8 +264,13 @@ class Supervisor:
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(TICK_S)
-            deadline = self._mesh.deadline()
-            if deadline is not None and deadline <= self._clock.now().at:
+            deadline, now = self._mesh.deadline(), self._clock.now()
+            if deadline is not None and deadline <= now.at:
+                # A process that was suspended wakes up late for every deadline, while the signs of
+                # life of its peers wait in the kernel. So all sockets are read once before.
+                for _ in range(POLLS):
+                    await anyio.lowlevel.checkpoint()
+                self._read_until = now
                 self._wake()
 
     def _wake(self) -> None:
