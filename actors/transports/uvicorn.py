@@ -256,28 +256,18 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._answer_ping()
             self._port.writable()
 
-    def write(self, batch: Batch) -> bool:
-        """Send a batch, or its first part and then the rest. False: nothing more for now."""
-        if self.close_sent or self.transport.is_closing():
-            return self.is_writable
-        if batch.size <= CHUNK_BYTES:
-            self._write_buffers(batch.buffers)
-            return self.is_writable
+    def write_long(self, batch: Batch) -> bool:
+        """Send the first part of a batch, and the rest when the socket takes it. False: nothing
+        more for now."""
         self._chunks = batch.chunks()
         return self._write_chunks()
-
-    def _write_buffers(self, buffers: list[Buffer]) -> None:
-        if len(buffers) == 1:
-            self.transport.write(buffers[0])
-        else:
-            self.transport.writelines(buffers)
 
     def _write_chunks(self) -> bool:
         """Go on with a long batch while the socket takes it. True: it takes more than that."""
         while self.is_writable and self._chunks is not None:
             chunk = next(self._chunks, None)
             if chunk is not None:
-                self._write_buffers(chunk)
+                self.transport.writelines(chunk)
                 continue
             self._chunks = None
             if self._close_after is not None:
@@ -349,7 +339,18 @@ class UvicornTransport:
         self._protocol.attach(port, self._limits)
 
     def send(self, batch: Batch) -> bool:
-        return self._protocol.write(batch)
+        protocol = self._protocol
+        transport = protocol.transport
+        if protocol.close_sent or transport.is_closing():
+            return protocol.is_writable
+        if batch.size > CHUNK_BYTES:
+            return protocol.write_long(batch)
+        buffers = batch.buffers
+        if len(buffers) == 1:
+            transport.write(buffers[0])
+        else:
+            transport.writelines(buffers)
+        return protocol.is_writable
 
     def close(self, code: int, reason: str) -> None:
         self._protocol.hang_up(code, reason)
