@@ -239,10 +239,12 @@ async def test_what_is_no_address_is_a_bad_address() -> None:
     ],
 )
 async def test_an_opening_that_fails_says_what_to_do(answer: bytes, kind: str, hint: str) -> None:
+    # What no further attempt mends ends at once. For the rest there is time for one attempt.
+    within_s = 3.0 if b"503" in answer or not answer else 60.0
     async with Proxy(1) as proxy:
         proxy.answers = [answer] * 100
         with pytest.raises(RelayError, match=hint) as caught:
-            async with join(f"{proxy.url}?X-Amz-Signature={SECRET}", "ann", within_s=0.3):
+            async with join(f"{proxy.url}?X-Amz-Signature={SECRET}", "ann", within_s=within_s):
                 pass
         assert type(caught.value).__name__ == kind
         assert SECRET not in _everything(caught.value)
@@ -258,7 +260,7 @@ async def test_a_bad_url_is_said_to_be_one(url: str) -> None:
 
 async def test_nobody_there_is_unreachable_after_the_time_allowed() -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
-        async with join(f"ws://127.0.0.1:1/ws?{SECRET}", "ann", within_s=0.2):
+        async with join(f"ws://127.0.0.1:1/ws?{SECRET}", "ann", within_s=2.0):
             pass
 
 
