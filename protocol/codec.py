@@ -41,10 +41,11 @@ _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
-_SURROGATE = re.compile(rb"(?<!\\)\\++u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
-"""Backslashes before what may be the escape of a surrogate; it is one if their number is odd."""
-_HIGH = frozenset(b"89abAB")
-_NONCHARACTER = b"fffe"
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?:\\\\)*+\\u[dD]"
+    rb"(?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>[89a-fA-F][0-9a-fA-F]{2}))"
+)
+"""The escape of a pair of surrogates, or of a lone one, behind any escaped backslashes."""
 MASK = "\ufffe"
 _BETWEEN = b" \t\r\n,"
 
@@ -207,30 +208,6 @@ def without_lone_surrogates(text: Text) -> Text:
 
 @lru_cache(maxsize=2)  # one text is asked for several times in a row
 def _masked(text: Text) -> Text:
-    masked: bytearray | None = None
-    high_end = -1  # where a high surrogate ended that has no partner yet
-    for match in _SURROGATE.finditer(text):
-        start, end = match.span()
-        if (end - start - 5) % 2 == 0:
-            continue  # the backslashes stand for themselves
-        if text[match.start(1)] in _HIGH:
-            if high_end >= 0:
-                masked = _mask(masked, text, high_end)
-            high_end = end
-        elif high_end == start and end - start == 6:
-            high_end = -1  # a pair
-        else:
-            if high_end >= 0:
-                masked = _mask(masked, text, high_end)
-                high_end = -1
-            masked = _mask(masked, text, end)
-    if high_end >= 0:
-        masked = _mask(masked, text, high_end)
-    return text if masked is None else bytes(masked)
-
-
-def _mask(masked: bytearray | None, text: Text, end: int) -> bytearray:
-    if masked is None:
-        masked = bytearray(text)
-    masked[end - 4 : end] = _NONCHARACTER
-    return masked
+    return _SURROGATES.sub(
+        lambda match: match[0][:-4] + b"fffe" if match.lastgroup == "lone" else match[0], text
+    )
