@@ -53,6 +53,7 @@ POLLS: Final = 5
 reads the socket, the others are for tasks between socket and peer actor."""
 
 LONG_AGO: Final = Instant(-math.inf, 0)
+"""Before every deadline."""
 
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
@@ -143,6 +144,8 @@ class Supervisor:
             messages = actor.give(quantum)
             if messages:
                 budget -= self._decide(actor, messages, now)
+            elif actor.close_code is None:  # a part of a message came in
+                self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]

@@ -164,6 +164,18 @@ def test_the_elements_of_arrays_count_in_the_bound_of_a_round() -> None:
     assert len(listener.sent) == 30
 
 
+def test_parts_of_a_message_are_signs_of_life() -> None:
+    world = World()
+    actor, slow = world.join("uploads slowly")
+    _, silent = world.join("silent")
+    for _ in range(6):
+        world.clock.at += 10.0
+        actor.received([])  # bytes came in, and no message is complete
+        world.supervisor.round()
+    assert silent.closed_with == 1008
+    assert slow.closed_with is None
+
+
 def test_a_peer_that_does_not_take_gets_everything_in_order_when_it_takes_again() -> None:
     world = World()
     sender, _ = world.join("sender")
