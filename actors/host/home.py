@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -120,10 +121,15 @@ def _websocket_url(url: URL) -> str:
 
 
 class Files(StaticFiles):
-    """Static files, of which browsers show Markdown as text instead of saving it."""
+    """Static files of ours. Browsers show Markdown as text instead of saving it.
+
+    `npm ci` puts packages of others into browser/node_modules. They are not served.
+    """
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file, or a 404."""
+        """The file. Raises HTTPException (404)."""
+        if "node_modules" in Path(path).parts:
+            raise HTTPException(404)
         response = await super().get_response(path, scope)
         if path.endswith(".md"):
             response.headers["content-type"] = "text/plain; charset=utf-8"

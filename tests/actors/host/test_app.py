@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 
 from actors.client.peer import join
 from actors.host import home
@@ -106,6 +107,21 @@ def test_the_root_is_a_page_that_says_what_this_is(http: httpx.Client, live: Liv
     assert f"<code>ws://127.0.0.1:{live.port}/ws</code>" in answer.text
     assert "relay for agent meshes" in answer.text
     assert {"browser/", "ping"} <= set(Links(answer.text).linked)
+
+
+@pytest.mark.anyio
+async def test_packages_of_others_in_the_folder_of_the_browser_module_are_not_served(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "node_modules" / "other").mkdir(parents=True)
+    (tmp_path / "node_modules" / "other" / "index.js").write_text("theirs")
+    (tmp_path / "index.js").write_text("ours")
+    transport = httpx.ASGITransport(home.Files(directory=tmp_path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as http:
+        assert (await http.get("/index.js")).text == "ours"
+        for address in ("/node_modules/other/index.js", "/./node_modules/other/index.js"):
+            with pytest.raises(HTTPException):
+                await http.get(address)
 
 
 @pytest.mark.parametrize(
