@@ -111,7 +111,14 @@ class Limits:
         "the rest waits for the next round",
         1,
     )
+    quantum_bytes: int = _bound(
+        2**17,
+        "bytes taken from one connection in one round (at least one message)",
+        "as above",
+        1024,
+    )
     round_messages_max: int = _bound(8192, "messages decided in one round", "as above", 1)
+    round_bytes_max: int = _bound(2**23, "bytes decided in one round", "as above", 1024)
     flush_gap_s: float = _bound(
         0.05,
         "longest pause after a small write, so that more messages share the next",
@@ -196,6 +203,7 @@ class Limits:
             ("presence_bytes_max", "message_bytes_max"),
             ("message_bytes_max", "mailbox_bytes_max"),
             ("quantum_messages", "round_messages_max"),
+            ("quantum_bytes", "round_bytes_max"),
         ):
             if getattr(self, small) > getattr(self, large):
                 raise ValueError(

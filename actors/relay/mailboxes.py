@@ -68,8 +68,8 @@ class Outbox:
 class Sender(Protocol):
     """Something that gives messages to an `Inbox`, from a queue of its own."""
 
-    def give(self, quantum: int) -> list[Inbound]:
-        """Up to `quantum` messages, oldest first."""
+    def give(self) -> list[Inbound]:
+        """Up to a quantum of messages, oldest first."""
         ...
 
     @property

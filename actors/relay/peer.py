@@ -72,7 +72,6 @@ class PeerActor:
     __slots__ = (
         "_flush_then",
         "_inbound",
-        "_inbound_bytes",
         "_inbox",
         "_is_queued",
         "_is_read_paused",
@@ -83,6 +82,7 @@ class PeerActor:
         "_writable",
         "close_code",
         "id",
+        "inbound_bytes",
     )
 
     def __init__(
@@ -94,7 +94,7 @@ class PeerActor:
         self._inbox = inbox
         self._limits = limits
         self._inbound: list[Inbound] = []
-        self._inbound_bytes = 0
+        self.inbound_bytes = 0
         self._is_queued = False
         self._is_read_paused = False
         self._outbox = Outbox(limits)
@@ -117,14 +117,14 @@ class PeerActor:
             self._inbound += messages
         else:
             self._inbound = messages
-        self._inbound_bytes += sum(map(size_of, messages))
+        self.inbound_bytes += sum(map(size_of, messages))
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)
         limits = self._limits
         if (
             len(self._inbound) > limits.inbox_messages_max
-            or self._inbound_bytes > limits.inbox_bytes_max
+            or self.inbound_bytes > limits.inbox_bytes_max
         ) and not self._is_read_paused:
             self._is_read_paused = True
             self._transport.pause_reading()
@@ -160,24 +160,43 @@ class PeerActor:
 
     # What the supervisor's inbox calls (Sender) ---------------------------------------------------
 
-    def give(self, quantum: int) -> list[Inbound]:
-        """Up to `quantum` messages, oldest first."""
-        if len(self._inbound) <= quantum:
+    def give(self) -> list[Inbound]:
+        """Up to a quantum of messages, oldest first: so many, or so many bytes, at least one."""
+        limits = self._limits
+        if (
+            len(self._inbound) <= limits.quantum_messages
+            and self.inbound_bytes <= limits.quantum_bytes
+        ):
             given, self._inbound = self._inbound, []
-            self._inbound_bytes = 0
+            self.inbound_bytes = 0
             self._is_queued = False
         else:
-            given = self._inbound[:quantum]
-            del self._inbound[:quantum]
-            self._inbound_bytes -= sum(map(size_of, given))
-            self._inbox.ready(self)
+            count, bytes = self._quantum()
+            given = self._inbound[:count]
+            del self._inbound[:count]
+            self.inbound_bytes -= bytes
+            self._is_queued = bool(self._inbound)
+            if self._is_queued:
+                self._inbox.ready(self)
         if self._is_read_paused and (
-            len(self._inbound) <= self._limits.inbox_messages_max // 2
-            and self._inbound_bytes <= self._limits.inbox_bytes_max // 2
+            len(self._inbound) <= limits.inbox_messages_max // 2
+            and self.inbound_bytes <= limits.inbox_bytes_max // 2
         ):
             self._is_read_paused = False
             self._transport.resume_reading()
         return given
+
+    def _quantum(self) -> tuple[int, int]:
+        """How many of the messages that wait are the next quantum, and their bytes."""
+        limits = self._limits
+        count = bytes = 0
+        for message in self._inbound[: limits.quantum_messages]:
+            size = size_of(message)
+            if count and bytes + size > limits.quantum_bytes:
+                break
+            count += 1
+            bytes += size
+        return count, bytes
 
     @property
     def waiting(self) -> bool:

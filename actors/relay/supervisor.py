@@ -131,19 +131,21 @@ class Supervisor:
         now = self._clock.now()
         for control in self._inbox.take_control():
             self._obey(control, now)
-        budget = self._limits.round_messages_max
-        quantum = self._limits.quantum_messages
+        messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
         ready = self._inbox.take_ready()
         while ready:
-            if budget <= 0:  # the rest keeps its place in the queue, and has been heard
+            if messages_left <= 0 or bytes_left <= 0:
+                # The rest keeps its place in the queue, and has been heard.
                 for actor in ready:
                     self._mesh.heard(actor.id, now)
                 self._inbox.put_back(ready)
                 break
             actor = ready.popleft()
-            messages = actor.give(quantum)
+            waiting_bytes = actor.inbound_bytes
+            messages = actor.give()
+            bytes_left -= waiting_bytes - actor.inbound_bytes
             if messages:
-                budget -= self._decide(actor, messages, now)
+                messages_left -= self._decide(actor, messages, now)
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:

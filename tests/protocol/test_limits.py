@@ -23,7 +23,9 @@ LEAST: dict[str, Any] = {
     "inbox_messages_max": 1,
     "inbox_bytes_max": 1024,
     "quantum_messages": 1,
+    "quantum_bytes": 1024,
     "round_messages_max": 1,
+    "round_bytes_max": 1024,
     "flush_gap_s": 0.0,
     "mailbox_messages_max": 1,
     "mailbox_bytes_max": 1024,
@@ -125,6 +127,11 @@ def test_a_value_has_the_type_of_the_default_and_a_duration_has_its_unit(
             "round_messages_max",
             {"quantum_messages": 65, "round_messages_max": 64},
         ),
+        (
+            "quantum_bytes",
+            "round_bytes_max",
+            {"quantum_bytes": 2049, "round_bytes_max": 2048},
+        ),
     ],
 )
 def test_a_relation_that_does_not_hold_is_refused_with_both_names(
@@ -142,6 +149,7 @@ def test_a_relation_that_does_not_hold_is_refused_with_both_names(
         {"presence_bytes_max": 2**20},
         {"message_bytes_max": 2**22},
         {"quantum_messages": 8192},
+        {"quantum_bytes": 2**23},
     ],
     ids=str,
 )

@@ -50,8 +50,8 @@ class Sender:
         self.name = name
         self.left = count
 
-    def give(self, quantum: int) -> list[Inbound]:
-        given = min(self.left, quantum)
+    def give(self) -> list[Inbound]:
+        given = min(self.left, 4)
         self.left -= given
         return [self.name.encode()] * given
 

@@ -164,6 +164,30 @@ def test_the_elements_of_arrays_count_in_the_bound_of_a_round() -> None:
     assert len(listener.sent) == 30
 
 
+def test_a_round_is_bounded_in_bytes_and_every_connection_gives_at_least_one_message() -> None:
+    world = World(round_bytes_max=300_000, quantum_bytes=100_000, messages_burst=1000)
+    actors = [world.join(f"p{n}")[0] for n in range(4)]
+    _, listener = world.join("listener")
+    for number, actor in enumerate(actors):
+        say(actor, "stream", 5, n=number, data="x" * 40_000)  # two of them are a quantum
+    say(actors[3], "stream", 1, n=3, data="x" * 200_000)
+    world.supervisor.round()
+    assert [json.loads(text)["n"] for text in listener.sent] == [0, 0, 1, 1, 2, 2, 3, 3]
+    listener.sent.clear()
+    world.supervisor.round()
+    assert [json.loads(text)["n"] for text in listener.sent] == [0, 0, 1, 1, 2, 2, 3, 3]
+    world.settle()
+    assert sum(len(text) > 200_000 for text in listener.sent) == 1
+    assert [actor.inbound_bytes for actor in actors] == [0] * 4
+    for actor in actors:  # each is more than a quantum, two are more than a round
+        say(actor, "stream", data="x" * 200_000)
+    listener.sent.clear()
+    world.supervisor.round()
+    assert len(listener.sent) == 2
+    world.settle()
+    assert len(listener.sent) == 4
+
+
 def test_parts_of_a_message_are_signs_of_life() -> None:
     world = World()
     actor, slow = world.join("uploads slowly")
