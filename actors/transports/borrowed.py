@@ -28,6 +28,7 @@ CLASS: Final = "WebSocketsSansIOProtocol"
 METHODS: Final = {
     "connection_lost": ("exc",),
     "data_received": ("data",),
+    "eof_received": (),
     "handle_connect": ("event",),
     "handle_parser_exception": (),
     "handle_pong": ("event",),

@@ -123,7 +123,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         # closes the socket, unless it sees by this timer that a close is under way already.
         self.close_timer = cast("asyncio.TimerHandle", _NO_TIMER)
         if self.disconnected:
-            self._closed(ABNORMAL)
+            self._closed()
             return
         if not self._holds_little:
             self._bound_send_buffer(SEND_BUFFER_BYTES)
@@ -198,12 +198,19 @@ class MeshProtocol(WebSocketsSansIOProtocol):
                 self.handle_pong(Frame(Opcode.PONG, payload))
         reader.pongs.clear()
         self._answer_ping()
+        if reader.failed is None and reader.foreign is None:
+            return
+        if self._chunks is not None:  # a frame is half written, and a close frame is no part of it
+            self._chunks = None
+            self.transport.close()
         if reader.failed is not None:
             self.conn.fail(reader.failed, "invalid UTF-8" if reader.failed == 1007 else "")
             self.handle_parser_exception()
         elif reader.foreign is not None:
             foreign, reader.foreign = reader.foreign, None
             super().data_received(foreign)
+        if self.transport.is_closing():
+            self._finish()
 
     def _answer_ping(self) -> None:
         """Answer the latest ping, as soon as the socket takes it: one pong is all that waits."""
@@ -308,17 +315,31 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         else:
             self.transport.pause_reading()
 
+    def eof_received(self) -> None:
+        """The peer has closed its half: it sends nothing more."""
+        super().eof_received()
+        if self._port is not None:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Nothing more comes in. What is written already may still go out, within a time."""
+        self._chunks = None
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(self._limits.close_within_s, self.transport.abort)
+        self.transport.close()
+        self._closed()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._chunks = None
         super().connection_lost(exc)
-        received = self.conn.close_rcvd
-        sent = self.conn.close_sent
-        self._closed(received.code if received else sent.code if sent else ABNORMAL)
+        self._closed()
 
-    def _closed(self, code: int) -> None:
+    def _closed(self) -> None:
         if self._port is not None:
             port, self._port = self._port, None
-            port.closed(code)
+            received, sent = self.conn.close_rcvd, self.conn.close_sent
+            port.closed(received.code if received else sent.code if sent else ABNORMAL)
 
 
 class UvicornTransport:

@@ -341,6 +341,73 @@ def test_of_pings_that_nobody_reads_the_answers_to_one_remains() -> None:
         assert client.read() == (PONG, b"?" * 125)
 
 
+def hang_up_hard(client: RawClient) -> None:
+    """Close with a reset, as a process that was killed does."""
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.socket.close()
+
+
+ENDINGS: dict[str, tuple[Callable[[RawClient], None], int]] = {
+    "a close frame": (lambda it: it.socket.sendall(frame(struct.pack("!H", 4000), CLOSE)), 4000),
+    "a violation": (lambda it: it.socket.sendall(frame(b"x", 0x3)), 1002),
+    "invalid text": (lambda it: it.socket.sendall(frame(b"\xff")), 1007),
+    "half of the socket closed": (lambda it: it.socket.shutdown(socket.SHUT_WR), 1006),
+    "a reset": (hang_up_hard, 1006),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+def test_the_end_of_a_peer_that_does_not_read_is_heard_at_once_and_its_socket_goes_in_time(
+    ending: str, size: int
+) -> None:
+    end, code = ENDINGS[ending]
+    limits = Limits(close_within_s=0.3, bytes_in_burst=10**9, mailbox_bytes_max=10**9)
+    with (
+        LiveRelay(limits=limits, clock=StillClock()) as live,  # nobody is ever late
+        RawClient(live.port) as stuck,
+        RawClient(live.port) as other,
+    ):
+        stuck.say("presence", **{"from": "stuck"})
+        stuck.message()
+        other.say("presence", **{"from": "other"})
+        while other.message()["from"] != "stuck":
+            pass
+        protocol = carrier_of(live, 1)
+        actor = protocol._port
+        while protocol.is_writable:
+            other.say("direct", to="stuck", data="x" * size)
+        end(stuck)
+        assert other.message()["data"]["reason"] == "left"
+        assert actor.close_code == code
+        until(lambda: protocol not in live.server.server_state.connections)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_peer_that_is_closed_and_does_not_read_is_cut_whether_it_answers_or_not(
+    answers: bool,
+) -> None:
+    limits = Limits(close_within_s=0.3, bytes_in_burst=10**9, mailbox_bytes_max=2**20)
+    with (
+        LiveRelay(limits=limits, clock=StillClock()) as live,
+        RawClient(live.port) as stuck,
+        RawClient(live.port) as other,
+    ):
+        stuck.say("presence", **{"from": "stuck"})
+        stuck.message()
+        other.say("presence", **{"from": "other"})
+        while other.message()["from"] != "stuck":
+            pass
+        protocol = carrier_of(live, 1)
+        actor = protocol._port
+        while not actor._stopped:
+            other.say("direct", to="stuck", data="x" * 100_000)
+        if answers:
+            stuck.socket.sendall(frame(struct.pack("!H", 1013), CLOSE))
+        until(lambda: protocol not in live.server.server_state.connections)
+        assert actor.close_code == 1013
+
+
 @pytest.mark.parametrize("pace", ["on", "off"])
 def test_only_a_paced_connection_holds_little_that_is_not_read(pace: str) -> None:
     with LiveRelay(pace=pace) as live, RawClient(live.port) as client:
