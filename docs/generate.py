@@ -31,7 +31,8 @@ _NPM_VERSION = re.compile(r'(?m)^(  "version": ")[^"]+(",)$')
 def routes() -> str:
     """Which type of message goes to whom."""
     rows = ["| type | audience |", "|---|---|"]
-    for route in (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS, Route.NOBODY):
+    order = (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS, Route.NOBODY, Route.REFUSED)
+    for route in order:
         types = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is route)
         rows.append(f"| {types} | {route.value} |")
         if route is ANY_OTHER_TYPE:

@@ -63,9 +63,17 @@ class ErrorCode(enum.Enum):
     TOO_LARGE = "too_large", "the message, or the presence, has too many bytes"
     TOO_LONG = "too_long", "an id or a type has too many characters"
     TOO_MANY_AGENTS = "too_many_agents", "the peer would have more agents than allowed"
+    TOO_MANY_CONNECTIONS = (
+        "too_many_connections",
+        "the peer has as many connections as allowed; the presence of one more is refused",
+    )
+    NO_ROOM = "no_room", "the relay has no room for one more peer now; try again later"
     NOT_PRESENT = "not_present", "the connection has not sent a presence yet"
     IDENTITY_FIXED = "identity_fixed", "a connection cannot change its peer id"
-    SPOOFED = "spoofed", "`from` or `instanceId` names somebody else"
+    SPOOFED = (
+        "spoofed",
+        "`from` or `instanceId` names somebody else, or the type is the relay's",
+    )
     UNKNOWN_TARGET = "unknown_target", "a direct to a peer or agent that is not in the mesh"
     AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
     UNKNOWN_TYPE = "unknown_type", "a type that is not in the table (only with `--strict true`)"

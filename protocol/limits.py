@@ -73,6 +73,12 @@ class Limits:
     agents_max: int = _bound(
         256, "agents per peer, over all its connections", "error `too_many_agents`, refused", 1
     )
+    peer_connections_max: int = _bound(
+        64,
+        "connections of one peer",
+        "error `too_many_connections`, presence refused",
+        1,
+    )
     messages_per_s: float = _bound(
         1000.0,
         "messages per second from one connection, sustained",
@@ -152,7 +158,18 @@ class Limits:
         "the opening is refused (HTTP 503)",
         1,
     )
-    meshes_max: int = _bound(100, "meshes per process", "the opening is refused (HTTP 503)", 1)
+    meshes_max: int = _bound(
+        100,
+        "meshes per process in which somebody is present",
+        "the opening is refused (HTTP 503), or the presence (error `no_room`)",
+        1,
+    )
+    unannounced_max: int = _bound(
+        1000,
+        "connections per process that have not sent a presence",
+        "the oldest of them is closed (1013)",
+        1,
+    )
     mesh_name_chars_max: int = _bound(
         256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
     )

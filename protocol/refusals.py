@@ -18,6 +18,11 @@ def not_present() -> Refusal:
     return Refusal(ErrorCode.NOT_PRESENT, "send a `presence` first, to announce yourself")
 
 
+def as_the_relay(what: str) -> Refusal:
+    """The refusal of a message that looks like one of the relay's own. `what` makes it so."""
+    return Refusal(ErrorCode.SPOOFED, f"only the relay sends {what}")
+
+
 def too_large(limits: Limits, why: str = "") -> Refusal:
     """The refusal of a message that is too long. `why`: what made it so long."""
     sentence = f"a message has at most {limits.message_bytes_max} bytes{why}"

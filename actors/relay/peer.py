@@ -7,8 +7,8 @@ It has two bounded queues and never waits.
 - Outward: batches go to the transport while it takes them. Otherwise they wait in the outbox. If
   the outbox is full, the peer is evicted.
 
-It tells the supervisor other things, too: opened, ponged, failed. These go through the supervisor's
-control lane, which no backlog delays.
+It tells the supervisor other things, too: opened, ponged, failed, displaced. These go through the
+supervisor's control lane, which no backlog delays.
 
 It reads no messages and decides nothing about them. The lifecycle state (connecting, present,
 stale, reaped) is in the record that the supervisor's mesh keeps.
@@ -30,6 +30,7 @@ _CLOSE_REASONS: Final = {
     Cause.LEFT: "",
     Cause.SILENT: "you were silent for too long",
     Cause.UNANNOUNCED: "you did not send a presence in time",
+    Cause.DISPLACED: "too many connections have sent no presence, and yours was the oldest",
     Cause.EVICTED: "you read too slowly: your mailbox is full",
     Cause.CRASHED: "an internal error of the relay",
     Cause.SHUTDOWN: "the relay is shutting down",
@@ -59,7 +60,14 @@ class Failed:
     error: BaseException | None = None
 
 
-Control = Opened | Ponged | Failed
+@attrs.frozen
+class Displaced:
+    """Control message: this actor must end, unless its presence has come in by now."""
+
+    actor: "PeerActor"
+
+
+Control = Opened | Ponged | Failed | Displaced
 
 
 class PeerActor:
@@ -157,6 +165,10 @@ class PeerActor:
     def crashed(self, error: BaseException) -> None:
         """End only this connection, because of an exception in this actor or its transport."""
         self._inbox.tell(Failed(self, Cause.CRASHED, error))
+
+    def displaced(self) -> None:
+        """The lobby is full. End, unless the presence has come in."""
+        self._inbox.tell(Displaced(self))
 
     # What the supervisor's inbox calls (Sender) ---------------------------------------------------
 

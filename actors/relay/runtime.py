@@ -11,6 +11,7 @@ notice.
 
 import logging
 from contextvars import Context, copy_context
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Final, Self
@@ -20,10 +21,12 @@ from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
+from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import MeshStatus, Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
+from protocol.envelope import ErrorCode, Refusal
 from protocol.limits import Limits
 from protocol.mesh.status import Totals
 
@@ -56,6 +59,8 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._strict = strict
         self._meshes: dict[str, Supervisor] = {}
+        self._inhabited: dict[str, Supervisor] = {}  # where somebody is present, or was
+        self._lobby = Lobby(self.limits, self._clock)
         self._tasks: TaskGroup | None = None
         self._is_draining = False
         self._empty = anyio.Event()
@@ -88,10 +93,29 @@ class Runtime:
         supervisor = self._meshes.get(mesh)
         if self._is_draining:
             raise Full("the relay is shutting down")
-        if supervisor is None and len(self._meshes) >= self.limits.meshes_max:
+        if not self._has_room_for(mesh):
             raise Full(f"there are {self.limits.meshes_max} meshes already (meshes_max)")
         if supervisor is not None and supervisor.connections >= self.limits.connections_max:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
+
+    def admit(self, mesh: str, presence_bytes: int) -> Refusal | None:
+        """Why the first presence of a connection, with so many bytes, is refused. None: it is not.
+
+        The gate of the mesh asks this before it passes on the presence.
+        """
+        if not self._has_room_for(mesh):
+            most = self.limits.meshes_max
+            return Refusal(ErrorCode.NO_ROOM, f"peers are in {most} other meshes; try again later")
+        self._inhabited[mesh] = self._meshes[mesh]
+        return None
+
+    def _has_room_for(self, mesh: str) -> bool:
+        """Somebody may be present in this mesh. It counts only then, so whoever opens connections
+        and says nothing uses up no mesh."""
+        most = self.limits.meshes_max
+        if mesh not in self._inhabited and len(self._inhabited) >= most:
+            self._inhabited = {m: s for m, s in self._inhabited.items() if not s.is_empty}
+        return mesh in self._inhabited or len(self._inhabited) < most
 
     def open(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> PeerActor:
         """Make a connection to `mesh`. Returns its peer actor. Raises Full."""
@@ -99,7 +123,14 @@ class Runtime:
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
             assert self._tasks is not None, "use `async with Runtime()`"
-            supervisor = Supervisor(mesh, self.limits, self._clock, strict=self._strict)
+            supervisor = Supervisor(
+                mesh,
+                self.limits,
+                self._clock,
+                strict=self._strict,
+                lobby=self._lobby,
+                admit=partial(self.admit, mesh),
+            )
             self._meshes[mesh] = supervisor
             # Not in the context of the connection that happens to be the first, with its trace.
             self._context.run(self._tasks.start_soon, self._supervise, supervisor)
@@ -144,6 +175,7 @@ class Runtime:
         finally:
             with self._totals_lock:
                 del self._meshes[supervisor.name]
+                self._inhabited.pop(supervisor.name, None)
                 self._past = self._past + supervisor.totals
             if not self._meshes:
                 self._empty.set()

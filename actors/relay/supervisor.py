@@ -18,8 +18,9 @@ import anyio.lowlevel
 import attrs
 
 from actors.clock import Clock
+from actors.relay.lobby import Lobby
 from actors.relay.mailboxes import Inbox
-from actors.relay.peer import Control, Failed, Opened, PeerActor, Ponged
+from actors.relay.peer import Control, Displaced, Failed, Opened, PeerActor, Ponged
 from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
@@ -38,6 +39,7 @@ from protocol.mesh.effects import (
     Refused,
     Snapshot,
 )
+from protocol.mesh.gate import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus, Totals
@@ -73,13 +75,27 @@ class MeshStatus:
 
 
 class Supervisor:
-    """The actor of one mesh."""
+    """The actor of one mesh.
 
-    def __init__(self, name: str, limits: Limits, clock: Clock, *, strict: bool = False) -> None:
+    `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
+    asked before a connection joins.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        clock: Clock,
+        *,
+        strict: bool = False,
+        lobby: Lobby | None = None,
+        admit: Admission = admit_all,
+    ) -> None:
         self.name = name
         self._limits = limits
         self._clock = clock
-        self._mesh = LocalMesh(limits, strict=strict)
+        self._mesh = LocalMesh(limits, strict=strict, admit=admit)
+        self._lobby = Lobby(limits, clock) if lobby is None else lobby
         self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
         self._work: anyio.Event | None = None
         self._actors: dict[int, PeerActor] = {}
@@ -103,12 +119,18 @@ class Supervisor:
         actor = PeerActor(self._next_id, transport, self._inbox, self._limits)
         self._next_id += 1
         self._actors[actor.id] = actor
+        self._lobby.enter(actor)
         return actor
 
     @property
     def connections(self) -> int:
         """The number of connections, also those that are closing."""
         return len(self._actors)
+
+    @property
+    def is_empty(self) -> bool:
+        """No peer is present here."""
+        return self._mesh.is_empty
 
     @property
     def totals(self) -> Totals:
@@ -129,8 +151,12 @@ class Supervisor:
         until then is late. By default that is now.
         """
         now = self._clock.now()
+        displaced: list[int] = []
         for control in self._inbox.take_control():
-            self._obey(control, now)
+            if isinstance(control, Displaced):
+                displaced.append(control.actor.id)
+            else:
+                self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
         ready = self._inbox.take_ready()
         while ready:
@@ -152,10 +178,13 @@ class Supervisor:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
                 self._paced.pop(actor.id, None)
+        for id in displaced:  # last, because their presences may have come in
+            if self._mesh.peer_of(id) is None:
+                self._mesh.ended(id, Cause.DISPLACED, now)
         self._mesh.expire(read_until or now)
         self._carry_out(self._mesh.take_effects())
 
-    def _obey(self, control: Control, now: Instant) -> None:
+    def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:
             case Opened(actor):
                 self._mesh.opened(actor.id, now, is_paced=actor.id in self._paced)
@@ -201,6 +230,7 @@ class Supervisor:
                     tape.only((connection,), *presences)
                 case Admitted(connection, accepts_batches):
                     tape.admit(connection)
+                    self._lobby.leave(self._receivers[connection])
                     if accepts_batches and connection in self._paced:
                         self._paced[connection].accepts_batches = True
                 case Dismissed(connection):
@@ -220,7 +250,9 @@ class Supervisor:
                 receivers[connection].tell(batch)
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
-            receivers.pop(end.connection).stop(end.cause, own.get(end.connection), flush=flush)
+            actor = receivers.pop(end.connection)
+            self._lobby.leave(actor)
+            actor.stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None and shared.count < ENOUGH:
             self._small_flush_s = self._clock.now().at - began.at
 
@@ -301,6 +333,7 @@ class Supervisor:
     def abort(self) -> None:
         """Cut all connections that are left."""
         for actor in tuple(self._actors.values()):
+            self._lobby.leave(actor)
             actor.abort()
 
     def status(self) -> MeshStatus:

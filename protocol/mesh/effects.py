@@ -22,6 +22,7 @@ CLOSE_CODES: Final = {
     Cause.LEFT: 1000,
     Cause.SILENT: 1008,
     Cause.UNANNOUNCED: 1008,
+    Cause.DISPLACED: 1013,
     Cause.EVICTED: 1013,
     Cause.CRASHED: 1011,
     Cause.SHUTDOWN: 1001,

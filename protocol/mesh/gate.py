@@ -14,14 +14,23 @@ compares connections. Of peers it knows only the id that the mesh has `accepted`
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
 
 from protocol import refusals
 from protocol.codec import Codec
-from protocol.envelope import Announcement, ErrorCode, Header, Inbound, Refusal, Text, Unreadable
+from protocol.envelope import (
+    RELAY,
+    Announcement,
+    ErrorCode,
+    Header,
+    Inbound,
+    Refusal,
+    Text,
+    Unreadable,
+)
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import lifecycle, texts
@@ -44,7 +53,17 @@ from protocol.mesh.status import Totals
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
-_TYPES: Final = tuple(type for type, route in ROUTES.items() if route is not Route.NOBODY)
+_TYPES: Final = tuple(
+    type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
+)
+
+Admission = Callable[[int], Refusal | None]
+"""Asked whether there is room for one more connection whose presence has so many bytes. Answers
+with None, or with the reason why not."""
+
+
+def admit_all(presence_bytes: int) -> None:
+    """The admission where there is always room."""
 
 
 @attrs.define(eq=False)
@@ -71,17 +90,25 @@ class Connection:
 class Gate:
     """The connections of one mesh that end in this process. Never waits. Not thread-safe.
 
-    Messages that pass go to `items`. Answers, and the ends of connections, go to `effects`.
+    Messages that pass go to `items`. Answers, and the ends of connections, go to `effects`. Before
+    the first presence of a connection passes, `admit` is asked.
     """
 
     def __init__(
-        self, limits: Limits, items: Items, effects: list[Effect], *, strict: bool = False
+        self,
+        limits: Limits,
+        items: Items,
+        effects: list[Effect],
+        *,
+        strict: bool = False,
+        admit: Admission = admit_all,
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.totals = Totals()
         self._limits = limits
         self._items = items
         self._effects = effects
+        self._admit = admit
         self._codec = Codec(limits)
         self._routes = dict(ROUTES)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
@@ -242,6 +269,8 @@ class Gate:
                 if len(message) > bytes_max:
                     raise refusals.too_large(self._limits)
                 header = decode(message)
+                if header.sender == RELAY:
+                    raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
                 route = routes.get(header.type)
                 if route is None:
                     refusals.check_name(header.type, "type", self._limits)
@@ -314,13 +343,18 @@ class Gate:
         if header.type == "capabilities":
             self._capabilities(connection, text, now)
         elif route is Route.EVERYONE:
-            self._items.present(connection.id, header, text, self._codec.announcement(text), now)
+            said = self._codec.announcement(text)
+            if connection.peer is None and (refusal := self._admit(len(text))) is not None:
+                raise refusal
+            self._items.present(connection.id, header, text, said, now)
         elif connection.peer is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
             self._items.beat(connection.id, header, self._codec.announcement(text), now)
         elif route is Route.NOBODY:
             self.totals.withheld += 1
+        elif route is Route.REFUSED:
+            raise refusals.as_the_relay(f"the type {header.type!r}")
         else:
             sentence = f"this relay is strict, and {header.type!r} is not in its table of types"
             raise Refusal(ErrorCode.UNKNOWN_TYPE, sentence)

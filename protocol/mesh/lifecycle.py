@@ -42,6 +42,7 @@ class Cause(enum.Enum):
     LEFT = "left"
     SILENT = "silent"
     UNANNOUNCED = "unannounced"
+    DISPLACED = "displaced"
     EVICTED = "evicted"
     CRASHED = "crashed"
     SHUTDOWN = "shutdown"

@@ -13,7 +13,7 @@ from protocol.envelope import Announcement, Header, Inbound, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Effect
-from protocol.mesh.gate import Gate
+from protocol.mesh.gate import Admission, Gate, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
@@ -23,13 +23,15 @@ from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 class LocalMesh:
     """One mesh in one process, and every decision about it. Never waits. Not thread-safe.
 
-    It is itself the `Items` between its gate and its mesh.
+    It is itself the `Items` between its gate and its mesh. `admit`: asked before somebody joins.
     """
 
-    def __init__(self, limits: Limits, *, strict: bool = False) -> None:
+    def __init__(
+        self, limits: Limits, *, strict: bool = False, admit: Admission = admit_all
+    ) -> None:
         self._effects: list[Effect] = []
         self.mesh = Mesh(limits, self._effects)
-        self.gate = Gate(limits, self, self._effects, strict=strict)
+        self.gate = Gate(limits, self, self._effects, strict=strict, admit=admit)
         self.said = self.mesh.said  # one item for every message, hence directly
 
     # What happens to connections, as the gate has it ----------------------------------------------
@@ -87,6 +89,11 @@ class LocalMesh:
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""
         self.mesh.gone(connection, cause, now)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody is here."""
+        return not self.mesh.roster.peers
 
     # What comes of it -----------------------------------------------------------------------------
 

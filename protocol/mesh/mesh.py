@@ -27,7 +27,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.roster import Connection, Peer, Roster, merge
+from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import Route
 from protocol.mesh.status import Totals
 
@@ -83,7 +83,7 @@ class Mesh:
             raise Refusal(ErrorCode.SPOOFED, sentence)
         if sender is not None and sender != peer.id:
             refusals.check_name(sender, "from", self._limits)
-            if sender in self.roster.peers or sender == RELAY:
+            if sender in self.roster.peers:
                 sentence = f"`from` must be this peer or one of its agents, not {sender!r}"
                 raise Refusal(ErrorCode.SPOOFED, sentence)
 
@@ -115,6 +115,8 @@ class Mesh:
         id = self._identity(entry, header)
         agents = said.agents if said.agents is not None else ()
         peer = self.roster.peers.get(id)
+        if entry is None and peer is not None:
+            self._check_connections(peer)
         union = peer.union_with(connection, agents) if peer is not None else agents
         self._check_agents(union)
         if not said.has_data or union != agents:
@@ -154,7 +156,7 @@ class Mesh:
             self._check_agents(union)
             presence = texts.presence_with(peer.presence, union)
             self._check_presence(presence)
-            entry.agents = said.agents
+            self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
                 peer.presence, peer.presence_at = presence, -math.inf
         if now.at - peer.presence_at >= self._limits.presence_refresh_s:
@@ -170,10 +172,15 @@ class Mesh:
         if entry is not None and id != entry.peer.id:
             sentence = f"this connection belongs to peer {entry.peer.id!r} and cannot change that"
             raise Refusal(ErrorCode.IDENTITY_FIXED, sentence)
-        if id == RELAY or header.instance_id not in (None, id):
-            sentence = f"`from` must not be {RELAY!r}, and `instanceId` must be the same as `from`"
-            raise Refusal(ErrorCode.SPOOFED, sentence)
+        if header.instance_id not in (None, id):
+            raise Refusal(ErrorCode.SPOOFED, "`instanceId` must be the same as `from`")
         return id
+
+    def _check_connections(self, peer: Peer) -> None:
+        most = self._limits.peer_connections_max
+        if len(peer.connections) >= most:
+            sentence = f"a peer has at most {most} connections, and {peer.id!r} has so many"
+            raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, sentence)
 
     def _check_agents(self, agents: Sequence[Agent]) -> None:
         if len(agents) > self._limits.agents_max:
@@ -202,7 +209,7 @@ class Mesh:
             text = texts.offline(peer.id, cause.value, now.wall_ms)
             self._effects.append(Deliver(text, others))
             self._effects.append(PeerLeft(peer.id, cause))
-        elif self.roster.set_agents(peer, merge([c.agents for c in peer.connections.values()])):
+        elif self.roster.set_agents(peer, peer.union()):
             peer.presence = self._presence_within(peer)
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, others))

@@ -5,7 +5,9 @@ them is. Its agents are those of all its connections. Removal is always by conne
 id, so the end of an old socket cannot remove a living one.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -17,12 +19,21 @@ from protocol.mesh.effects import Only, Others
 _PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
 
 
+Held = tuple[int, int, Agent]
+"""An agent as one connection announced it: when this connection joined, its place in the
+announcement, the agent. Their order is the order of a union."""
+
+
 @attrs.define(eq=False)
 class Connection:
-    """One connection of a peer: its number, and the agents that it announced."""
+    """One connection of a peer: its number, and the agents that it announced.
+
+    `joined`: the how manyth connection of the mesh it was.
+    """
 
     id: int
     peer: "Peer"
+    joined: int = 0
     agents: tuple[Agent, ...] = ()
 
 
@@ -41,22 +52,69 @@ class Peer:
     agents: tuple[Agent, ...] = ()
     others: Others = Others(())
     only: Only = Only(())
+    _held: dict[str | bytes, list[Held]] = attrs.Factory(dict)  # who has an agent, oldest first
 
     def union_with(self, connection: int, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
-        """The agents of all connections, each once, if `connection` (old or new) had these."""
-        announced = {c.id: c.agents for c in self.connections.values()} | {connection: agents}
-        return merge(announced.values())
+        """The agents of all connections, each once, if `connection` (old or new) had these.
+
+        They are in the order of joining and announcing, and of two cards of one agent the first
+        stays. One announcement alone stays as it is. What this costs does not grow with the number
+        of connections.
+        """
+        if self.connections.keys() <= {connection}:
+            return agents
+        entry = self.connections.get(connection)
+        joined = entry.joined if entry is not None else _LAST
+        first = self._firsts(without=joined)
+        for place, agent in enumerate(agents):
+            known = first.get(key := _key(agent))
+            if known is None or known[0] > joined:
+                first[key] = (joined, place, agent)
+        return tuple(agent for _, _, agent in sorted(first.values()))
+
+    def union(self) -> tuple[Agent, ...]:
+        """The agents of all connections, as `union_with` has them."""
+        if len(self.connections) == 1:
+            (alone,) = self.connections.values()
+            return alone.agents
+        return tuple(agent for _, _, agent in sorted(self._firsts().values()))
+
+    def _firsts(self, without: int | None = None) -> dict[str | bytes, Held]:
+        """Each agent as it was announced first, except by the connection that joined then."""
+        first: dict[str | bytes, Held] = {}
+        for key, held in self._held.items():
+            if held[0][0] != without:
+                first[key] = held[0]
+            elif len(held) > 1:
+                first[key] = held[1]
+        return first
+
+    def _hold(self, connection: Connection, agents: tuple[Agent, ...]) -> None:
+        """From now on the connection has these agents, and no others."""
+        for key in {_key(agent) for agent in connection.agents}:
+            held = self._held[key]
+            if len(held) == 1:
+                del self._held[key]
+            else:
+                del held[bisect_left(held, (connection.joined,))]
+        connection.agents = agents
+        seen: set[str | bytes] = set()
+        for place, agent in enumerate(agents):
+            key = _key(agent)
+            if key not in seen:
+                seen.add(key)
+                held = self._held.setdefault(key, [])
+                mine = (connection.joined, place, agent)
+                held.insert(bisect_left(held, mine[:1]), mine)
 
 
-def merge(announced: Collection[tuple[Agent, ...]]) -> tuple[Agent, ...]:
-    """Each agent once, in the order of announcement. One announcement alone stays as it is."""
-    if len(announced) == 1:
-        return next(iter(announced))
-    seen: dict[str | bytes, Agent] = {}
-    for agents in announced:
-        for agent in agents:
-            seen.setdefault(agent.id if agent.id is not None else agent.text, agent)
-    return tuple(seen.values())
+_LAST: Final = 2**63
+"""Joined after all others."""
+
+
+def _key(agent: Agent) -> str | bytes:
+    """What is the same in two announcements of one agent."""
+    return agent.id if agent.id is not None else agent.text
 
 
 class Roster:
@@ -66,6 +124,7 @@ class Roster:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
+        self._joined = 0
 
     def attach(self, connection: int, peer_id: str, agents: tuple[Agent, ...] = ()) -> Peer:
         """Let the connection, with these agents, belong to `peer_id`. Makes the peer if it is new.
@@ -77,11 +136,16 @@ class Roster:
             peer = self.peers[peer_id] = Peer(peer_id)
         entry = self.connections.get(connection)
         if entry is None:
-            entry = self.connections[connection] = Connection(connection, peer)
+            self._joined += 1
+            entry = self.connections[connection] = Connection(connection, peer, self._joined)
             peer.connections[connection] = entry
             _renew_audiences(peer)
-        entry.agents = agents
+        self.hold(entry, agents)
         return peer
+
+    def hold(self, entry: Connection, agents: tuple[Agent, ...]) -> None:
+        """Let the connection have these agents. Those of its peer do not change: `set_agents`."""
+        entry.peer._hold(entry, agents)
 
     def detach(self, connection: int) -> Peer | None:
         """Remove the connection, and its peer if that has no other connection.
@@ -92,6 +156,7 @@ class Roster:
         if entry is None:
             return None
         peer = entry.peer
+        self.hold(entry, ())
         del peer.connections[connection]
         _renew_audiences(peer)
         if not peer.connections:
@@ -134,11 +199,10 @@ class Roster:
         if sender.id in hosts:
             return None
         if len(hosts) > 1:
-            peers = sorted(hosts)
             sentence = (
-                f"{len(peers)} peers have an agent {header.to!r}: name one in `targetInstanceId`"
+                f"{len(hosts)} peers have an agent {header.to!r}: name one in `targetInstanceId`"
             )
-            shown = peers[:_PEERS_NAMED_MAX]
+            shown = sorted(islice(hosts, _PEERS_NAMED_MAX))  # of many, those who had it first
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 

@@ -18,6 +18,7 @@ class Route(enum.Enum):
     TARGET = "one peer"
     RELAY = "the server only"
     NOBODY = "nobody: existing pages put credentials into these"
+    REFUSED = "nobody: only the relay sends these, and a peer that does is refused"
 
 
 ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
@@ -37,6 +38,8 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
         "relay-connected": Route.NOBODY,
         "relay-disconnected": Route.NOBODY,
         "relay-config-updated": Route.NOBODY,
+        # Clients believe what it says of the relay.
+        "capabilities_response": Route.REFUSED,
     }
 )
 

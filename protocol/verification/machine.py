@@ -44,6 +44,7 @@ TIGHT: Limits = Limits(
     number_digits_max=40,
     id_chars_max=16,
     agents_max=4,
+    peer_connections_max=3,
     messages_per_s=4.0,
     messages_burst=24,
     inbox_messages_max=6,

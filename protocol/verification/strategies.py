@@ -16,7 +16,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from protocol.limits import Limits
-from protocol.verification.model import BINARY, FANNED_OUT, RELAY, WITHHELD, Message
+from protocol.verification.model import BINARY, FANNED_OUT, RELAY, RELAYS_OWN, WITHHELD, Message
 
 PEERS: Final = ("a", "b", "c", "d")
 AGENTS: Final = ("x", "y", "z", "a")
@@ -165,10 +165,13 @@ def others(me: str) -> st.SearchStrategy[bytes]:
 def forged(me: str) -> st.SearchStrategy[bytes]:
     """Somebody else's name, or the relay's."""
     not_me = st.one_of(peers.filter(lambda peer: peer != me), st.just(RELAY))
-    types = st.sampled_from([*FANNED_OUT, "direct", "heartbeat", "presence", "invoke"])
+    types = st.sampled_from(
+        [*FANNED_OUT, "direct", "heartbeat", "presence", "invoke", "capabilities", WITHHELD[0]]
+    )
     return st.one_of(
         _message({"type": types, "from": not_me}, {"to": peers, **_EXTRA}),
         _message({"type": types, "instanceId": not_me}, {"from": me, "to": peers, **_EXTRA}),
+        _message({"type": st.sampled_from(RELAYS_OWN)}, {"from": me, "to": peers, **_EXTRA}),
         _message(
             {"type": "presence", "from": me, "data": {"agents": [RELAY]}}, {"turnId": turn_ids}
         ),

@@ -19,6 +19,7 @@ from protocol.mesh.effects import (
     Refused,
     Snapshot,
 )
+from protocol.mesh.gate import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus
@@ -48,9 +49,15 @@ def presence(peer: str, *agents: Any, **data: Any) -> Text:
 class World:
     """Connections of one mesh, by number from 1, and a clock that stands still until `wait`."""
 
-    def __init__(self, limits: Limits | None = None, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        strict: bool = False,
+        admit: Admission = admit_all,
+    ) -> None:
         self.limits = limits or Limits()
-        self.mesh = LocalMesh(self.limits, strict=strict)
+        self.mesh = LocalMesh(self.limits, strict=strict, admit=admit)
         self.at = 1000.0
         self.dismissed: dict[int, Dismissed] = {}
         self.notes: list[PeerJoined | PeerLeft | Refused] = []

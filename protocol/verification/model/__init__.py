@@ -44,7 +44,7 @@ from protocol.verification.model.expected import (
     Untouched,
     matches,
 )
-from protocol.verification.model.faults import FANNED_OUT, KNOWN, RELAY, WITHHELD
+from protocol.verification.model.faults import FANNED_OUT, KNOWN, RELAY, RELAYS_OWN, WITHHELD
 from protocol.verification.model.mesh import CLOSE_CODES, Connection, Model, Peer
 from protocol.verification.model.reading import (
     BINARY,
@@ -67,6 +67,7 @@ __all__ = [
     "FANNED_OUT",
     "KNOWN",
     "RELAY",
+    "RELAYS_OWN",
     "WITHHELD",
     "AtLeast",
     "Closed",

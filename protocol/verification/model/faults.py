@@ -20,8 +20,10 @@ WITHHELD: Final = (
     "relay-disconnected",
     "relay-config-updated",
 )
+RELAYS_OWN: Final = ("capabilities_response",)
 FANNED_OUT: Final = ("broadcast", "stream", "ack", "turn_end", "error")
-KNOWN: Final = ("presence", "heartbeat", "capabilities", "direct", *FANNED_OUT, *WITHHELD)
+_KEPT: Final = (*WITHHELD, *RELAYS_OWN)
+KNOWN: Final = ("presence", "heartbeat", "capabilities", "direct", *FANNED_OUT, *_KEPT)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Faults:
             faults |= self.of_name(type)
             if self.strict:
                 faults.add("unknown_type")
+        if type in RELAYS_OWN or value.get("from") == RELAY:
+            faults.add("spoofed")
         for name in ("type", "from", "to", "instanceId", "targetInstanceId"):
             given = value.get(name)
             if given is not None and (not isinstance(given, str) or LONE_SURROGATE.search(given)):

@@ -30,10 +30,14 @@ CLOSE_CODES: Final = {
     "left": 1000,
     "silent": 1008,
     "unannounced": 1008,
+    "displaced": 1013,
     "evicted": 1013,
     "crashed": 1011,
     "shutdown": 1001,
 }
+
+NAMED_MAX: Final = 20
+"""An error names the peers that have an agent if they are no more than so many, else some."""
 
 
 @dataclass
@@ -246,7 +250,7 @@ class Model:
             faults |= self.faults.of_name(instance) | {"spoofed"}
         if sender is not None and sender != peer:
             faults |= self.faults.of_name(sender)
-            if sender in self.peers or sender == RELAY:
+            if sender in self.peers:
                 faults.add("spoofed")
         return faults
 
@@ -275,7 +279,7 @@ class Model:
             target = None  # its own tabs have it already
         elif len(hosts) > 1:
             faults |= self.faults.of_name(to) | {"ambiguous_target"}
-            named = hosts[:20]
+            named = hosts if len(hosts) <= NAMED_MAX else []
         else:
             faults |= self.faults.of_name(to)
             target = hosts[0] if hosts else to
@@ -297,8 +301,11 @@ class Model:
         faults = {"bad_field"} if id is None else self.faults.of_name(id)
         if connection.peer is not None and id != connection.peer:
             faults.add("identity_fixed")
-        if id == RELAY or instance not in (None, id):
+        if instance not in (None, id):
             faults.add("spoofed")
+        its = self.of(id) if id is not None else []
+        if connection.peer is None and len(its) >= self.limits.peer_connections_max:
+            faults.add("too_many_connections")
         agents, more = self.faults.of_agents(message, value)
         agents = agents or []
         everything = self._union(id, c, agents)

@@ -86,7 +86,9 @@ def test_beyond_the_bounds_an_opening_is_refused_with_a_reason() -> None:
         return response.status_code, bytes(response.body or b"")
 
     with LiveRelay(limits=Limits(connections_max=1, meshes_max=1)) as live:
-        with open_socket(live.port):
+        with open_socket(live.port) as peer:
+            peer.send('{"type":"presence","from":"a"}')
+            peer.recv()
             full, other = refusal(""), refusal("?mesh=other")
         assert full[0] == other[0] == 503
         assert b"connections_max" in full[1]

@@ -119,6 +119,19 @@ def test_a_round_costs_one_write_per_peer_however_many_messages_it_holds() -> No
     assert [len(t.sent) for _, t in senders] == [40] * 3
 
 
+def test_whose_presence_has_come_in_is_not_displaced_however_many_come_at_once() -> None:
+    world = World(unannounced_max=3)
+    transports = [HandTransport() for _ in range(10)]
+    for n, transport in enumerate(transports):
+        actor = world.supervisor.open(transport)
+        if n != 2:
+            say(actor, "presence", sender=f"p{n}")
+    world.supervisor.round()
+    closed = [transport.closed_with for transport in transports]
+    assert closed == [None, None, 1013, *[None] * 7]
+    assert len(world.supervisor.status().peers) == 9
+
+
 def test_a_flood_from_one_leaves_the_others_their_share_and_stops_being_read() -> None:
     world = World(
         quantum_messages=10, inbox_messages_max=100, messages_burst=10_000, round_messages_max=64

@@ -212,9 +212,65 @@ async def test_meshes_and_connections_are_bounded() -> None:
         await runtime.connect("one")
         with pytest.raises(Full, match="connections_max"):
             await runtime.connect("one")
-        await runtime.connect("two")
+        await joined(runtime, "a", "two")
+        await joined(runtime, "b", "three")
         with pytest.raises(Full, match="meshes_max"):
-            await runtime.connect("three")
+            await runtime.connect("four")
+
+
+async def test_meshes_in_which_nobody_is_present_keep_nobody_out() -> None:
+    async with Runtime(Limits(meshes_max=2)) as runtime:
+        for n in range(10):
+            await runtime.connect(f"empty {n}")
+        await joined(runtime, "a", "one")
+        await joined(runtime, "b", "two")
+        assert await joined(runtime, "c", "one")  # where somebody is already
+
+
+async def test_a_presence_in_one_mesh_too_many_is_refused_until_there_is_room() -> None:
+    async with Runtime(Limits(meshes_max=2), VirtualClock()) as runtime:
+        third = await runtime.connect("three")
+        a = await joined(runtime, "a", "one")
+        await joined(runtime, "b", "two")
+        presence = json.dumps({"type": "presence", "from": "c", "data": {"agents": []}})
+        await third.send(presence)
+        refused = json.loads(await third.receive())
+        assert refused["data"]["code"] == "no_room"
+        a.close()
+        await anyio.wait_all_tasks_blocked()
+        await third.send(presence)
+        assert json.loads(await third.receive())["from"] == "c"
+
+
+async def test_of_too_many_unannounced_connections_the_oldest_has_to_go() -> None:
+    async with Runtime(Limits(unannounced_max=3), VirtualClock()) as runtime:
+        present = await joined(runtime, "a", "one")
+        strangers = [await runtime.connect(f"mesh {n}") for n in range(3)]
+        await anyio.wait_all_tasks_blocked()
+        assert all(stranger.is_open for stranger in strangers)
+        strangers[1].close()
+        await anyio.wait_all_tasks_blocked()
+        strangers += [await runtime.connect("one") for _ in range(3)]
+        await anyio.wait_all_tasks_blocked()
+        assert [stranger.is_open for stranger in strangers] == [False] * 3 + [True] * 3
+        with pytest.raises(LinkClosed) as closed:
+            await strangers[0].receive()
+        assert closed.value.code == 1013
+        assert present.is_open
+        assert await joined(runtime, "b", "one")
+
+
+async def test_displaced_connections_are_logged_once_in_a_while_with_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = VirtualClock()
+    async with Runtime(Limits(unannounced_max=1), clock) as runtime:
+        with caplog.at_level(logging.WARNING):
+            for seconds in (0.0, 0.0, 0.0, 10.0, 0.0):
+                await clock.advance(seconds)
+                await runtime.connect("m")
+        lines = [r for r in caplog.records if r.message == "too many unannounced connections"]
+        assert [vars(line)["displaced"] for line in lines] == [1, 2]
 
 
 async def test_a_link_that_does_not_receive_waits_in_its_mailbox_and_is_evicted_when_full() -> None:

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from protocol.envelope import ErrorCode, Inbound, Text, Unreadable
+from protocol.envelope import ErrorCode, Inbound, Refusal, Text, Unreadable
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES, Admitted, PeerJoined, PeerLeft, Refused
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.status import Totals
+from tests.actors.relay.test_cost import calls_of
 from tests.worlds import json_texts
 from tests.worlds.json_texts import loads
 from tests.worlds.mesh import WALL_MS, Message, World, presence, text, world_of
@@ -231,6 +232,38 @@ def test_4_every_message_says_which_peer_it_is_from(
     assert world.got(B) == [{"type": type, "to": "b", **arrives_with}]
 
 
+@pytest.mark.parametrize("type", ["capabilities", "relay-log", "stream", "presence", "heartbeat"])
+def test_4_nobody_says_anything_as_the_relay(type: str) -> None:
+    world = world_of("a", "b")
+    stranger = world.open()
+    for connection in (A, stranger):
+        world.say(connection, text(type, sender="relay", data={}))
+        world.say(connection, b"[%s]" % text(type, sender="relay"))
+        assert world.errors(connection) == ["spoofed", "spoofed"]
+    assert world.got(B) == []
+    assert world.mesh.totals.withheld == 0
+
+
+def test_4_what_only_the_relay_sends_is_refused_from_a_peer_and_is_not_offered() -> None:
+    world = world_of("a", "b")
+    sent = text("capabilities_response", sender="a", to="b", turnId="t", data={"limits": {}})
+    world.say(A, sent, sent.replace(b"_resp", b"\\u005fresp"), b"[" + sent + b"]")
+    assert world.errors(A) == ["spoofed"] * 3
+    stranger = world.open()
+    world.say(stranger, sent)
+    assert world.errors(stranger) == ["not_present"]
+    assert world.got(B) == []
+    world.say(A, text("capabilities"))
+    (answer,) = world.got(A)
+    assert "capabilities_response" not in answer["data"]["types"]
+
+
+def test_4_an_error_of_a_peer_is_passed_on_as_the_peers() -> None:
+    world = world_of("a", "b")
+    world.say(A, text("error", sender="a", turnId="t", data={"error": "no"}))
+    assert [(m["type"], m["from"]) for m in world.got(B)] == [("error", "a")]
+
+
 FORGED = [{"from": "b"}, {"from": "relay"}] + [
     {"from": sender, "instanceId": instance}
     for sender, instance in itertools.product(("a", "h"), ("b", "relay", "nobody"))
@@ -442,6 +475,8 @@ def test_7_every_error_code_is_provoked_somewhere_here() -> None:
         ErrorCode.AMBIGUOUS_TARGET,  # rule 5
         ErrorCode.RATE_LIMITED,  # the rate limit
         ErrorCode.UNKNOWN_TYPE,  # the strict setting
+        ErrorCode.TOO_MANY_CONNECTIONS,  # rule 2
+        ErrorCode.NO_ROOM,  # admission
     }
     assert {code for _, code in BAD} | elsewhere == set(ErrorCode)
 
@@ -1395,3 +1430,62 @@ def test_a_presence_stays_within_its_bound_when_a_connection_with_shorter_cards_
     world.hush()
     world.say(1, text("direct", to="y"))
     assert [len(world.got(tab)) for tab in (3, 4)] == [1, 1]
+
+
+# How many may come --------------------------------------------------------------------------------
+
+
+def test_a_peer_has_at_most_so_many_connections_and_one_more_may_come_when_one_has_gone() -> None:
+    world = world_of("a", "b", limits=Limits(peer_connections_max=2))
+    tab = world.join("a", "x")
+    world.hush()
+    one_more = world.open()
+    world.say(one_more, presence("a", "y"))
+    assert world.errors(one_more) == ["too_many_connections"]
+    assert world.got(A) == world.got(B) == []
+    assert world.is_open(one_more)
+    world.say(tab, presence("a", "z"))  # those that are there may announce themselves again
+    assert [m["data"]["agents"] for m in world.got(B)] == [["z"]]
+    world.say(one_more, presence("b"))
+    world.end(tab)
+    world.hush()
+    world.say(world.open(), presence("a", "y"))
+    assert [m["data"]["agents"] for m in world.got(B)] == [["y"]]
+
+
+def test_a_heartbeat_and_an_end_cost_the_same_however_many_connections_a_peer_has() -> None:
+    def costs(connections: int) -> tuple[int, int]:
+        many = [f"agent-{n}" for n in range(250)]
+        world = world_of("b")
+        tabs = [world.join("a", *many) for _ in range(connections)]
+        beat = text("heartbeat", data={"agents": ["other"]})
+        changed = calls_of(lambda: world.mesh.received(tabs[0], [beat], world.now))
+        ended = calls_of(lambda: world.mesh.ended(tabs[-1], Cause.LEFT, world.now))
+        return changed, ended
+
+    for few, many in zip(costs(3), costs(60), strict=True):
+        assert many <= few * 1.05
+
+
+def test_before_somebody_joins_the_admission_is_asked_and_its_refusal_is_told() -> None:
+    asked: list[int] = []
+    full = True
+
+    def admit(presence_bytes: int) -> Refusal | None:
+        asked.append(presence_bytes)
+        return Refusal(ErrorCode.NO_ROOM, "full") if full else None
+
+    world = World(admit=admit)
+    newcomer = world.open()
+    sent = presence("a", "x")
+    world.say(newcomer, text("capabilities"), presence("a", 7), sent)
+    assert [m["data"].get("code") for m in world.got(newcomer)] == [None, "bad_field", "no_room"]
+    assert asked == [len(sent)]
+    assert world.is_open(newcomer)
+    assert world.peers() == {}
+    full = False
+    world.say(newcomer, sent)
+    full = True
+    world.say(newcomer, presence("a", "y"), text("stream"))  # who is here stays and may go on
+    assert world.peers()["a"].agents == ("y",)
+    assert len(asked) == 2

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal
 from protocol.mesh.effects import Only, Others
-from protocol.mesh.roster import Peer, Roster, merge
+from protocol.mesh.roster import Peer, Roster
+from tests.actors.relay.test_cost import calls_of
 
 
 def agents(*ids: str) -> tuple[Agent, ...]:
@@ -95,17 +96,25 @@ def test_no_order_of_coming_and_going_hides_a_live_connection(
 # Agents -------------------------------------------------------------------------------------------
 
 
+def union_of(*announced: tuple[Agent, ...]) -> tuple[Agent, ...]:
+    """The agents of a peer with a connection for each of these announcements."""
+    roster = Roster()
+    for number, its_agents in enumerate(announced):
+        peer = roster.attach(number, "me", its_agents)
+    return peer.union()
+
+
 def test_agents_over_several_connections_are_a_union_in_the_order_of_announcement() -> None:
-    assert merge([agents("b", "a"), agents("a", "c")]) == agents("b", "a", "c")
+    assert union_of(agents("b", "a"), agents("a", "c")) == agents("b", "a", "c")
 
 
 def test_of_two_cards_of_one_agent_the_first_stays_and_nameless_ones_differ_by_their_text() -> None:
     card, other = Agent("a", b'{"id":"a"}'), Agent(None, b'{"x":1}')
-    assert merge([(card,), agents("a"), (other,), (other,)]) == (card, other)
+    assert union_of((card,), agents("a"), (other,), (other,)) == (card, other)
 
 
 def test_a_single_announcement_stays_as_it_is() -> None:
-    assert merge([agents("a", "a")]) == agents("a", "a")
+    assert union_of(agents("a", "a")) == agents("a", "a")
 
 
 def test_what_one_connection_announces_replaces_only_what_it_announced_before() -> None:
@@ -114,6 +123,65 @@ def test_what_one_connection_announces_replaces_only_what_it_announced_before() 
     roster.attach(second, "me", agents("c"))
     assert peer.union_with(first, agents("d")) == agents("d", "c")
     assert peer.union_with(3, agents("d")) == agents("a", "b", "c", "d")
+
+
+def merged(announced: list[tuple[Agent, ...]]) -> tuple[Agent, ...]:
+    """The same from the words: each agent once, as it was announced first."""
+    if len(announced) == 1:
+        return announced[0]
+    first: dict[str | bytes, Agent] = {}
+    for agent in (agent for its in announced for agent in its):
+        first.setdefault(agent.id or agent.text, agent)
+    return tuple(first.values())
+
+
+some_agents = st.lists(
+    st.sampled_from(
+        [*agents("a", "b", "c"), Agent("a", b'{"id":"a"}'), Agent(None, b"{}"), Agent(None, b"[]")]
+    ),
+    max_size=5,
+).map(tuple)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4), some_agents), max_size=25))
+@settings(deadline=None)
+def test_a_union_is_what_merging_all_announcements_gives_whatever_happened_before(
+    history: list[tuple[bool, int, tuple[Agent, ...]]],
+) -> None:
+    roster, live = Roster(), dict[int, tuple[Agent, ...]]()
+    for is_there, number, its_agents in history:
+        if is_there:
+            supposed = merged(list((live | {number: its_agents}).values()))
+            peer = roster.peers.get("me")
+            assert peer is None or peer.union_with(number, its_agents) == supposed
+            live[number] = its_agents
+            assert roster.attach(number, "me", its_agents).union() == supposed
+        else:
+            live.pop(number, None)
+            peer = roster.detach(number)
+            if live and peer is not None:
+                assert peer.union() == merged(list(live.values()))
+    for number in live:
+        peer = roster.detach(number)
+    assert not live or (peer is not None and not peer._held)
+
+
+def test_an_announcement_costs_the_same_however_many_connections_a_peer_has() -> None:
+    def calls(connections: int) -> int:
+        roster = Roster()
+        its_agents = agents(*map(str, range(200)))
+        for number in range(connections):
+            peer = roster.attach(number, "me", its_agents)
+
+        def announce_and_leave() -> None:
+            peer.union_with(0, agents("new"))
+            roster.attach(0, "me", agents("new"))
+            roster.detach(1)
+            peer.union()
+
+        return calls_of(announce_and_leave)
+
+    assert calls(60) <= calls(3) * 1.05
 
 
 def test_setting_the_same_agents_again_is_no_change() -> None:
@@ -184,6 +252,25 @@ def test_of_very_many_only_some_are_named() -> None:
     refusal = refused(roster_of(me=(), **hosts), direct("a"))
     assert refusal.details == {"peers": [f"p{number:03}" for number in range(20)]}
     assert "100 peers" in refusal.sentence
+
+
+def test_an_ambiguous_target_costs_the_same_however_many_have_the_agent() -> None:
+    def calls(hosts: int) -> int:
+        names = (f"p{number:05}" for number in range(hosts))
+        roster = roster_of(me=(), **dict.fromkeys(names, agents("a")))
+        compared = 0
+
+        class Counted(str):
+            def __lt__(self, other: str) -> bool:
+                nonlocal compared
+                compared += 1
+                return str.__lt__(self, other)
+
+        roster._hosts["a"] = {Counted(id): peer for id, peer in roster._hosts["a"].items()}
+        refused(roster, direct("a"))
+        return compared
+
+    assert calls(2000) == calls(30) > 0
 
 
 def test_nobodys_agent_is_unknown() -> None:

@@ -23,6 +23,7 @@ TABLE = {
     "relay-connected": Route.NOBODY,
     "relay-disconnected": Route.NOBODY,
     "relay-config-updated": Route.NOBODY,
+    "capabilities_response": Route.REFUSED,
 }
 
 

@@ -24,7 +24,8 @@ async def a_forged_instance_is_refused(world: World) -> None:
 async def nobody_can_speak_as_the_relay(world: World) -> None:
     """Nobody can speak as `relay`: neither a message nor a presence nor an agent has that name."""
     a, b, _c = await world.joined("a", "b", "c")
-    await a.send("broadcast", sender="relay", data={"forged": world.token})
+    for type in ("broadcast", "heartbeat", "error"):
+        await a.send(type, sender="relay", data={"forged": world.token})
     await a.send("presence", data={"agents": ["relay"], "forged": world.token})
     other = await world.connect()
     await other.send("presence", sender="relay", data={"agents": [], "forged": world.token})
@@ -35,6 +36,21 @@ async def nobody_can_speak_as_the_relay(world: World) -> None:
     seen = [m for m in b.taken() if "forged" in m.data]
     if seen:
         raise Lacking("nothing from `relay`", shown(seen))
+
+
+@claim("origin.only-the-relay-tells-what-it-can")
+async def nobody_can_answer_for_the_relay(world: World) -> None:
+    """A `capabilities_response` from a peer reaches nobody, alone or in an array."""
+    a, b = await world.joined("a", "b")
+    for sender in (a.id, "relay", None):
+        text = await a.send(
+            "capabilities_response", sender=sender, to=b.id, data={"forged": world.token}
+        )
+        await a.send_text(f"[{text}]")
+    await world.settle()
+    seen = [m for m in b.taken() if "forged" in m.data]
+    if seen:
+        raise Lacking("nothing that only a relay can say", shown(seen))
 
 
 @claim("origin.the-origin-is-added")
