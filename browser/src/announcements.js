@@ -185,13 +185,16 @@ export class Announcements {
   }
 
   /**
+   * What was said under this turn id. Nothing more is awaited of what was said before it: of
+   * announcements in quick succession the relay may take the last alone.
+   *
    * @param {string} turnId
    * @returns {Said}
    */
   #pop(turnId) {
     const said = this.#asked.get(turnId);
     if (!said) throw new Error("this announcement was answered already: a bug");
-    this.#asked.delete(turnId);
+    for (const [id, { number }] of this.#asked) if (number <= said.number) this.#asked.delete(id);
     return said;
   }
 

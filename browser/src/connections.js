@@ -438,13 +438,15 @@ export class Connections {
    */
   #refused(coming, error, now) {
     const refused = refusal(error);
+    if (refused.isTransient) {
+      this.failed(coming.connection, refused, now);
+      return;
+    }
     const answered = this.#rooms.announcements.joinedAsRefused(present(coming.said), refused);
     if (answered !== null) {
       // Something that was never accepted: be what was, and try again.
       this.#tell(answered);
       this.#emit({ effect: "Arrived", message: error, size: this.#share });
-      this.closed(coming.connection, now);
-    } else if (refused.code === "rate_limited") {
       this.closed(coming.connection, now);
     } else {
       this.failed(coming.connection, refused, now);

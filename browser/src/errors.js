@@ -26,7 +26,11 @@ export class NotARelay extends RelayError {
   name = "NotARelay";
 }
 
-/** The relay did not accept the presence. `code` as in docs/protocol.md. */
+/** Codes of the relay that are not about the presence itself: others may go meanwhile. */
+const TRANSIENT = ["rate_limited", "no_room", "too_many_connections"];
+
+/** The relay did not accept the presence. `code` as in docs/protocol.md. It is transient if the
+ * presence itself is not to blame. */
 export class AnnouncementRefused extends RelayError {
   name = "AnnouncementRefused";
   /**
@@ -36,6 +40,7 @@ export class AnnouncementRefused extends RelayError {
   constructor(code, sentence) {
     super(`the relay refused the announcement (${code}): ${sentence}`);
     this.code = code;
+    this.isTransient = TRANSIENT.includes(code);
   }
 }
 

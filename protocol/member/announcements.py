@@ -113,11 +113,11 @@ class Announcements:
 
     def taken(self, turn_id: str) -> Answered:
         """The relay has taken what was said under this turn id."""
-        return self._accept(self._asked.pop(turn_id))
+        return self._accept(self._pop(turn_id))
 
     def refused(self, turn_id: str, error: AnnouncementRefused) -> Answered:
         """The relay has refused it."""
-        said = self._asked.pop(turn_id)
+        said = self._pop(turn_id)
         if self.wanted is said:  # else it has been taken back already
             self.wanted = self._said = self.accepted or said
         return self._answer(said.number, error)
@@ -130,6 +130,13 @@ class Announcements:
         if self.wanted is said:
             self.wanted = self.accepted
         return self._answer(said.number, error)
+
+    def _pop(self, turn_id: str) -> Said:
+        """What was said under this turn id. Nothing more is awaited of what was said before it: of
+        announcements in quick succession the relay may take the last alone."""
+        said = self._asked[turn_id]
+        self._asked = {id: s for id, s in self._asked.items() if s.number > said.number}
+        return said
 
     def _accept(self, said: Said) -> Answered:
         self.accepted = said

@@ -337,12 +337,13 @@ class Connections:
     def _refused(self, coming: _Next, error: Message, now: Instant) -> None:
         assert coming.said is not None
         refused = _refusal(error)
+        if refused.is_transient:
+            self.failed(coming.connection, refused, now)
+            return
         answered = self._rooms.announcements.joined_as_refused(coming.said, refused)
         if answered is not None:  # something that was never accepted: be what was, and try again
             self._tell(answered)
             self._emit(Arrived(error, self._share))
-            self.closed(coming.connection, now)
-        elif refused.code == "rate_limited":
             self.closed(coming.connection, now)
         else:
             self.failed(coming.connection, refused, now)

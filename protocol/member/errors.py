@@ -59,11 +59,19 @@ class NotARelay(RelayError):
 
 
 class AnnouncementRefused(RelayError):
-    """The relay did not accept the presence. `code` as in docs/protocol.md."""
+    """The relay did not accept the presence. `code` as in docs/protocol.md.
+
+    It is transient if the presence itself is not to blame.
+    """
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(f"the relay refused the announcement ({code}): {sentence}")
         self.code = code
+
+    @property
+    def is_transient(self) -> bool:  # type: ignore[override]
+        """True if the same presence may be accepted later: others may go meanwhile."""
+        return self.code in ("rate_limited", "no_room", "too_many_connections")
 
 
 class BadAddress(RelayError):

@@ -141,11 +141,31 @@ def announcements() -> Iterator[Story]:
     s.hear(relays("error", "t:1", code="spoofed", error="`relay` is not yours"), connection=1)
     yield s
 
-    s = Story("or is only too busy for it")
-    s.do("begin")
-    s.open(1)
-    s.hear(relays("error", "t:1", code="rate_limited", error="too many"), connection=1)
+    for code in ("rate_limited", "no_room", "too_many_connections"):
+        s = Story(f"or only cannot take it now: {code}")
+        s.do("begin", within_s=10.0)
+        s.open(1)
+        s.hear(relays("error", "t:1", code=code, error="not now"), connection=1)
+        s.wait(9.0)
+        yield s
+
+    s = joined("what cannot be taken now is not given up")
+    s.do("closed", 1)
+    s.do("announce", ["new"], None)
     s.wait(1.0)
+    s.open(2)
+    s.hear(relays("error", "t:3", code="no_room", error="not now"), connection=2)
+    s.wait(1.0)
+    s.join(presence("bob", "helper"), connection=3, first_turn=5)
+    yield s
+
+    s = joined("of announcements in quick succession the relay may take the last alone")
+    for number in range(20):
+        s.do("announce", [f"a{number}"], None)
+    s.hear(presence("ann", "a15", turn="t:18"))
+    s.hear(presence("ann", "a19", turn="t:19"))
+    s.do("announce", ["b"], None)
+    s.hear(presence("ann", "b", turn="t:20"))
     yield s
 
     s = Story("an error without a turn id is about the announcement, too")

@@ -229,7 +229,7 @@ async def test_meshes_in_which_nobody_is_present_keep_nobody_out() -> None:
 
 async def test_a_presence_in_one_mesh_too_many_is_refused_until_there_is_room() -> None:
     async with Runtime(Limits(meshes_max=2), VirtualClock()) as runtime:
-        third = await runtime.connect("three")
+        third, stranger = await runtime.connect("three"), await runtime.connect("one")
         a = await joined(runtime, "a", "one")
         await joined(runtime, "b", "two")
         presence = json.dumps({"type": "presence", "from": "c", "data": {"agents": []}})
@@ -238,6 +238,7 @@ async def test_a_presence_in_one_mesh_too_many_is_refused_until_there_is_room() 
         assert refused["data"]["code"] == "no_room"
         a.close()
         await anyio.wait_all_tasks_blocked()
+        assert stranger.is_open  # its mesh goes on, and nobody is present there
         await third.send(presence)
         assert json.loads(await third.receive())["from"] == "c"
 

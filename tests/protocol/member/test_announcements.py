@@ -130,6 +130,20 @@ def test_on_a_new_connection_the_questions_on_the_old_one_are_forgotten() -> Non
     assert not announcements.is_asked("t:3")
 
 
+def test_what_was_said_before_an_answered_one_is_not_awaited_any_more() -> None:
+    announcements = accepted("a")
+    for number in range(ANNOUNCED_MAX):
+        want(announcements, str(number))
+        announcements.say(f"t:{number}")
+    assert announcements.taken(f"t:{ANNOUNCED_MAX - 2}").numbers == tuple(range(1, ANNOUNCED_MAX))
+    assert not announcements.is_asked("t:0")
+    assert announcements.is_asked(f"t:{ANNOUNCED_MAX - 1}")
+    for number in range(ANNOUNCED_MAX - 1):
+        want(announcements, f"more {number}")
+        assert announcements.is_due
+        announcements.say(f"u:{number}")
+
+
 def test_only_so_many_are_on_their_way() -> None:
     announcements = accepted("a")
     for number in range(ANNOUNCED_MAX):
