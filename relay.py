@@ -8,9 +8,13 @@ Importing this file reads no setting and starts nothing: both happen when servin
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the packages are imported
 
 from protocol.about import missing_extra
 
@@ -33,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the relay until SIGTERM or Ctrl-C. Returns the exit code.
 
     `arguments` are the options, by default those of the command line. 0: ended as asked. 1: it
-    cannot listen. 2: a bad setting. One sentence on stderr says what was wrong.
+    cannot listen. 2: a bad setting. One sentence on stderr says what was wrong. A second signal
+    ends the process at once: 130 (SIGINT) or 143 (SIGTERM).
     """
     program = _program()
     try:

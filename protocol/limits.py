@@ -173,6 +173,26 @@ class Limits:
     mesh_name_chars_max: int = _bound(
         256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
     )
+    head_bytes_max: int = _bound(
+        2**15,
+        "bytes of the head of an HTTP request: its first line and its headers",
+        "the request is refused (HTTP 431)",
+        1024,
+    )
+    headers_max: int = _bound(100, "headers of an HTTP request", "as above", 16)
+    body_bytes_max: int = _bound(
+        2**16,
+        "bytes of the body of an HTTP request (only `/invocations` takes one)",
+        "the request is refused (HTTP 413)",
+        1024,
+    )
+    opening_within_s: float = _bound(
+        10.0,
+        "time for the head of an HTTP request, for its body, between two requests, and without "
+        "taking any of an answer",
+        "the request is refused (HTTP 408), or the connection is closed",
+        0.01,
+    )
     announce_within_s: float = _bound(
         30.0, "time from opening to the first presence", "the connection is closed (1008)", 0.01
     )

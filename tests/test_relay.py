@@ -1,6 +1,7 @@
 """The program in a process of its own: its options, both ways to serve the app, signals, logs."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,12 @@ from tests.worlds.live import PATIENCE_S
 
 COMMAND = "relay.py" if IS_CLONE else "agi-diy-relay"
 """What it calls itself."""
+
+
+MUTE_OPENING = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 class Program:
@@ -118,10 +126,7 @@ def test_a_peer_that_does_not_answer_the_close_does_not_hold_up_the_exit() -> No
         Program("--drain-s", "0.2", "--close-within-s", "0.2") as program,
         socket.create_connection(("127.0.0.1", program.port), timeout=PATIENCE_S) as mute,
     ):
-        mute.sendall(
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        mute.sendall(MUTE_OPENING)
         answer = b""
         while b"\r\n\r\n" not in answer:
             answer += mute.recv(4096)
@@ -129,6 +134,99 @@ def test_a_peer_that_does_not_answer_the_close_does_not_hold_up_the_exit() -> No
         rest = program.end()
     assert program.process.returncode == 0
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_drain_that_hangs_at_once(
+    first: signal.Signals, second: signal.Signals
+) -> None:
+    with (
+        Program("--drain-s", "1000", "--close-within-s", "1000") as program,
+        socket.create_connection(("127.0.0.1", program.port), timeout=PATIENCE_S) as mute,
+    ):
+        mute.sendall(MUTE_OPENING)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += mute.recv(4096)
+        program.process.send_signal(first)
+        while b"\x03\xe9" not in received:  # 1001: it drains
+            received += mute.recv(4096)
+        rest = program.end(second)
+    assert program.process.returncode == 128 + second
+    assert "Traceback" not in rest
+
+
+def test_a_second_signal_ends_a_start_that_hangs() -> None:
+    code = (
+        "import anyio, os, signal, sys\n"
+        "from actors.host import server\n"
+        "import relay\n"
+        "async def hang(self, sockets=None):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    await anyio.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    await anyio.sleep(1000)\n"
+        "server.Server.startup = hang\n"
+        "sys.exit(relay.main(['--port', '0']))"
+    )
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in result.stderr
+
+
+def test_a_standard_error_that_nobody_reads_stops_nothing_and_holds_up_no_exit() -> None:
+    with Program() as program:
+        assert program.process.stderr is not None
+        fcntl.fcntl(program.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for n in range(60):  # 150 bytes of log and more for each
+            with open_socket(program.port) as peer:
+                say(peer, "presence", **{"from": f"peer {n}"})
+                assert json.loads(peer.recv(PATIENCE_S))["from"] == f"peer {n}"
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE_S) == 0
+
+
+def test_what_is_queued_at_the_end_is_written_if_somebody_reads() -> None:
+    with Program() as program:
+        for n in range(60):
+            with open_socket(program.port) as peer:
+                say(peer, "presence", **{"from": f"peer {n}"})
+                peer.recv(PATIENCE_S)
+        rest = program.end()
+    events = [json.loads(line)["event"] for line in rest.splitlines()]
+    assert (events.count("joined"), events.count("left")) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("header", "event"),
+    [
+        ("Origin: https://evil.example", "origin refused"),
+        ("Host: evil.example", "request refused"),
+        ("Sec-WebSocket-Key: x", "opening refused"),
+        ("X: \x00", "request refused"),
+        (f"Cookie: {'x' * 40_000}", "request refused"),
+    ],
+)
+def test_openings_that_are_refused_are_logged_once_a_second_and_briefly(
+    program: Program, header: str, event: str
+) -> None:
+    name = header.partition(":")[0].encode()
+    kept = [line for line in MUTE_OPENING.split(b"\r\n")[:-2] if not line.startswith(name)]
+    began = time.monotonic()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", program.port), timeout=PATIENCE_S) as client:
+            client.sendall(b"\r\n".join([*kept, header.encode(), b"", b""]))
+            assert client.recv(4096).startswith(b"HTTP/1.1 4")
+    took_s = time.monotonic() - began
+    rest = program.end()
+    lines = rest.splitlines()
+    assert 1 <= len(lines) <= took_s + 1
+    assert max(map(len, lines)) < 400
+    for line in map(json.loads, lines):
+        assert line["event"].startswith(event)
+        assert line["logger"] == "relay"
+    assert sum(1 + json.loads(line).get("suppressed", 0) for line in lines) <= 20
 
 
 def test_logs_have_a_line_per_join_and_leave_and_never_contents_or_query_strings(

@@ -2,24 +2,29 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio.from_thread
-import attrs
 from bedrock_agentcore.runtime import BedrockAgentCoreApp, PingStatus
 from bedrock_agentcore.runtime.context import RequestContext
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from actors.clock import Clock
+from actors.clock import Clock, SystemClock
 from actors.host.home import routes
 from actors.host.metrics import publish_metrics
-from actors.host.openings import serve_opening
+from actors.host.openings import origin_allowed, serve_opening
 from actors.host.settings import BadSetting, Settings, read_settings
-from actors.host.status import report
+from actors.host.status import Reports
+from actors.host.throttle import RefusalLog
 from actors.relay.runtime import Runtime
+from actors.relay.supervisor import MeshStatus
+from protocol.mesh.status import Totals
 
 log = logging.getLogger("relay")
 
@@ -37,7 +42,9 @@ class RelayApp(BedrockAgentCoreApp):
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         super().__init__(lifespan=self._lifespan)
         self.settings = settings
-        self._clock = clock
+        self._clock = clock or SystemClock()
+        self.refusals = RefusalLog(self._clock)
+        self._reports = Reports(self._look, self._clock)
         # The SDK logs every invocation through a handler of its own, which it has just made.
         sdk = logging.getLogger("bedrock_agentcore.app")
         sdk.handlers.clear()
@@ -46,6 +53,10 @@ class RelayApp(BedrockAgentCoreApp):
         self.entrypoint(self._status)
         self.ping(self._ping)
         self.router.routes += routes()
+        # What the SDK lets through: bodies that json cannot read, paths that cannot be files.
+        for error in (RecursionError, ValueError):
+            self.add_exception_handler(error, _bad_request)
+        self.add_exception_handler(ClientDisconnect, _bad_request)  # nobody hears it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the lifespan, as ASGI has it."""
@@ -57,7 +68,22 @@ class RelayApp(BedrockAgentCoreApp):
                 message = f"bad setting: {error}"
                 await send({"type": "lifespan.startup.failed", "message": message})
                 return
+        if scope["type"] == "http" and scope["path"] == "/invocations" and self._is_foreign(scope):
+            self.refusals.tell("request refused", "a page of another origin", status=403)
+            await PlainTextResponse("origin not allowed", 403)(scope, receive, send)
+            return
         await super().__call__(scope, receive, send)
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        """Does a page ask that this relay did not serve, and whose origin is not allowed?
+
+        Browsers let any page send such a request, though it cannot read the answer.
+        """
+        headers = Headers(scope=scope)
+        origin, host = headers.get("origin"), headers.get("host")
+        if origin is None or origin.partition("://")[2] == host:
+            return False
+        return not origin_allowed(origin, self._served().allowed_origins)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -73,16 +99,21 @@ class RelayApp(BedrockAgentCoreApp):
         return self.settings
 
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
-        await serve_opening(websocket, context.session_id, self.runtime, self._served())
+        await serve_opening(
+            websocket, context.session_id, self.runtime, self._served(), self.refusals
+        )
 
-    def _status(self, payload: object) -> dict[str, object]:
-        # Runs on a worker thread; the event loop takes the snapshot, between two rounds.
-        meshes = anyio.from_thread.run_sync(self.runtime.status)
-        details = isinstance(payload, dict) and bool(payload.get("details"))
-        answer = report(meshes, details)
-        if details:
-            answer["totals"] = attrs.asdict(anyio.from_thread.run_sync(self.runtime.totals))
-        return answer
+    def _status(self, payload: object) -> Response:
+        # Runs on a worker thread.
+        return self._reports.answer(isinstance(payload, dict) and bool(payload.get("details")))
+
+    def _look(self) -> tuple[Sequence[MeshStatus], Totals]:
+        # The event loop takes the snapshot, between two rounds.
+        return anyio.from_thread.run_sync(self.runtime.status), self.runtime.totals()
 
     def _ping(self) -> PingStatus:
         return PingStatus.HEALTHY_BUSY if self.runtime.connections else PingStatus.HEALTHY
+
+
+async def _bad_request(_: Request, error: Exception) -> Response:
+    return PlainTextResponse("the request cannot be read", 400)

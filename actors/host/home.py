@@ -8,7 +8,7 @@ from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -37,7 +37,7 @@ class Link(NamedTuple):
 
 def routes() -> list[BaseRoute]:
     """What is served to people, as far as this relay has it."""
-    found: list[BaseRoute] = [Route("/", home)]
+    found: list[BaseRoute] = [Route("/", home), Route("/ws", no_page)]
     if BROWSER.is_dir():
         # A page that another local server serves may import the module, too.
         files = CORSMiddleware(Files(directory=BROWSER, html=True), allow_origins=["*"])
@@ -114,6 +114,12 @@ async def home(request: Request) -> HTMLResponse:
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return HTMLResponse(page, headers={"content-security-policy": policy})
+
+
+async def no_page(request: Request) -> PlainTextResponse:
+    """The answer to who opens the address of the WebSocket as a page."""
+    text = f"Connect to {_websocket_url(request.url)} with a WebSocket client.\n"
+    return PlainTextResponse(text, 426, {"upgrade": "websocket"})
 
 
 def _websocket_url(url: URL) -> str:

@@ -1,6 +1,5 @@
 """Decides about an opening: may this WebSocket connect, to which mesh, over which transport?"""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,10 +8,9 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from actors.host.settings import Settings
+from actors.host.throttle import RefusalLog
 from actors.relay.runtime import Full, Runtime
 from actors.transports.asgi import transport_for
-
-log = logging.getLogger("relay")
 
 DEFAULT_MESH: Final = "default"
 """The mesh of a connection that names none."""
@@ -27,7 +25,11 @@ offered, or the browser closes the connection."""
 
 
 async def serve_opening(
-    websocket: WebSocket, session: str | None, runtime: Runtime, settings: Settings
+    websocket: WebSocket,
+    session: str | None,
+    runtime: Runtime,
+    settings: Settings,
+    refusals: RefusalLog,
 ) -> None:
     """Refuse the opening with an HTTP status, or accept it and carry the connection.
 
@@ -35,20 +37,21 @@ async def serve_opening(
     """
     origin = websocket.headers.get("origin")
     if not origin_allowed(origin, settings.allowed_origins):
-        log.warning(
+        refusals.tell(
             "origin refused; add it to --allowed-origins (RELAY_ALLOWED_ORIGINS) to let it in",
-            extra={"origin": origin},
+            origin=origin,
         )
         await _refuse(websocket, "origin not allowed", 403)
         return
     mesh = session or websocket.query_params.get("mesh") or DEFAULT_MESH
     if len(mesh) > settings.limits.mesh_name_chars_max:
+        refusals.tell("opening refused", "mesh name too long", status=400)
         await _refuse(websocket, "mesh name too long", 400)
         return
     try:
         runtime.check_room(mesh)
     except Full as full:
-        log.warning("full", extra={"reason": str(full)})
+        refusals.tell("full", str(full))
         await _refuse(websocket, str(full), 503)
         return
     offered = websocket.scope.get("subprotocols") or ()

@@ -8,12 +8,14 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final, Literal
+from functools import partial
+from types import FrameType
+from typing import Final, Literal, cast
 
 import uvicorn
 
 from actors.host.app import RelayApp
-from actors.host.settings import Settings
+from actors.host.settings import Settings, is_loopback
 from actors.transports import borrowed
 
 log = logging.getLogger("relay")
@@ -79,15 +81,13 @@ def _reason(error: OSError) -> str | None:
 
 
 def serve(app: RelayApp, settings: Settings, listeners: list[socket.socket]) -> None:
-    """Serve the app on these sockets until SIGTERM or SIGINT, then end it in order."""
+    """Serve the app on these sockets until SIGTERM or SIGINT, then end it in order.
+
+    A second signal ends the process at once, with 128 and the signal's number as exit code.
+    """
     server = Server(server_config(app, settings), app)
-
-    def stop(*_: object) -> None:
-        # Until uvicorn listens to signals. At its end it raises once more those that it took.
-        server.should_exit = True
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, server.handle_exit)  # uvicorn does so, too, but later
     server.run(sockets=listeners)
 
 
@@ -97,6 +97,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: RelayApp) -> None:
         super().__init__(config)
         self._app = app
+        self._was_signalled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and log where."""
@@ -105,6 +106,12 @@ class Server(uvicorn.Server):
         shown = " and ".join(f"ws://{_shown(*place)}/ws" for place in places)
         host, port = places[0]
         log.info(f"listening on {shown}", extra={"host": host, "port": port})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal asks for an orderly end, the second one ends the process at once."""
+        if self._was_signalled:
+            os._exit(128 + sig)  # whatever hangs, nothing of it is waited for
+        self._was_signalled = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nobody in any more, let the runtime drain, and end."""
@@ -116,9 +123,11 @@ class Server(uvicorn.Server):
 
 def server_config(app: RelayApp, settings: Settings) -> uvicorn.Config:
     """How the app is served: by the fast transport, without compression, silent on requests."""
+    http, ws = protocols(app, settings)
     return uvicorn.Config(
         app,
-        ws=websocket_protocol(),
+        http=http,
+        ws=ws,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
         # A pong is a sign of life. Silence is judged by the lifecycle alone, which reads first.
@@ -129,20 +138,39 @@ def server_config(app: RelayApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def websocket_protocol() -> type[asyncio.Protocol] | Literal["auto"]:
-    """The fast transport's protocol if uvicorn is as it was tested. If not: uvicorn's own, and one
-    warning. The relay works with either."""
+def protocols(
+    app: RelayApp, settings: Settings
+) -> tuple[type[asyncio.Protocol] | Literal["auto"], type[asyncio.Protocol] | Literal["auto"]]:
+    """Our HTTP protocol and the fast transport's, if uvicorn is as it was tested. If not: uvicorn's
+    own, and one warning. The relay works with either."""
     changes = borrowed.changes()
     if not changes:
         try:
-            from actors.transports.uvicorn import MeshProtocol  # noqa: PLC0415 (it may not import)
+            from actors.host.http import HttpProtocol  # noqa: PLC0415 (they may not import)
+            from actors.transports.uvicorn import MeshProtocol  # noqa: PLC0415
         except Exception as error:
             changes = [f"{type(error).__name__}: {error}"]
         else:
-            return MeshProtocol
+            http = partial(HttpProtocol, settings.limits, own_hosts(settings), app.refusals)
+            return cast("type[asyncio.Protocol]", http), MeshProtocol
     log.warning(
         f"{borrowed.installed()} is not what the fast transport was tested with (uvicorn "
-        f"{borrowed.supported()}); the plain ASGI transport takes its place",
+        f"{borrowed.supported()}); the plain ASGI transport takes its place, and HTTP requests "
+        "have uvicorn's own bounds",
         extra={"changes": changes},
     )
-    return "auto"
+    return "auto", "auto"
+
+
+def own_hosts(settings: Settings) -> frozenset[str] | None:
+    """The names by which this relay may be asked, beside `localhost` and loopback addresses.
+    None: any name, because it listens to other machines as well.
+
+    >>> own_hosts(Settings(hosts=("127.0.0.1", "::1"), allowed_hosts=("Relay.example",)))
+    frozenset({'relay.example'})
+    >>> own_hosts(Settings(hosts=("0.0.0.0",))) is None
+    True
+    """
+    allowed = frozenset(name.lower() for name in settings.allowed_hosts)
+    is_local = all(is_loopback(host) for host in settings.hosts)
+    return allowed if is_local and "*" not in allowed else None

@@ -1,6 +1,7 @@
 """The settings: reads options and environment variables, and says what is wrong with them."""
 
 import argparse
+import ipaddress
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from protocol.limits import Limits
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Only this machine. `localhost` means both: Node and browsers resolve it to either of them."""
+
+REPEATABLE: Final = ("allow_host",)
+"""Options that may be given several times."""
 
 EVERYWHERE: Final = ("0.0.0.0", "::")
 """All interfaces of this machine."""
@@ -37,6 +41,9 @@ class Settings:
     out, if it has another of them."""
     port: int = attrs.field(default=8080)
     allowed_origins: tuple[str, ...] = ("localhost", "https://agi.diy")
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that a request's Host header may have beside `localhost` and loopback addresses, where
+    the relay listens on loopback addresses only. `*`: any."""
     strict: bool = False
     pace: str = attrs.field(default="auto")
     log_level: str = attrs.field(default="info")
@@ -96,6 +103,7 @@ def read_settings(
             hosts=_hosts(values["host"]),
             port=int(_number("port", values["port"], int)),
             allowed_origins=_listed(values["allowed_origins"]),
+            allowed_hosts=_listed(values["allow_host"]),
             strict=_boolean("strict", values["strict"]),
             pace=values["pace"],
             log_level=values["log_level"],
@@ -113,6 +121,8 @@ _HELP: Final = {
     "port": "port to listen on; 0 takes a free one",
     "allowed_origins": "origins whose pages may connect, separated by commas; `localhost` means "
     "this machine at any port, `*` allows all; programs send no Origin and may always connect",
+    "allow_host": "names in the Host header by which programs may reach a relay that listens on "
+    "this machine only, separated by commas or given several times; `*` allows all",
     "log_level": "debug, info, warning or error",
     "pace": "keep to the frame limits of AgentCore's edge: on, off, or auto (only for connections "
     "that come through the edge)",
@@ -127,6 +137,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, str]:
         "host": ",".join(default_hosts(environ)),
         "port": "8080",
         "allowed_origins": ",".join(Settings().allowed_origins),
+        "allow_host": "",
         "log_level": "info",
         "pace": "auto",
         "strict": "false",
@@ -144,7 +155,12 @@ def _parser(program: str, defaults: Mapping[str, str]) -> argparse.ArgumentParse
     )
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     for name, help in _HELP.items():
-        parser.add_argument(_flag(name), help=f"{help} (default: {defaults[name]})")
+        parser.add_argument(
+            _flag(name),
+            help=f"{help} (default: {defaults[name] or 'none'})",
+            action="extend" if name in REPEATABLE else "store",
+            type=_listed if name in REPEATABLE else str,
+        )
     for field in attrs.fields(Limits):
         help = f"{field.metadata['what']} (default: {defaults[field.name]})"
         parser.add_argument(_flag(field.name), help=help, metavar="N")
@@ -168,6 +184,20 @@ def _variable(name: str) -> str:
 
 
 # How values are written ---------------------------------------------------------------------------
+
+
+def is_loopback(host: str) -> bool:
+    """Is this address one that only this machine reaches?
+
+    >>> is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("localhost")
+    (True, True, True)
+    >>> is_loopback("0.0.0.0"), is_loopback("127.0.0.1.evil.example")
+    (False, False)
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _hosts(value: str) -> tuple[str, ...]:

@@ -1,16 +1,17 @@
-"""The list of what the fast transport borrows from uvicorn and websockets, and a check of it.
+"""The list of what the relay borrows from uvicorn and websockets, and a check of it.
 
-actors/transports/uvicorn.py extends a class of uvicorn that is not part of its public interface.
-Everything it uses of that class stands in the tables below, once: `changes` compares them with what
-is installed when the relay starts, and tests/actors/transports/test_uvicorn.py compares them with
-the code. Where something has changed, the relay serves through `AsgiTransport` instead.
+actors/transports/uvicorn.py and actors/host/http.py extend classes of uvicorn that are not part of
+its public interface. Everything they use of these classes stands in the tables below, once:
+`changes` compares them with what is installed when the relay starts, and
+tests/actors/transports/test_borrowed.py compares them with the code. Where something has changed,
+the relay serves through `AsgiTransport` and uvicorn's own HTTP protocol instead.
 """
 
 import dis
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ METHODS: Final = {
     "pause_writing": (),
     "resume_writing": (),
     "run_asgi": (),
+    "send": ("message",),
 }
 """Methods of the class that are extended, called or counted on, and their parameters."""
 
@@ -59,6 +61,52 @@ ATTRIBUTES: Final = (
 
 REQUEST_ATTRIBUTES: Final = ("request", "response", "scope")
 """The same, made by `handle_connect`."""
+
+HTTP_MODULE: Final = "uvicorn.protocols.http.h11_impl"
+HTTP_CLASS: Final = "H11Protocol"
+
+HTTP_METHODS: Final = {
+    "_unset_keepalive_if_required": (),
+    "connection_lost": ("exc",),
+    "connection_made": ("transport",),
+    "data_received": ("data",),
+    "handle_events": (),
+    "handle_websocket_upgrade": ("event",),
+    "on_response_complete": (),
+    "pause_writing": (),
+    "resume_writing": (),
+    "send_400_response": ("msg",),
+    "shutdown": (),
+    "timeout_keep_alive_handler": (),
+}
+"""The same of the class that actors/host/http.py extends."""
+
+HTTP_ATTRIBUTES: Final = (
+    "app_state",
+    "config",
+    "conn",
+    "connections",
+    "cycle",
+    "flow",
+    "loop",
+    "server_state",
+    "timeout_keep_alive",
+    "timeout_keep_alive_task",
+    "transport",
+    "ws_protocol_class",
+)
+
+FLOW: Final = {"pause_reading": (), "resume_reading": ()}
+"""What is used of uvicorn's `FlowControl`."""
+
+CYCLE: Final = (
+    "disconnected",
+    "keep_alive",
+    "message_event",
+    "response_complete",
+    "response_started",
+)
+"""What is used of a request under way, uvicorn's `RequestResponseCycle`."""
 
 CONNECTION: Final = (
     "close_rcvd",
@@ -111,19 +159,34 @@ def _version() -> Iterable[str]:
 
 
 def _uvicorn() -> Iterable[str]:
-    theirs = getattr(_module(MODULE), CLASS, None)
+    made = {"__init__": ATTRIBUTES, "handle_connect": REQUEST_ATTRIBUTES}
+    yield from _class(MODULE, CLASS, METHODS, made)
+    yield from _class(HTTP_MODULE, HTTP_CLASS, HTTP_METHODS, {"__init__": HTTP_ATTRIBUTES})
+    yield from _class("uvicorn.protocols.http.flow_control", "FlowControl", FLOW, {})
+    yield from _class(HTTP_MODULE, "RequestResponseCycle", {}, {"__init__": CYCLE})
+
+
+def _class(
+    module: str,
+    name: str,
+    methods: Mapping[str, tuple[str, ...]],
+    attributes: Mapping[str, tuple[str, ...]],
+) -> Iterable[str]:
+    """What has changed of one class: of its methods, and of the attributes that some of them
+    make."""
+    theirs = getattr(_module(module), name, None)
     if theirs is None:
-        yield f"{CLASS} is gone"
+        yield f"{name} is gone"
         return
-    for name, parameters in METHODS.items():
-        method = vars(theirs).get(name)  # its own: asyncio's base class has some of them, too
+    for method_name, parameters in methods.items():
+        method = vars(theirs).get(method_name)  # its own: asyncio's base class has some, too
         if method is None:
-            yield f"{CLASS}.{name} is gone"
+            yield f"{name}.{method_name} is gone"
         elif tuple(inspect.signature(method).parameters) != ("self", *parameters):
-            yield f"{CLASS}.{name} has other parameters"
-    for maker, names in (("__init__", ATTRIBUTES), ("handle_connect", REQUEST_ATTRIBUTES)):
+            yield f"{name}.{method_name} has other parameters"
+    for maker, names in attributes.items():
         made = _attributes_set_by(getattr(theirs, maker)) if hasattr(theirs, maker) else ()
-        yield from (f"{CLASS}.{name} is gone" for name in names if name not in made)
+        yield from (f"{name}.{attribute} is gone" for attribute in names if attribute not in made)
 
 
 def _websockets() -> Iterable[str]:

@@ -1,7 +1,8 @@
-"""What the fast transport borrows: the list, against the code that borrows and against uvicorn.
+"""What is borrowed of uvicorn: the list, against the code that borrows and against uvicorn.
 
 When a new uvicorn fails a test here, read actors/transports/uvicorn.py beside uvicorn's
-websockets_sansio_impl.py: something that the fast transport borrows has changed.
+websockets_sansio_impl.py, and actors/host/http.py beside its h11_impl.py: something that one of
+them borrows has changed.
 """
 
 import ast
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets import websockets_sansio_impl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import Protocol
 
+from actors.host import http
+from actors.host.http import HttpProtocol
 from actors.transports import borrowed
 from actors.transports import uvicorn as fast
 from actors.transports.uvicorn import MeshProtocol
@@ -86,6 +90,50 @@ def test_everything_that_is_used_of_websockets_is_on_the_list_and_nothing_else(
     assert {module: names for module, names in imported.items() if module not in own_fallback} == {
         module: set(names) for module, names in borrowed.NAMES.items() if "server" not in module
     }
+
+
+def test_everything_that_the_http_side_uses_of_uvicorn_is_on_the_list_and_nothing_else() -> None:
+    code = ast.parse(inspect.getsource(http))
+    classes = {node.name: node for node in code.body if isinstance(node, ast.ClassDef)}
+    ours = classes[HttpProtocol.__name__]
+    used = {*attributes_of(ours, "self"), *attributes_of(ours, "super()"), *vars(HttpProtocol)}
+    made = {
+        node.attr
+        for node in ast.walk(ours)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    made_here = {name for name in used if not hasattr(H11Protocol, name)} - {
+        *borrowed.HTTP_ATTRIBUTES
+    }
+    assert made_here - {*vars(HttpProtocol)} <= made
+    listed = {*borrowed.HTTP_METHODS, *borrowed.HTTP_ATTRIBUTES}
+    assert used - made_here - {*dir(object), "__module__", "__dict__"} == listed
+    cycle = {*attributes_of(ours, "cycle"), *attributes_of(ours, "self.cycle")}
+    assert cycle == set(borrowed.CYCLE)
+    flow = classes["_Flow"]
+    used = {*attributes_of(flow, "self"), *attributes_of(flow, "super()")} - {"_is_held"}
+    assert used == set(borrowed.FLOW)
+    assert set(attributes_of(ours, "protocol.conn")) <= {*borrowed.CONNECTION}
+
+
+@pytest.mark.parametrize("name", borrowed.HTTP_METHODS)
+def test_our_http_methods_take_what_theirs_take(name: str) -> None:
+    theirs = inspect.signature(getattr(H11Protocol, name))
+    assert list(theirs.parameters) == list(
+        inspect.signature(getattr(HttpProtocol, name)).parameters
+    )
+
+
+@pytest.mark.parametrize("name", [*borrowed.HTTP_METHODS, *borrowed.HTTP_ATTRIBUTES])
+def test_a_part_of_the_http_side_that_is_gone_is_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in borrowed.HTTP_METHODS:
+        monkeypatch.delattr(H11Protocol, name)
+        assert borrowed.changes() == [f"H11Protocol.{name} is gone"]
+    else:
+        monkeypatch.setattr(H11Protocol, "__init__", lambda self: None)
+        assert f"H11Protocol.{name} is gone" in borrowed.changes()
 
 
 @pytest.mark.parametrize("name", borrowed.METHODS)
