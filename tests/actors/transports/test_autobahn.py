@@ -28,9 +28,11 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from actors.clock import SystemClock
 from actors.frames import Batch
 from actors.host.server import bind, server_config
 from actors.host.settings import Settings
+from actors.host.throttle import RefusalLog
 from actors.transports.asgi import transport_for
 from actors.transports.reader import FrameReader
 from actors.transports.transport import Port
@@ -135,6 +137,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 def url() -> Iterator[str]:
     """An echo server on the relay's own stack, in a thread."""
     settings = Settings(hosts=("127.0.0.1",), port=0)
+    echo.refusals = RefusalLog(SystemClock())  # type: ignore[attr-defined]
     config = server_config(echo, settings)  # type: ignore[arg-type]
     config.ws = EchoProtocol
     config.lifespan = "off"
