@@ -316,7 +316,35 @@ class MembershipLimits:
         "the oldest are dropped; `Lagged` says how many",
         1,
     )
-    unread_bytes_max: int = _bound(2**26, "characters of these messages", "as above", 1024)
+    unread_bytes_max: int = _bound(
+        2**26,
+        "bytes that these cost in memory, about (64 for each value in them), with the chunks that "
+        "wait in turns; what waits for a connection to replace another, or for a `serve`, and what "
+        "is being served may cost as much each",
+        "as above",
+        1024,
+    )
+    read_bytes_max: int = _bound(
+        2**26,
+        "bytes that a frame may cost in memory, about, once it is read",
+        "it is not read; a log line says so once",
+        1024,
+    )
+    nesting_max: int = _bound(
+        256, "depth of arrays and objects in a message that arrives", "as above", 1
+    )
+    peers_max: int = _bound(
+        20_000,
+        "peers in the roster (a relay takes 10000 by default)",
+        "further ones are not in it; a log line says so once",
+        1,
+    )
+    roster_bytes_max: int = _bound(
+        2**28, "bytes that their presences cost in memory, about", "as above", 1024
+    )
+    asks_max: int = _bound(
+        10_000, "commands given that are not over yet", "further ones end with `QueueFull`", 1
+    )
     turns_max: int = _bound(
         256,
         "commands that one peer serves at a time",

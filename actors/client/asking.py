@@ -6,8 +6,7 @@ from typing import Any, Self
 
 import anyio
 
-from actors.client.unread import Unread
-from protocol.limits import MembershipLimits
+from actors.client.unread import Shelf, Unread
 from protocol.member.errors import RelayError
 
 
@@ -18,13 +17,11 @@ class Turn:
     while it waits abandons the turn, for all tasks that wait for it.
     """
 
-    def __init__(
-        self, id: str, agent: str, limits: MembershipLimits, abandon: Callable[[str], None]
-    ) -> None:
+    def __init__(self, id: str, agent: str, shelf: Shelf, abandon: Callable[[str], None]) -> None:
         self.id = id
         self.agent = agent
         self._abandon = abandon
-        self._chunks: Unread[str] = Unread(limits)
+        self._chunks: Unread[str] = Unread(shelf)
         self._over = anyio.Event()
         self._error: RelayError | None = None
         self._result: Any = None
@@ -62,7 +59,7 @@ class Turn:
     # For the peer ---------------------------------------------------------------------------------
 
     def put(self, chunk: str, size: int) -> None:
-        """A chunk has come, in about so many characters."""
+        """A chunk has come, which costs about so many bytes."""
         self._chunks.put(chunk, size)
 
     def end(self, error: RelayError | None, result: Any) -> None:

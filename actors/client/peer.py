@@ -35,7 +35,7 @@ from actors.client.changes import Changes
 from actors.client.driver import Driver
 from actors.client.lines import Lines
 from actors.client.serving import Command, Service
-from actors.client.unread import Unread
+from actors.client.unread import Shelf, Unread
 from actors.client.websocket import Connector, websocket
 from actors.clock import Clock, SystemClock
 from protocol.limits import MembershipLimits
@@ -47,6 +47,7 @@ from protocol.member.effects import (
     Effect,
     Finished,
     Handle,
+    Ignored,
     Open,
     Transmit,
     TurnEnded,
@@ -85,14 +86,16 @@ def join(
     if not callable(connector):
         raise TypeError(f"a URL or a connector is needed, not {type(where).__name__}")
     limits = limits or MembershipLimits()
+    fresh_id = partial(secrets.token_hex, 16)
     member = Member(
         id,
         agents,
         metadata or {},
         limits,
         token=secrets.token_hex(8),
+        nonce=fresh_id,
         roll=random.random,
-        turn_id=partial(secrets.token_hex, 16),
+        turn_id=fresh_id,
         waits=offline == "wait",
     )
     return Peer(member, connector, limits=limits, clock=clock or SystemClock(), within_s=within_s)
@@ -136,7 +139,8 @@ class Peer:
         self._driver = Driver(member, clock, self._carry_out)
         self._lines = Lines(self._driver, connector)
         self._tasks: TaskGroup | None = None
-        self._unread: Unread[Message] = Unread(limits)
+        self._shelf = Shelf(limits)
+        self._unread: Unread[Message] = Unread(self._shelf)
         self._answers: dict[int, _Answer] = {}
         self._turns: dict[str, Turn] = {}
         self._services: dict[int, Service] = {}
@@ -340,7 +344,7 @@ class Peer:
         turn_id = self._member.ask(
             agent, command, self._driver.now(), peer=peer, timeout_s=timeout_s, fields=fields
         )
-        turn = self._turns[turn_id] = Turn(turn_id, agent, self._limits, self._abandon)
+        turn = self._turns[turn_id] = Turn(turn_id, agent, self._shelf, self._abandon)
         self._driver.obey()
         return turn
 
@@ -396,6 +400,8 @@ class Peer:
                 self._turns.pop(turn).end(error, result)
             case Handle(service=service):
                 self._services[service].put(effect)
+            case Ignored(what):
+                log.warning("ignored", extra={"peer": self.id, "what": what})
             case Finished(error):
                 self._finish(error)
 

@@ -1,7 +1,8 @@
 """What arrived for a program and was not read yet: bounded, and the oldest go first."""
 
+import weakref
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from actors.signal import Signal
 from protocol.limits import MembershipLimits
@@ -10,38 +11,72 @@ from protocol.member.errors import Lagged
 Item = TypeVar("Item")
 
 
+class Shelf:
+    """All that is unread of one peer, its messages and the chunks of its turns: together it costs
+    no more than `unread_bytes_max`. Beyond, the heaviest loses its oldest items."""
+
+    def __init__(self, limits: MembershipLimits) -> None:
+        self.limits = limits
+        self._size = 0
+        # Weak, because a program may drop a turn with all its chunks.
+        self._full: weakref.WeakSet[Unread[Any]] = weakref.WeakSet()
+
+    def put(self, unread: "Unread[Any]", size: int) -> None:
+        """So much more is unread there."""
+        self._full.add(unread)
+        self._size += size
+        if self._size > self.limits.unread_bytes_max:
+            self._make_room()
+
+    def take(self, unread: "Unread[Any]", size: int) -> None:
+        """So much was read there."""
+        self._size -= size
+        if not unread:
+            self._full.discard(unread)
+
+    def _make_room(self) -> None:
+        self._size = sum(unread.size for unread in self._full)
+        while self._size > self.limits.unread_bytes_max:
+            heaviest = max(self._full, key=lambda unread: unread.size)
+            if len(heaviest) == 1 and heaviest.size == self._size:
+                return  # the latest stays in any case
+            heaviest.drop()
+
+
 class Unread(Generic[Item]):
     """What arrived and was not read yet. Each item goes to one reader."""
 
-    def __init__(self, limits: MembershipLimits) -> None:
-        self._limits = limits
+    def __init__(self, shelf: Shelf) -> None:
+        self.size = 0
+        """What it costs, in bytes."""
+        self._shelf = shelf
         self._items: deque[tuple[Item, int]] = deque()
-        self._size = 0
         self._dropped = 0
         self._end: Exception | None = None
         self._changed = Signal()
 
     def put(self, item: Item, size: int = 0) -> None:
-        """Add an item of so many characters; the oldest make room for it."""
+        """Add an item that costs so many bytes; the oldest make room for it."""
         self._items.append((item, size))
-        self._size += size
-        limits = self._limits
-        while len(self._items) > 1 and (
-            len(self._items) > limits.unread_messages_max or self._size > limits.unread_bytes_max
-        ):
-            self._size -= self._items.popleft()[1]
-            self._dropped += 1
+        self.size += size
+        self._shelf.put(self, size)
+        if len(self._items) > self._shelf.limits.unread_messages_max:
+            self.drop()
         self._changed.set()
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def drain(self) -> list[Item]:
-        """All of them, at once."""
-        items = [item for item, _ in self._items]
-        self._items.clear()
-        self._size = self._dropped = 0
-        return items
+    def drop(self) -> None:
+        """The oldest item goes. Whoever reads is told."""
+        self._take()
+        self._dropped += 1
+
+    def _take(self) -> Item:
+        item, size = self._items.popleft()
+        self.size -= size
+        self._shelf.take(self, size)
+        return item
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more will come. Reading on raises `error`, or ends the iteration."""
@@ -56,9 +91,7 @@ class Unread(Generic[Item]):
                 count, self._dropped = self._dropped, 0
                 raise Lagged(count)
             if self._items:
-                item, size = self._items.popleft()
-                self._size -= size
-                return item
+                return self._take()
             if self._end is not None:
                 raise self._end.with_traceback(None)  # or that would grow each time
             await self._changed.wait()

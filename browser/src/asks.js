@@ -26,7 +26,7 @@ import {
   TurnTimeout,
   UnknownTarget,
 } from "./errors.js";
-import { compose, RELAY, textOf, turnError, word } from "./messages.js";
+import { compose, isRelays, textOf, turnError, word } from "./messages.js";
 
 /** The types that answer a command. */
 const ANSWERS = ["ack", "stream", "turn_end", "error"];
@@ -115,6 +115,7 @@ export class Asks {
     };
     const text = compose(this.#id, message, now);
     this.#outgoing.check(text);
+    const underWay = this.#turns.size;
     const turn = {
       id: turnId,
       agent,
@@ -130,6 +131,8 @@ export class Asks {
     const isOwn = agent === this.#id || this.#announcements.agentIds.includes(agent);
     if (isOwn && (target === null || target === this.#id)) {
       this.#end(turn, ownTarget(agent, target, hosts));
+    } else if (underWay >= this.#limits.asksMax) {
+      this.#end(turn, new QueueFull(`${underWay} commands are under way already`));
     } else if (!this.#waits) {
       this.#send(turn);
     } else if (this.#waiting.size < this.#limits.turnsMax) {
@@ -185,6 +188,7 @@ export class Asks {
   #send(turn) {
     try {
       turn.ticket = this.#outgoing.offer(turn.text);
+      turn.text = ""; // The queue has it now.
     } catch (error) {
       if (!(error instanceof RelayError)) throw error;
       this.#end(turn, error);
@@ -203,11 +207,11 @@ export class Asks {
   answer(message, size, at) {
     const turn = this.#turns.get(message.turnId ?? "");
     if (!turn || !ANSWERS.includes(message.type)) return;
-    if (!(message.from === RELAY && message.type === "error")) {
+    if (!(isRelays(message) && message.type === "error")) {
       const origin = message.origin ?? null;
       turn.peer ??= origin;
       if (origin !== turn.peer) return;
-      turn.sawPeer = true;
+      turn.sawPeer ||= !this.#roster.isCut;
     }
     if (turn.timeoutS !== null) turn.due = at + turn.timeoutS;
     if (message.type === "stream") {

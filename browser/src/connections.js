@@ -12,7 +12,13 @@
  * 3. The queue goes on over the next one as soon as that has its own presence back.
  *
  * After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
- * so whoever has not been in it has gone. (Longer than its twin by the types in its comments.)
+ * so whoever has not been in it has gone.
+ *
+ * What is trusted, and of whom: answers to questions (`capabilities`) and errors, of the relay only; a
+ * presence of this peer, of this peer only. All have the turn id of what they answer, and that is a
+ * new one which nobody can guess. Others see those of presences, and never those of questions.
+ *
+ * (Longer than its twin by the types in its comments.)
  *
  * @import { Announcements, Answered, Said } from "./announcements.js"
  * @import { Asks } from "./asks.js"
@@ -28,8 +34,13 @@
  */
 
 import { AnnouncementRefused, NotARelay } from "./errors.js";
+import { Nonsense, readFrame } from "./incoming.js";
 import { begun, deadline, expire, isInUse, transition } from "./lifecycle.js";
-import { messageOf, Nonsense, RELAY, readFrame, textOf, word, writeMessage } from "./messages.js";
+import { isRelays, messageOf, sentenceOf, word, writeMessage } from "./messages.js";
+
+/** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
+const QUESTIONS_MAX = 16;
+export const NONCE_CHARS_MAX = 32;
 
 /**
  * Where what arrives is decided: one object for each module beside this one.
@@ -47,7 +58,8 @@ import { messageOf, Nonsense, RELAY, readFrame, textOf, word, writeMessage } fro
  * What the connections need of their owner.
  *
  * @typedef {object} Owner
- * @property {string} token makes the turn ids of what they send by themselves their own
+ * @property {string} token the beginning of the turn ids of what they send by themselves
+ * @property {() => string} nonce the end of each of these, which nobody can guess
  * @property {() => number} roll gives numbers in [0, 1)
  * @property {(effect: Effect) => void} emit takes the effects
  * @property {(now: Instant, error: RelayError) => void} giveUp ends the peer
@@ -63,7 +75,7 @@ import { messageOf, Nonsense, RELAY, readFrame, textOf, word, writeMessage } fro
  * @property {string | null} fence the turn id of what the one in use must answer first
  * @property {Said | null} said
  * @property {{ fields: Wire, size: number }[]} ahead what it delivered before its time
- * @property {number} aheadSize characters of that
+ * @property {number} aheadSize bytes that this costs
  */
 
 /** The connections of one peer, each named by a number from 1. */
@@ -76,15 +88,18 @@ export class Connections {
   /** @type {Membership} */
   #life = begun(null);
   #opened = 0;
-  #turns = 0;
   /** @type {number | null} */
   #use = null;
   /** @type {Next | null} */
   #next = null;
   /** The turn id whose answer follows the whole roster. @type {string | null} */
   #sync = null;
-  /** Of the frame that is being read, in characters per message. */
-  #share = 0;
+  /** Their turn ids. @type {string[]} */
+  #questions = [];
+  /** What was told on this connection to be ignored. @type {Set<string>} */
+  #ignored = new Set();
+  /** What the message costs that is being read. */
+  #size = 0;
   /** @type {Instant} */
   #beat = { at: 0, wallMs: 0 };
   /** Nothing was heard since the last heartbeat. */
@@ -160,17 +175,23 @@ export class Connections {
     }
     let arrived;
     try {
-      arrived = readFrame(frame);
+      arrived = readFrame(frame, this.#limits);
     } catch (error) {
       if (!(error instanceof Nonsense)) throw error;
       this.#nonsense(connection, error, now);
       return;
     }
-    this.#share = Math.floor(String(frame).length / (arrived.length || 1));
-    for (const fields of arrived) {
+    for (const one of arrived) {
       const coming = this.#next;
-      if (connection === this.#use) this.#onUse(fields, now);
-      else if (connection === coming?.connection) this.#onNext(coming, fields, now);
+      if ("bound" in one) {
+        this.#ignore(one.what, `at most ${one.bound}`);
+      } else if (connection === this.#use) {
+        this.#size = one.size;
+        this.#onUse(one.fields, now);
+      } else if (connection === coming?.connection) {
+        this.#size = one.size;
+        this.#onNext(coming, one.fields, now);
+      }
     }
   }
 
@@ -340,12 +361,13 @@ export class Connections {
     const coming = present(this.#next);
     this.#use = coming.connection;
     this.#next = null;
+    this.#ignored.clear();
     this.#beat = now;
     this.#isQuiet = false;
     this.#rooms.patience.joined(now.at);
     this.#tell(this.#rooms.announcements.joined(present(coming.said)));
     for (const { fields, size } of coming.ahead) {
-      this.#share = size;
+      this.#size = size;
       this.#onUse(fields, now);
     }
   }
@@ -387,6 +409,8 @@ export class Connections {
    * @param {string} turnId
    */
   #askCapabilities(connection, turnId) {
+    this.#questions.push(turnId);
+    if (this.#questions.length > QUESTIONS_MAX) this.#questions.shift();
     const question = { type: "capabilities", from: this.#id, turnId };
     this.#transmit(connection, writeMessage(question));
   }
@@ -400,8 +424,7 @@ export class Connections {
   }
 
   #turnId() {
-    this.#turns += 1;
-    return `${this.#owner.token}:${this.#turns}`;
+    return `${this.#owner.token}:${this.#owner.nonce()}`;
   }
 
   // What arrives
@@ -412,21 +435,23 @@ export class Connections {
    * @param {Instant} now
    */
   #onNext(coming, fields, now) {
-    const { type, from, turnId = null } = fields;
     if (this.state === "switching") {
-      coming.ahead.push({ fields, size: this.#share });
-      coming.aheadSize += this.#share;
+      coming.ahead.push({ fields, size: this.#size });
+      coming.aheadSize += this.#size;
       const { unreadMessagesMax, unreadBytesMax } = this.#limits;
       if (coming.ahead.length > unreadMessagesMax || coming.aheadSize > unreadBytesMax) {
         this.#apply("Elapsed", now);
       }
-    } else if (coming.presence !== null && (turnId === coming.presence || turnId === null)) {
-      // An error without a turn id is about the presence too: nothing else was said here.
-      if (type === "presence" && Object.hasOwn(fields, "turnId")) {
-        this.#noteOwn(fields);
+    } else if (coming.presence !== null) {
+      const message = messageOf(fields);
+      const { type, from, turnId } = message;
+      const isAnswer = turnId === coming.presence;
+      if (type === "presence" && isAnswer && from === this.#id) {
+        this.#noteOwn(message);
         this.#apply("Joined", now);
-      } else if (type === "error" && from === RELAY) {
-        this.#refused(coming, messageOf(fields), now);
+      } else if (type === "error" && isRelays(message) && (isAnswer || turnId === undefined)) {
+        // Without a turn id it is about the presence too: nothing else was said here.
+        this.#refused(coming, message, now);
       }
     }
   }
@@ -446,7 +471,7 @@ export class Connections {
     if (answered !== null) {
       // Something that was never accepted: be what was, and try again.
       this.#tell(answered);
-      this.#emit({ effect: "Arrived", message: error, size: this.#share });
+      this.#emit({ effect: "Arrived", message: error, size: this.#size });
       this.closed(coming.connection, now);
     } else {
       this.failed(coming.connection, refused, now);
@@ -458,31 +483,29 @@ export class Connections {
    * @param {Instant} now
    */
   #onUse(fields, now) {
-    this.#noteOwn(fields);
     const message = messageOf(fields);
-    const { turnId, origin } = message;
-    const isOwn = turnId?.startsWith(`${this.#owner.token}:`) ?? false;
-    if (turnId !== undefined && isOwn && (origin === this.#id || origin === RELAY)) {
+    const { type, turnId, origin } = message;
+    if (type === "presence") this.#noteOwn(message);
+    const isOwn = isRelays(message) || origin === this.#id;
+    if (isOwn && turnId?.startsWith(`${this.#owner.token}:`)) {
       this.#onOwn(message, turnId, now);
-    } else if (message.type === "presence") {
+    } else if (type === "presence") {
       this.#onPresence(message);
-    } else {
-      this.#rooms.asks.answer(message, this.#share, now.at);
-      this.#rooms.services.note(message, this.#share, now);
+    } else if (type !== "capabilities_response" || !isRelays(message)) {
+      this.#rooms.asks.answer(message, this.#size, now.at);
+      this.#rooms.services.note(message, this.#size, now);
       this.#arrived(message);
     }
   }
 
   /** @param {Message} message */
   #arrived(message) {
-    this.#emit({ effect: "Arrived", message, size: this.#share });
+    this.#emit({ effect: "Arrived", message, size: this.#size });
   }
 
-  /** @param {Wire} fields */
-  #noteOwn(fields) {
-    if (fields.type === "presence" && fields.from === this.#id) {
-      this.#rooms.roster.noteOwn(messageOf(fields));
-    }
+  /** @param {Message} presence */
+  #noteOwn(presence) {
+    if (presence.from === this.#id) this.#rooms.roster.noteOwn(presence);
   }
 
   /**
@@ -493,11 +516,39 @@ export class Connections {
    * @param {Instant} now
    */
   #onOwn(message, turnId, now) {
-    const { announcements, asks, outgoing, patience, roster } = this.#rooms;
+    const { announcements } = this.#rooms;
+    if (message.type === "presence" && message.from === this.#id) {
+      if (turnId === this.#next?.presence) {
+        this.#apply("Marked", now);
+      } else if (announcements.isAsked(turnId)) {
+        this.#tell(announcements.taken(turnId));
+        this.say(now);
+      }
+    } else if (!isRelays(message)) {
+      // Another connection of this peer may say what it likes.
+    } else if (this.#questions.includes(turnId)) {
+      this.#questions.splice(this.#questions.indexOf(turnId), 1);
+      this.#answered(message, turnId, now);
+    } else if (message.type === "error") {
+      if (announcements.isAsked(turnId)) {
+        this.#tell(announcements.refused(turnId, refusal(message)));
+      }
+      this.#arrived(message);
+      this.say(now);
+    }
+  }
+
+  /**
+   * The relay answers a question.
+   *
+   * @param {Message} message
+   * @param {string} turnId
+   * @param {Instant} now
+   */
+  #answered(message, turnId, now) {
+    const { asks, outgoing, patience, roster } = this.#rooms;
     const coming = this.#next;
-    if (coming !== null && turnId === coming.presence) {
-      this.#apply("Marked", now);
-    } else if (coming !== null && turnId === coming.fence && coming.presence === null) {
+    if (coming !== null && turnId === coming.fence && coming.presence === null) {
       this.#announceOn(coming, now);
     } else if (turnId === this.#sync) {
       this.#sync = null;
@@ -505,14 +556,6 @@ export class Connections {
       asks.rosterChanged();
       this.#emit({ effect: "Changed" });
       patience.complete();
-    } else if (announcements.isAsked(turnId)) {
-      if (message.type === "presence") {
-        this.#tell(announcements.taken(turnId));
-      } else {
-        this.#tell(announcements.refused(turnId, refusal(message)));
-        this.#arrived(message);
-      }
-      this.say(now);
     } else if (message.type === "error") {
       this.#arrived(message);
     }
@@ -521,12 +564,27 @@ export class Connections {
 
   /** @param {Message} presence */
   #onPresence(presence) {
-    const noted = this.#rooms.roster.note(presence);
+    const noted = this.#rooms.roster.note(presence, this.#size);
+    if (noted.isIgnored) {
+      const { peersMax, rosterBytesMax } = this.#limits;
+      const bounds = `at most ${peersMax} peers, of ${rosterBytesMax} bytes together`;
+      this.#ignore("a presence for which the roster has no room", bounds);
+    }
     if (noted.hasChanged) {
       this.#rooms.asks.rosterChanged();
       this.#emit({ effect: "Changed" });
     }
     if (noted.isNews) this.#arrived(presence);
+  }
+
+  /**
+   * @param {string} what
+   * @param {string} bounds
+   */
+  #ignore(what, bounds) {
+    if (this.#ignored.has(what)) return;
+    this.#ignored.add(what);
+    this.#emit({ effect: "Ignored", what: `${what} (${bounds})` });
   }
 
   /**
@@ -573,7 +631,7 @@ export class Connections {
 
 /** @param {Message} error */
 function refusal(error) {
-  return new AnnouncementRefused(textOf(word(error, "code")), textOf(word(error, "error")));
+  return new AnnouncementRefused(sentenceOf(word(error, "code")), sentenceOf(word(error, "error")));
 }
 
 /**

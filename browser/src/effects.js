@@ -43,7 +43,7 @@
 // For the program
 
 /**
- * A message for the program, which came in about `size` characters of text.
+ * A message for the program, which costs about `size` bytes (incoming.js).
  *
  * @typedef {{ effect: "Arrived", message: Message, size: number }} Arrived
  */
@@ -93,6 +93,13 @@
  */
 
 /**
+ * Something that the relay sent was not taken: `what` it was, and what bounds it. Told once for each
+ * bound and connection.
+ *
+ * @typedef {{ effect: "Ignored", what: string }} Ignored
+ */
+
+/**
  * The peer is over. `error` says why; null: it has left.
  *
  * @typedef {{ effect: "Finished", error: RelayError | null }} Finished
@@ -100,7 +107,7 @@
 
 /**
  * @typedef {Open | Transmit | Close | Sendable | Arrived | Changed | Ready | Announced | Unsent | Chunk
- *   | TurnEnded | Handle | Finished} Effect
+ *   | TurnEnded | Handle | Ignored | Finished} Effect
  */
 
 export {};

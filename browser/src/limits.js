@@ -33,8 +33,20 @@ export const LIMITS = Object.freeze({
   queueBytesMax: 2 ** 22,
   /** Messages that arrived and were not read. */
   unreadMessagesMax: 10_000,
-  /** Characters of the same. */
+  /** Bytes that the same cost in memory, about (64 for each value in them), with the chunks that wait
+   * in turns; what waits for a connection to replace another, or to be served, and what is being
+   * served may cost as much each. */
   unreadBytesMax: 2 ** 26,
+  /** Bytes that a frame may cost in memory, about, once it is read. */
+  readBytesMax: 2 ** 26,
+  /** Depth of arrays and objects in a message that arrives. */
+  nestingMax: 256,
+  /** Peers in the roster. */
+  peersMax: 20_000,
+  /** Bytes that their presences cost in memory, about. */
+  rosterBytesMax: 2 ** 28,
+  /** Commands given that are not over yet. */
+  asksMax: 10_000,
   /** Commands that are served at a time. */
   turnsMax: 256,
   /** For which a command waits that nobody serves. */

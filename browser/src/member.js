@@ -29,7 +29,7 @@
 
 import { Announcements } from "./announcements.js";
 import { Asks } from "./asks.js";
-import { Connections } from "./connections.js";
+import { Connections, NONCE_CHARS_MAX } from "./connections.js";
 import { Left } from "./errors.js";
 import { compose } from "./messages.js";
 import { Outgoing } from "./outgoing.js";
@@ -38,12 +38,13 @@ import { Roster } from "./roster.js";
 import { Services } from "./services.js";
 
 /**
- * What `Member` needs beside what it is to be: `token` makes the turn ids of what it sends by itself
- * its own; `turnId` gives one that nobody can guess for each command that is asked; `roll` gives
- * numbers in [0, 1); the rest are as in `Outgoing` and `Announcements`.
+ * What `Member` needs beside what it is to be: the turn ids of what it sends by itself begin with
+ * `token`, and end with a `nonce()`; `turnId` gives one for each command that is asked. Nobody can
+ * guess either. `roll` gives numbers in [0, 1); the rest are as in `Outgoing` and `Announcements`.
  *
  * @typedef {object} Sources
  * @property {string} token
+ * @property {() => string} nonce
  * @property {() => number} roll
  * @property {() => string} turnId
  * @property {string | null} keepalive
@@ -88,7 +89,7 @@ export class Member {
    * @param {Readonly<Limits>} limits
    * @param {Means} means
    */
-  constructor(id, agents, metadata, limits, { token, roll, turnId, keepalive, ...habits }) {
+  constructor(id, agents, metadata, limits, { token, nonce, roll, turnId, keepalive, ...habits }) {
     this.id = id;
     this.#token = token;
     this.#makeTurnId = turnId;
@@ -99,7 +100,7 @@ export class Member {
     this.#announcements = announcements;
     this.#outgoing = outgoing;
     this.#checkPresence(announcements.wanted);
-    const roster = new Roster(id);
+    const roster = new Roster(id, limits);
     const patience = new Patience(limits, emit);
     const asks = new Asks(id, limits, { roster, announcements, outgoing, emit });
     const services = new Services(id, limits, { roster, announcements, outgoing, emit });
@@ -109,7 +110,7 @@ export class Member {
     this.#services = services;
     const rooms = { roster, announcements, outgoing, asks, services, patience };
     /** @type {import("./connections.js").Owner} */
-    const owner = { token, roll, emit, giveUp: (now, error) => this.end(now, error) };
+    const owner = { token, nonce, roll, emit, giveUp: (now, error) => this.end(now, error) };
     this.#connections = new Connections(id, limits, rooms, owner);
   }
 
@@ -401,7 +402,11 @@ export class Member {
    */
   #checkPresence(said) {
     const longest = { at: 0, wallMs: 10 ** 12 };
-    const text = this.#announcements.text(said, `${this.#token}:${"9".repeat(9)}`, longest);
+    const text = this.#announcements.text(
+      said,
+      `${this.#token}:${"9".repeat(NONCE_CHARS_MAX)}`,
+      longest,
+    );
     this.#outgoing.check(text, "presence");
   }
 

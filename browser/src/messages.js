@@ -14,7 +14,10 @@ import { agentIds } from "./agents.js";
 import { AmbiguousTarget, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
 
 /** The relay's own name. */
-export const RELAY = "relay";
+const RELAY = "relay";
+
+/** An error says no more than that: one that is too large to be sent would say nothing. */
+const SENTENCE_CHARS_MAX = 1000;
 
 /** What a peer sends by itself, and no program by hand. */
 const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
@@ -104,6 +107,15 @@ function string(value) {
 }
 
 /**
+ * The relay itself says it, and no peer, nor an agent that is called like the relay.
+ *
+ * @param {Message} message
+ */
+export function isRelays({ from, origin }) {
+  return from === RELAY && origin === RELAY;
+}
+
+/**
  * This presence says that its peer has gone.
  *
  * @param {Message} presence
@@ -128,15 +140,16 @@ export function isCommand(message) {
  * @param {Message} message
  */
 export function turnError(message) {
-  const sentence = textOf(word(message, "error"), "the agent reported an error without words");
-  if (message.from !== RELAY) return new TurnFailed(sentence);
+  const sentence = sentenceOf(word(message, "error"), "the agent reported an error without words");
+  if (!isRelays(message)) return new TurnFailed(sentence);
   const code = word(message, "code");
   if (code === "unknown_target") return new UnknownTarget(sentence);
   if (code === "ambiguous_target") {
-    const peers = word(message, "peers");
-    return new AmbiguousTarget(sentence, Array.isArray(peers) ? peers : []);
+    const listed = word(message, "peers");
+    const peers = Array.isArray(listed) ? listed.filter((id) => typeof id === "string") : [];
+    return new AmbiguousTarget(sentence, peers);
   }
-  return new TurnRefused(textOf(code), sentence);
+  return new TurnRefused(sentenceOf(code), sentence);
 }
 
 /**
@@ -155,36 +168,15 @@ export function textOf(value, otherwise = "") {
   }
 }
 
-/** A frame that no relay of this protocol sends. */
-export class Nonsense extends Error {
-  name = "Nonsense";
-}
-
 /**
- * The messages of one frame from the relay: an object, or an array of them. Throws Nonsense.
+ * The same for words of an error: not too many characters of them, and no half of one.
  *
- * @param {unknown} data
- * @returns {Wire[]}
+ * @param {unknown} value
+ * @param {string} [otherwise]
  */
-export function readFrame(data) {
-  const frame = parsed(data);
-  const messages = Array.isArray(frame) ? frame : [frame];
-  for (const message of messages) {
-    if (!isRecord(message) || typeof message.type !== "string") {
-      throw new Nonsense("JSON, but not a message: an object with a `type`");
-    }
-  }
-  return messages;
-}
-
-/** @param {unknown} data */
-function parsed(data) {
-  try {
-    if (typeof data === "string") return JSON.parse(data);
-  } catch {
-    // Said below.
-  }
-  throw new Nonsense("not JSON");
+export function sentenceOf(value, otherwise = "") {
+  const characters = [...textOf(value, otherwise).slice(0, 2 * SENTENCE_CHARS_MAX)];
+  return characters.slice(0, SENTENCE_CHARS_MAX).join("");
 }
 
 /**

@@ -21,6 +21,8 @@ import { Rate } from "./rate.js";
 const PACE = 0.9;
 /** The part of its burst; the rest is for what the network holds up and then delivers at once. */
 const BURST = 0.5;
+/** The least rate of messages that a relay may have (protocol/limits.py). */
+const RATE_LEAST_PER_S = 0.1;
 
 /**
  * What goes into one frame, and the tickets of the messages in it.
@@ -251,11 +253,11 @@ export class Outgoing {
     this.#takesArrays = Array.isArray(accepted) && accepted.includes("batch");
     if (!isRecord(bounds)) return;
     this.#messageBytesMax = count(bounds.messageBytes) ?? this.#messageBytesMax;
-    const perS = positive(bounds.messagesPerSecond);
+    const perS = rate(bounds.messagesPerSecond);
     if (perS !== null) {
-      this.#messages.set(PACE * perS, BURST * (positive(bounds.messagesBurst) ?? perS));
+      this.#messages.set(PACE * perS, BURST * (count(bounds.messagesBurst) ?? perS));
     }
-    const framesPerS = positive(bounds.framesPerSecond);
+    const framesPerS = rate(bounds.framesPerSecond);
     this.#frameBytes = count(bounds.frameBytes) ?? this.#frameBytes;
     if (framesPerS !== null) {
       this.#frames ??= new Rate(1, 0);
@@ -273,6 +275,16 @@ export class Outgoing {
  */
 function positive(value) {
   return typeof value === "number" && value > 0 && value < Infinity ? value : null;
+}
+
+/**
+ * The value if it is a rate (1/s) that a relay may have: a smaller one would mute the peer.
+ *
+ * @param {unknown} value
+ */
+function rate(value) {
+  const number = positive(value);
+  return number !== null && number >= RATE_LEAST_PER_S ? number : null;
 }
 
 /**

@@ -30,7 +30,7 @@ import { Lines } from "./lines.js";
 import { Member } from "./member.js";
 import { compare, isEmpty } from "./roster.js";
 import { Turn } from "./turn.js";
-import { Unread } from "./unread.js";
+import { Shelf, Unread } from "./unread.js";
 import { deferred, iterator, Signal } from "./waiting.js";
 import { WORLD } from "./world.js";
 
@@ -85,6 +85,7 @@ export class Peer {
   #limits;
   #driver;
   #lines;
+  #shelf;
   /** @type {Unread<Message>} */
   #unread;
   /** @type {Map<string, { chunks: Unread<string>, over: Deferred<any> }>} */
@@ -134,6 +135,7 @@ export class Peer {
     this.#limits = limitsWith(limits);
     const member = new Member(id, agents, metadata, this.#limits, {
       token: random(),
+      nonce: random,
       roll: world.chance,
       turnId: random,
       keepalive: keepalive === undefined ? "pong" : keepalive,
@@ -148,7 +150,8 @@ export class Peer {
     this.#lines = new Lines(url, this.#driver, world, (tickets) => {
       for (const ticket of tickets) settle(this.#sending, ticket, null);
     });
-    this.#unread = new Unread(this.#limits);
+    this.#shelf = new Shelf(this.#limits);
+    this.#unread = new Unread(this.#shelf);
     this.#unwatch = world.watch(() => this.nudge());
   }
 
@@ -339,7 +342,7 @@ export class Peer {
     return this.#driver.tell((member, now) => {
       const turnId = member.ask(agent, command, now, options);
       /** @type {Unread<string>} */
-      const chunks = new Unread(this.#limits);
+      const chunks = new Unread(this.#shelf);
       /** @type {Deferred<any>} */
       const over = deferred();
       this.#turns.set(turnId, { chunks, over });
@@ -426,6 +429,8 @@ export class Peer {
         return this.#turnEnded(effect);
       case "Handle":
         return void this.#handle(effect);
+      case "Ignored":
+        return console.warn(`agi-diy-relay-client: ignored ${effect.what}`);
       case "Finished":
         return this.#finished(effect.error);
       case "Sendable": // The lines are pumped after every effect anyway.

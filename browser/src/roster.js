@@ -2,10 +2,14 @@
  * Who else is in the mesh, as presences tell it, and how two views of that differ. The twin of
  * protocol/member/roster.py.
  *
+ * The roster has bounds (`peersMax`, `rosterBytesMax`). A presence beyond them is ignored: a new peer
+ * is not in the roster, and one that is there stays as it was.
+ *
  * After a connection was lost, the roster still shows who was here. The relay then sends the roster
  * anew: presences that say the same as before are no news, and whoever is not among them has left
  * meanwhile. While the connection is lost, nobody is removed.
  *
+ * @import { Limits } from "./limits.js"
  * @import { Message, RemotePeer, Wire } from "./messages.js"
  */
 
@@ -23,9 +27,9 @@ import { isOffline, isSame, remotePeerOf } from "./messages.js";
 
 /**
  * What a presence was. `isNews`: the program should hear of it. `hasChanged`: the roster is another
- * now.
+ * now. `isIgnored`: the roster has no room for it.
  *
- * @typedef {{ isNews: boolean, hasChanged: boolean }} Noted
+ * @typedef {{ isNews: boolean, hasChanged: boolean, isIgnored?: boolean }} Noted
  */
 
 /**
@@ -75,17 +79,26 @@ export class Roster {
   /** The agents of all connections with the peer's own id, as the relay tells them.
    * @type {ReadonlySet<string>} */
   sharedAgentIds = new Set();
+  /** Presences were ignored: there may be peers that are not in it. */
+  isCut = false;
   #ownId;
-  /** The latest presence of each, whole. @type {Map<string, Wire>} */
+  #limits;
+  /** The latest presence of each, and what that costs.
+   * @type {Map<string, { fields: Wire, cost: number }>} */
   #known = new Map();
+  #cost = 0;
   /** The relay is sending the roster anew. */
   #isRepeated = false;
   /** Who is not in it yet. @type {Set<string>} */
   #unseen = new Set();
 
-  /** @param {string} ownId the peer whose roster it is */
-  constructor(ownId) {
+  /**
+   * @param {string} ownId the peer whose roster it is
+   * @param {Readonly<Limits>} limits
+   */
+  constructor(ownId, limits) {
     this.#ownId = ownId;
+    this.#limits = limits;
   }
 
   /**
@@ -105,6 +118,7 @@ export class Roster {
   begin() {
     this.#isRepeated = true;
     this.#unseen = new Set(this.peers.keys());
+    this.isCut = false;
   }
 
   /** That connection came to nothing. */
@@ -115,32 +129,42 @@ export class Roster {
 
   /** The roster has come whole: whoever was not in it has left. */
   complete() {
-    for (const id of this.#unseen) {
-      this.peers.delete(id);
-      this.#known.delete(id);
-    }
+    for (const id of this.#unseen) this.#remove(id);
     this.cancel();
   }
 
+  /** @param {string} id */
+  #remove(id) {
+    this.#cost -= this.#known.get(id)?.cost ?? 0;
+    this.#known.delete(id);
+    return this.peers.delete(id);
+  }
+
   /**
-   * A presence arrived.
+   * A presence arrived, which costs `size` bytes.
    *
    * @param {Message} presence
+   * @param {number} size
    * @returns {Noted}
    */
-  note(presence) {
-    const id = presence.from ?? "";
+  note(presence, size) {
+    const id = presence.from;
+    // Of nobody, or from another connection of the same peer.
+    if (!id || id === this.#ownId) return { isNews: true, hasChanged: false };
     this.#unseen.delete(id);
-    if (id === this.#ownId) return { isNews: true, hasChanged: false }; // From another connection.
-    if (isOffline(presence)) {
-      this.#known.delete(id);
-      return { isNews: true, hasChanged: this.peers.delete(id) };
-    }
+    if (isOffline(presence)) return { isNews: true, hasChanged: this.#remove(id) };
     const known = this.#known.get(id);
-    if (this.#isRepeated && known && isAlike(known, presence.fields)) {
+    if (this.#isRepeated && known && isAlike(known.fields, presence.fields)) {
       return { isNews: false, hasChanged: false };
     }
-    this.#known.set(id, presence.fields);
+    const { peersMax, rosterBytesMax } = this.#limits;
+    const cost = this.#cost - (known?.cost ?? 0) + size;
+    if (this.#known.size + Number(!known) > peersMax || cost > rosterBytesMax) {
+      this.isCut = true;
+      return { isNews: true, hasChanged: false, isIgnored: true };
+    }
+    this.#known.set(id, { fields: presence.fields, cost: size });
+    this.#cost = cost;
     const peer = remotePeerOf(presence);
     const hasChanged = !isAlike(this.peers.get(id), peer);
     if (hasChanged) this.peers.set(id, peer);

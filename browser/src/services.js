@@ -5,9 +5,9 @@
  * A service is a handler of the program, for some agents or for whatever is for this peer. A command
  * goes to the first service for the agent it names; the peer's own id stands for the peer itself. A
  * peer is visible to others before its program gets as far as `serve`, so a command that nobody
- * serves waits `serveWithinS` for a service. More than `turnsMax` at a time are told that the peer is
- * busy. Every command that a service takes is answered by an `ack` at once, and by one `turn_end` or
- * `error` at the end.
+ * serves waits `serveWithinS` for a service. More than `turnsMax` at a time, or than cost
+ * `unreadBytesMax`, are told that the peer is busy. Every command that a service takes is answered by
+ * an `ack` at once, and by one `turn_end` or `error` at the end.
  *
  * @import { Neighbours } from "./asks.js"
  * @import { Instant } from "./effects.js"
@@ -16,10 +16,8 @@
  */
 
 import { RelayError, TurnError } from "./errors.js";
-import { compose, isCommand } from "./messages.js";
+import { compose, isCommand, sentenceOf } from "./messages.js";
 
-/** An error says no more than that: one that is too large to be sent would say nothing. */
-const SENTENCE_CHARS_MAX = 1000;
 const NOT_SERVED = "cancelled: it is not served any more";
 const BUSY = "busy: too many commands at a time; try again later";
 
@@ -36,9 +34,9 @@ const BUSY = "busy: too many commands at a time; try again later";
  */
 
 /**
- * A command that a service has. `chunks`: how many were sent.
+ * A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent.
  *
- * @typedef {{ service: number, agent: string, message: Message, chunks: number }} Command
+ * @typedef {{ service: number, agent: string, message: Message, size: number, chunks: number }} Command
  */
 
 /** The services of one peer. */
@@ -55,6 +53,7 @@ export class Services {
   /** Under way, by number. @type {Map<number, Command>} */
   #commands = new Map();
   #commandsBegun = 0;
+  #commandsSize = 0;
   /** @type {Unserved[]} */
   #unserved = [];
   #unservedSize = 0;
@@ -133,7 +132,7 @@ export class Services {
       for (const agent of this.#meant(service, message, named)) {
         if (served.has(agent)) continue;
         served.add(agent);
-        this.#begin(service.number, agent, message, now);
+        this.#begin(service.number, agent, waiting, now);
       }
     }
     if (named.every((agent) => served.has(agent))) return;
@@ -180,17 +179,21 @@ export class Services {
   /**
    * @param {number} service
    * @param {string} agent
-   * @param {Message} message
+   * @param {Unserved} waiting
    * @param {Instant} now
    */
-  #begin(service, agent, message, now) {
-    if (this.#commands.size >= this.#limits.turnsMax) {
+  #begin(service, agent, { message, size }, now) {
+    const { turnsMax, unreadBytesMax } = this.#limits;
+    const underWay = this.#commands.size;
+    const isTooMuch = underWay > 0 && this.#commandsSize + size > unreadBytesMax;
+    if (underWay >= turnsMax || isTooMuch) {
       this.#tell(message, agent, "error", { error: BUSY, code: "busy" }, now);
       return;
     }
     this.#commandsBegun += 1;
     const command = this.#commandsBegun;
-    this.#commands.set(command, { service, agent, message, chunks: 0 });
+    this.#commands.set(command, { service, agent, message, size, chunks: 0 });
+    this.#commandsSize += size;
     this.#tell(message, agent, "ack", {}, now);
     this.#emit({ effect: "Handle", service, command, agent, message });
   }
@@ -285,7 +288,7 @@ export class Services {
   finish(command, result, now) {
     const data = { result: result ?? null };
     const ticket = this.#answer(this.#underWay(command), "turn_end", data, now);
-    this.#commands.delete(command);
+    this.#over(command);
     return ticket;
   }
 
@@ -297,17 +300,25 @@ export class Services {
    * @param {Instant} now
    */
   fail(command, sentence, now) {
-    const failed = this.#commands.get(command);
+    const failed = this.#over(command);
     if (!failed) return;
-    this.#commands.delete(command);
-    this.#tell(failed.message, failed.agent, "error", { error: cut(sentence) }, now);
+    this.#tell(failed.message, failed.agent, "error", { error: sentenceOf(sentence) }, now);
   }
 
   /** The peer is over: nobody can be answered any more. */
   end() {
     this.#services = [];
     this.#commands.clear();
+    this.#commandsSize = 0;
     this.#drain();
+  }
+
+  /** @param {number} command */
+  #over(command) {
+    const over = this.#commands.get(command);
+    this.#commands.delete(command);
+    this.#commandsSize -= over?.size ?? 0;
+    return over;
   }
 
   /** @param {number} command */
@@ -356,14 +367,4 @@ export class Services {
     const address = from === undefined ? {} : { to: from };
     return compose(this.#id, { type, from: agent, ...address, turnId, data }, now);
   }
-}
-
-/**
- * Not too many characters of the sentence, and no half of one.
- *
- * @param {string} sentence
- */
-function cut(sentence) {
-  const characters = [...sentence.slice(0, 2 * SENTENCE_CHARS_MAX)];
-  return characters.slice(0, SENTENCE_CHARS_MAX).join("");
 }

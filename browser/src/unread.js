@@ -4,29 +4,89 @@ import { Lagged } from "./errors.js";
 import { iterator, Signal } from "./waiting.js";
 
 /**
+ * All that is unread of one peer, its messages and the chunks of its turns: together it costs no more
+ * than `unreadBytesMax`. Beyond, the heaviest loses its oldest items.
+ */
+export class Shelf {
+  /** Weak, because a program may drop a turn with all its chunks. @type {Set<WeakRef<Unread<any>>>} */
+  #full = new Set();
+  #size = 0;
+
+  /** @param {Readonly<{ unreadMessagesMax: number, unreadBytesMax: number }>} limits */
+  constructor(limits) {
+    this.limits = limits;
+  }
+
+  /**
+   * So much more is unread there.
+   *
+   * @param {WeakRef<Unread<any>>} unread
+   * @param {number} size
+   */
+  put(unread, size) {
+    this.#full.add(unread);
+    this.#size += size;
+    if (this.#size > this.limits.unreadBytesMax) this.#makeRoom();
+  }
+
+  /**
+   * So much was read there. `isEmpty`: that was the last of it.
+   *
+   * @param {WeakRef<Unread<any>>} unread
+   * @param {number} size
+   * @param {boolean} isEmpty
+   */
+  take(unread, size, isEmpty) {
+    this.#size -= size;
+    if (isEmpty) this.#full.delete(unread);
+  }
+
+  #makeRoom() {
+    const full = [];
+    for (const reference of this.#full) {
+      const unread = reference.deref();
+      if (unread) full.push(unread);
+      else this.#full.delete(reference);
+    }
+    this.#size = full.reduce((sum, { size }) => sum + size, 0);
+    while (this.#size > this.limits.unreadBytesMax) {
+      const heaviest = full.reduce((one, other) => (other.size > one.size ? other : one));
+      // The latest stays in any case.
+      if (heaviest.length === 1 && heaviest.size === this.#size) return;
+      heaviest.drop();
+    }
+  }
+}
+
+/**
  * What arrived and was not read yet. Each item goes to one reader.
  *
  * @template Item
  */
 export class Unread {
+  /** What it costs, in bytes. */
+  size = 0;
   /** @type {{ item: Item, size: number }[]} */
   #items = [];
-  #size = 0;
   #dropped = 0;
   /** @type {{ error: Error | null } | null} */
   #end = null;
   #news = new Signal();
-  #messagesMax;
-  #bytesMax;
+  #shelf;
+  #reference = new WeakRef(this);
 
-  /** @param {Readonly<{ unreadMessagesMax: number, unreadBytesMax: number }>} limits */
-  constructor({ unreadMessagesMax, unreadBytesMax }) {
-    this.#messagesMax = unreadMessagesMax;
-    this.#bytesMax = unreadBytesMax;
+  /** @param {Shelf} shelf */
+  constructor(shelf) {
+    this.#shelf = shelf;
+  }
+
+  /** How many items there are. */
+  get length() {
+    return this.#items.length;
   }
 
   /**
-   * Adds an item of so many characters; the oldest make room for it. The latest stays in any case.
+   * Adds an item that costs so many bytes; the oldest make room for it.
    *
    * @param {Item} item
    * @param {number} [size]
@@ -34,35 +94,24 @@ export class Unread {
   put(item, size = 0) {
     if (this.#end) return;
     this.#items.push({ item, size });
-    this.#size += size;
-    while (
-      this.#items.length > 1 &&
-      (this.#items.length > this.#messagesMax || this.#size > this.#bytesMax)
-    ) {
-      this.#take();
-      this.#dropped += 1;
-    }
+    this.size += size;
+    this.#shelf.put(this.#reference, size);
+    if (this.#items.length > this.#shelf.limits.unreadMessagesMax) this.drop();
     this.#news.set();
+  }
+
+  /** The oldest item goes. Whoever reads is told. */
+  drop() {
+    this.#take();
+    this.#dropped += 1;
   }
 
   /** @returns {Item} */
   #take() {
     const { item, size } = /** @type {{ item: Item, size: number }} */ (this.#items.shift());
-    this.#size -= size;
+    this.size -= size;
+    this.#shelf.take(this.#reference, size, this.#items.length === 0);
     return item;
-  }
-
-  /**
-   * All of them that are meant, at once.
-   *
-   * @param {(item: Item) => boolean} [isMeant]
-   * @returns {Item[]}
-   */
-  drain(isMeant = () => true) {
-    const drained = this.#items.filter(({ item }) => isMeant(item));
-    if (drained.length) this.#items = this.#items.filter((entry) => !drained.includes(entry));
-    for (const { size } of drained) this.#size -= size;
-    return drained.map(({ item }) => item);
   }
 
   /**

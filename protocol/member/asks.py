@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import attrs
 
-from protocol.envelope import RELAY
 from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements
@@ -107,10 +106,13 @@ class Asks:
         text = compose(self._id, {**message, **fields, "data": {"command": command}}, now)
         self._outgoing.check(text)
         due = None if timeout_s is None else now.at + timeout_s
+        under_way = len(self._turns)
         asked = self._turns[turn] = _Turn(turn, agent, peer, text, timeout_s, due)
         asked.saw_peer = peer in self._roster.peers
         if peer in (None, self._id) and agent in (self._id, *self._announcements.agent_ids):
             self._end(asked, self._own_target(agent, peer, hosts))
+        elif under_way >= self._limits.asks_max:
+            self._end(asked, QueueFull(f"{under_way} commands are under way already"))
         elif not self._waits():
             self._send(asked)
         elif len(self._waiting) < self._limits.turns_max:
@@ -152,6 +154,7 @@ class Asks:
     def _send(self, turn: _Turn) -> None:
         try:
             turn.ticket = self._outgoing.offer(turn.text)
+            turn.text = ""  # the queue has it now
         except RelayError as error:
             self._end(turn, error)
 
@@ -162,12 +165,12 @@ class Asks:
         turn = self._turns.get(message.turn_id or "")
         if turn is None or message.type not in ANSWERS:
             return
-        if not (message.sender == RELAY and message.type == "error"):
+        if not (message.is_relays and message.type == "error"):
             if turn.peer is None:
                 turn.peer = message.origin
             if message.origin != turn.peer:
                 return
-            turn.saw_peer = True
+            turn.saw_peer = turn.saw_peer or not self._roster.is_cut
         if turn.timeout_s is not None:
             turn.due = at + turn.timeout_s
         match message.type:

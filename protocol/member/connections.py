@@ -12,15 +12,19 @@ How a connection replaces another, so that nothing is lost, doubled or put out o
 After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
 so whoever has not been in it has gone.
 
+What is trusted, and of whom: answers to questions (`capabilities`) and errors, of the relay only; a
+presence of this peer, of this peer only. All have the turn id of what they answer, and that is a
+new one which nobody can guess. Others see those of presences, and never those of questions.
+
 Longer than 400 lines because both connections of an overlap are decided by one table, in one place.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import attrs
 
-from protocol.envelope import RELAY
 from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member import lifecycle as membership
@@ -32,11 +36,13 @@ from protocol.member.effects import (
     Changed,
     Close,
     Effect,
+    Ignored,
     Open,
     Transmit,
     Unsent,
 )
 from protocol.member.errors import AnnouncementRefused, NotARelay, RelayError
+from protocol.member.incoming import Excess, Nonsense, read_frame
 from protocol.member.lifecycle import (
     Elapsed,
     Ended,
@@ -50,11 +56,15 @@ from protocol.member.lifecycle import (
     MemberState,
     Nudged,
 )
-from protocol.member.messages import Message, Nonsense, read_frame, text_of, write_message
+from protocol.member.messages import Message, sentence_of, write_message
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.patience import Patience
 from protocol.member.roster import Roster
 from protocol.member.services import Services
+
+QUESTIONS_MAX: Final = 16
+"""So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
+NONCE_CHARS_MAX: Final = 32
 
 
 @attrs.frozen
@@ -73,7 +83,7 @@ class Rooms:
 class _Next:
     """The next connection. `presence`, `fence`: the turn ids of what was sent and is awaited.
 
-    `ahead`: what it delivered before its time, `ahead_size` characters of it.
+    `ahead`: what it delivered before its time, at the cost of `ahead_size` bytes.
     """
 
     connection: int
@@ -81,15 +91,16 @@ class _Next:
     presence: str | None = None
     fence: str | None = None
     said: Said | None = None
-    ahead: list[tuple[dict[str, Any], int]] = attrs.Factory(list)
+    ahead: list[tuple[Mapping[str, Any], int]] = attrs.Factory(list)
     ahead_size: int = 0
 
 
 class Connections:
     """The connections of the peer `id`, each named by a number from 1.
 
-    `token` makes the turn ids of what they send by themselves their own; `roll` gives numbers in
-    [0, 1). `emit` takes the effects; `give_up` ends the peer.
+    The turn ids of what they send by themselves begin with `token`, and end with a `nonce()`, which
+    nobody can guess. `roll` gives numbers in [0, 1). `emit` takes the effects; `give_up` ends the
+    peer.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class Connections:
         rooms: Rooms,
         *,
         token: str,
+        nonce: Callable[[], str],
         roll: Callable[[], float],
         emit: Callable[[Effect], None],
         give_up: Callable[[Instant, RelayError], None],
@@ -106,17 +118,19 @@ class Connections:
         self._id = id
         self._limits = limits
         self._rooms = rooms
-        self._token = token
+        self._own = f"{token}:"
+        self._nonce = nonce
         self._roll = roll
         self._emit = emit
         self._give_up = give_up
         self._life = Membership(MemberState.WAITING, None)
         self._opened = 0
-        self._turns = 0
         self._use: int | None = None
         self._next: _Next | None = None
         self._sync: str | None = None  # the turn id whose answer follows the whole roster
-        self._share = 0  # of the frame that is being read, in characters per message
+        self._questions: deque[str] = deque(maxlen=QUESTIONS_MAX)  # their turn ids
+        self._ignored: set[str] = set()  # what was told on this connection
+        self._size = 0  # what the message costs that is being read
         self._beat = Instant(0.0, 0)
         self._is_quiet = False  # nothing was heard since the last heartbeat
 
@@ -157,17 +171,20 @@ class Connections:
         elif self._next is None or self._next.connection != connection:
             return
         try:
-            arrived = read_frame(frame)
+            arrived = read_frame(frame, self._limits)
         except Nonsense as nonsense:
             self._nonsense(connection, nonsense, now)
             return
-        self._share = len(frame) // (len(arrived) or 1)
-        for fields in arrived:
+        for one in arrived:
             coming = self._next
-            if connection == self._use:
-                self._on_use(fields, now)
+            if isinstance(one, Excess):
+                self._ignore(one.what, f"at most {one.bound}")
+            elif connection == self._use:
+                self._size = one.size
+                self._on_use(one.fields, now)
             elif coming is not None and connection == coming.connection:
-                self._on_next(coming, fields, now)
+                self._size = one.size
+                self._on_next(coming, one.fields, now)
 
     def closed(self, connection: int, now: Instant) -> None:
         """The connection is over, or could not be opened."""
@@ -275,11 +292,12 @@ class Connections:
         assert coming is not None
         assert coming.said is not None
         self._use, self._next = coming.connection, None
+        self._ignored.clear()
         self._beat, self._is_quiet = now, False
         self._rooms.patience.joined(now.at)
         self._tell(self._rooms.announcements.joined(coming.said))
         for fields, size in coming.ahead:
-            self._share = size
+            self._size = size
             self._on_use(fields, now)
 
     def _announce_on(self, coming: _Next, now: Instant) -> None:
@@ -308,31 +326,40 @@ class Connections:
             self._emit(Announced(number, answered.error))
 
     def _ask_capabilities(self, connection: int, turn_id: str) -> None:
+        self._questions.append(turn_id)
         text = write_message({"type": "capabilities", "from": self._id, "turnId": turn_id})
         self._emit(Transmit(connection, text))
 
     def _turn_id(self) -> str:
-        self._turns += 1
-        return f"{self._token}:{self._turns}"
+        return self._own + self._nonce()
 
     # What arrives ---------------------------------------------------------------------------------
 
-    def _on_next(self, coming: _Next, fields: dict[str, Any], now: Instant) -> None:
+    def _on_next(self, coming: _Next, fields: Mapping[str, Any], now: Instant) -> None:
         if self.state is MemberState.SWITCHING:
-            coming.ahead.append((fields, self._share))
-            coming.ahead_size += self._share
+            coming.ahead.append((fields, self._size))
+            coming.ahead_size += self._size
             if (
                 len(coming.ahead) > self._limits.unread_messages_max
                 or coming.ahead_size > self._limits.unread_bytes_max
             ):
                 self._apply(Elapsed(now.at), now)
-        elif coming.presence is not None and fields.get("turnId") in (coming.presence, None):
-            # An error without a turn id is about the presence too: nothing else was said here.
-            if fields["type"] == "presence" and "turnId" in fields:
-                self._note_own(fields)
+        elif coming.presence is not None:
+            message = Message(fields)
+            is_answer = message.turn_id == coming.presence
+            if message.type == "presence" and is_answer and message.sender == self._id:
+                self._note_own(message)
                 self._apply(Joined(now.at), now)
-            elif fields["type"] == "error" and fields.get("from") == RELAY:
-                self._refused(coming, Message(fields), now)
+            elif (
+                message.type == "error"
+                and message.is_relays
+                and message.turn_id
+                in (
+                    coming.presence,
+                    None,  # about the presence too: nothing else was said here
+                )
+            ):
+                self._refused(coming, message, now)
 
     def _refused(self, coming: _Next, error: Message, now: Instant) -> None:
         assert coming.said is not None
@@ -343,35 +370,56 @@ class Connections:
         answered = self._rooms.announcements.joined_as_refused(coming.said, refused)
         if answered is not None:  # something that was never accepted: be what was, and try again
             self._tell(answered)
-            self._emit(Arrived(error, self._share))
+            self._emit(Arrived(error, self._size))
             self.closed(coming.connection, now)
         else:
             self.failed(coming.connection, refused, now)
 
-    def _on_use(self, fields: dict[str, Any], now: Instant) -> None:
-        self._note_own(fields)
+    def _on_use(self, fields: Mapping[str, Any], now: Instant) -> None:
         message = Message(fields)
         turn_id = message.turn_id
-        is_own = turn_id is not None and turn_id.startswith(f"{self._token}:")
-        if is_own and message.origin in (self._id, RELAY):
-            self._on_own(message, turn_id or "", now)
+        if message.type == "presence":
+            self._note_own(message)
+        if turn_id is not None and turn_id.startswith(self._own) and self._is_own(message):
+            self._on_own(message, turn_id, now)
         elif message.type == "presence":
             self._on_presence(message)
-        else:
-            self._rooms.asks.answer(message, self._share, now.at)
-            self._rooms.services.note(message, self._share, now)
-            self._emit(Arrived(message, self._share))
+        elif message.type != "capabilities_response" or not message.is_relays:
+            self._rooms.asks.answer(message, self._size, now.at)
+            self._rooms.services.note(message, self._size, now)
+            self._emit(Arrived(message, self._size))
 
-    def _note_own(self, fields: dict[str, Any]) -> None:
-        if fields["type"] == "presence" and fields.get("from") == self._id:
-            self._rooms.roster.note_own(Message(fields))
+    def _is_own(self, message: Message) -> bool:
+        return message.is_relays or message.origin == self._id
+
+    def _note_own(self, presence: Message) -> None:
+        if presence.sender == self._id:
+            self._rooms.roster.note_own(presence)
 
     def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:
         """The answer to something that the membership itself has sent; none of the user's."""
+        coming, announcements = self._next, self._rooms.announcements
+        if message.type == "presence" and message.sender == self._id:
+            if coming is not None and turn_id == coming.presence:
+                self._apply(Marked(now.at), now)
+            elif announcements.is_asked(turn_id):
+                self._tell(announcements.taken(turn_id))
+                self.say(now)
+        elif not message.is_relays:
+            pass  # another connection of this peer may say what it likes
+        elif turn_id in self._questions:
+            self._questions.remove(turn_id)
+            self._answered(message, turn_id, now)
+        elif message.type == "error":
+            if announcements.is_asked(turn_id):
+                self._tell(announcements.refused(turn_id, _refusal(message)))
+            self._emit(Arrived(message, self._size))
+            self.say(now)
+
+    def _answered(self, message: Message, turn_id: str, now: Instant) -> None:
+        """The relay answers a question."""
         coming = self._next
-        if coming is not None and turn_id == coming.presence:
-            self._apply(Marked(now.at), now)
-        elif coming is not None and turn_id == coming.fence and coming.presence is None:
+        if coming is not None and turn_id == coming.fence and coming.presence is None:
             self._announce_on(coming, now)
         elif turn_id == self._sync:
             self._sync = None
@@ -379,25 +427,27 @@ class Connections:
             self._rooms.asks.roster_changed()
             self._emit(Changed())
             self._rooms.patience.complete()
-        elif self._rooms.announcements.is_asked(turn_id):
-            if message.type == "presence":
-                self._tell(self._rooms.announcements.taken(turn_id))
-            else:
-                self._tell(self._rooms.announcements.refused(turn_id, _refusal(message)))
-                self._emit(Arrived(message, self._share))
-            self.say(now)
         elif message.type == "error":
-            self._emit(Arrived(message, self._share))
+            self._emit(Arrived(message, self._size))
         if message.type == "capabilities_response":
             self._rooms.outgoing.learn(message)
 
     def _on_presence(self, presence: Message) -> None:
-        noted = self._rooms.roster.note(presence)
+        noted = self._rooms.roster.note(presence, self._size)
+        if noted.is_ignored:
+            peers_max, bytes_max = self._limits.peers_max, self._limits.roster_bytes_max
+            bounds = f"at most {peers_max} peers, of {bytes_max} bytes together"
+            self._ignore("a presence for which the roster has no room", bounds)
         if noted.has_changed:
             self._rooms.asks.roster_changed()
             self._emit(Changed())
         if noted.is_news:
-            self._emit(Arrived(presence, self._share))
+            self._emit(Arrived(presence, self._size))
+
+    def _ignore(self, what: str, bounds: str) -> None:
+        if what not in self._ignored:
+            self._ignored.add(what)
+            self._emit(Ignored(f"{what} ({bounds})"))
 
     def _nonsense(self, connection: int, nonsense: Nonsense, now: Instant) -> None:
         if connection == self._use:
@@ -431,4 +481,5 @@ class Connections:
 
 
 def _refusal(error: Message) -> AnnouncementRefused:
-    return AnnouncementRefused(text_of(error.word("code")), text_of(error.word("error")))
+    code, sentence = error.word("code"), error.word("error")
+    return AnnouncementRefused(sentence_of(code), sentence_of(sentence))

@@ -46,7 +46,7 @@ class Sendable:
 
 @attrs.frozen
 class Arrived:
-    """A message for the program, which came in about `size` characters of text."""
+    """A message for the program, which costs about `size` bytes (protocol/member/incoming.py)."""
 
     message: Message
     size: int = 0
@@ -110,6 +110,14 @@ class Handle:
 
 
 @attrs.frozen
+class Ignored:
+    """Something that the relay sent was not taken: `what` it was, and what bounds it. Told once for
+    each bound and connection."""
+
+    what: str
+
+
+@attrs.frozen
 class Finished:
     """The peer is over. `error` says why; None: it has left."""
 
@@ -129,5 +137,6 @@ Effect = (
     | Chunk
     | TurnEnded
     | Handle
+    | Ignored
     | Finished
 )

@@ -23,7 +23,7 @@ from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements, Said
 from protocol.member.asks import Asks
-from protocol.member.connections import Connections, Rooms
+from protocol.member.connections import NONCE_CHARS_MAX, Connections, Rooms
 from protocol.member.effects import Effect, Finished, Sendable
 from protocol.member.errors import Left, RelayError
 from protocol.member.lifecycle import MemberState
@@ -37,10 +37,11 @@ from protocol.member.services import Services
 class Member:
     """One peer of one mesh.
 
-    `token` makes the turn ids of what it sends by itself its own; `turn_id` gives one that nobody
-    can guess for each command that is asked; `roll` gives numbers in [0, 1). `waits`, `splits` and
-    `overfill` are as in `Outgoing`, `keepalive` as in `Announcements`. Raises TypeError (agents or
-    metadata that are no JSON), TooLarge (more of them than a relay takes).
+    The turn ids of what it sends by itself begin with `token`, and end with a `nonce()`; `turn_id`
+    gives one for each command that is asked. Nobody can guess either. `roll` gives numbers in
+    [0, 1). `waits`, `splits` and `overfill` are as in `Outgoing`, `keepalive` as in
+    `Announcements`. Raises TypeError (agents or metadata that are no JSON), TooLarge (more of them
+    than a relay takes).
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Member:
         limits: MembershipLimits,
         *,
         token: str,
+        nonce: Callable[[], str],
         roll: Callable[[], float],
         turn_id: Callable[[], str],
         waits: bool = True,
@@ -68,7 +70,7 @@ class Member:
         self._announcements = announcements = Announcements(id, agents, metadata, keepalive)
         self._outgoing = outgoing = Outgoing(limits, waits=waits, splits=splits, overfill=overfill)
         self._check_presence(announcements.wanted)
-        self._roster = roster = Roster(id)
+        self._roster = roster = Roster(id, limits)
         self._patience = Patience(limits, emit=emit)
         self._asks = Asks(
             id, limits, roster=roster, announcements=announcements, outgoing=outgoing, emit=emit
@@ -78,7 +80,7 @@ class Member:
         )
         rooms = Rooms(roster, announcements, outgoing, self._asks, self._services, self._patience)
         self._connections = Connections(
-            id, limits, rooms, token=token, roll=roll, emit=emit, give_up=self.end
+            id, limits, rooms, token=token, nonce=nonce, roll=roll, emit=emit, give_up=self.end
         )
 
     # What is seen ---------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ class Member:
     def _check_presence(self, said: Said) -> None:
         """A relay that drops a message as too large does not say which one that was."""
         longest = Instant(0.0, 10**12)
-        text = self._announcements.text(said, f"{self._token}:{'9' * 9}", longest)
+        text = self._announcements.text(said, f"{self._token}:{'9' * NONCE_CHARS_MAX}", longest)
         self._outgoing.check(text, "presence")
 
     # Time -----------------------------------------------------------------------------------------

@@ -26,7 +26,9 @@ from protocol.member.errors import (
 OWN_TYPES: Final = frozenset({"presence", "heartbeat", "capabilities"})
 """What a peer sends by itself, and no program by hand."""
 
-_decode = msgspec.json.Decoder().decode
+SENTENCE_CHARS_MAX: Final = 1000
+"""An error says no more than that: one that is too large to be sent would say nothing."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,6 +52,11 @@ class Message:
     def origin(self) -> str | None:
         """The peer that it came from; the relay guarantees it."""
         return _text(self.fields.get("instanceId")) or self.sender
+
+    @property
+    def is_relays(self) -> bool:
+        """The relay itself says it, and no peer, nor an agent that is called like the relay."""
+        return self.sender == RELAY and self.origin == RELAY
 
     @property
     def to(self) -> str | None:
@@ -101,17 +108,18 @@ def is_command(message: Message) -> bool:
 
 def turn_error(message: Message) -> TurnError:
     """What an `error` that answers a command means. The relay's own have a code."""
-    sentence = text_of(message.word("error"), "the agent reported an error without words")
-    if message.sender != RELAY:
+    sentence = sentence_of(message.word("error"), "the agent reported an error without words")
+    if not message.is_relays:
         return TurnFailed(sentence)
     match message.word("code"):
         case "unknown_target":
             return UnknownTarget(sentence)
         case "ambiguous_target":
-            peers = message.word("peers")
-            return AmbiguousTarget(sentence, tuple(peers) if isinstance(peers, list) else ())
+            listed = message.word("peers")
+            peers = listed if isinstance(listed, list) else []
+            return AmbiguousTarget(sentence, tuple(id for id in peers if isinstance(id, str)))
         case code:
-            return TurnRefused(text_of(code), sentence)
+            return TurnRefused(sentence_of(code), sentence)
 
 
 def text_of(value: Any, otherwise: str = "") -> str:
@@ -122,40 +130,19 @@ def text_of(value: Any, otherwise: str = "") -> str:
     """
     if value is None:
         return otherwise
-    return value if isinstance(value, str) else write_message(value)
+    try:
+        return value if isinstance(value, str) else write_message(value)
+    except TypeError:  # nested too deep for the stack that is left
+        return otherwise
+
+
+def sentence_of(value: Any, otherwise: str = "") -> str:
+    """The same for words of an error: no more than SENTENCE_CHARS_MAX characters of them."""
+    return text_of(value, otherwise)[:SENTENCE_CHARS_MAX]
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-class Nonsense(ValueError):
-    """A frame that no relay of this protocol sends."""
-
-
-def read_frame(text: str | bytes) -> list[dict[str, Any]]:
-    """The messages of one frame from the relay: an object, or an array of them. Raises Nonsense.
-
-    >>> read_frame('[{"type":"ack"},{"type":"ack","to":"me"}]')
-    [{'type': 'ack'}, {'type': 'ack', 'to': 'me'}]
-    """
-    try:
-        frame = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:  # lone surrogates are valid JSON, which the fast decoder does not know
-            frame = json.loads(text, parse_constant=_no_json)
-        except (ValueError, RecursionError):
-            raise Nonsense("not JSON") from None
-    messages = frame if isinstance(frame, list) else [frame]
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-            raise Nonsense("JSON, but not a message: an object with a `type`")
-    return messages
-
-
-def _no_json(constant: str) -> Any:
-    """NaN and the infinities, which Python's own decoder would take."""
-    raise ValueError(f"{constant} is no JSON")
 
 
 def compose(id: str, fields: Mapping[str, Any], now: Instant) -> str:
@@ -184,10 +171,14 @@ def write_message(fields: Any) -> str:
     """
     try:
         return _encode(fields).decode()
-    except UnicodeEncodeError:
-        return json.dumps(fields, separators=(",", ":"))
     except RecursionError:
         raise TypeError("nested too deep to be JSON") from None
+    except (UnicodeEncodeError, OverflowError):
+        pass
+    try:  # lone surrogates, and integers of more than 64 bits
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"no JSON: {error}") from None
 
 
 def copy_of(value: Any) -> Any:

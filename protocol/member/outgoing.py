@@ -22,6 +22,9 @@ PACE: Final = 0.9
 BURST: Final = 0.5
 """The part of its burst; the rest is for what the network holds up and then delivers at once."""
 
+RATE_LEAST_PER_S: Final = 0.1
+"""The least rate of messages that a relay may have (protocol/limits.py)."""
+
 
 @attrs.frozen
 class Frame:
@@ -210,11 +213,11 @@ class Outgoing:
         if not isinstance(bounds, dict):
             return
         self._message_bytes_max = _count(bounds.get("messageBytes")) or self._message_bytes_max
-        per_s = _positive(bounds.get("messagesPerSecond"))
+        per_s = _rate(bounds.get("messagesPerSecond"))
         if per_s is not None:
-            burst = _positive(bounds.get("messagesBurst"))
+            burst = _count(bounds.get("messagesBurst"))
             self._messages.set(PACE * per_s, BURST * (per_s if burst is None else burst))
-        frames_per_s = _positive(bounds.get("framesPerSecond"))
+        frames_per_s = _rate(bounds.get("framesPerSecond"))
         self._frame_bytes = _count(bounds.get("frameBytes")) or self._frame_bytes
         if frames_per_s is not None:
             self._frames = self._frames or Rate(1.0, 0)
@@ -232,6 +235,12 @@ def _positive(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if 0 < number < math.inf else None
+
+
+def _rate(value: Any) -> float | None:
+    """The value if it is a rate (1/s) that a relay may have: a smaller one would mute the peer."""
+    number = _positive(value)
+    return number if number is not None and number >= RATE_LEAST_PER_S else None
 
 
 def _count(value: Any) -> int | None:

@@ -1,5 +1,8 @@
 """Who else is in the mesh, as presences tell it, and how two views of that differ.
 
+The roster has bounds (`peers_max`, `roster_bytes_max`). A presence beyond them is ignored: a new
+peer is not in the roster, and one that is there stays as it was.
+
 After a connection was lost, the roster still shows who was here. The relay then sends the roster
 anew: presences that say the same as before are no news, and whoever is not among them has left
 meanwhile. While the connection is lost, nobody is removed.
@@ -10,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from protocol.limits import MembershipLimits
 from protocol.member.messages import Message, RemotePeer, is_offline
 
 
@@ -49,21 +53,26 @@ def compare(seen: Mapping[str, RemotePeer], here: Mapping[str, RemotePeer]) -> C
 @attrs.frozen
 class Noted:
     """What a presence was. `is_news`: the program should hear of it. `has_changed`: the roster is
-    another now."""
+    another now. `is_ignored`: the roster has no room for it."""
 
     is_news: bool
     has_changed: bool
+    is_ignored: bool = False
 
 
 class Roster:
     """The other peers, by id. `own_id`: the peer whose roster it is."""
 
-    def __init__(self, own_id: str) -> None:
+    def __init__(self, own_id: str, limits: MembershipLimits) -> None:
         self.peers: dict[str, RemotePeer] = {}
         self.shared_agent_ids: frozenset[str] = frozenset()
         """The agents of all connections with the peer's own id, as the relay tells them."""
+        self.is_cut = False
+        """Presences were ignored: there may be peers that are not in it."""
         self._own_id = own_id
-        self._known: dict[str, Mapping[str, Any]] = {}  # the latest presence of each, whole
+        self._limits = limits
+        self._known: dict[str, tuple[Mapping[str, Any], int]] = {}  # the latest, and its cost
+        self._cost = 0
         self._is_repeated = False  # the relay is sending the roster anew
         self._unseen: set[str] = set()  # not in it yet
 
@@ -76,7 +85,7 @@ class Roster:
 
     def begin(self) -> None:
         """A new connection has announced the peer: the roster will come anew."""
-        self._is_repeated, self._unseen = True, set(self.peers)
+        self._is_repeated, self._unseen, self.is_cut = True, set(self.peers), False
 
     def cancel(self) -> None:
         """That connection came to nothing."""
@@ -86,22 +95,30 @@ class Roster:
     def complete(self) -> None:
         """The roster has come whole: whoever was not in it has left."""
         for id in self._unseen:
-            self.peers.pop(id, None)
-            self._known.pop(id, None)
+            self._remove(id)
         self.cancel()
 
-    def note(self, presence: Message) -> Noted:
-        """A presence arrived."""
-        id = presence.sender or ""
-        self._unseen.discard(id)
-        if id == self._own_id:  # from another connection of the same peer
+    def _remove(self, id: str) -> bool:
+        self._cost -= self._known.pop(id, (None, 0))[1]
+        return self.peers.pop(id, None) is not None
+
+    def note(self, presence: Message, size: int) -> Noted:
+        """A presence arrived, which costs `size` bytes."""
+        id = presence.sender
+        if not id or id == self._own_id:  # of nobody, or from another connection of the same peer
             return Noted(is_news=True, has_changed=False)
+        self._unseen.discard(id)
         if is_offline(presence):
-            self._known.pop(id, None)
-            return Noted(is_news=True, has_changed=self.peers.pop(id, None) is not None)
-        if self._is_repeated and self._known.get(id) == presence.fields:
+            return Noted(is_news=True, has_changed=self._remove(id))
+        fields, cost = self._known.get(id, (None, 0))
+        if self._is_repeated and fields == presence.fields:
             return Noted(is_news=False, has_changed=False)
-        self._known[id] = presence.fields
+        limits, count = self._limits, len(self._known) + (fields is None)
+        if count > limits.peers_max or self._cost - cost + size > limits.roster_bytes_max:
+            self.is_cut = True
+            return Noted(is_news=True, has_changed=False, is_ignored=True)
+        self._known[id] = (presence.fields, size)
+        self._cost += size - cost
         peer = RemotePeer.of(presence)
         has_changed = self.peers.get(id) != peer
         if has_changed:

@@ -3,9 +3,9 @@
 A service is a handler of the program, for some agents or for whatever is for this peer. A command
 goes to the first service for the agent it names; the peer's own id stands for the peer itself. A
 peer is visible to others before its program gets as far as `serve`, so a command that nobody
-serves waits `serve_within_s` for a service. More than `turns_max` at a time are told that the peer
-is busy. Every command that a service takes is answered by an `ack` at once, and by one `turn_end`
-or `error` at the end.
+serves waits `serve_within_s` for a service. More than `turns_max` at a time, or than cost
+`unread_bytes_max`, are told that the peer is busy. Every command that a service takes is answered
+by an `ack` at once, and by one `turn_end` or `error` at the end.
 """
 
 from collections import deque
@@ -20,12 +20,10 @@ from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements
 from protocol.member.effects import Effect, Handle
 from protocol.member.errors import RelayError, TurnError
-from protocol.member.messages import Message, compose, is_command
+from protocol.member.messages import Message, compose, is_command, sentence_of
 from protocol.member.outgoing import Outgoing
 from protocol.member.roster import Roster
 
-SENTENCE_CHARS_MAX: Final = 1000
-"""An error says no more than that: one that is too large to be sent would say nothing."""
 NOT_SERVED: Final = "cancelled: it is not served any more"
 BUSY: Final = "busy: too many commands at a time; try again later"
 
@@ -50,11 +48,12 @@ class _Unserved:
 
 @attrs.define
 class _Command:
-    """A command that a service has. `chunks`: how many were sent."""
+    """A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent."""
 
     service: int
     agent: str
     message: Message
+    size: int
     chunks: int = 0
 
 
@@ -81,6 +80,7 @@ class Services:
         self._numbers = 0
         self._commands: dict[int, _Command] = {}  # under way, by number
         self._commands_begun = 0
+        self._commands_size = 0
         self._unserved: deque[_Unserved] = deque()
         self._unserved_size = 0
 
@@ -122,7 +122,7 @@ class Services:
             for agent in self._meant(service, message, named):
                 if agent not in served:
                     served.add(agent)
-                    self._begin(service.number, agent, message, now)
+                    self._begin(service.number, agent, waiting, now)
         if served.issuperset(named):
             return
         is_here = message.to in self._roster.shared_agent_ids
@@ -149,13 +149,17 @@ class Services:
             return service.agents
         return tuple(agent for agent in named if agent in service.agents)
 
-    def _begin(self, service: int, agent: str, message: Message, now: Instant) -> None:
-        if len(self._commands) >= self._limits.turns_max:
+    def _begin(self, service: int, agent: str, waiting: _Unserved, now: Instant) -> None:
+        message, size, limits = waiting.message, waiting.size, self._limits
+        if len(self._commands) >= limits.turns_max or (
+            self._commands and self._commands_size + size > limits.unread_bytes_max
+        ):
             self._refuse(message, agent, {"error": BUSY, "code": "busy"}, now)
             return
         self._commands_begun += 1
         number = self._commands_begun
-        self._commands[number] = _Command(service, agent, message)
+        self._commands[number] = _Command(service, agent, message, size)
+        self._commands_size += size
         self._tell(message, agent, "ack", {}, now)
         self._emit(Handle(service, number, agent, message))
 
@@ -210,21 +214,28 @@ class Services:
         """Send the result: the command is over. Returns its ticket. Raises as `stream`, and then it
         is not over: `fail` it. TurnError: it was over already."""
         ticket = self._answer(self._under_way(command), "turn_end", {"result": result}, now)
-        del self._commands[command]
+        self._over(command)
         return ticket
 
     def fail(self, command: int, sentence: str, now: Instant) -> None:
         """The command is over with an error of so many words, or is over already."""
-        failed = self._commands.pop(command, None)
+        failed = self._over(command)
         if failed is not None:
-            data = {"error": sentence[:SENTENCE_CHARS_MAX]}
+            data = {"error": sentence_of(sentence)}
             self._refuse(failed.message, failed.agent, data, now)
 
     def end(self) -> None:
         """The peer is over: nobody can be answered any more."""
         self._services.clear()
         self._commands.clear()
+        self._commands_size = 0
         self._drain()
+
+    def _over(self, number: int) -> _Command | None:
+        command = self._commands.pop(number, None)
+        if command is not None:
+            self._commands_size -= command.size
+        return command
 
     def _under_way(self, command: int) -> _Command:
         if command not in self._commands:

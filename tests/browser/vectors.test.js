@@ -7,6 +7,7 @@ import test from "node:test";
 
 import { agentId } from "../../browser/src/agents.js";
 import * as errors from "../../browser/src/errors.js";
+import { readFrame } from "../../browser/src/incoming.js";
 import * as lifecycle from "../../browser/src/lifecycle.js";
 import { LIMITS, limitsWith } from "../../browser/src/limits.js";
 import { Member } from "../../browser/src/member.js";
@@ -30,6 +31,13 @@ const FUNCTIONS = {
   deadline: ({ membership }) => lifecycle.deadline(membership, LIMITS),
   expire: ({ membership, now, chance }) => lifecycle.expire(membership, now, chance, LIMITS),
   transition: ({ old, event }) => lifecycle.transition(old, event, LIMITS),
+  read_frame({ frame }) {
+    try {
+      return readFrame(frame, LIMITS);
+    } catch ({ message }) {
+      return { error: message };
+    }
+  },
   compare({ seen, here }) {
     const { joined, updated, left } = compare(byId(seen), byId(here));
     return { joined, updated, left };
@@ -124,7 +132,12 @@ function memberOf(setup, source) {
     turns += 1;
     return `turn-${turns}`;
   };
-  const sources = { roll: () => source.roll, turnId };
+  let nonces = 0;
+  const nonce = () => {
+    nonces += 1;
+    return String(nonces);
+  };
+  const sources = { roll: () => source.roll, nonce, turnId };
   return new Member(id, agents, metadata, limitsWith(camelKeys(limits)), { ...sources, ...habits });
 }
 

@@ -19,6 +19,7 @@ def _roster() -> Iterator[Case]:
 
 FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "agents": pure.agents,
+    "incoming": pure.incoming,
     "lifecycle": pure.membership,
     "session": pure.session,
     **{room: partial(scenarios.cases, room) for room in scenarios.ROOMS},

@@ -9,6 +9,7 @@ import attrs
 from protocol.agents import agent_id
 from protocol.limits import MembershipLimits
 from protocol.member import lifecycle
+from protocol.member.incoming import Nonsense, read_frame
 from protocol.member.lifecycle import TABLE, ImpossibleTransition, Membership, Step
 from protocol.member.messages import RemotePeer
 from protocol.member.roster import compare
@@ -132,6 +133,52 @@ def roster() -> Iterator[Case]:
                 side: plain(getattr(change, side)) for side in ("joined", "updated", "left")
             },
         }
+
+
+FRAMES = (
+    *("", "x", "7", "null", "[1]", "{}", '{"type":1}', "[[]]", "[]", " [ ] ", '{"type":"a"} x'),
+    *('{"type":"a"}', ' {"type":"a","type":"b"} ', '[{"type":"a"},{"type":"b","data":[[],{}]}]'),
+    *('{"type":"a","data":NaN}', '{"type":"a","data":-Infinity}', '{"type":"a","data":01}'),
+    '{"type":"a","data":"\\ud83d"}',
+    '[{"type":"a","data":"\\ud83d"} ,\n {"type":"b","data":"caf\u00e9 \U0001f916"}]',
+    '{"type":"a","data":"\\\\ud83d"}',
+    '{"type":"a","data":"a \\" [ \\\\"}',
+    '{"type":"a","data":"%s"}' % ("1,2," * 1000),
+    '{"type":"a","data":"%s"}' % ("go on, he said. " * 200),
+    '{"type":"a","data":[%s1]}' % ("1," * 100),
+    '{"type":"a","data":[%s1]}' % ("1," * 5000),
+    f'{{"type":"a","data":"{"[{:," * 50},caf\u00e9","more":[{"1," * 50}1]}}',
+    *(f'{{"type":"a","data":{"[" * depth}{"]" * depth}}}' for depth in (255, 256)),
+    *(f' [{{"type":"a","data":{"[" * depth}{"]" * depth}}}]' for depth in (255, 256)),
+    '{"type":"a","data":"%s"}' % ("[" * 300),
+    '{"type":"a","data":[%s[]]}' % ("[]," * 300),
+    f' [{{"type":"a"}} , {{"type":"b","data":{"[" * 5000}{"]" * 5000}}} , {{"type":"c"}}]',
+    '[{"type":"a"}, {"type":"b","data":%s}' % ("[" * 300),
+    *("[" * 300, '"' + "[" * 300, '"\\"' + "[" * 300, '""' + "[" * 300),
+    '{"type":"a","__proto__":{"type":"b"},"data":{"constructor":1,"":2}}',
+    '{"type":"\\u0061\\u0000"}',
+)
+"""What a relay, or somebody in its place, may send."""
+
+
+def incoming() -> Iterator[Case]:
+    """What is read of a frame, and what it costs."""
+    limits = MembershipLimits()
+    for number, frame in enumerate(FRAMES):
+        yield {
+            "name": f"frame {number}: {frame[:40]}",
+            "call": "read_frame",
+            "arguments": {"frame": frame},
+            "returns": read(frame, limits),
+        }
+
+
+def read(frame: str, limits: MembershipLimits) -> Any:
+    """What `read_frame` says, as a file tells it."""
+    try:
+        return [attrs.asdict(one) for one in read_frame(frame, limits)]
+    except Nonsense as nonsense:
+        return {"error": str(nonsense)}
 
 
 def _by_id(peers: list[RemotePeer]) -> dict[str, RemotePeer]:

@@ -39,7 +39,13 @@ class Recorded(Member):
         self._before: dict[str, Any] = {}
         options = {"id": "ann", "agents": [], "metadata": {}, "token": "t", **setup}
         options["limits"] = MembershipLimits(**options.get("limits", {}))
-        super().__init__(**options, roll=lambda: self.roll, turn_id=lambda: f"turn-{next(numbers)}")
+        nonces = itertools.count(1)
+        super().__init__(
+            **options,
+            nonce=lambda: str(next(nonces)),
+            roll=lambda: self.roll,
+            turn_id=lambda: f"turn-{next(numbers)}",
+        )
 
     def take_effects(self) -> list[Effect]:
         """What is to be done, as the steps tell it."""

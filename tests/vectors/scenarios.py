@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocol.member.errors import NoCredentials, NotARelay, Unreachable
+from protocol.member.incoming import cost_of
 from protocol.member.messages import write_message
 from tests.vectors.recording import Case
 from tests.vectors.stories import Story, answer, command, joined, presence, relays
@@ -50,6 +51,29 @@ def roster() -> Iterator[Story]:
     s.do("closed", 1)
     s.wait(1.0)
     s.join(presence("bob", "helper"), presence("carol", "c"), connection=2, first_turn=3)
+    yield s
+
+    s = joined("the roster takes so many peers", presence("carol"), limits={"peers_max": 2})
+    s.do("ask", "helper", "x", peer="dave")
+    for _ in range(2):
+        s.hear(presence("dave"), presence("eve", "coder"), presence("bob", "other"))
+    s.hear(answer("ack", "turn-1", "dave"))
+    s.hear(presence("carol", status="offline"))
+    s.hear(presence("eve", "coder"))
+    s.hear(presence("dave"))
+    s.hear(answer("turn_end", "turn-1", "dave", result=1))
+    s.do("closed", 1)
+    s.wait(1.0)
+    s.join(presence("carol"), presence("dave"), connection=2, first_turn=3)
+    s.hear(presence("carol"))
+    yield s
+
+    s = joined("and so much of them", limits={"roster_bytes_max": 2000})
+    s.hear(presence("carol", mood="z" * 600))
+    s.hear(presence("carol", mood="z" * 700))
+    s.hear(presence("dave"))
+    s.hear(presence("carol"))
+    s.hear(presence("dave"))
     yield s
 
     s = joined("a connection that is lost before the roster is whole removes nobody")
@@ -325,13 +349,32 @@ def outgoing() -> Iterator[Story]:
     s.do("nudge")
     said = '{"type":"capabilities_response","from":"relay","turnId":"t:3","data":{"limits":{%s}}}'
     s.do("received", 1, said % infinite)
+    s.do("nudge")
     s.hear(relays("capabilities_response", "t:4", limits={"messagesPerSecond": 0.5}))
     for number in range(3):
         s.do("send", {"type": "a", "n": number})
     s.pump()
     s.do("nudge")
-    s.hear(relays("capabilities_response", "t:4", limits={"messagesPerSecond": 0.5}))
+    s.hear(relays("capabilities_response", "t:5", limits={"messagesPerSecond": 0.5}))
     s.wait(1.0)
+    s.pump()
+    yield s
+
+    s = joined("a rate that would mute the peer, and a number that is no text of a number")
+    for number, rate in enumerate((0.0999, 1e-300, 5e-324), start=3):
+        s.do("nudge")
+        rates = {"messagesPerSecond": rate, "framesPerSecond": rate}
+        s.hear(relays("capabilities_response", f"t:{number}", limits=rates))
+    for digits in ("1" * 4000, "1" * 5000):
+        s.do("nudge")
+        number += 1
+        said = (
+            '{"type":"capabilities_response","from":"relay","turnId":"t:%s","data":{"limits":%s}}'
+        )
+        bounds = '{"messageBytes":%s,"messageBytes":%s,"messagesPerSecond":%s,"frameBytes":-%s}'
+        s.do("received", 1, said % (number, bounds % ((digits,) * 4)))
+    for n in range(3):
+        s.do("send", {"type": "a", "n": n})
     s.pump()
     yield s
 
@@ -453,8 +496,30 @@ def asks() -> Iterator[Story]:
     s = joined("and has a little time for it, once")
     s.do("ask", "helper", "x", timeout_s=20.0)
     s.sleep(100.0)
-    s.hear(relays("capabilities_response", "t:4", limits={}))
+    s.hear({"type": "tick", "from": "bob"})
     s.wait(5.0)
+    yield s
+
+    s = joined("so many may be under way", limits={"asks_max": 2})
+    for _ in range(3):
+        s.do("ask", "helper", "x")
+    s.hear(answer("turn_end", "turn-1", result=1))
+    s.do("ask", "helper", "x")
+    yield s
+
+    s = joined("an error may be anything, and comes from the relay or from the one that was asked")
+    wrong = (5, ["bob", 5, None], {"bob": 1})
+    for number, peers in enumerate(wrong, start=1):
+        s.do("ask", "helper", "x")
+        s.hear(relays("error", f"turn-{number}", code="ambiguous_target", error=[1], peers=peers))
+    s.do("ask", "helper", "x")
+    for liar in IMPOSTORS:
+        s.hear({**liar, "type": "error", "turnId": "turn-4", "data": {"code": "unknown_target"}})
+    s.hear(relays("error", "turn-4", code={"a": 1}, error="\U0001f916" * 1001))
+    s.do("ask", "helper", "x")
+    s.hear(answer("error", "turn-5", error={"a": ["z" * 2000]}))
+    s.do("ask", "helper", "x")
+    s.hear({"type": "error", "from": "relay", "turnId": "turn-6", "data": ["no"]})
     yield s
 
     s = joined("a timeout of 0, and one below it")
@@ -664,7 +729,7 @@ def services() -> Iterator[Story]:
     s.do("serve", None)
     yield s
 
-    s = joined("or so much", limits={"unread_bytes_max": 1024})
+    s = joined("or so much", limits={"unread_bytes_max": 2500})
     for number in range(3):
         s.hear(command("coder", f"c-{number}", text="z" * 500))
     s.do("serve", None)
@@ -675,13 +740,26 @@ def services() -> Iterator[Story]:
     s.do("serve", None)
     yield s
 
-    s = joined("the size of what waits has a sharp bound", limits={"unread_bytes_max": 2048})
+    s = joined("the size of what waits has a sharp bound", limits={"unread_bytes_max": 4096})
     for number in range(2):
         frame = command("coder", f"c-{number}")
         frame["data"]["padding"] = ""
-        frame["data"]["padding"] = "z" * (1024 - len(write_message(frame)))
+        frame["data"]["padding"] = "z" * (2048 - cost_of(write_message(frame)))
         s.hear(frame)
     s.do("serve", None)
+    yield s
+
+    s = joined(
+        "commands that cost too much at a time are refused", limits={"unread_bytes_max": 4096}
+    )
+    s.do("serve", None)
+    for number in range(3):
+        frame = command("coder", f"c-{number}")
+        frame["data"]["padding"] = "z" * (2040 - cost_of(write_message(frame)))
+        s.hear(frame)
+    s.do("finish", 1, None)
+    s.do("fail", 2, "no")
+    s.hear(command("coder", "c-3", text="z" * 3000))
     yield s
 
     s = joined("beyond so many at a time it is busy", limits={"turns_max": 1})
@@ -860,6 +938,16 @@ def _latest(story: Story) -> int:
 
 # One connection and the next ----------------------------------------------------------------------
 
+TIGHT = {"read_bytes_max": 2000, "nesting_max": 8}
+IMPOSTORS: tuple[dict[str, Any], ...] = (
+    {"from": "eve"},
+    {"from": "relay", "instanceId": "eve"},
+    {"from": "eve", "instanceId": "relay"},
+    {"from": "ann"},
+    {"from": ["relay"]},
+    {},
+)
+"""Who says what only the relay may say."""
 QUICK = {"renew_after_s": 60}
 
 
@@ -952,7 +1040,7 @@ def connections() -> Iterator[Story]:
         s.hear({"type": "n", "from": "bob", "data": number}, connection=2)
     yield s
 
-    s, mark, _ = announced("and so is its size", limits={**QUICK, "unread_bytes_max": 1024})
+    s, mark, _ = announced("and so is its size", limits={**QUICK, "unread_bytes_max": 2500})
     s.hear(presence("ann", "coder", turn=mark), connection=2)
     for _ in range(3):
         s.hear({"type": "n", "from": "bob", "data": "x" * 500}, connection=2)
@@ -1103,6 +1191,78 @@ def connections() -> Iterator[Story]:
     s.do("received", 1, "[]")
     s.hear({"type": "a", "from": "bob", "data": 1}, {"type": "b", "from": "bob", "data": 2})
     s.do("received", 1, '{"type":"cut","from":"bob","data":{"chunk":"\\\\ud83d"}}')
+    yield s
+
+    s = joined("a frame that costs too much is not read, which is told once", limits=TIGHT)
+    for _ in range(2):
+        s.do("received", 1, '{"type":"a","from":"bob","data":[%s[]]}' % ("[]," * 20))
+        s.do("received", 1, '{"type":"a","from":"bob","data":[[[[[[[[]]]]]]]]}')
+        s.do("received", 1, ' [{"type":"a","from":"bob","data":[[[[[[[]]]]]]]}]')
+    s.do("closed", 1)
+    s.wait(1.0)
+    s.join(presence("bob", "helper"), connection=2, first_turn=3)
+    s.do("received", 2, '{"type":"a","from":"bob","data":[[[[[[[[]]]]]]]]}')
+    yield s
+
+    s, mark, _ = announced("nor on the next connection", limits={**QUICK, **TIGHT})
+    s.hear(presence("ann", "coder", turn=mark), connection=2)
+    s.do("received", 2, '{"type":"a","from":"bob","data":[[[[[[[[]]]]]]]]}')
+    yield s
+
+    s = Story("bounds and the roster come from the relay alone")
+    s.do("begin", within_s=30.0)
+    s.join(presence("bob", "helper"), presence("eve", "relay"), knows_capabilities=False)
+    mute = {"limits": {"messageBytes": 1}}
+    for liar in IMPOSTORS:
+        s.hear({**liar, "type": "capabilities_response", "turnId": "t:2", "data": mute})
+        s.hear({**liar, "type": "capabilities_response", "turnId": "t:1", "data": mute})
+        s.hear({**liar, "type": "error", "turnId": "t:2", "data": {"error": "no"}})
+    s.hear(relays("capabilities_response", "t:1", **mute))
+    s.hear(relays("capabilities_response", "t:2", limits={}))
+    s.hear(relays("capabilities_response", "t:2", **mute))
+    s.hear(relays("capabilities_response", "c-1", **mute))
+    s.hear(relays("capabilities_response", None, **mute))
+    s.do("send", {"type": "a"})
+    s.pump()
+    yield s
+
+    s = Story("it has joined with its own presence, and nobody else's")
+    s.do("begin", within_s=30.0)
+    s.open(1)
+    s.hear({"type": "presence", "from": "ann", "turnId": None}, connection=1)
+    s.hear(presence("ann", "coder"), connection=1)
+    s.hear(presence("ann", "coder", turn="t:2"), connection=1)
+    s.hear(presence("eve", "coder", turn="t:1"), connection=1)
+    for liar in IMPOSTORS:
+        s.hear({**liar, "type": "error", "turnId": "t:1", "data": {"error": "no"}}, connection=1)
+        s.hear({**liar, "type": "error", "data": {"error": "no"}}, connection=1)
+    s.hear(presence("ann", "coder", turn="t:1"), connection=1)
+    yield s
+
+    s, mark, sync = announced("nor does anybody else make the mark")
+    for sender in ("eve", "relay"):
+        s.hear(presence(sender, turn=mark))
+    s.hear({"type": "stream", "from": "ann", "turnId": mark})
+    s.hear(presence("ann", "coder", turn=sync))
+    s.hear(presence("ann", "coder", turn=mark))
+    yield s
+
+    s = renewing("nor lifts the fence")
+    s.open(2)
+    fence = _last_turn(s, 1)
+    for liar in IMPOSTORS:
+        s.hear({**liar, "type": "capabilities_response", "turnId": fence, "data": {}})
+    s.hear(relays("capabilities_response", fence, limits={}))
+    yield s
+
+    s = joined("so many questions are open at a time")
+    for _ in range(20):
+        s.do("nudge")
+        s.hear({"type": "tick", "from": "bob"})
+    s.hear(relays("capabilities_response", "t:6", limits={"messageBytes": 1024}))
+    s.do("send", {"type": "a", "data": LONG})
+    s.hear(relays("capabilities_response", "t:7", limits={"messageBytes": 1024}))
+    s.do("send", {"type": "a", "data": LONG})
     yield s
 
     s = joined("answers to its own questions, and what only looks like them")

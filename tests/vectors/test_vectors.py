@@ -15,6 +15,7 @@ from protocol.member.roster import compare
 from protocol.session import session_id
 from tests.vectors.coding import plain
 from tests.vectors.files import FILES, path, read, written
+from tests.vectors.pure import read as read_whole
 from tests.vectors.pure import shown
 from tests.vectors.recording import EVENTS, Case, Recorded, Step
 
@@ -61,6 +62,8 @@ def call(case: Case) -> Any:
             happened = dict(given["event"])
             kind = {event.__name__: event for event in LIFE_EVENTS}[happened.pop("name")]
             return shown(lifecycle.transition(record(given["old"]), kind(**happened), LIMITS))
+        case "read_frame":
+            return read_whole(given["frame"], LIMITS)
         case "compare":
             change = compare(peers(given["seen"]), peers(given["here"]))
             return {side: plain(getattr(change, side)) for side in ("joined", "updated", "left")}
@@ -103,7 +106,7 @@ def test_every_event_is_in_them() -> None:
 def test_every_effect_is_in_them() -> None:
     assert {effect["effect"] for effect in EFFECTS} == {
         *("Open", "Transmit", "Close", "Sendable", "Arrived", "Changed", "Ready", "Announced"),
-        *("Unsent", "Chunk", "TurnEnded", "Handle", "Finished"),
+        *("Unsent", "Chunk", "TurnEnded", "Handle", "Ignored", "Finished"),
     }
 
 

@@ -49,13 +49,14 @@ class MemberWorld:
         self.world = World(relay_limits)
         self.chance = 0.0
         self.behind_edge = behind_edge
-        numbers = itertools.count(1)
+        numbers, nonces = itertools.count(1), itertools.count(1)
         self.member = member or Member(
             "ann",
             ["coder"],
             metadata,
             self.limits,
             token="t",
+            nonce=lambda: str(next(nonces)),
             roll=lambda: self.chance,
             turn_id=lambda: f"turn-{next(numbers)}",
         )

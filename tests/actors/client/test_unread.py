@@ -2,17 +2,15 @@
 
 import pytest
 
-from actors.client.unread import Unread
+from actors.client.unread import Shelf, Unread
 from protocol.limits import MembershipLimits
-from protocol.member.errors import (
-    Lagged,
-)
+from protocol.member.errors import Lagged
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_who_does_not_read_is_told_what_was_dropped() -> None:
-    unread: Unread[int] = Unread(MembershipLimits(unread_messages_max=3))
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_messages_max=3)))
     for number in range(10):
         unread.put(number)
     with pytest.raises(Lagged) as caught:
@@ -25,9 +23,46 @@ async def test_who_does_not_read_is_told_what_was_dropped() -> None:
 
 
 async def test_unread_messages_are_bounded_by_their_size_too() -> None:
-    unread: Unread[int] = Unread(MembershipLimits(unread_bytes_max=1024))
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_bytes_max=1024)))
     for number in range(3):
         unread.put(number, 600)
     with pytest.raises(Lagged):
         await unread.get()
     assert await unread.get() == 2
+
+
+async def test_the_latest_is_there_in_any_case() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_bytes_max=1024)))
+    unread.put(1, 5000)
+    assert await unread.get() == 1
+    unread.put(2, 5000)
+    unread.put(3, 5000)
+    with pytest.raises(Lagged):
+        await unread.get()
+    assert await unread.get() == 3
+
+
+async def test_what_waits_in_several_places_is_bounded_together_and_the_heaviest_loses() -> None:
+    shelf = Shelf(MembershipLimits(unread_bytes_max=1024))
+    light, heavy = Unread[int](shelf), Unread[int](shelf)
+    light.put(1, 200)
+    for number in range(5):
+        heavy.put(number, 300)
+    light.put(2, 200)
+    assert [await light.get() for _ in range(2)] == [1, 2]
+    with pytest.raises(Lagged) as caught:
+        await heavy.get()
+    assert caught.value.count == 3
+    assert [await heavy.get() for _ in range(2)] == [3, 4]
+    heavy.put(5, 1024)
+    assert await heavy.get() == 5
+
+
+async def test_what_nobody_holds_any_more_takes_no_room() -> None:
+    shelf = Shelf(MembershipLimits(unread_bytes_max=1024))
+    dropped, kept = Unread[int](shelf), Unread[int](shelf)
+    dropped.put(1, 1000)
+    del dropped
+    for number in range(2):
+        kept.put(number, 500)
+    assert [await kept.get() for _ in range(2)] == [0, 1]

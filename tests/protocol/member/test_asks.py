@@ -35,7 +35,7 @@ class Asker:
     def __init__(self, *, messages: int = 100, turns: int = 2, waits: bool = True) -> None:
         limits = MembershipLimits(queue_messages_max=messages, turns_max=turns, probe_within_s=5.0)
         self.effects: list[Effect] = []
-        self.roster = Roster("ann")
+        self.roster = Roster("ann", MembershipLimits())
         self.outgoing = Outgoing(limits, waits=waits)
         self.outgoing.is_connected = True
         self.asks = Asks(
@@ -52,7 +52,7 @@ class Asker:
 
     def come(self, peer: str, *agents: str, **data: Any) -> None:
         said = {"type": "presence", "from": peer, "data": {"agents": list(agents), **data}}
-        if self.roster.note(Message(said)).has_changed:
+        if self.roster.note(Message(said), 0).has_changed:
             self.asks.roster_changed()
 
     def go(self, peer: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from protocol.limits import MembershipLimits
 from protocol.member.messages import Message, RemotePeer
 from protocol.member.roster import Noted, Roster, compare
 
@@ -13,26 +14,26 @@ def presence(peer: str, *agents: str, **data: Any) -> Message:
 
 
 def roster_of(*presences: Message) -> Roster:
-    roster = Roster("ann")
+    roster = Roster("ann", MembershipLimits())
     for said in presences:
-        roster.note(said)
+        roster.note(said, 0)
     return roster
 
 
 def test_peers_come_change_and_go() -> None:
-    roster = Roster("ann")
-    assert roster.note(presence("bob", "a")) == CHANGE
-    assert roster.note(presence("bob", "a")) == NEWS
-    assert roster.note(presence("bob", "b")) == CHANGE
+    roster = Roster("ann", MembershipLimits())
+    assert roster.note(presence("bob", "a"), 0) == CHANGE
+    assert roster.note(presence("bob", "a"), 0) == NEWS
+    assert roster.note(presence("bob", "b"), 0) == CHANGE
     assert roster.peers["bob"].agents == ("b",)
-    assert roster.note(presence("bob", status="offline")) == CHANGE
-    assert roster.note(presence("bob", status="offline")) == NEWS
+    assert roster.note(presence("bob", status="offline"), 0) == CHANGE
+    assert roster.note(presence("bob", status="offline"), 0) == NEWS
     assert roster.peers == {}
 
 
 def test_the_peer_itself_is_not_among_the_others() -> None:
-    roster = Roster("ann")
-    assert roster.note(presence("ann", "a")) == NEWS
+    roster = Roster("ann", MembershipLimits())
+    assert roster.note(presence("ann", "a"), 0) == NEWS
     assert roster.peers == {}
     roster.note_own(presence("ann", "a", "b"))
     assert roster.shared_agent_ids == {"a", "b"}
@@ -41,29 +42,29 @@ def test_the_peer_itself_is_not_among_the_others() -> None:
 def test_a_roster_that_comes_again_is_no_news_but_what_changed_is() -> None:
     roster = roster_of(presence("bob", "a"), presence("eve"))
     roster.begin()
-    assert roster.note(presence("bob", "a")) == OLD
-    assert roster.note(presence("eve", "x")) == CHANGE
-    assert roster.note(presence("dave")) == CHANGE
+    assert roster.note(presence("bob", "a"), 0) == OLD
+    assert roster.note(presence("eve", "x"), 0) == CHANGE
+    assert roster.note(presence("dave"), 0) == CHANGE
     roster.complete()
-    assert roster.note(presence("bob", "a")) == NEWS  # a repeat by its peer
+    assert roster.note(presence("bob", "a"), 0) == NEWS  # a repeat by its peer
     assert set(roster.peers) == {"bob", "eve", "dave"}
 
 
 def test_whoever_is_not_in_it_has_gone() -> None:
     roster = roster_of(presence("bob"), presence("eve"))
     roster.begin()
-    roster.note(presence("eve"))
+    roster.note(presence("eve"), 0)
     assert set(roster.peers) == {"bob", "eve"}
     roster.complete()
     assert set(roster.peers) == {"eve"}
-    assert roster.note(presence("bob")) == CHANGE
+    assert roster.note(presence("bob"), 0) == CHANGE
 
 
 def test_a_connection_that_comes_to_nothing_removes_nobody() -> None:
     roster = roster_of(presence("bob"))
     roster.begin()
     roster.cancel()
-    assert roster.note(presence("bob")) == NEWS
+    assert roster.note(presence("bob"), 0) == NEWS
     roster.complete()
     assert set(roster.peers) == {"bob"}
 

@@ -22,7 +22,7 @@ class Server:
     def __init__(self, *agents: str, waits: bool = True, **limits: float) -> None:
         bounds = MembershipLimits(**{"turns_max": 9, **limits})  # type: ignore[arg-type]
         self.effects: list[Effect] = []
-        self.roster = Roster("ann")
+        self.roster = Roster("ann", MembershipLimits())
         self.outgoing = Outgoing(bounds, waits=waits)
         self.outgoing.is_connected = True
         self.services = Services(
@@ -226,10 +226,6 @@ def test_what_waits_is_bounded_and_the_oldest_go() -> None:
         server.hear("a", turn, size=600)
     server.serve()
     assert [turn for _, _, turn in server.handled()] == ["3"]
-    server = Server(unread_bytes_max=1024)
-    server.hear("a", "1", size=5000)
-    server.serve()
-    assert len(server.handled()) == 1
 
 
 # How each is answered -----------------------------------------------------------------------------
