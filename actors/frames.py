@@ -6,7 +6,7 @@ does not read costs a few references, whatever its size.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from protocol.envelope import Text
@@ -72,6 +72,21 @@ class Batch:
         """The messages."""
         return self._texts
 
+    @property
+    def shared(self) -> "SharedBatch | None":
+        """The batch whose bytes this one refers to, if there is one."""
+        return None
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """The messages that it holds beside those of `shared`."""
+        return self._texts
+
+    def to_hold(self) -> "Batch":
+        """The same messages, for one receiver that does not take them now: they keep little else
+        alive."""
+        return self
+
     def _parts(self) -> Iterator[Buffer]:
         for text in self._texts:
             yield from frame_parts(text)
@@ -100,15 +115,29 @@ class Batch:
 
 
 class SharedBatch(Batch):
-    """A batch that most receivers of a round share: its bytes are made once, in one buffer."""
+    """A batch that most receivers of a round share: its bytes are made once, in one buffer.
 
-    __slots__ = ("wire",)
+    `holders`: how many receivers hold it, or parts of it (actors/relay/ledger.py).
+    """
+
+    __slots__ = ("holders", "wire")
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
+        self.holders = 0
         self.count = len(texts)
         self.wire = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
         self.size = len(self.wire)
+
+    @property
+    def shared(self) -> "SharedBatch":
+        """Itself."""
+        return self
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """None."""
+        return ()
 
     def _parts(self) -> Iterator[Buffer]:
         yield self.wire

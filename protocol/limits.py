@@ -140,6 +140,13 @@ class Limits:
     mailbox_bytes_max: int = _bound(
         2**22, "bytes of the messages that wait to be sent to one connection", "as above", 1024
     )
+    held_bytes_max: int = _bound(
+        0,
+        "bytes that the process holds for all its connections; 0: a quarter of the memory that it "
+        "may use, at least 64 MiB",
+        "the connections with the heaviest queues are evicted (close 1013)",
+        0,
+    )
     frames_per_s: float = _bound(
         200.0,
         "frames per second to one connection behind AgentCore's edge (the edge allows 250)",
@@ -247,6 +254,8 @@ class Limits:
                     f"{small} ({getattr(self, small)}) must not exceed "
                     f"{large} ({getattr(self, large)})"
                 )
+        if self.held_bytes_max:
+            _check_less(self, "mailbox_bytes_max", "held_bytes_max")
 
 
 @attrs.frozen(kw_only=True)

@@ -107,9 +107,10 @@ class RelayApp(BedrockAgentCoreApp):
         # Runs on a worker thread.
         return self._reports.answer(isinstance(payload, dict) and bool(payload.get("details")))
 
-    def _look(self) -> tuple[Sequence[MeshStatus], Totals]:
+    def _look(self) -> tuple[Sequence[MeshStatus], Totals, int]:
         # The event loop takes the snapshot, between two rounds.
-        return anyio.from_thread.run_sync(self.runtime.status), self.runtime.totals()
+        meshes = anyio.from_thread.run_sync(self.runtime.status)
+        return meshes, self.runtime.totals(), self.runtime.held_bytes
 
     def _ping(self) -> PingStatus:
         return PingStatus.HEALTHY_BUSY if self.runtime.connections else PingStatus.HEALTHY

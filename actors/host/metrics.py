@@ -29,3 +29,6 @@ def publish_metrics(runtime: Runtime) -> None:
     meter.create_observable_gauge(
         "relay.connections", [lambda _: [metrics.Observation(runtime.connections)]], "1"
     )
+    meter.create_observable_gauge(
+        "relay.held_bytes", [lambda _: [metrics.Observation(runtime.held_bytes)]], "By"
+    )

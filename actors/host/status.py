@@ -26,11 +26,12 @@ CHUNK_BYTES: Final = 2**16
 class Reports:
     """Makes the answers. All that are asked for within `EVERY_S` are one, made and held once.
 
-    `look` reads the meshes. `answer` may be called from any thread but the event loop's.
+    `look` reads the meshes, the totals and what is held (bytes). `answer` may be called from any
+    thread but the event loop's.
     """
 
     def __init__(
-        self, look: Callable[[], tuple[Sequence[MeshStatus], Totals]], clock: Clock
+        self, look: Callable[[], tuple[Sequence[MeshStatus], Totals, int]], clock: Clock
     ) -> None:
         self._look = look
         self._clock = clock
@@ -56,10 +57,11 @@ class Reports:
             return made
 
     def _make(self, details: bool) -> "_Report":
-        meshes, totals = self._look()
+        meshes, totals, held_bytes = self._look()
         answer = report(meshes, details)
         if details:
             answer["totals"] = attrs.asdict(totals)
+            answer["held_bytes"] = held_bytes
         return _Report(json.dumps(answer).encode(), self._read)
 
     def _read(self, report: "_Report") -> None:

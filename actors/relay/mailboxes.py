@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from actors.frames import Batch
+from actors.relay.ledger import Ledger
 from protocol.envelope import Inbound
 from protocol.limits import Limits
 
@@ -23,15 +24,25 @@ Item = TypeVar("Item")
 
 
 class Outbox:
-    """Batches that wait for one receiver, in order."""
+    """Batches that wait for one receiver, in order, behind the one that its transport is busy with.
 
-    __slots__ = ("_batches", "_limits", "bytes", "messages")
+    `ledger` counts all of them.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    __slots__ = ("_batches", "_begun", "_ledger", "_limits", "bytes", "messages")
+
+    def __init__(self, limits: Limits, ledger: Ledger) -> None:
         self._batches: deque[Batch] | None = None  # most peers never need one
+        self._begun: Batch | None = None
         self._limits = limits
+        self._ledger = ledger
         self.messages = 0
         self.bytes = 0
+
+    @property
+    def begun_bytes(self) -> int:
+        """The bytes of the batch that the transport is busy with."""
+        return 0 if self._begun is None else self._begun.size
 
     def put(self, batch: Batch) -> bool:
         """Queue a batch. Returns False, and changes nothing, if the outbox is full.
@@ -46,23 +57,38 @@ class Outbox:
             return False
         if self._batches is None:
             self._batches = deque()
+        batch = batch.to_hold()
         self._batches.append(batch)
         self.messages, self.bytes = messages, bytes
+        self._ledger.hold(batch)  # last: it may clear this outbox
         return True
 
     def take(self) -> Batch | None:
-        """Take the next batch out. None if there is none."""
+        """Begin with the next batch. None if there is none. Call `done` when the transport is."""
         if not self._batches:
             return None
-        batch = self._batches.popleft()
+        self._begun = batch = self._batches.popleft()
         self.messages -= batch.count
         self.bytes -= batch.size
         return batch
 
+    def begin(self, batch: Batch) -> None:
+        """The transport has taken this batch, and is busy with it from now on."""
+        self._begun = batch
+        self._ledger.hold(batch)
+
+    def done(self) -> None:
+        """The transport is busy with nothing."""
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            self._ledger.drop(begun)
+
     def clear(self) -> None:
-        """Drop everything."""
-        self._batches = None
+        """Drop what waits."""
+        batches, self._batches = self._batches, None
         self.messages = self.bytes = 0
+        for batch in batches or ():
+            self._ledger.drop(batch)
 
 
 class Sender(Protocol):

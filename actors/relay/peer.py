@@ -19,6 +19,7 @@ from typing import Final
 import attrs
 
 from actors.frames import Batch
+from actors.relay.ledger import TEXT_BYTES, Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from actors.transports.transport import Transport
 from protocol.envelope import Inbound, size_of
@@ -58,6 +59,7 @@ class Failed:
     actor: "PeerActor"
     cause: Cause
     error: BaseException | None = None
+    reason: str | None = None
 
 
 @attrs.frozen
@@ -83,33 +85,43 @@ class PeerActor:
         "_inbox",
         "_is_queued",
         "_is_read_paused",
+        "_ledger",
         "_limits",
         "_outbox",
-        "_stopped",
+        "_partial_bytes",
         "_transport",
         "_writable",
         "close_code",
         "id",
         "inbound_bytes",
+        "is_stopped",
     )
 
     def __init__(
-        self, id: int, transport: Transport, inbox: "Inbox[PeerActor, Control]", limits: Limits
+        self,
+        id: int,
+        transport: Transport,
+        inbox: "Inbox[PeerActor, Control]",
+        limits: Limits,
+        ledger: Ledger,
     ) -> None:
         self.id = id
         self.close_code: int | None = None
         self._transport = transport
         self._inbox = inbox
         self._limits = limits
+        self._ledger = ledger
+        self._partial_bytes = 0
         self._inbound: list[Inbound] = []
         self.inbound_bytes = 0
         self._is_queued = False
         self._is_read_paused = False
-        self._outbox = Outbox(limits)
+        self._outbox = Outbox(limits, ledger)
         self._writable = True
-        self._stopped = False
+        self.is_stopped = False
         self._flush_then: Cause | None = None
         inbox.tell(Opened(self))
+        ledger.opened(self)
 
     # What the transport calls (Port) --------------------------------------------------------------
 
@@ -119,13 +131,14 @@ class PeerActor:
 
     def received(self, messages: list[Inbound]) -> None:
         """Messages arrived. Their size is `size_of`, here and in `give`, over any transport."""
-        if self._stopped:
+        if self.is_stopped:
             return
         if self._inbound:
             self._inbound += messages
         else:
             self._inbound = messages
-        self.inbound_bytes += sum(map(size_of, messages))
+        bytes = sum(map(size_of, messages))
+        self.inbound_bytes += bytes
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)
@@ -136,18 +149,29 @@ class PeerActor:
         ) and not self._is_read_paused:
             self._is_read_paused = True
             self._transport.pause_reading()
+        self._ledger.add(bytes + TEXT_BYTES * len(messages))
+
+    def partial(self, bytes: int) -> None:
+        """So many bytes of messages that are not complete wait in the transport."""
+        if self.close_code is None:
+            change, self._partial_bytes = bytes - self._partial_bytes, bytes
+            self._ledger.add(change)
 
     def ponged(self) -> None:
         """A WebSocket pong arrived."""
-        if not self._stopped:
+        if not self.is_stopped:
             self._inbox.tell(Ponged(self))
 
     def writable(self) -> None:
         """The transport takes more. Give it what waits."""
         self._writable = True
+        outbox = self._outbox
+        outbox.done()
         try:
-            while self._writable and (batch := self._outbox.take()) is not None:
+            while self._writable and (batch := outbox.take()) is not None:
                 self._writable = self._transport.send(batch)
+                if self._writable:
+                    outbox.done()
         except Exception as error:
             self.crashed(error)
         if self._flush_then is not None and not self._outbox.messages:
@@ -156,7 +180,9 @@ class PeerActor:
     def closed(self, code: int) -> None:
         """The connection is over. Messages that arrived before still count and are taken first."""
         if self.close_code is None:
+            self._forget_transport()
             self.close_code = code
+            self.is_stopped = True
             self._outbox.clear()
             if not self._is_queued:
                 self._is_queued = True
@@ -179,6 +205,7 @@ class PeerActor:
             len(self._inbound) <= limits.quantum_messages
             and self.inbound_bytes <= limits.quantum_bytes
         ):
+            bytes = self.inbound_bytes
             given, self._inbound = self._inbound, []
             self.inbound_bytes = 0
             self._is_queued = False
@@ -196,6 +223,7 @@ class PeerActor:
         ):
             self._is_read_paused = False
             self._transport.resume_reading()
+        self._ledger.add(-bytes - TEXT_BYTES * len(given))
         return given
 
     def _quantum(self) -> tuple[int, int]:
@@ -219,14 +247,15 @@ class PeerActor:
 
     def tell(self, batch: Batch) -> None:
         """Send what this connection gets from one round."""
-        if self._stopped:
+        if self.is_stopped:
             return
         try:
             if self._writable:
-                self._writable = self._transport.send(batch)
+                if not self._transport.send(batch):
+                    self._writable = False
+                    self._outbox.begin(batch)
             elif not self._outbox.put(batch):
-                self._inbox.tell(Failed(self, Cause.EVICTED))
-                self._close(Cause.EVICTED)
+                self.evict(_CLOSE_REASONS[Cause.EVICTED])
         except Exception as error:
             self.crashed(error)
 
@@ -235,34 +264,61 @@ class PeerActor:
 
         `last` is the last batch. Without `flush` it is sent only if nothing else is queued.
         """
-        if self._stopped:
+        if self.is_stopped:
             return
         if last is not None and (flush or self._writable):
             self.tell(last)
         if flush and self._outbox.messages:
             self._flush_then = cause
-        elif not self._stopped:
+        elif not self.is_stopped:
             self._close(cause)
 
-    def _close(self, cause: Cause) -> None:
-        self._stopped = True
+    def _close(self, cause: Cause, reason: str | None = None) -> None:
+        self.is_stopped = True
         self._outbox.clear()
         if self.close_code is not None:
             return
         try:
-            self._transport.close(CLOSE_CODES[cause], _CLOSE_REASONS[cause])
+            self._transport.close(CLOSE_CODES[cause], reason or _CLOSE_REASONS[cause])
         except Exception as error:
             self.crashed(error)
 
     def hurry(self) -> None:
         """If the close still waits for the outbox, close now and drop what is in the outbox."""
-        if self._flush_then is not None and not self._stopped:
+        if self._flush_then is not None and not self.is_stopped:
             self._close(self._flush_then)
 
     def abort(self) -> None:
         """Cut the connection now."""
-        self._stopped = True
+        self.is_stopped = True
+        self._outbox.clear()
+        self._drop_inbound()
+        self._forget_transport()
         self._transport.abort()
+
+    # What the ledger calls (Holder) ---------------------------------------------------------------
+
+    @property
+    def weight(self) -> int:
+        """Bytes in its queues, and in the hands of its transport."""
+        outbox = self._outbox
+        return outbox.bytes + outbox.begun_bytes + self.inbound_bytes + self._partial_bytes
+
+    def evict(self, reason: str) -> None:
+        """End the connection now (1013), and drop what waits in both directions."""
+        self._inbox.tell(Failed(self, Cause.EVICTED, reason=reason))
+        self._drop_inbound()
+        self._close(Cause.EVICTED, reason)
+
+    def _drop_inbound(self) -> None:
+        self._ledger.add(-self.inbound_bytes - TEXT_BYTES * len(self._inbound))
+        self._inbound, self.inbound_bytes = [], 0
+
+    def _forget_transport(self) -> None:
+        """The transport has nothing more of this connection, in either direction."""
+        self._outbox.done()
+        self.partial(0)
+        self._ledger.closed(self)
 
     @property
     def queued(self) -> tuple[int, int]:

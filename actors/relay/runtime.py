@@ -21,6 +21,7 @@ from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
+from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import MeshStatus, Supervisor
@@ -58,6 +59,7 @@ class Runtime:
         self.limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._strict = strict
+        self.ledger = Ledger.within(self.limits)
         self._meshes: dict[str, Supervisor] = {}
         self._inhabited: dict[str, Supervisor] = {}  # where somebody is present, or was
         self._lobby = Lobby(self.limits, self._clock)
@@ -97,6 +99,8 @@ class Runtime:
             raise Full(f"there are {self.limits.meshes_max} meshes already (meshes_max)")
         if supervisor is not None and supervisor.connections >= self.limits.connections_max:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
+        if not self.ledger.has_room():
+            raise Full("connections and presences take half of the memory (held_bytes_max)")
 
     def admit(self, mesh: str, presence_bytes: int) -> Refusal | None:
         """Why the first presence of a connection, with so many bytes, is refused. None: it is not.
@@ -106,6 +110,8 @@ class Runtime:
         if not self._has_room_for(mesh):
             most = self.limits.meshes_max
             return Refusal(ErrorCode.NO_ROOM, f"peers are in {most} other meshes; try again later")
+        if not self.ledger.has_room(presence_bytes):
+            return Refusal(ErrorCode.NO_ROOM, "the relay keeps too many presences; try again later")
         self._inhabited[mesh] = self._meshes[mesh]
         return None
 
@@ -130,6 +136,7 @@ class Runtime:
                 strict=self._strict,
                 lobby=self._lobby,
                 admit=partial(self.admit, mesh),
+                ledger=self.ledger,
             )
             self._meshes[mesh] = supervisor
             # Not in the context of the connection that happens to be the first, with its trace.
@@ -173,6 +180,7 @@ class Runtime:
             log.exception("supervisor crashed", extra={"mesh": supervisor.name})
             supervisor.abort()
         finally:
+            self.ledger.keep(supervisor.name, 0)
             with self._totals_lock:
                 del self._meshes[supervisor.name]
                 self._inhabited.pop(supervisor.name, None)
@@ -210,6 +218,11 @@ class Runtime:
     def connections(self) -> int:
         """The number of connections in all meshes. May be read from any thread."""
         return sum(supervisor.connections for supervisor in tuple(self._meshes.values()))
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held for all connections, in bytes. May be read from any thread."""
+        return self.ledger.held
 
     def status(self) -> tuple[MeshStatus, ...]:
         """A snapshot of every mesh. Call it on the event loop. The result never changes."""

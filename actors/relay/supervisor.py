@@ -18,6 +18,7 @@ import anyio.lowlevel
 import attrs
 
 from actors.clock import Clock
+from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import Control, Displaced, Failed, Opened, PeerActor, Ponged
@@ -78,7 +79,7 @@ class Supervisor:
     """The actor of one mesh.
 
     `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
-    asked before a connection joins.
+    asked before a connection joins. `ledger`: what the process holds.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Supervisor:
         strict: bool = False,
         lobby: Lobby | None = None,
         admit: Admission = admit_all,
+        ledger: Ledger | None = None,
     ) -> None:
         self.name = name
         self._limits = limits
@@ -104,6 +106,7 @@ class Supervisor:
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
+        self._ledger = ledger or Ledger.within(limits)
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
@@ -116,7 +119,7 @@ class Supervisor:
             transport = self._paced[self._next_id] = PacedTransport(
                 transport, self._pace, self._limits
             )
-        actor = PeerActor(self._next_id, transport, self._inbox, self._limits)
+        actor = PeerActor(self._next_id, transport, self._inbox, self._limits, self._ledger)
         self._next_id += 1
         self._actors[actor.id] = actor
         self._lobby.enter(actor)
@@ -183,6 +186,7 @@ class Supervisor:
                 self._mesh.ended(id, Cause.DISPLACED, now)
         self._mesh.expire(read_until or now)
         self._carry_out(self._mesh.take_effects())
+        self._ledger.keep(self.name, self._mesh.presence_bytes)
 
     def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:
@@ -191,8 +195,8 @@ class Supervisor:
                 self._receivers[actor.id] = actor
             case Ponged(actor):
                 self._mesh.ponged(actor.id, now)
-            case Failed(actor, cause, error):
-                self._fail(actor, cause, error, now)
+            case Failed(actor, cause, error, reason):
+                self._fail(actor, cause, error, now, reason)
 
     def _decide(self, actor: PeerActor, messages: list[Inbound], now: Instant) -> int:
         try:
@@ -202,9 +206,16 @@ class Supervisor:
             return len(messages)
 
     def _fail(
-        self, actor: PeerActor, cause: Cause, error: BaseException | None, now: Instant
+        self,
+        actor: PeerActor,
+        cause: Cause,
+        error: BaseException | None,
+        now: Instant,
+        reason: str | None = None,
     ) -> None:
         facts = {"mesh": self.name, "connection": actor.id, "peer": self._mesh.peer_of(actor.id)}
+        if reason is not None:
+            facts["reason"] = reason
         log.warning(cause.value, extra=facts, exc_info=error)
         self._mesh.ended(actor.id, cause, now)
 

@@ -21,14 +21,11 @@ _Piece = tuple[int, int] | Text  # a range of the tape, or a private text
 class _Spliced(Batch):
     """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
 
-    __slots__ = ("_ends", "_pieces", "_wire")
+    __slots__ = ("_ends", "_pieces", "_tape")
 
-    def __init__(
-        self, tape: Sequence[Text], pieces: list[_Piece], wire: memoryview, ends: Sequence[int]
-    ) -> None:
-        self._texts = tape
+    def __init__(self, tape: SharedBatch, pieces: list[_Piece], ends: Sequence[int]) -> None:
+        self._tape = tape
         self._pieces = pieces
-        self._wire = wire
         self._ends = ends
         self.count = self.size = 0
         for piece in pieces:
@@ -45,16 +42,31 @@ class _Spliced(Batch):
         """Only built for transports that ask for it."""
         texts: list[Text] = []
         for piece in self._pieces:
-            texts += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
+            texts += (piece,) if isinstance(piece, bytes) else self._tape.texts[slice(*piece)]
         return texts
 
+    @property
+    def shared(self) -> SharedBatch:
+        """The whole tape."""
+        return self._tape
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """The private texts."""
+        return (piece for piece in self._pieces if isinstance(piece, bytes))
+
+    def to_hold(self) -> Batch:
+        """The texts alone, if they are a small part of the tape."""
+        return self if self.size * 2 >= self._tape.size else Batch(self.texts)
+
     def _parts(self) -> Iterator[Buffer]:
+        wire = memoryview(self._tape.wire)
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 yield from frame_parts(piece)
             else:
                 start, end = piece
-                yield self._wire[self._ends[start] : self._ends[end]]
+                yield wire[self._ends[start] : self._ends[end]]
 
     @property
     def buffers(self) -> list[Buffer]:
@@ -138,12 +150,11 @@ class Tape:
             return None, own
         shared = SharedBatch(texts)
         if cuts:
-            wire = memoryview(shared.wire)
             ends = list(accumulate(map(frame_length, texts), initial=0))
             for connection, cut in cuts.items():
                 cut.catch_up(len(texts))
                 pieces = cut.pieces
-                own[connection] = _Spliced(texts, pieces, wire, ends) if pieces else None
+                own[connection] = _Spliced(shared, pieces, ends) if pieces else None
         return shared, own
 
     def _cut(self, connection: int) -> _Cut:

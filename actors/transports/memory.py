@@ -8,8 +8,8 @@
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Sequence
+from typing import Final, Self
 
 import anyio.lowlevel
 
@@ -17,13 +17,17 @@ from actors.frames import Batch
 from actors.link import ABNORMAL, LinkClosed
 from actors.signal import Signal
 from actors.transports.transport import Port
+from protocol.envelope import Text
+
+WINDOW_BYTES: Final = 2**16
+"""If so many bytes wait at the peer's end, further ones wait in the peer actor's outbox."""
 
 
 def memory_pair(window: int = 256) -> tuple["MemoryLink", "MemoryTransport"]:
     """Make a connection. Returns the peer's end and the relay's end of it.
 
-    At most about `window` messages wait at the peer's end. More wait in the peer actor's outbox,
-    with its bounds and its eviction, exactly as with a slow socket.
+    At most about `window` messages or `WINDOW_BYTES` wait at the peer's end. More wait in the peer
+    actor's outbox, with its bounds and its eviction, exactly as with a slow socket.
     """
     connection = _Connection(window)
     return MemoryLink(connection), MemoryTransport(connection)
@@ -98,7 +102,7 @@ class MemoryTransport:
             connection.end(ABNORMAL, "the relay's task ended")
 
     def send(self, batch: Batch) -> bool:
-        return self._connection.to_peer(text.decode() for text in batch.texts)
+        return self._connection.to_peer(batch.texts)
 
     def close(self, code: int, reason: str) -> None:
         self._connection.end(code, reason)
@@ -121,10 +125,11 @@ class _Connection:
     """
 
     def __init__(self, window: int) -> None:
-        self.arrived: deque[str] = deque()
+        self.arrived: deque[Text] = deque()  # as the relay has them: the peer's copy is made last
         self.changed = Signal()
         self.closed: LinkClosed | None = None
         self._window = window
+        self._arrived_bytes = 0
         self._is_full = False  # the transport has said so
         self._wants_more = True  # the port has not paused reading
         self._port: Port | None = None
@@ -152,23 +157,29 @@ class _Connection:
         if wanted:
             self.changed.set()
 
-    def to_peer(self, texts: Iterable[str]) -> bool:
+    def to_peer(self, texts: Sequence[Text]) -> bool:
         """Add messages for the peer. Returns False if the window is full now."""
         if self.closed is not None:
             return True
         self.arrived.extend(texts)
-        self._is_full = len(self.arrived) >= self._window
+        self._arrived_bytes += sum(map(len, texts))
+        self._is_full = len(self.arrived) >= self._window or self._arrived_bytes >= WINDOW_BYTES
         self.changed.set()
         return not self._is_full
 
     def take(self) -> str:
         """Take out the oldest message for the peer. There must be one."""
         text = self.arrived.popleft()
-        if self._is_full and len(self.arrived) <= self._window // 2:
+        self._arrived_bytes -= len(text)
+        if (
+            self._is_full
+            and len(self.arrived) <= self._window // 2
+            and self._arrived_bytes <= WINDOW_BYTES // 2
+        ):
             self._is_full = False
             if self._port is not None and self.closed is None:
                 self._port.writable()
-        return text
+        return text.decode()
 
     def end(self, code: int, reason: str) -> None:
         """The connection is over, for both ends. Calling it again does nothing."""

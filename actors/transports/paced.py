@@ -141,6 +141,9 @@ class PacedTransport:
     def received(self, messages: list[Inbound]) -> None:
         self._port.received(messages)
 
+    def partial(self, bytes: int) -> None:
+        self._port.partial(bytes)
+
     def ponged(self) -> None:
         self._port.ponged()
 

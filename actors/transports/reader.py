@@ -35,7 +35,8 @@ INVALID_TEXT: Final = 1007
 class FrameReader:
     """The frames that one client sends, all of them masked. Give it an owner that closes.
 
-    `frames`: how many have been read in all. `is_special`: there is more than messages to look at.
+    `frames`: how many have been read in all. `held`: bytes that are kept because something is not
+    complete. `is_special`: there is more than messages to look at.
     `failed`: the close code for what broke the protocol
     in a way that only the reader sees; nothing is read after that, nor after `foreign`.
     """
@@ -52,6 +53,7 @@ class FrameReader:
         "foreign",
         "frames",
         "has_more",
+        "held",
         "is_special",
         "ping",
         "pongs",
@@ -66,6 +68,7 @@ class FrameReader:
         self._is_text = False
         self._is_too_large = False
         self.frames = 0
+        self.held = 0
         self.has_more = False
         self.is_special = False
         self.ping: bytes | None = None
@@ -86,11 +89,6 @@ class FrameReader:
                 self._data = bytearray(self._data)
             self._data += data
 
-    @property
-    def held(self) -> int:
-        """Bytes that are kept because something is not complete."""
-        return len(self._data) + (len(self._fragments) if self._fragments else 0)
-
     def read(self, data: bytes, frames_max: int) -> list[Inbound]:
         """`data` came in: the messages that are complete by now, in order.
 
@@ -100,6 +98,7 @@ class FrameReader:
         if self._data or self._skip:
             self._keep(data)
             if len(self._data) < self._needed:
+                self.held = len(self._data) + len(self._fragments or b"")
                 return messages
             data = bytes(self._data)
         at, end = 0, len(data)
@@ -170,6 +169,7 @@ class FrameReader:
         self.frames += frames_max - left
         self._needed = needed
         self._data = data[at:]
+        self.held = end - at if self._fragments is None else end - at + len(self._fragments)
         if not left and end - at >= 6:
             self.has_more = self.is_special = True
         return messages

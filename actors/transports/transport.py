@@ -45,6 +45,13 @@ class Port(Protocol):
         """
         ...
 
+    def partial(self, bytes: int) -> None:
+        """So many bytes wait here that are no complete messages yet.
+
+        A transport that keeps such bytes itself calls this when their number has changed.
+        """
+        ...
+
     def ponged(self) -> None:
         """The peer answered a WebSocket ping of ours. This is a sign of life.
 

@@ -102,6 +102,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _bytes_left = 0.0  # so many more
     _counted_at = 0.0
     _heard_at = 0.0
+    _partial_bytes = 0  # what the port knows of
 
     # Attaching ------------------------------------------------------------------------------------
 
@@ -175,6 +176,9 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         messages = reader.read(data, FRAMES_AT_ONCE)
         if messages:
             port.received(messages)
+        if reader.held != self._partial_bytes:
+            self._partial_bytes = reader.held
+            port.partial(reader.held)
         self._bytes_left -= len(data)
         if reader.is_special:
             self._look_at(reader)

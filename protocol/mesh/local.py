@@ -95,6 +95,11 @@ class LocalMesh:
         """Nobody is here."""
         return not self.mesh.roster.peers
 
+    @property
+    def presence_bytes(self) -> int:
+        """The bytes of all presences that are kept."""
+        return self.mesh.roster.presence_bytes
+
     # What comes of it -----------------------------------------------------------------------------
 
     def take_effects(self) -> list[Effect]:

@@ -127,8 +127,7 @@ class Mesh:
         is_newcomer = entry is None
         peer = self.roster.attach(connection, id, agents)
         self.roster.set_agents(peer, union)
-        peer.presence = text
-        peer.presence_at = now.at
+        self.roster.set_presence(peer, text, now.at)
 
         if is_newcomer:
             self._effects.append(Admitted(connection, said.accepts_batches))
@@ -158,7 +157,7 @@ class Mesh:
             self._check_presence(presence)
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
-                peer.presence, peer.presence_at = presence, -math.inf
+                self.roster.set_presence(peer, presence, -math.inf)
         if now.at - peer.presence_at >= self._limits.presence_refresh_s:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
@@ -210,8 +209,7 @@ class Mesh:
             self._effects.append(Deliver(text, others))
             self._effects.append(PeerLeft(peer.id, cause))
         elif self.roster.set_agents(peer, peer.union()):
-            peer.presence = self._presence_within(peer)
-            peer.presence_at = now.at
+            self.roster.set_presence(peer, self._presence_within(peer), now.at)
             self._effects.append(Deliver(peer.presence, others))
 
     def _presence_within(self, peer: Peer) -> Text:

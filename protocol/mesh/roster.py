@@ -123,6 +123,7 @@ class Roster:
     def __init__(self) -> None:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
+        self.presence_bytes = 0  # of all peers
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
         self._joined = 0
 
@@ -161,8 +162,14 @@ class Roster:
         _renew_audiences(peer)
         if not peer.connections:
             self.set_agents(peer, ())
+            self.presence_bytes -= len(peer.presence)
             del self.peers[peer.id]
         return peer
+
+    def set_presence(self, peer: Peer, text: Text, at: float) -> None:
+        """Set the presence of a peer that is here, and the time at which the others got it."""
+        self.presence_bytes += len(text) - len(peer.presence)
+        peer.presence, peer.presence_at = text, at
 
     def set_agents(self, peer: Peer, agents: tuple[Agent, ...]) -> bool:
         """Set the agents of the peer. Returns True if they have changed."""

@@ -51,6 +51,7 @@ async def test_invocations_answer_with_who_is_here_and_details_on_request(
     assert 0 <= facts["last_seen_s"] < PATIENCE_S
     assert (facts["mailbox_messages"], facts["mailbox_bytes"]) == (0, 0)
     assert details["totals"]["joined"] == 2
+    assert details["held_bytes"] > 2 * 10_000
 
 
 @pytest.mark.anyio

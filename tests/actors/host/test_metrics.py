@@ -78,6 +78,7 @@ def test_the_counters_are_metrics() -> None:
     pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
     seen = run(METRICS)
     assert seen["relay.connections"] == 2
+    assert seen["relay.held_bytes"] > 2 * 10_000
     assert seen["relay.joined"] == 2
     assert seen["relay.left"] == 0
     assert seen["relay.refused"] == 1

@@ -18,9 +18,9 @@ class World:
         self.looks = 0
         self.reports = Reports(self.look, self.clock)
 
-    def look(self) -> tuple[list[Any], Totals]:
+    def look(self) -> tuple[list[Any], Totals, int]:
         self.looks += 1
-        return [], Totals()
+        return [], Totals(), 0
 
 
 async def read(response: Any, sent: list[Any] | None = None) -> None:

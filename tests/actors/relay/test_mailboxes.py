@@ -1,9 +1,14 @@
 """Bounds and overflow of the two mailboxes."""
 
 from actors.frames import Batch
+from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from protocol.envelope import Inbound
 from protocol.limits import Limits
+
+
+def outbox(limits: Limits) -> Outbox:
+    return Outbox(limits, Ledger(2**30))
 
 
 def batch(*texts: bytes) -> Batch:
@@ -11,7 +16,7 @@ def batch(*texts: bytes) -> Batch:
 
 
 def test_an_outbox_gives_in_order_and_counts_what_it_holds() -> None:
-    box = Outbox(Limits())
+    box = outbox(Limits())
     assert box.put(batch(b"1", b"22"))
     assert box.put(batch(b"3"))
     assert (box.messages, box.bytes) == (3, 2 + 1 + 2 + 2 + 2 + 1)
@@ -25,7 +30,7 @@ def test_an_outbox_gives_in_order_and_counts_what_it_holds() -> None:
 
 
 def test_an_outbox_refuses_beyond_its_messages() -> None:
-    box = Outbox(Limits(mailbox_messages_max=2))
+    box = outbox(Limits(mailbox_messages_max=2))
     assert box.put(batch(b"1"))
     assert box.put(batch(b"2"))
     assert not box.put(batch(b"3"))
@@ -34,13 +39,13 @@ def test_an_outbox_refuses_beyond_its_messages() -> None:
 
 def test_an_outbox_refuses_beyond_its_bytes() -> None:
     limits = Limits(message_bytes_max=1024, presence_bytes_max=1024, mailbox_bytes_max=2048)
-    box = Outbox(limits)
+    box = outbox(limits)
     assert box.put(batch(b"x" * 2000))
     assert not box.put(batch(b"x" * 100))
 
 
 def test_an_empty_outbox_takes_any_one_batch_so_that_a_roster_always_fits() -> None:
-    box = Outbox(Limits(mailbox_messages_max=2))
+    box = outbox(Limits(mailbox_messages_max=2))
     assert box.put(batch(*[b"x"] * 100))
     assert not box.put(batch(b"y"))
 

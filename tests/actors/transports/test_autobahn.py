@@ -111,6 +111,8 @@ class Echo:
                 assert isinstance(message, bytes), "a message within bounds was refused"
                 self._transport.send(Batch([message]))
 
+    def partial(self, bytes: int) -> None: ...
+
     def ponged(self) -> None:
         pass
 

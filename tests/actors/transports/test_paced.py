@@ -71,6 +71,8 @@ class Actor:
     def received(self, messages: list[Inbound]) -> None:
         self.told.append(messages)
 
+    def partial(self, bytes: int) -> None: ...
+
     def ponged(self) -> None:
         self.told.append("ponged")
 

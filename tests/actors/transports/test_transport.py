@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from actors.frames import Batch
+from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import Control, PeerActor
 from actors.transports.asgi import AsgiTransport
@@ -249,7 +250,7 @@ async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
     async with anyio.create_task_group() as tasks:
         world = make(tasks)
         inbox: Inbox[PeerActor, Control] = Inbox(lambda: None)
-        actor = PeerActor(1, await world.open(), inbox, LIMITS)
+        actor = PeerActor(1, await world.open(), inbox, LIMITS, Ledger(2**30))
         await world.begin(actor.run)
         for what, *details in story:
             if what == "say":
@@ -278,6 +279,8 @@ class Notes:
 
     def received(self, messages: list[Inbound]) -> None:
         self.told += ["received"] * len(messages)
+
+    def partial(self, bytes: int) -> None: ...
 
     def ponged(self) -> None:
         self.told.append("ponged")

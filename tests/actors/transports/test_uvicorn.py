@@ -400,12 +400,52 @@ def test_a_peer_that_is_closed_and_does_not_read_is_cut_whether_it_answers_or_no
             pass
         protocol = carrier_of(live, 1)
         actor = protocol._port
-        while not actor._stopped:
+        while not actor.is_stopped:
             other.say("direct", to="stuck", data="x" * 100_000)
         if answers:
             stuck.socket.sendall(frame(struct.pack("!H", 1013), CLOSE))
         until(lambda: protocol not in live.server.server_state.connections)
         assert actor.close_code == 1013
+
+
+def test_parts_of_messages_are_in_the_ledger_while_they_wait(relay: LiveRelay) -> None:
+    with RawClient(relay.port) as client:
+        client.say("presence", **{"from": "half"})
+        while client.message()["from"] != "half":
+            pass
+        ledger = relay.runtime.ledger
+        before = ledger.held
+        whole = frame(b" " * 90_000 + MESSAGE % 3)
+        client.socket.sendall(whole[:80_000])
+        until(lambda: ledger.held == before + 80_000)
+        client.socket.sendall(whole[80_000:])
+        assert client.message()["turnId"] == "3"
+        until(lambda: ledger.held == before)
+        client.socket.sendall(frame(b" " * 50_000, fin=False) + frame(b" " * 9, CONTINUATION)[:6])
+        until(lambda: ledger.held == before + 50_006)
+    until(lambda: ledger.held < before)
+
+
+def test_what_a_blocked_socket_still_has_of_a_long_batch_is_in_the_ledger() -> None:
+    limits = Limits(bytes_in_burst=10**9)
+    with (
+        LiveRelay(limits=limits, clock=StillClock()) as live,
+        RawClient(live.port) as stuck,
+        RawClient(live.port) as other,
+    ):
+        for name, client in (("stuck", stuck), ("other", other)):
+            client.say("presence", **{"from": name})
+            while client.message()["from"] != name:
+                pass
+        ledger = live.runtime.ledger
+        protocol = carrier_of(live, 1)
+        while protocol.is_writable:
+            other.say("direct", to="stuck", data="x" * 1_000_000)
+        until(lambda: ledger.held > 1_000_000)
+        other.say("direct", to="stuck", data="the last one")
+        while stuck.message().get("data") != "the last one":
+            pass
+        until(lambda: ledger.held < 100_000)
 
 
 @pytest.mark.parametrize("pace", ["on", "off"])

@@ -1,0 +1,185 @@
+"""What this process holds for its connections, in bytes, and who goes first if it is too much.
+
+There is one `Ledger` for all meshes of a process. It counts, at the moment when it begins and ends:
+
+- for every connection what it costs at rest, and the presences of all rosters: what *stands*.
+- what has arrived and is not decided: inboxes, and messages of which a part is still to come.
+- what waits to be sent: the batches in outboxes, and the batch that a transport is busy with. What
+  several connections share counts once, however many of them hold it.
+
+Nothing is counted for a message that a socket takes at once. Not counted are the buffers below:
+what asyncio holds while its socket is not blocked (64 KiB at most for a connection), and what the
+kernel holds. Both are bounded for each connection (actors/transports/uvicorn.py).
+
+What stands may be half of the bound: beyond that newcomers are refused. Beyond the whole bound the
+connections with the heaviest queues are evicted, until seven eighths are enough.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from actors.frames import Batch, SharedBatch
+from actors.relay.memory import memory_bytes
+from protocol.limits import Limits
+
+CONNECTION_BYTES: Final = 16 * 1024
+"""What a connection costs at rest. Measured over 1 500 of them: 7.4 KB each, and 8.5 KB with a
+short presence. The rest is for agents in the roster, and for what allocators leave unused."""
+TEXT_BYTES: Final = 100
+"""What a text costs beside its bytes: the head of the object, and the references to it."""
+LEAST_BYTES: Final = 2**26
+"""The default bound is at least this."""
+
+REASON: Final = "the relay holds too much, and you read too slowly or send too much at once"
+
+
+class Holder(Protocol):
+    """A connection for which something is held."""
+
+    @property
+    def weight(self) -> int:
+        """Bytes in its queues, and in the hands of its transport."""
+        ...
+
+    @property
+    def is_stopped(self) -> bool:
+        """It has been closed, and its transport may still have something."""
+        ...
+
+    def evict(self, reason: str) -> None:
+        """Close the connection, and drop its queues."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection. Everything that is held for it is dropped."""
+        ...
+
+
+class Ledger:
+    """The account of one process. `held` is the sum (bytes), `bytes_max` the bound.
+
+    After each call that adds something the sum is within the bound, because `relieve` has seen to
+    it. So an addition may evict any connection, also the one for which it is made.
+    """
+
+    __slots__ = ("_holders", "_kept", "_texts", "bytes_max", "held", "standing")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held = 0
+        self.standing = 0
+        self._holders: dict[Holder, None] = {}
+        self._kept: dict[str, int] = {}
+        self._texts: dict[int, int] = {}  # how often a text is held, by identity
+
+    @classmethod
+    def within(cls, limits: Limits) -> "Ledger":
+        """An empty ledger with the bound of these limits, or the default for this process."""
+        return cls(limits.held_bytes_max or max(LEAST_BYTES, memory_bytes() // 4))
+
+    # What stands ----------------------------------------------------------------------------------
+
+    def has_room(self, bytes: int = CONNECTION_BYTES) -> bool:
+        """So much more may stand."""
+        return self.standing + bytes <= self.bytes_max // 2
+
+    def opened(self, holder: Holder) -> None:
+        """A connection begins."""
+        self._holders[holder] = None
+        self._stand(CONNECTION_BYTES)
+
+    def closed(self, holder: Holder) -> None:
+        """A connection is over. Calling it again does nothing."""
+        if holder in self._holders:
+            del self._holders[holder]
+            self.standing -= CONNECTION_BYTES
+            self.held -= CONNECTION_BYTES
+
+    def keep(self, mesh: str, bytes: int) -> None:
+        """The presences in the roster of this mesh have so many bytes now."""
+        kept = self._kept.get(mesh, 0)
+        if bytes != kept:
+            self._kept[mesh] = bytes
+            self._stand(bytes - kept)
+
+    def _stand(self, bytes: int) -> None:
+        self.standing += bytes
+        self.add(bytes)
+
+    # What waits -----------------------------------------------------------------------------------
+
+    def add(self, bytes: int) -> None:
+        """So much more is held, for one connection alone."""
+        self.held += bytes
+        if self.held > self.bytes_max and bytes > 0:
+            self.relieve()
+
+    def hold(self, batch: Batch) -> None:
+        """One more connection holds this batch."""
+        added = 0
+        shared = batch.shared
+        if shared is not None:
+            if not shared.holders:
+                added += _bytes_of(shared)
+            shared.holders += 1
+        held = self._texts
+        for text in batch.own_texts:
+            key = id(text)
+            times = held.get(key, 0)
+            if not times:
+                added += len(text) + TEXT_BYTES
+            held[key] = times + 1
+        self.add(added)
+
+    def drop(self, batch: Batch) -> None:
+        """One connection less holds this batch."""
+        shared = batch.shared
+        if shared is not None:
+            shared.holders -= 1
+            if not shared.holders:
+                self.held -= _bytes_of(shared)
+        held = self._texts
+        for text in batch.own_texts:
+            key = id(text)
+            times = held[key]
+            if times == 1:
+                del held[key]
+                self.held -= len(text) + TEXT_BYTES
+            else:
+                held[key] = times - 1
+
+    # Too much -------------------------------------------------------------------------------------
+
+    def relieve(self) -> None:
+        """Evict the heaviest, until what is held is under seven eighths of the bound.
+
+        What the transports of evicted connections still have goes with their sockets, within
+        `close_within_s`. If there is no room for that, sockets are cut.
+        """
+        enough = self.bytes_max * 7 // 8
+        by_weight = sorted(self._holders, key=_weight, reverse=True)
+        leaving = sum(holder.weight for holder in by_weight if holder.is_stopped)
+        for holder in by_weight:
+            if self.held - leaving <= enough or not holder.weight:
+                break
+            if not holder.is_stopped:
+                holder.evict(REASON)
+                leaving += holder.weight
+        if self.held > self.bytes_max:
+            self._cut(by_weight)
+
+    def _cut(self, holders: Iterable[Holder]) -> None:
+        for holder in sorted(holders, key=_weight, reverse=True):
+            if holder.is_stopped:
+                holder.abort()
+                if self.held <= self.bytes_max:
+                    break
+
+
+def _bytes_of(shared: SharedBatch) -> int:
+    """A tape has its messages twice: as texts, and as one wire."""
+    return 2 * shared.size + TEXT_BYTES * shared.count
+
+
+def _weight(holder: Holder) -> int:
+    return holder.weight
