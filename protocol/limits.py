@@ -79,6 +79,14 @@ class Limits:
         "error `too_many_connections`, presence refused",
         1,
     )
+    announcements_per_s: float = _bound(
+        1.0,
+        "announcements per second from one connection, sustained: presences after the first, and "
+        "heartbeats that change the agents",
+        "the last one is held until its time has come, and those before it are left out",
+        0.01,
+    )
+    announcements_burst: int = _bound(10, "announcements of one connection at once", "as above", 1)
     messages_per_s: float = _bound(
         1000.0,
         "messages per second from one connection, sustained",

@@ -35,6 +35,18 @@ def presence_too_large(limits: Limits) -> Refusal:
     return Refusal(ErrorCode.TOO_LARGE, sentence)
 
 
+def rate_limited(limits: Limits) -> Refusal:
+    """The refusal of the messages that are beyond the rate."""
+    sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
+    return Refusal(ErrorCode.RATE_LIMITED, sentence)
+
+
+def unknown_type(type: str) -> Refusal:
+    """The refusal of a type that is not in the table."""
+    sentence = f"this relay is strict, and {type!r} is not in its table of types"
+    return Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
+
+
 def too_many_agents(count: int, limits: Limits) -> Refusal:
     """The refusal of an announcement of `count` agents."""
     sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"

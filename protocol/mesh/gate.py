@@ -5,6 +5,7 @@
     rate, size, header, type    refused here: an `error` to the sender, and to nobody else
     `capabilities`              answered here
     a withheld type             counted here
+    an announcement too many    held until its time has come (protocol.mesh.announcing)
     everything else             one item for the mesh (protocol.mesh.items)
 
 The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
@@ -14,12 +15,13 @@ compares connections. Of peers it knows only the id that the mesh has `accepted`
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
 from protocol import refusals
+from protocol.agents import Agent
 from protocol.codec import Codec
 from protocol.envelope import (
     RELAY,
@@ -34,17 +36,17 @@ from protocol.envelope import (
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import lifecycle, texts
+from protocol.mesh.announcing import Announced, Announcements, check_agents, check_identity
+from protocol.mesh.connection import Connection
 from protocol.mesh.effects import CLOSE_CODES, Deliver, Dismissed, Effect, Only, Refused
-from protocol.mesh.items import Items
+from protocol.mesh.items import Admission, Items, admit_all
 from protocol.mesh.lifecycle import (
-    Announced,
     Cause,
     Ended,
     Hangup,
     Heard,
     Join,
     Leave,
-    Life,
     PeerState,
     Renew,
 )
@@ -56,35 +58,6 @@ _TARGET: Final = Route.TARGET
 _TYPES: Final = tuple(
     type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
 )
-
-Admission = Callable[[int], Refusal | None]
-"""Asked whether there is room for one more connection whose presence has so many bytes. Answers
-with None, or with the reason why not."""
-
-
-def admit_all(presence_bytes: int) -> None:
-    """The admission where there is always room."""
-
-
-@attrs.define(eq=False)
-class Connection:
-    """What the gate knows of one connection. Times are monotonic seconds.
-
-    `peer`: the peer id that the mesh has accepted for it, None before that. `rate_due_at`: the
-    state of the rate limit, the theoretical arrival time of the next message (GCRA).
-    """
-
-    id: int
-    life: Life
-    heard_at: float
-    is_paced: bool = False
-    peer: str | None = None
-    keepalive_pong: bool = False
-    deadline_at: float = math.inf
-    rate_due_at: float = -math.inf
-    rate_error_at: float = -math.inf
-    refusals: int = 0
-    refusal_logged_at: float = -math.inf
 
 
 class Gate:
@@ -177,6 +150,9 @@ class Gate:
             if connection is None or connection.deadline_at != at:
                 continue  # it ended, or an earlier deadline has taken the place of this one
             connection.deadline_at = math.inf
+            held = connection.announcements
+            if held is not None and held.due <= now.at:
+                self._announce_held(connection, held.take(now.at), now)
             life = connection.life
             if connection.heard_at > life.since:
                 # When a present peer says something, only `heard_at` changes. The table learns of
@@ -190,10 +166,21 @@ class Gate:
         """The mesh has accepted a presence: from now on this connection belongs to `peer`."""
         connection = self.connections.get(id)
         if connection is not None:
-            connection.life = lifecycle.transition(connection.life, Announced(now.at)).life
+            # It may have been held: then it was heard before.
+            announced = lifecycle.Announced(connection.heard_at)
+            connection.life = lifecycle.transition(connection.life, announced).life
             connection.peer = peer
             connection.keepalive_pong = said.keepalive_pong
+            if connection.announcements is None:
+                connection.announcements = Announcements(self._limits)
+            connection.announcements.agents = said.agents or ()
             self._schedule(connection)
+
+    def agents_accepted(self, id: int, agents: tuple[Agent, ...]) -> None:
+        """The mesh has accepted a heartbeat: from now on the connection has these agents."""
+        connection = self.connections.get(id)
+        if connection is not None and connection.announcements is not None:
+            connection.announcements.agents = agents
 
     def refuse(
         self,
@@ -242,6 +229,8 @@ class Gate:
 
     def _schedule(self, connection: Connection) -> None:
         due = lifecycle.deadline(connection.life, self._limits)
+        if due is not None and connection.announcements is not None:
+            due = min(due, connection.announcements.due)
         if due is not None and due < connection.deadline_at:
             connection.deadline_at = due
             heapq.heappush(self._deadlines, (due, connection.id))
@@ -322,10 +311,8 @@ class Gate:
         dropped = fresh - passed
         if not dropped:  # rounded the other way than the quick check
             return messages
-        limits = self._limits
-        sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
-        refusal = Refusal(ErrorCode.RATE_LIMITED, sentence)
-        if now.at - connection.rate_error_at >= limits.rate_error_every_s:
+        refusal = refusals.rate_limited(self._limits)
+        if now.at - connection.rate_error_at >= self._limits.rate_error_every_s:
             connection.rate_error_at = now.at
             self.refuse(connection, None, refusal, now, dropped)
         else:
@@ -343,21 +330,60 @@ class Gate:
         if header.type == "capabilities":
             self._capabilities(connection, text, now)
         elif route is Route.EVERYONE:
-            said = self._codec.announcement(text)
-            if connection.peer is None and (refusal := self._admit(len(text))) is not None:
-                raise refusal
-            self._items.present(connection.id, header, text, said, now)
+            self._present(connection, self._announced(header, text), now)
         elif connection.peer is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
-            self._items.beat(connection.id, header, self._codec.announcement(text), now)
+            self._beat(connection, self._announced(header, text), now)
         elif route is Route.NOBODY:
             self.totals.withheld += 1
         elif route is Route.REFUSED:
             raise refusals.as_the_relay(f"the type {header.type!r}")
         else:
-            sentence = f"this relay is strict, and {header.type!r} is not in its table of types"
-            raise Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
+            raise refusals.unknown_type(header.type)
+
+    # Announcements --------------------------------------------------------------------------------
+
+    def _announced(self, header: Header, text: Text) -> Announced:
+        said = self._codec.announcement(text)
+        check_agents(said.agents or (), self._limits)
+        return Announced(header, text, said)
+
+    def _present(self, connection: Connection, announced: Announced, now: Instant) -> None:
+        check_identity(announced.header, connection.peer, self._limits)
+        announcements = connection.announcements
+        if announcements is None and (refusal := self._admit(len(announced.text))) is not None:
+            raise refusal
+        if announcements is None or announcements.offer(announced, now.at):
+            self._announce(connection, announced, now)
+        else:
+            self._schedule(connection)
+
+    def _beat(self, connection: Connection, announced: Announced, now: Instant) -> None:
+        announcements = connection.announcements
+        assert announcements is not None  # it belongs to a peer
+        if not announcements.is_news(announced.said):  # a sign of life, and nothing else
+            said = attrs.evolve(announced.said, agents=None)
+            self._items.beat(connection.id, announced.header, said, now)
+        elif announcements.offer(announced, now.at):
+            self._announce(connection, announced, now)
+        else:
+            self._schedule(connection)
+
+    def _announce_held(self, connection: Connection, announced: Announced, now: Instant) -> None:
+        try:
+            self._announce(connection, announced, now)
+        except Refusal as refusal:
+            self.refuse(connection, announced.text, refusal, now)
+
+    def _announce(self, connection: Connection, announced: Announced, now: Instant) -> None:
+        id, header, said = connection.id, announced.header, announced.said
+        if announced.is_presence:
+            self._items.present(id, header, announced.text, said, now)
+        else:
+            self._items.beat(id, header, said, now)
+
+    # Questions ------------------------------------------------------------------------------------
 
     def _capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
         answer = texts.capabilities(

@@ -9,13 +9,17 @@ wherever they are applied. So a mesh may be cut here. Then there are gates in ma
 something between them and the mesh that brings all items into one order. In one process there is
 nothing between them (protocol.mesh.local): an item is one plain call, and nothing is copied.
 
+Before the first presence of a connection becomes an item, the gate asks an `Admission` for room.
+
 Whoever applies an item tells its outcome to the gate that it came from: `Gate.accepted` if a
-presence was accepted, `Gate.refuse` for a `Refusal`.
+presence was accepted, `Gate.agents_accepted` if a heartbeat with agents was, `Gate.refuse` for a
+`Refusal`.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
-from protocol.envelope import Announcement, Header, Text
+from protocol.envelope import Announcement, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.routing import Route
@@ -45,3 +49,12 @@ class Items(Protocol):
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """The connection no longer counts for its peer."""
         ...
+
+
+Admission = Callable[[int], Refusal | None]
+"""Asked whether there is room for one more connection whose presence has so many bytes. Answers
+with None, or with the reason why not."""
+
+
+def admit_all(presence_bytes: int) -> None:
+    """The admission where there is always room."""

@@ -13,7 +13,8 @@ from protocol.envelope import Announcement, Header, Inbound, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Effect
-from protocol.mesh.gate import Admission, Gate, admit_all
+from protocol.mesh.gate import Gate
+from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
@@ -83,8 +84,10 @@ class LocalMesh:
         self.gate.accepted(connection, header.sender, said, now)
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
-        """Apply a heartbeat. Raises Refusal."""
+        """Apply a heartbeat, and tell the gate that its agents were accepted. Raises Refusal."""
         self.mesh.beat(connection, header, said, now)
+        if said.agents is not None:
+            self.gate.agents_accepted(connection, said.agents)
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""

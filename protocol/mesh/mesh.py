@@ -12,7 +12,7 @@ from typing import Final
 
 from protocol import refusals
 from protocol.agents import Agent
-from protocol.envelope import RELAY, Announcement, ErrorCode, Header, Refusal, Text
+from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
@@ -27,7 +27,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.roster import Connection, Peer, Roster
+from protocol.mesh.roster import Peer, Roster
 from protocol.mesh.routing import Route
 from protocol.mesh.status import Totals
 
@@ -112,7 +112,8 @@ class Mesh:
     ) -> None:
         """A connection announces a peer. Raises Refusal if the announcement is wrong."""
         entry = self.roster.connections.get(connection)
-        id = self._identity(entry, header)
+        id = header.sender
+        assert id is not None  # or the gate would have refused it
         agents = said.agents if said.agents is not None else ()
         peer = self.roster.peers.get(id)
         if entry is None and peer is not None:
@@ -162,19 +163,6 @@ class Mesh:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
 
-    def _identity(self, entry: Connection | None, header: Header) -> str:
-        """The peer id that a presence announces."""
-        id = header.sender
-        if id is None:
-            raise Refusal(ErrorCode.BAD_FIELD, "a presence needs `from`, the peer's id")
-        refusals.check_name(id, "from", self._limits)
-        if entry is not None and id != entry.peer.id:
-            sentence = f"this connection belongs to peer {entry.peer.id!r} and cannot change that"
-            raise Refusal(ErrorCode.IDENTITY_FIXED, sentence)
-        if header.instance_id not in (None, id):
-            raise Refusal(ErrorCode.SPOOFED, "`instanceId` must be the same as `from`")
-        return id
-
     def _check_connections(self, peer: Peer) -> None:
         most = self._limits.peer_connections_max
         if len(peer.connections) >= most:
@@ -184,12 +172,6 @@ class Mesh:
     def _check_agents(self, agents: Sequence[Agent]) -> None:
         if len(agents) > self._limits.agents_max:
             raise refusals.too_many_agents(len(agents), self._limits)
-        for agent in agents:
-            if agent.id is not None:
-                refusals.check_name(agent.id, "data.agents", self._limits)
-            if agent.id == RELAY:
-                sentence = f"an agent must not have the relay's name, {RELAY!r}"
-                raise Refusal(ErrorCode.SPOOFED, sentence)
 
     def _check_presence(self, text: Text) -> None:
         if len(text) > self._limits.presence_bytes_max:

@@ -45,6 +45,8 @@ TIGHT: Limits = Limits(
     id_chars_max=16,
     agents_max=4,
     peer_connections_max=3,
+    announcements_per_s=0.5,
+    announcements_burst=2,
     messages_per_s=4.0,
     messages_burst=24,
     inbox_messages_max=6,
@@ -55,8 +57,8 @@ TIGHT: Limits = Limits(
 )
 """Limits under which a few steps reach every bound."""
 
-# Multiples of a quarter of a second: exact as floats, and at `TIGHT.messages_per_s` the rate limit
-# then stands at whole messages, so that a limiter's rounding makes no difference.
+# Multiples of a quarter of a second: exact as floats, and at the rates of `TIGHT` the rate limits
+# then stand at whole messages, so that a limiter's rounding makes no difference.
 _seconds = st.one_of(
     st.integers(1, 20).map(lambda n: n / 4),
     st.sampled_from([1.0, 5.0, 10.0, 14.75, 15.0, 20.0, 29.75, 30.0, 31.0, 90.0]),
@@ -132,6 +134,11 @@ class RelayMachine(RuleBasedStateMachine):
     @rule(c=connections, data=st.data())
     def beat(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.heartbeats(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def announce_too_often(self, c: int, data: st.DataObject) -> None:
+        said = st.lists(strategies.changes(self.names[c]), min_size=4, max_size=8)
+        self.judge.send(c, *data.draw(said))
 
     @rule(c=connections, data=st.data())
     def stream(self, c: int, data: st.DataObject) -> None:

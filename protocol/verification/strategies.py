@@ -3,7 +3,8 @@
 Names come from small pools, so that peers collide, agents are shared, and an agent is called like a
 peer. Every strategy gives the bytes of a message; `me` is the id of the peer that sends it.
 
-    presences(me), heartbeats(me), fanned_out(me), directs(me), others(me)     right
+    presences(me), heartbeats(me), changes(me)                                 right
+    fanned_out(me), directs(me), others(me)                                    right
     forged(me), damaged(me, limits), too_much(me, limits)                      wrong
     at_the_bound(me, limits)                                                   one or the other
     messages(me, limits), misbehaviour(me, limits)                             all of these
@@ -121,6 +122,14 @@ def heartbeats(me: str) -> st.SearchStrategy[bytes]:
         {"type": "heartbeat"},
         {"from": me, "data": st.one_of(st.none(), data, data, data), **_EXTRA},
     )
+
+
+@functools.cache
+def changes(me: str) -> st.SearchStrategy[bytes]:
+    """Announcements of few agents, so that one often says what another has said."""
+    few = st.fixed_dictionaries({"agents": st.sampled_from([[], ["x"], ["y"], ["x", "y"]])})
+    types = st.sampled_from(["presence", "heartbeat", "heartbeat"])
+    return _message({"type": types, "from": me, "data": few}, {"turnId": turn_ids})
 
 
 def _origin(me: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from actors.transports.transport import Port
 from protocol.envelope import Inbound
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh.effects import Dismissed, Effect
+from protocol.mesh.effects import Effect
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.verification.model import BINARY, Disagreement, Message
@@ -33,6 +33,7 @@ from protocol.verification.subjects import (
     WALL_MS,
     Decision,
     Expectations,
+    Expiry,
     Subject,
     as_inbound,
 )
@@ -46,6 +47,7 @@ class RecordingMesh(LocalMesh):
         self.decisions: list[Decision] = []
         self.crashing: set[int] = set()
         self._done: list[Effect] = []
+        self._expiry = Expiry(self)
 
     def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
         super().opened(id, now, is_paced=is_paced)
@@ -77,11 +79,12 @@ class RecordingMesh(LocalMesh):
 
     def expire(self, now: Instant) -> None:
         self._done += super().take_effects()
+        self._expiry.begin()
         super().expire(now)
         effects = super().take_effects()
         self._done += effects
-        closed = [effect.connection for effect in effects if isinstance(effect, Dismissed)]
-        self.decisions.append(Decision("elapsed", now.at, closed=closed))
+        happened = self._expiry.happened(effects)
+        self.decisions.append(Decision("elapsed", now.at, happened=happened))
 
     def take_effects(self) -> list[Effect]:
         done, self._done = self._done, []
@@ -348,8 +351,8 @@ class ActorSubject(Subject):
         decisions: list[Decision] = []
         for decision in noted:
             c = self._numbers.get(decision.connection, 0)
-            closed = [self._numbers[id] for id in decision.closed]
-            decisions.append(decision._replace(connection=c, closed=closed))
+            happened = [(what, self._numbers[id]) for what, id in decision.happened]
+            decisions.append(decision._replace(connection=c, happened=happened))
             if decision.what == "received":
                 self.sockets[c].decided += len(decision.messages)
             elif decision.what == "ended":

@@ -19,7 +19,7 @@ from protocol.mesh.effects import (
     Refused,
     Snapshot,
 )
-from protocol.mesh.gate import Admission, admit_all
+from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus

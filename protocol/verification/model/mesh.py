@@ -50,6 +50,9 @@ class Connection:
     tokens_at: float
     peer: str | None = None
     agents: list[Any] = field(default_factory=list)
+    announcement_tokens: float = 0.0
+    announcement_tokens_at: float = 0.0
+    held: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
     pongs_count: bool = False
     rate_error_at: float = float("-inf")
 
@@ -123,19 +126,27 @@ class Model:
         ends = {c: self._end(connection) for c, connection in self.connections.items()}
         return {c: end for c, end in ends.items() if end <= now}
 
-    def elapsed(self, closed: Sequence[int], late_s: float) -> None:
-        """Time passed to `now`, and the relay closed these because of that, in this order.
+    def elapsed(self, happened: Sequence[tuple[str, int]], late_s: float) -> None:
+        """Time passed to `now`, and because of that this happened to connections, in this order:
+        `"closed"` one, or `"announced"` what one had said too soon.
 
-        `late_s` (seconds): how late the relay may close a connection whose time is up. Raises
-        Disagreement if it closed one early or too late, or did not close one.
+        `late_s` (seconds): how late the relay may do it. Raises Disagreement if it did something
+        early or too late, or did not do it.
         """
         due = self.due(self.now)
+        closed = [c for what, c in happened if what == "closed"]
         if set(closed) != due.keys() or len(closed) != len(due):
             raise Disagreement(f"at {self.now:g} s time is up for {due}, closed were {closed}")
-        for c in closed:
+        for what, c in happened:
+            if what == "announced":
+                self._announce_held(c, late_s)
+                continue
             if self.now - due[c] > late_s:
                 raise Disagreement(f"{c} was due at {due[c]:g} s, closed at {self.now:g} s")
             self.ended(c, "silent" if self.connections[c].peer is not None else "unannounced")
+        for c, connection in self.connections.items():
+            if connection.held and self._may_announce_at(connection) <= self.now:
+                raise Disagreement(f"what {c} has said too soon was not announced in time")
 
     def shut_down(self) -> None:
         """The relay stops: everybody is closed, and nobody is told who goes."""
@@ -229,10 +240,10 @@ class Model:
     def _from_a_peer(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
     ) -> None:
-        faults = self._origin_faults(peer, value)
         if value["type"] == "heartbeat":
-            self._heartbeat(c, connection, peer, message, value, faults)
+            self._heartbeat(c, connection, message, value)
             return
+        faults = self._origin_faults(peer, value)
         added = self._missing_origin(peer, value)
         faults |= self.faults.of_size(message, added)
         text = Made({**value, **added}) if added else Untouched(message)
@@ -303,19 +314,33 @@ class Model:
             faults.add("identity_fixed")
         if instance not in (None, id):
             faults.add("spoofed")
-        its = self.of(id) if id is not None else []
-        if connection.peer is None and len(its) >= self.limits.peer_connections_max:
-            faults.add("too_many_connections")
-        agents, more = self.faults.of_agents(message, value)
+        _, more = self.faults.of_agents(message, value)
+        if faults | more:
+            self._error(c, faults | more, value)
+        elif connection.peer is None or self._may_announce(connection):
+            self._announce(c, connection, message, value)
+        else:
+            connection.held = [(message, value)]
+
+    def _announce(
+        self, c: int, connection: Connection, message: bytes, value: dict[str, Any]
+    ) -> None:
+        """The presence is right in itself, and its time has come."""
+        id: str = value["from"]
+        agents, faults = self.faults.of_agents(message, value)
         agents = agents or []
         everything = self._union(id, c, agents)
-        faults |= more | self.faults.of_union(everything)
+        faults |= self.faults.of_union(everything)
+        is_new_here = connection.peer is None
+        if is_new_here and len(self.of(id)) >= self.limits.peer_connections_max:
+            faults.add("too_many_connections")
         if faults:
             self._error(c, faults, value)
             return
-        assert id is not None
         data = value.get("data")
-        is_new_here = connection.peer is None
+        if is_new_here:
+            connection.announcement_tokens = self.limits.announcements_burst
+            connection.announcement_tokens_at = self.now
         connection.peer = id
         connection.agents = agents
         connection.pongs_count = data is not None and data.get("keepalive") == "pong"
@@ -342,33 +367,75 @@ class Model:
         if is_new_here:
             self.connections[c] = self.connections.pop(c)
 
-    def _heartbeat(  # noqa: PLR0917
-        self,
-        c: int,
-        connection: Connection,
-        id: str,
-        message: bytes,
-        value: dict[str, Any],
-        faults: set[str],
+    def _heartbeat(
+        self, c: int, connection: Connection, message: bytes, value: dict[str, Any]
     ) -> None:
-        agents, more = self.faults.of_agents(message, value)
-        faults |= more
-        everything = self.peers[id].agents
-        if agents is not None and agents != connection.agents:
+        agents, faults = self.faults.of_agents(message, value)
+        latest = connection.agents
+        if connection.held:
+            latest = self.faults.of_agents(*connection.held[-1])[0] or []
+        if faults:
+            self._error(c, faults, value)
+        elif agents is None or agents == latest:
+            self._beat(c, connection, value, connection.agents)
+        elif self._may_announce(connection):
+            self._beat(c, connection, value, agents)
+        else:
+            presences = [held for held in connection.held if held[1]["type"] == "presence"]
+            connection.held = [*presences, (message, value)]
+
+    def _beat(
+        self, c: int, connection: Connection, value: dict[str, Any], agents: list[Any]
+    ) -> None:
+        """The heartbeat is right in itself, and its time has come."""
+        assert connection.peer is not None
+        id, peer = connection.peer, self.peers[connection.peer]
+        faults = self._origin_faults(id, value)
+        everything = peer.agents
+        if agents != connection.agents:
             everything = self._union(id, c, agents)
             faults |= self.faults.of_union(everything)
         if faults:
             self._error(c, faults, value)
             return
-        peer = self.peers[id]
-        if agents is not None:
-            connection.agents = agents
+        connection.agents = agents
         changed = everything != peer.agents
         if changed:
             self._change_agents(peer, everything)
         if changed or self.now - peer.at >= self.limits.presence_refresh_s:
             peer.at = self.now
             self._expect(self.others(id), peer.presence)
+
+    def _may_announce_at(self, connection: Connection) -> float:
+        missing = max(0.0, 1 - connection.announcement_tokens)
+        return connection.announcement_tokens_at + missing / self.limits.announcements_per_s
+
+    def _may_announce(self, connection: Connection) -> bool:
+        """One more may be announced now; then it counts."""
+        if connection.held or self._may_announce_at(connection) > self.now:
+            return False
+        self._count_announcement(connection)
+        return True
+
+    def _count_announcement(self, connection: Connection) -> None:
+        limits = self.limits
+        refill = (self.now - connection.announcement_tokens_at) * limits.announcements_per_s
+        tokens = min(float(limits.announcements_burst), connection.announcement_tokens + refill)
+        connection.announcement_tokens, connection.announcement_tokens_at = tokens - 1, self.now
+
+    def _announce_held(self, c: int, late_s: float) -> None:
+        """What `c` has said too soon is announced now."""
+        connection = self.connections[c]
+        due = self._may_announce_at(connection)
+        if not connection.held or not due <= self.now <= due + late_s:
+            raise Disagreement(f"{c} was announced at {self.now:g} s, and not at {due:g} s")
+        self._count_announcement(connection)
+        message, value = connection.held.pop(0)
+        if value["type"] == "presence":
+            self._announce(c, connection, message, value)
+        else:
+            agents = self.faults.of_agents(message, value)[0]
+            self._beat(c, connection, value, agents or [])
 
     def _union(self, id: str | None, c: int, agents: list[Any]) -> list[Any]:
         """The agents of a peer over its connections, if those of `c` were these."""

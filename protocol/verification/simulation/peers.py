@@ -283,6 +283,16 @@ def changes_its_agents(scene: Scene) -> Course:
     yield Send(scene.at, scene.c, (said,))
 
 
+def cannot_decide_on_its_agents(scene: Scene) -> Course:
+    """It announces other agents again and again, more often than it may."""
+    said = []
+    for _ in range(scene.dice.randint(2, 6)):
+        scene.peer.change_agents(scene.dice)
+        is_presence = scene.dice.random() < 0.4
+        said.append(scene.peer.presence(scene.dice) if is_presence else scene.peer.heartbeat)
+    yield Send(scene.at, scene.c, tuple(said))
+
+
 def is_crashed(scene: Scene) -> Course:
     """What serves it crashes; it comes back later."""
     yield Crash(scene.at, scene.c, scene.dice.randint(0, 9))
@@ -313,6 +323,7 @@ TROUBLES: Final = (
     Trouble(talks_nonsense),
     Trouble(claims_another_name),
     Trouble(changes_its_agents),
+    Trouble(cannot_decide_on_its_agents),
     Trouble(is_crashed),
     Trouble(answers_a_ping),
 )

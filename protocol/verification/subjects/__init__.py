@@ -12,15 +12,17 @@ tests/worlds/actor_subject.py, because the protocol may not import the actors.
 import warnings
 from typing import Any
 
-from protocol.verification.subjects.core import WALL_MS, CoreSubject, as_inbound
+from protocol.verification.subjects.core import WALL_MS, CoreSubject, Expiry, as_inbound
 from protocol.verification.subjects.judge import Judge
-from protocol.verification.subjects.subject import Decision, Expectations, Kind, Subject
+from protocol.verification.subjects.subject import Decision, Expectations, Happened, Kind, Subject
 
 __all__ = [
     "WALL_MS",
     "CoreSubject",
     "Decision",
     "Expectations",
+    "Expiry",
+    "Happened",
     "Judge",
     "Kind",
     "Subject",

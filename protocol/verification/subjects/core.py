@@ -1,7 +1,7 @@
 """The protocol alone as a subject: no I/O, exact time."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from protocol.envelope import ErrorCode, Inbound, Unreadable
 from protocol.instant import Instant
@@ -19,7 +19,7 @@ from protocol.mesh.effects import (
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.verification.model import BINARY, Disagreement, Message
-from protocol.verification.subjects.subject import Decision, Expectations, Subject
+from protocol.verification.subjects.subject import Decision, Expectations, Happened, Subject
 
 WALL_MS: Final = 1_700_000_000_000
 """The wall clock at virtual time 0 (milliseconds since the epoch)."""
@@ -28,6 +28,38 @@ WALL_MS: Final = 1_700_000_000_000
 def as_inbound(message: Message) -> Inbound:
     """A message of the model as the core takes it."""
     return Unreadable(ErrorCode.BINARY, "a binary frame") if message is BINARY else message
+
+
+class Expiry:
+    """Notes what a mesh does when time passes: `begin`, let the mesh expire, ask what `happened`.
+
+    Only held announcements are applied then. The effects of the mesh must be taken before.
+    """
+
+    def __init__(self, mesh: LocalMesh) -> None:
+        self._noted: list[tuple[int, int]] = []  # how many effects there were, the connection
+        self._effects = mesh._effects
+        mesh.present = self._noting(mesh.present)  # type: ignore[method-assign]
+        mesh.beat = self._noting(mesh.beat)  # type: ignore[method-assign]
+
+    def begin(self) -> None:
+        """The mesh expires next."""
+        self._noted.clear()
+
+    def happened(self, effects: Sequence[Effect]) -> list[Happened]:
+        """What happened since `begin`, in order. `effects`: all that came of it."""
+        order: list[tuple[int, Happened]] = [(at, ("announced", c)) for at, c in self._noted]
+        for at, effect in enumerate(effects):
+            if isinstance(effect, Dismissed):
+                order.append((at, ("closed", effect.connection)))
+        return [what for _, what in sorted(order, key=lambda one: one[0])]
+
+    def _noting(self, apply: Callable[..., None]) -> Callable[..., None]:
+        def noted(connection: int, *arguments: Any) -> None:
+            self._noted.append((len(self._effects), connection))
+            apply(connection, *arguments)
+
+        return noted
 
 
 class CoreSubject(Subject):
@@ -42,6 +74,7 @@ class CoreSubject(Subject):
         self.limits = limits or Limits()
         self.now = now
         self.mesh = self.make_mesh(strict)
+        self._expiry = Expiry(self.mesh)
         self._present: set[int] = set()
         self._received: dict[int, list[bytes]] = {}
         self._closed: dict[int, int] = {}
@@ -116,10 +149,11 @@ class CoreSubject(Subject):
             self._decided(Decision("ended", self.now, c, cause=cause.value))
 
     def _expire(self) -> None:
+        self._expiry.begin()
         self.mesh.expire(self._instant)
         effects = self.mesh.take_effects()
-        closed = [effect.connection for effect in effects if isinstance(effect, Dismissed)]
-        self._decisions.append(Decision("elapsed", self.now, closed=closed))
+        happened = self._expiry.happened(effects)
+        self._decisions.append(Decision("elapsed", self.now, happened=happened))
         self._carry_out(effects)
 
     def _decided(self, decision: Decision) -> None:

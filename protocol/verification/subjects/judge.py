@@ -34,9 +34,10 @@ class Judge:
         self.subject.open(c)
 
     def send(self, c: int, *messages: Message) -> None:
-        """A peer sends these at once. Nothing, if it has gone."""
+        """A peer sends these at once, as far as the subject takes them. Nothing, if it has gone."""
         if c in self.left:
             return
+        messages = tuple(m for m in messages if self.subject.takes(c, m))
         self.sent[c].extend(messages)
         self.subject.send(c, messages)
 
@@ -103,7 +104,7 @@ class Judge:
         )
 
     def _follow(self, decision: Decision) -> None:
-        what, at, c, messages, cause, closed = decision
+        what, at, c, messages, cause, happened = decision
         model = self.model
         model.now = at
         match what:
@@ -123,7 +124,7 @@ class Judge:
                     self._check_end(c, cause)
                     model.ended(c, cause)
             case "elapsed":
-                model.elapsed(closed, self.subject.late_s)
+                model.elapsed(happened, self.subject.late_s)
             case "shut_down":
                 model.shut_down()
             case _:

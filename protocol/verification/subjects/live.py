@@ -60,6 +60,7 @@ class LiveSubject(Subject):
         self._stacks: dict[int, contextlib.ExitStack] = {}
         self._received: dict[int, list[bytes]] = {}
         self._peers: dict[int, str] = {}
+        self._announced: dict[int, int] = {}
         self._claimed: dict[int, str] = {}
         self._closed: dict[int, int] = {}
         self._not_reading: set[int] = set()
@@ -72,6 +73,13 @@ class LiveSubject(Subject):
         self._sockets[c] = stack.enter_context(self._connect())
         self._received[c] = []
         self._decisions.append(Decision("opened", 0.0, c))
+
+    def takes(self, c: int, message: Message) -> bool:
+        # Beyond the burst an announcement waits until its time has come.
+        if message is None or not (b"presence" in message or b"heartbeat" in message):
+            return True
+        self._announced[c] = self._announced.get(c, 0) + 1
+        return self._announced[c] <= self.limits.announcements_burst
 
     def send(self, c: int, messages: Sequence[Message]) -> None:
         if c in self._closed or c not in self._sockets:

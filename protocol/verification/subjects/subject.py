@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple, Protocol
 from protocol.limits import Limits
 from protocol.verification.model import Message, Model
 
+Happened = tuple[Literal["announced", "closed"], int]
+"""What the passing of time did to a connection: a held announcement was applied, or it ended."""
+
 Kind = Literal["opened", "received", "ponged", "ended", "elapsed", "shut_down"]
 """What a subject can decide."""
 
@@ -18,7 +21,7 @@ class Decision(NamedTuple):
     """One thing that a subject decided, at virtual time `at` (seconds).
 
     `messages`: what was `received`. `cause`: why the connection has `ended`, a key of the model's
-    CLOSE_CODES. `closed`: the connections that an `elapsed` closed, in order.
+    CLOSE_CODES. `happened`: what an `elapsed` did, in order.
     """
 
     what: Kind
@@ -26,7 +29,7 @@ class Decision(NamedTuple):
     connection: int = 0
     messages: Sequence[Message] = ()
     cause: str = ""
-    closed: Sequence[int] = ()
+    happened: Sequence[Happened] = ()
 
 
 class Expectations(Protocol):
@@ -60,6 +63,10 @@ class Subject:
     """By how much a reap may be late (seconds)."""
     now = 0.0
     """Virtual time (seconds)."""
+
+    def takes(self, c: int, message: Message) -> bool:
+        """What comes of this message can be told without knowing the time."""
+        return True
 
     # What peers and the world do ------------------------------------------------------------------
 

@@ -209,13 +209,36 @@ def test_the_silent_are_due_after_30_s_and_pongs_count_for_those_who_ask() -> No
     assert model.due(29.75) == {}
     assert model.due(40.0) == {1: 40.0, 2: 30.0, 3: 40.0, 4: 30.0}
     model.now = 30.0
-    model.elapsed([4, 2], late_s=0.0)
+    model.elapsed([("closed", 4), ("closed", 2)], late_s=0.0)
     assert shown(model.take())[2] == [1008]
     model.now = 42.0
     with pytest.raises(Disagreement):
-        model.elapsed([1], late_s=5.0)
+        model.elapsed([("closed", 1)], late_s=5.0)
     with pytest.raises(Disagreement):
-        model.elapsed([1, 3], late_s=1.0)
+        model.elapsed([("closed", 1), ("closed", 3)], late_s=1.0)
+
+
+def test_what_is_announced_too_soon_is_announced_later_as_it_is_in_the_end() -> None:
+    model = mesh("a", "b", limits=Limits(announcements_burst=1, announcements_per_s=0.5))
+    say(model, 1, presence("a", "x"))
+    beat = text("heartbeat", data={"agents": ["z"]})
+    assert say(model, 1, presence("a", "y"), presence("a", "later"), beat, beat) == {}
+    model.now = 1.0
+    assert say(model, 1, text("heartbeat")) == {}
+    for happened in ([("announced", 1)], [("announced", 2)]):
+        with pytest.raises((Disagreement, AssertionError)):
+            model.elapsed(happened, late_s=0.0)
+    model.now = 2.0
+    with pytest.raises(Disagreement):
+        model.elapsed([], late_s=0.0)
+    model.elapsed([("announced", 1)], late_s=0.0)
+    later = presence("a", "later")
+    assert shown(model.take()) == {1: [later], 2: [later]}
+    model.now = 5.0
+    with pytest.raises(Disagreement):
+        model.elapsed([("announced", 1)], late_s=0.5)
+    model.elapsed([("announced", 1)], late_s=1.0)
+    assert shown(model.take()) == {2: [{**json.loads(later), "data": {"agents": ["z"]}}]}
 
 
 def test_a_flood_is_cut_off_and_answered_once_a_second() -> None:

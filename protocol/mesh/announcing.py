@@ -1,0 +1,108 @@
+"""The announcements of one connection: so many a second are applied, and the last one always is.
+
+Every announcement goes to everybody in the mesh, so a connection may make only
+`announcements_per_s`, after a burst. An announcement is a presence, or a heartbeat that changes the
+agents. What comes beyond the rate is *held* until its time has come. A later announcement replaces
+a held one, as far as it says the same: a presence replaces everything, a heartbeat only the agents.
+So in the end the mesh is what it would be if all of them had been applied.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from protocol import refusals
+from protocol.agents import Agent
+from protocol.envelope import RELAY, Announcement, ErrorCode, Header, Refusal, Text
+from protocol.limits import Limits
+from protocol.rate import Rate
+
+_PRESENCE: Final = "presence"
+
+
+@attrs.frozen
+class Announced:
+    """One announcement: a presence, or a heartbeat with agents. `said` is what its `data` says."""
+
+    header: Header
+    text: Text
+    said: Announcement
+
+    @property
+    def is_presence(self) -> bool:
+        """It says everything about the connection, not only its agents."""
+        return self.header.type == _PRESENCE
+
+    @property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents that the connection has after it."""
+        return self.said.agents or ()
+
+
+class Announcements:
+    """Those of one connection: what the mesh has accepted last, and what is held.
+
+    `agents`: those that the mesh has accepted last.
+    """
+
+    __slots__ = ("_held", "_rate", "agents")
+
+    def __init__(self, limits: Limits) -> None:
+        self.agents: tuple[Agent, ...] = ()
+        self._rate = Rate(limits.announcements_per_s, limits.announcements_burst)
+        self._held: Sequence[Announced] = ()
+
+    def is_news(self, said: Announcement) -> bool:
+        """This heartbeat changes the agents that the connection has, or will have in a moment."""
+        latest = self._held[-1].agents if self._held else self.agents
+        return said.agents is not None and said.agents != latest
+
+    def offer(self, announced: Announced, at: float) -> bool:
+        """Something is announced at monotonic time `at` (seconds). True: apply it now. False: it
+        is held."""
+        if not self._held and self._rate.opens_at() <= at:
+            self._rate.take(at)
+            return True
+        if announced.is_presence:
+            self._held = (announced,)
+        else:
+            self._held = (*(held for held in self._held if held.is_presence), announced)
+        return False
+
+    @property
+    def due(self) -> float:
+        """When (monotonic seconds) the first held one is to be applied. Infinite: none is held."""
+        return self._rate.opens_at() if self._held else math.inf
+
+    def take(self, at: float) -> Announced:
+        """Take out the held one that is due, to apply it at monotonic time `at` (seconds)."""
+        self._rate.take(at)
+        first, *rest = self._held
+        self._held = tuple(rest)
+        return first
+
+
+def check_identity(header: Header, peer: str | None, limits: Limits) -> None:
+    """Raise Refusal unless this presence may come from a connection that belongs to `peer` (None:
+    to nobody yet)."""
+    id = header.sender
+    if id is None:
+        raise Refusal(ErrorCode.BAD_FIELD, "a presence needs `from`, the peer's id")
+    refusals.check_name(id, "from", limits)
+    if peer is not None and id != peer:
+        sentence = f"this connection belongs to peer {peer!r} and cannot change that"
+        raise Refusal(ErrorCode.IDENTITY_FIXED, sentence)
+    if header.instance_id not in (None, id):
+        raise Refusal(ErrorCode.SPOOFED, "`instanceId` must be the same as `from`")
+
+
+def check_agents(agents: Sequence[Agent], limits: Limits) -> None:
+    """Raise Refusal unless agents may have these names."""
+    for agent in agents:
+        if agent.id is not None:
+            refusals.check_name(agent.id, "data.agents", limits)
+        if agent.id == RELAY:
+            sentence = f"an agent must not have the relay's name, {RELAY!r}"
+            raise Refusal(ErrorCode.SPOOFED, sentence)
