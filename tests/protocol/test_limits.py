@@ -33,6 +33,8 @@ LEAST: dict[str, Any] = {
     "frames_per_s": 1.0,
     "frame_bytes_max": 1024,
     "peer_connections_max": 1,
+    "announcements_per_s": 0.01,
+    "announcements_burst": 1,
     "connections_max": 1,
     "meshes_max": 1,
     "unannounced_max": 1,

@@ -33,8 +33,8 @@ def exhausted() -> World:
 def test_ten_announcements_at_once_and_one_a_second_are_applied_at_once() -> None:
     world = world_of("a", "b")
     for n in range(10):
-        world.say(A, presence("a", n := f"agent {n}"))
-        assert news(world, B) == [[n]]
+        world.say(A, presence("a", f"agent {n}"))
+        assert news(world, B) == [[f"agent {n}"]]
     for n in range(5):
         world.wait(1.0)
         world.say(A, beat(f"later {n}"))
