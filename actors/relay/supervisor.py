@@ -164,10 +164,7 @@ class Supervisor:
         ready = self._inbox.take_ready()
         while ready:
             if messages_left <= 0 or bytes_left <= 0:
-                # The rest keeps its place in the queue, and has been heard.
-                for actor in ready:
-                    self._mesh.heard(actor.id, now)
-                self._inbox.put_back(ready)
+                self._inbox.put_back(ready)  # the rest keeps its place in the queue
                 break
             actor = ready.popleft()
             waiting_bytes = actor.inbound_bytes
@@ -184,7 +181,11 @@ class Supervisor:
         for id in displaced:  # last, because their presences may have come in
             if self._mesh.peer_of(id) is None:
                 self._mesh.ended(id, Cause.DISPLACED, now)
-        self._mesh.expire(read_until or now)
+        until, deadline = read_until or now, self._mesh.deadline()
+        if deadline is not None and deadline <= until.at:
+            for actor in ready:  # what waits has been heard
+                self._mesh.heard(actor.id, now)
+            self._mesh.expire(until)
         self._carry_out(self._mesh.take_effects())
         self._ledger.keep(self.name, self._mesh.presence_bytes)
 

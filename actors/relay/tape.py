@@ -21,18 +21,19 @@ _Piece = tuple[int, int] | Text  # a range of the tape, or a private text
 class _Spliced(Batch):
     """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
 
-    __slots__ = ("_ends", "_pieces", "_tape")
+    __slots__ = ("_ends", "_own", "_pieces", "_tape")
 
     def __init__(self, tape: SharedBatch, pieces: list[_Piece], ends: Sequence[int]) -> None:
         self._tape = tape
         self._pieces = pieces
         self._ends = ends
-        self.count = self.size = 0
+        self._own = [piece for piece in pieces if isinstance(piece, bytes)]
+        self.count = len(self._own)
+        self.size = sum(map(frame_length, self._own))
+        if self.count == len(pieces):
+            return
         for piece in pieces:
-            if isinstance(piece, bytes):
-                self.count += 1
-                self.size += frame_length(piece)
-            else:
+            if not isinstance(piece, bytes):
                 start, end = piece
                 self.count += end - start
                 self.size += ends[end] - ends[start]
@@ -53,7 +54,7 @@ class _Spliced(Batch):
     @property
     def own_texts(self) -> Iterable[Text]:
         """The private texts."""
-        return (piece for piece in self._pieces if isinstance(piece, bytes))
+        return self._own
 
     def to_hold(self) -> Batch:
         """The texts alone, if they are a small part of the tape."""

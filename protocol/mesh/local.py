@@ -44,9 +44,16 @@ class LocalMesh:
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         """Messages arrived on a connection, in this order. An unknown connection is ignored.
 
-        Returns how many messages were decided: the elements of an array count each.
+        Returns how much work that was, in messages. The elements of an array count each, a refusal
+        counts several times, and so does what goes to the further connections of a peer. The
+        roster that a newcomer gets counts as the messages that it has.
         """
-        return self.gate.received(id, messages, now)
+        before = self.gate.extra_work + self.mesh.extra_work
+        work = self.gate.received(id, messages, now)
+        entry = self.mesh.roster.connections.get(id)
+        if entry is not None:  # its messages are left out for each connection of its peer
+            work += work * entry.peer.extra_work
+        return work + self.gate.extra_work + self.mesh.extra_work - before
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

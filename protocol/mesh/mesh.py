@@ -44,6 +44,7 @@ class Mesh:
     def __init__(self, limits: Limits, effects: list[Effect]) -> None:
         self.roster = Roster()
         self.totals = Totals()
+        self.extra_work = 0  # in messages, beside one for each
         self._limits = limits
         self._effects = effects
 
@@ -73,6 +74,7 @@ class Mesh:
         if target is not None:
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
+            self.extra_work += target.extra_work
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
         """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""
@@ -136,6 +138,7 @@ class Mesh:
         self.totals.relayed += 1
         if is_newcomer:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
+            self.extra_work += len(self.roster.peers)
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))

@@ -16,6 +16,8 @@ from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal, Text
 from protocol.mesh.effects import Only, Others
 
+_COPIES: Final = 8
+"""To note so many receivers of one message costs about as much as to decide a message."""
 _PEERS_NAMED_MAX: Final = 20  # in an `ambiguous_target`
 
 
@@ -42,7 +44,7 @@ class Peer:
     """One peer, and its latest presence as the others got it.
 
     `others` and `only` are the audiences of its messages. They are made anew when its connections
-    change.
+    change. `extra_work`: what each message costs because it has so many (in messages).
     """
 
     id: str
@@ -52,6 +54,7 @@ class Peer:
     agents: tuple[Agent, ...] = ()
     others: Others = Others(())
     only: Only = Only(())
+    extra_work: int = 0
     _held: dict[str | bytes, list[Held]] = attrs.Factory(dict)  # who has an agent, oldest first
 
     def union_with(self, connection: int, agents: tuple[Agent, ...]) -> tuple[Agent, ...]:
@@ -221,6 +224,7 @@ class Roster:
 def _renew_audiences(peer: Peer) -> None:
     peer.others = Others(tuple(peer.connections))
     peer.only = Only(tuple(peer.connections))
+    peer.extra_work = len(peer.connections) // _COPIES
 
 
 def _ids(agents: Iterable[Agent]) -> Iterator[str]:

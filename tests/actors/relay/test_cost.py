@@ -98,3 +98,15 @@ def test_peers_that_join_in_one_round_cost_the_others_one_write_in_all(joiners: 
         say(world.supervisor.open(HandTransport()), "presence", sender=f"new{n}")
     world.supervisor.round()
     assert {transport.writes for transport in transports} == {1}
+
+
+def test_what_waits_for_a_later_round_costs_this_round_nothing() -> None:
+    def calls(waiting: int) -> int:
+        world = World(round_messages_max=64, messages_burst=10**6)
+        actors = [world.join(f"p{n}")[0] for n in range(200)]
+        for actor in actors[:waiting]:
+            say(actor, "capabilities", 64)
+        world.supervisor.round()  # the first: from here on no deadline is due
+        return calls_of(world.supervisor.round)
+
+    assert calls(200) <= calls(100) * 1.05

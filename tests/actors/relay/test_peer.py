@@ -392,3 +392,40 @@ def test_a_reaped_peer_is_told_so_even_if_its_mailbox_is_full() -> None:
     say(other, "stream")
     world.supervisor.round()
     assert silent.closed_with == 1008
+
+
+def test_a_round_takes_fewer_messages_the_more_each_of_them_costs() -> None:
+    world = World(round_messages_max=100, quantum_messages=10, messages_burst=10**6)
+    tabs = [world.join("tabs")[0] for _ in range(64)]
+    senders = [world.join(f"s{n}")[0] for n in range(64)]
+    _, listener = world.join("listener")
+
+    def decided(type: str, actors: list[PeerActor], **fields: Any) -> int:
+        world.settle()
+        before = world.supervisor.totals
+        for actor in actors:
+            say(actor, type, 10, **fields)
+        world.supervisor.round()
+        after = world.supervisor.totals
+        return after.relayed - before.relayed + after.refused - before.refused
+
+    assert decided("stream", senders) == 100
+    assert decided("stream", tabs) <= 20  # each is left out for 64 connections
+    assert decided("direct", senders, to="tabs") <= 20
+    assert decided("direct", senders, to="listener") == 100
+    assert decided("direct", senders, to="nobody") <= 20
+    world.settle()
+    assert types(listener).count("direct") == 640
+
+
+def test_a_round_sends_few_newcomers_a_large_roster() -> None:
+    world = World(round_messages_max=100, quantum_messages=10)
+    for number in range(50):
+        world.join(f"p{number}")
+    newcomers = [HandTransport() for _ in range(10)]
+    for number, transport in enumerate(newcomers):
+        say(world.supervisor.open(transport), "presence", sender=f"n{number}")
+    world.supervisor.round()
+    assert sum(len(transport.sent) > 50 for transport in newcomers) == 2
+    world.settle()
+    assert all(len(transport.sent) > 50 for transport in newcomers)
