@@ -60,10 +60,6 @@ _TYPES: Final = tuple(
 )
 
 
-_ERROR_WORK: Final = 8
-"""To refuse a message and say why costs as much as to pass on so many more."""
-
-
 class Gate:
     """The connections of one mesh that end in this process. Never waits. Not thread-safe.
 
@@ -82,7 +78,7 @@ class Gate:
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.totals = Totals()
-        self.extra_work = 0  # in messages, beside one for each: to write errors takes longer
+        self.errors = 0  # sent so far
         self._limits = limits
         self._items = items
         self._effects = effects
@@ -198,7 +194,7 @@ class Gate:
         """Tell the sender, and nobody else, why `message` is not passed on."""
         turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
         text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
-        self.extra_work += _ERROR_WORK
+        self.errors += 1
         self._effects.append(Deliver(text, Only((connection.id,))))
         self._note_refusal(connection, refusal.code, count, now)
 

@@ -21,6 +21,10 @@ from protocol.mesh.roster import Peer
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 
 
+ERROR_WORK: Final = 8
+"""To refuse a message and say why costs as much as to pass on so many more."""
+
+
 class LocalMesh:
     """One mesh in one process, and every decision about it. Never waits. Not thread-safe.
 
@@ -48,12 +52,12 @@ class LocalMesh:
         counts several times, and so does what goes to the further connections of a peer. The
         roster that a newcomer gets counts as the messages that it has.
         """
-        before = self.gate.extra_work + self.mesh.extra_work
+        errors, extra = self.gate.errors, self.mesh.extra_work
         work = self.gate.received(id, messages, now)
         entry = self.mesh.roster.connections.get(id)
         if entry is not None:  # its messages are left out for each connection of its peer
             work += work * entry.peer.extra_work
-        return work + self.gate.extra_work + self.mesh.extra_work - before
+        return work + (self.gate.errors - errors) * ERROR_WORK + self.mesh.extra_work - extra
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

@@ -334,7 +334,7 @@ def test_of_pings_that_nobody_reads_the_answers_to_one_remains() -> None:
         protocol.is_writable = False  # as when the peer does not read
         client.socket.sendall(frame(b"?" * 125, PING) * 500)
         client.say("direct", to="a", n=1)
-        until(lambda: protocol._reader.frames == 502)
+        until(lambda: protocol._reader.frames == 502 and protocol._port._outbox.begun_bytes)
         assert protocol._reader.ping == b"?" * 125
         protocol.loop.call_soon_threadsafe(protocol.resume_writing)
         assert client.message()["n"] == 1  # written by the actor, which knew of no pause
