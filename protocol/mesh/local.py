@@ -20,7 +20,6 @@ from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 
-
 ERROR_WORK: Final = 8
 """To refuse a message and say why costs as much as to pass on so many more."""
 
