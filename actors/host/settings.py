@@ -86,6 +86,7 @@ def read_settings(
     """
     defaults = _defaults(environ)
     options = vars(_parser(program, defaults).parse_args(arguments))
+    options |= {name: ",".join(options[name]) for name in REPEATABLE if name in options}
     variables = _variables(environ, [*defaults, *RENAMED])
     warnings = []
     for given, written in ((variables, _variable), (options, _flag)):
@@ -158,8 +159,7 @@ def _parser(program: str, defaults: Mapping[str, str]) -> argparse.ArgumentParse
         parser.add_argument(
             _flag(name),
             help=f"{help} (default: {defaults[name] or 'none'})",
-            action="extend" if name in REPEATABLE else "store",
-            type=_listed if name in REPEATABLE else str,
+            action="append" if name in REPEATABLE else "store",
         )
     for field in attrs.fields(Limits):
         help = f"{field.metadata['what']} (default: {defaults[field.name]})"

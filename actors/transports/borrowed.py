@@ -37,7 +37,6 @@ METHODS: Final = {
     "pause_writing": (),
     "resume_writing": (),
     "run_asgi": (),
-    "send": ("message",),
 }
 """Methods of the class that are extended, called or counted on, and their parameters."""
 

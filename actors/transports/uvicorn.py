@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, cast
 
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
@@ -129,13 +128,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             return
         if not self._holds_little:
             self._bound_send_buffer(SEND_BUFFER_BYTES)
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """As uvicorn sends, and an opening that was refused in full counts as answered."""
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and self.close_sent:
-            # Otherwise uvicorn logs as an error that nothing was answered.
-            self.handshake_complete = True
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application has returned: drop what only it needed."""

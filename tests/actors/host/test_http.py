@@ -1,6 +1,7 @@
 """The HTTP side: what a connection may send before it is a WebSocket, and what it is told."""
 
 import asyncio
+import gc
 import json
 import re
 import socket
@@ -134,6 +135,7 @@ def test_what_is_within_bounds_is_served(relay: LiveRelay, data: bytes) -> None:
     answer = exchange(relay.port, data)
     assert answer.status in (100, 200), answer.head
     assert answer.head.count(b"HTTP/1.1") == 1
+    assert b"connection: close" in answer.head.lower() or answer.status == 100
     assert b'"status"' in answer.body
 
 
@@ -180,6 +182,35 @@ def test_an_opening_with_much_in_its_head_works(relay: LiveRelay, headers: list[
         text = b'{"type":"capabilities"}'
         client.sendall(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
         assert b"capabilities_response" in client.recv(65536)
+
+
+def test_a_connection_that_became_a_websocket_keeps_nothing_of_its_http_side(
+    relay: LiveRelay,
+) -> None:
+    def held() -> int:
+        return sum(isinstance(one, HttpProtocol) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    before = held()
+    try:
+        with socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE_S) as client:
+            client.sendall(opening())
+            assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
+            assert held() <= before
+    finally:
+        gc.enable()
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_request_is_no_error(
+    relay: LiveRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE_S) as client:
+            client.sendall(post(b"{}")[:-1])
+    for _ in range(5):
+        assert exchange(relay.port, post(b"{}", CLOSE)).status == 200
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
 
 
 def test_requests_in_a_row_are_answered_in_their_order_however_they_are_cut(
@@ -333,6 +364,7 @@ class Application:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.bodies: list[bytes] = []
+        self.left = 0  # requests whose client was gone, or refused, before it had sent them
         self.answers = asyncio.Semaphore(0)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -341,6 +373,7 @@ class Application:
         while more:
             event = await receive()
             if event["type"] == "http.disconnect":
+                self.left += 1
                 return
             body += event["body"]
             more = event["more_body"]
@@ -422,6 +455,7 @@ async def test_a_byte_every_five_seconds_gains_no_time(
     assert connection.socket.end == "cut"
     await settle()
     assert connection.app.bodies == []
+    assert connection.app.left == len(connection.app.asked)
 
 
 @pytest.mark.anyio
@@ -457,6 +491,28 @@ async def test_a_request_has_its_whole_time_after_a_pause_and_an_idle_connection
     assert connection.socket.end == ""
     connection.loop.advance(0.1)
     assert connection.socket.end == "closed"
+
+
+@pytest.mark.anyio
+async def test_the_time_of_the_application_is_its_own(connection: Connection) -> None:
+    await connection.send(post(b"body")[:-2])
+    connection.loop.advance(9)
+    await connection.send(b"dy" + head())  # and the next request already
+    connection.loop.advance(100)
+    await connection.send(head())
+    connection.loop.advance(100)
+    assert (connection.socket.written, connection.socket.end) == (b"", "")
+    for _ in range(3):
+        await connection.app.answer()
+    assert connection.socket.written.count(b"200 OK") == 3
+
+
+@pytest.mark.anyio
+async def test_what_comes_during_an_answer_has_no_deadline_yet(connection: Connection) -> None:
+    await connection.send(head())
+    await connection.send(head())
+    connection.loop.advance(100)
+    assert (connection.socket.written, connection.socket.end) == (b"", "")
 
 
 @pytest.mark.anyio

@@ -31,6 +31,15 @@ def test_without_a_word_on_it_everything_is_as_settings_have_it() -> None:
     assert read_settings(["--host", "localhost"], {}) == Settings()
 
 
+def test_hosts_to_allow_are_a_list_or_are_given_one_by_one() -> None:
+    given = ["--allow-host", "a.example, b.example", "--allow-host", "c.example"]
+    assert read_settings(given, {}).allowed_hosts == ("a.example", "b.example", "c.example")
+    environ = {"RELAY_ALLOW_HOST": "d.example,e.example"}
+    assert read_settings([], environ).allowed_hosts == ("d.example", "e.example")
+    assert read_settings(given[:2], environ).allowed_hosts == ("a.example", "b.example")
+    assert read_settings([], {}).allowed_hosts == ()
+
+
 def test_only_a_container_listens_on_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     assert default_hosts({}) == LOOPBACK == ("127.0.0.1", "::1")
@@ -88,7 +97,7 @@ def test_every_setting_has_an_option_in_the_help(capsys: pytest.CaptureFixture[s
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: agi-diy-relay ")
-    own = {"host", "port", "allowed-origins", "strict", "pace", "log-level"}
+    own = {"host", "port", "allow-host", "allowed-origins", "strict", "pace", "log-level"}
     for name in own | {field.name.replace("_", "-") for field in attrs.fields(Limits)}:
         assert f"--{name} " in shown
     assert not any(old.replace("_", "-") in shown for old in RENAMED)
