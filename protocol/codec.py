@@ -10,8 +10,11 @@ Two things are worth knowing:
   relay has checked.
 - A lone surrogate *escape* (`"\\ud83d"`) is valid JSON. Streams contain such escapes, because they
   cut emojis in two. The decoder refuses them. In this rare case the header is read from a copy of
-  the text, in which each lone escape is replaced by another one of the same length. The text itself
-  passes unchanged.
+  the text, in which each surrogate is replaced by another escape of the same length. The text
+  itself passes unchanged.
+
+A header costs a few passes over its text, whatever is in it: no step in Python is taken for a
+string, an escape or a bracket.
 """
 
 import re
@@ -37,16 +40,19 @@ _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
+_BRACKETS = bytes.maketrans(b"[{]}", b"(())")
+_STEPS = bytes.maketrans(b"U()D", bytes([4, 1, 256 - 1, 256 - 4]))  # as signed bytes
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
-_SURROGATES = re.compile(
-    rb"(?<!\\)(?:\\\\)*+\\u[dD]"
-    rb"(?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>[89a-fA-F][0-9a-fA-F]{2}))"
+_LONE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
-"""The escape of a pair of surrogates, or of a lone one, behind any escaped backslashes."""
+"""The escape of a lone surrogate, in a text without escaped backslashes."""
 MASK = "\ufffe"
+_MASKS = ((b"\xc2\x80", b"\\ue", b"\\uE"), (b"\xc2\x81", b"\\uf", b"\\uF"))
+"""Two ways to mask an escaped backslash, and what surrogates begin with. Where two masked copies
+differ, there was one of these."""
 _BETWEEN = b" \t\r\n,"
 
 
@@ -106,7 +112,7 @@ class Codec:
         [b'{"type":"ack"}', b'3']
         """
         try:
-            elements = _decode_raw_list(without_lone_surrogates(text))
+            elements = _decode_raw_list(_masked(text, 0))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
         if len(elements) > self._limits.messages_burst:
@@ -131,22 +137,16 @@ class Codec:
         """The slow path. A text with lone surrogates has a header; for all others raise Refusal."""
         if isinstance(error, UnicodeDecodeError):
             raise Refusal(ErrorCode.MALFORMED, "not UTF-8") from error
-        masked = without_lone_surrogates(text)
+        masked = _masked(text, 0)
         if masked is not text:
             try:
                 header = _decode_header(masked)
             except (msgspec.DecodeError, RecursionError) as other:
                 error = other
             else:
-                names = (
-                    header.type,
-                    header.sender,
-                    header.to,
-                    header.instance_id,
-                    header.target_instance_id,
-                )
-                if any(name is not None and MASK in name for name in names):
-                    raise _surrogate_in_id() from error
+                if not all(name is None or name.isascii() for name in _names(header)):
+                    twin = _decode_header(_masked(text, 1))
+                    return _unmasked_header(header, twin)
                 return header
         if isinstance(error, msgspec.ValidationError):
             if text.lstrip(b" \t\r\n").startswith(b"{"):
@@ -162,18 +162,46 @@ class Codec:
     def _check_shape(self, text: Text) -> None:
         """Check depth and digits. `text` is JSON already, so every string in it has an end."""
         limits = self._limits
-        bare = None
-        if text.count(b"[") + text.count(b"{") > limits.nesting_max:
-            bare = _STRINGS.sub(b"", text)
-            steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
-            if max(accumulate(steps)) > limits.nesting_max:
-                sentence = f"nested deeper than {limits.nesting_max} levels"
-                raise Refusal(ErrorCode.MALFORMED, sentence)
-        if len(text) > limits.number_digits_max and self._long_number in text.translate(_ZEROS):
-            bare = _STRINGS.sub(b"", text) if bare is None else bare
-            if self._long_number in bare.translate(_ZEROS):
-                sentence = f"a number has more than {limits.number_digits_max} digits"
-                raise Refusal(ErrorCode.MALFORMED, sentence)
+        opening = text.count(b"[") + text.count(b"{")
+        if opening > limits.nesting_max and _depth(text) > limits.nesting_max:
+            sentence = f"nested deeper than {limits.nesting_max} levels"
+            raise Refusal(ErrorCode.MALFORMED, sentence)
+        if len(text) > limits.number_digits_max and self._has_long_number(text):
+            sentence = f"a number has more than {limits.number_digits_max} digits"
+            raise Refusal(ErrorCode.MALFORMED, sentence)
+
+    def _has_long_number(self, text: Text) -> bool:
+        """There are too many digits in a row outside of strings."""
+        zeros, is_in_string, at = text.translate(_ZEROS), False, 0
+        while (found := zeros.find(self._long_number, at)) >= 0:
+            quotes = _without_escaped_quotes(text[at:found]).count(b'"')
+            is_in_string ^= quotes % 2 == 1
+            if not is_in_string:
+                return True
+            at = found + len(self._long_number)
+        return False
+
+
+def _without_escaped_quotes(text: Text) -> Text:
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
+
+
+def _depth(text: Text) -> int:
+    """How deep arrays and objects are nested in a JSON text with at least one of them."""
+    bare = _without_escaped_quotes(text).translate(_BRACKETS, _NEITHER_BRACKETS_NOR_QUOTES)
+    # Two quotes in a row are the end of a string and the beginning of the next, or an empty string.
+    # Without them every bracket is still inside, or outside.
+    bare = bare.replace(b'""', b"")
+    if b'"' in bare:
+        bare = b"".join(bare.split(b'"')[::2])
+    levels, before = 0, 2 * len(bare)
+    while len(bare) < 0.78 * before and bare:  # as long as it helps, take the innermost level away
+        before = len(bare)
+        bare = bare.replace(b"()", b"")
+        levels += 1
+    runs = bare.replace(b"((((", b"U").replace(b"))))", b"D")
+    steps = memoryview(runs.translate(_STEPS)).cast("b")
+    return levels + max(accumulate(steps), default=0)
 
 
 def _accepts_batches(text: msgspec.Raw | None) -> bool:
@@ -199,15 +227,54 @@ def _surrogate_in_id() -> Refusal:
     return Refusal(ErrorCode.BAD_FIELD, sentence)
 
 
+def _names(header: Header) -> tuple[str | None, ...]:
+    return (
+        header.type,
+        header.sender,
+        header.to,
+        header.instance_id,
+        header.target_instance_id,
+    )
+
+
+def _masked(text: Text, way: int) -> Text:
+    """`text`, or a copy without surrogates and of the same length, in one of two ways."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return text
+    backslash, lower, upper = _MASKS[way]
+    return text.replace(b"\\\\", backslash).replace(b"\\ud", lower).replace(b"\\uD", upper)
+
+
+def _unmasked_header(one: Header, other: Header) -> Header:
+    type, *names = map(_unmasked, _names(one), _names(other))
+    assert type is not None  # it was a string
+    return Header(type, *names)
+
+
+def _unmasked(one: str | None, other: str | None) -> str | None:
+    """A name, as it is in a text masked in the one way and in the other. Raises Refusal."""
+    if one is None or other is None or one == other:
+        return one
+    chars = (
+        a if a == b else "\\" if a == "\x80" else chr(ord(a) - 0x1000)
+        for a, b in zip(one, other, strict=True)
+    )
+    try:
+        return "".join(chars).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise _surrogate_in_id() from None
+
+
 def without_lone_surrogates(text: Text) -> Text:
     """`text`, or a copy in which the escape of a noncharacter replaces each lone surrogate."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return text
-    return _masked(text)
+    return _without_lone(text)
 
 
 @lru_cache(maxsize=2)  # one text is asked for several times in a row
-def _masked(text: Text) -> Text:
-    return _SURROGATES.sub(
-        lambda match: match[0][:-4] + b"fffe" if match.lastgroup == "lone" else match[0], text
-    )
+def _without_lone(text: Text) -> Text:
+    if b"\0" in text:  # no JSON, and it stays none
+        return text
+    plain = text.replace(b"\\\\", b"\0\0")
+    return _LONE.sub(rb"\\ufffe", plain).replace(b"\0\0", b"\\\\")

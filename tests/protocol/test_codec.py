@@ -2,6 +2,7 @@
 is the same text with the fields that it was asked for."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -10,10 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.agents import Agent
-from protocol.codec import Codec
+from protocol.codec import Codec, without_lone_surrogates
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal
 from protocol.limits import Limits
+from protocol.verification.model import depth, digits
+from protocol.verification.model import read as plainly_read
+from tests.actors.relay.test_cost import calls_of
 from tests.worlds import json_texts
+from tests.worlds.heavy_texts import KINDS
 from tests.worlds.json_texts import HEADER_FIELDS
 
 CODEC = Codec(Limits())
@@ -231,6 +236,58 @@ def test_a_text_made_to_be_slow_is_refused_at_once(text: str) -> None:
     assert time.process_time() - start < 0.5  # a quadratic scan takes seconds
 
 
+texts_of_any_shape = st.recursive(
+    st.one_of(
+        st.integers(0, 10**24).map(str),
+        st.sampled_from(
+            [
+                '""',
+                '"["',
+                '"]{"',
+                '"\\\\"',
+                '"\\""',
+                '"\\\\\\"["',
+                '"' + "1" * 30 + '"',
+                "0." + "5" * 22,
+            ]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda values: f"[{','.join(values)}]"),
+        st.lists(inner, max_size=3).map(lambda values: f'{{"k{{":[[{"],[".join(values)}]]}}'),
+    ),
+    max_leaves=25,
+)
+
+
+@given(texts_of_any_shape)
+@example("[" * 11 + '"[[","]]",' + "[]" + "]" * 11)
+@example("[[[[]]],[[[[]]]],[[[[[]]]]]]")
+@settings(deadline=None, max_examples=400)
+def test_depth_and_digits_are_those_of_a_plain_reading(data: str) -> None:
+    text = message(data)
+    value = plainly_read(text)
+    for nesting, digits_max in ((8, 20), (9, 21), (12, 24)):
+        codec = Codec(Limits(nesting_max=nesting, number_digits_max=digits_max))
+        is_within = depth(value) <= nesting and digits(value) <= digits_max
+        try:
+            codec.header(text)
+        except Refusal as refusal:
+            assert refusal.code is ErrorCode.MALFORMED
+            assert not is_within
+        else:
+            assert is_within
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_of_any_kind_takes_a_step_in_python_for_what_is_in_it(kind: str) -> None:
+    def calls(size: int) -> int:
+        text = KINDS[kind](size)
+        return calls_of(lambda: CODEC.header(text))
+
+    assert calls(2**18) <= calls(2**14) + 20
+
+
 # Lone surrogates ----------------------------------------------------------------------------------
 
 
@@ -252,6 +309,40 @@ def test_an_escaped_backslash_before_u_is_no_escape() -> None:
     assert header(r'{"type":"ack","from":"\\ud83d"}').sender == r"\ud83d"
     assert header(r'{"type":"ack","from":"\\ud83d","data":"\ud83d"}').sender == r"\ud83d"
     assert header(r'{"type":"ack","from":"\ud83d\ude00","data":"\ud83d"}').sender == "😀"
+
+
+names = st.text(
+    st.sampled_from(
+        ["a", "\\", "\x80", "\x81", "\ue83d", "\uf83d", "\ud55c", "\U0001f600", "\ufffe"]
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(names, names, st.sampled_from(["\ud83d", "\ude00", "\\\ud83d", "\ud83d\U0001f600"]))
+@anything
+def test_names_are_exact_beside_lone_surrogates(sender: str, to: str, chunk: str) -> None:
+    fields = {"type": "direct", "from": sender, "to": to, "data": chunk}
+    for spelled in (
+        json.dumps(fields).encode(),
+        json.dumps(fields).replace("\\ud", "\\uD").encode(),
+    ):
+        assert header(spelled) == Header("direct", sender, to)
+        assert refused(spelled.replace(b'"to": "', b'"to": "\\uDe00')) is ErrorCode.BAD_FIELD
+
+
+@given(
+    st.lists(
+        st.sampled_from(["\\ud83d", "\\uDE00", "\\\\", "\\n", "a", '\\"', "\\ufffd"]), max_size=8
+    )
+)
+@anything
+def test_only_lone_surrogates_are_replaced_in_what_the_relay_writes(pieces: list[str]) -> None:
+    text = f'["{"".join(pieces)}"]'
+    (found,) = json.loads(without_lone_surrogates(text.encode()))
+    (original,) = json.loads(text)
+    assert found == re.sub("[\ud800-\udfff]", "\ufffe", original)
 
 
 def test_a_name_with_a_replacement_character_passes_beside_a_lone_surrogate() -> None:
