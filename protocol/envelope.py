@@ -67,7 +67,7 @@ class ErrorCode(enum.Enum):
         "too_many_connections",
         "the peer has as many connections as allowed; the presence of one more is refused",
     )
-    NO_ROOM = "no_room", "the relay has no room for one more peer now; try again later"
+    NO_ROOM = "no_room", "the relay has no room now for one more peer, or a longer presence"
     NOT_PRESENT = "not_present", "the connection has not sent a presence yet"
     IDENTITY_FIXED = "identity_fixed", "a connection cannot change its peer id"
     SPOOFED = (

@@ -103,9 +103,9 @@ class Runtime:
             raise Full("connections and presences take half of the memory (held_bytes_max)")
 
     def admit(self, mesh: str, presence_bytes: int) -> Refusal | None:
-        """Why the first presence of a connection, with so many bytes, is refused. None: it is not.
+        """Why a presence with so many bytes (more than before) is refused. None: it is not.
 
-        The gate of the mesh asks this before it passes on the presence.
+        The gate of the mesh asks this before it passes on a first or a longer announcement.
         """
         if not self._has_room_for(mesh):
             most = self.limits.meshes_max

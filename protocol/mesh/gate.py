@@ -64,7 +64,7 @@ class Gate:
     """The connections of one mesh that end in this process. Never waits. Not thread-safe.
 
     Messages that pass go to `items`. Answers, and the ends of connections, go to `effects`. Before
-    the first presence of a connection passes, `admit` is asked.
+    a first or a longer announcement passes, `admit` is asked.
     """
 
     def __init__(
@@ -353,21 +353,21 @@ class Gate:
 
     def _present(self, connection: Connection, announced: Announced, now: Instant) -> None:
         check_identity(announced.header, connection.peer, self._limits)
-        announcements = connection.announcements
-        if announcements is None and (refusal := self._admit(len(announced.text))) is not None:
-            raise refusal
-        if announcements is None or announcements.offer(announced, now.at):
-            self._announce(connection, announced, now)
-        else:
-            self._schedule(connection)
+        self._offer(connection, announced, now)
 
     def _beat(self, connection: Connection, announced: Announced, now: Instant) -> None:
         announcements = connection.announcements
         assert announcements is not None  # it belongs to a peer
-        if not announcements.is_news(announced.said):  # a sign of life, and nothing else
+        if announcements.is_news(announced.said):
+            self._offer(connection, announced, now)
+        else:  # a sign of life, and nothing else
             said = attrs.evolve(announced.said, agents=None)
             self._items.beat(connection.id, announced.header, said, now)
-        elif announcements.offer(announced, now.at):
+
+    def _offer(self, connection: Connection, announced: Announced, now: Instant) -> None:
+        connection.ask_for_room(len(announced.text), self._admit)
+        announcements = connection.announcements
+        if announcements is None or announcements.offer(announced, now.at):
             self._announce(connection, announced, now)
         else:
             self._schedule(connection)

@@ -9,7 +9,7 @@ wherever they are applied. So a mesh may be cut here. Then there are gates in ma
 something between them and the mesh that brings all items into one order. In one process there is
 nothing between them (protocol.mesh.local): an item is one plain call, and nothing is copied.
 
-Before the first presence of a connection becomes an item, the gate asks an `Admission` for room.
+Before a first or a longer announcement becomes an item, the gate asks an `Admission` for room.
 
 Whoever applies an item tells its outcome to the gate that it came from: `Gate.accepted` if a
 presence was accepted, `Gate.agents_accepted` if a heartbeat with agents was, `Gate.refuse` for a
@@ -52,8 +52,8 @@ class Items(Protocol):
 
 
 Admission = Callable[[int], Refusal | None]
-"""Asked whether there is room for one more connection whose presence has so many bytes. Answers
-with None, or with the reason why not."""
+"""Asked whether there is room for a presence with so many bytes (more than before). Answers with
+None, or with the reason why not."""
 
 
 def admit_all(presence_bytes: int) -> None:

@@ -382,3 +382,33 @@ def test_a_peer_that_takes_again_leaves_nothing_behind() -> None:
     actor.writable()
     assert types(transport)[-5:] == ["stream"] * 5
     assert ledger_of(world).held == before
+
+
+@pytest.mark.anyio
+async def test_a_presence_that_grows_needs_room_like_a_new_one() -> None:
+    limits = Limits(
+        held_bytes_max=300_000,
+        mailbox_bytes_max=200_000,
+        message_bytes_max=200_000,
+        announcements_per_s=1000.0,
+    )
+    async with Runtime(limits) as runtime:
+        link = await runtime.connect("m")
+
+        async def say_and_hear(type: str, **data: object) -> Any:
+            await link.send(json.dumps({"type": type, "from": "a", "data": data}))
+            while (answer := json.loads(await link.receive()))["type"] == "broadcast":
+                pass
+            return answer
+
+        assert (await say_and_hear("presence"))["type"] == "presence"
+        for _ in range(2):
+            await runtime.connect("m")
+        runtime.ledger.keep("another mesh", 150_000 - 3 * CONNECTION_BYTES - 1000)
+        grown = await say_and_hear("presence", about="x" * 2000)
+        assert grown["data"]["code"] == "no_room"
+        await link.send(json.dumps({"type": "heartbeat", "data": {"agents": ["b" * 200] * 9}}))
+        assert json.loads(await link.receive())["data"]["code"] == "no_room"
+        await link.send(json.dumps({"type": "heartbeat", "data": {"agents": []}}))
+        again = await say_and_hear("presence")
+        assert again["type"] == "presence"
