@@ -16,6 +16,10 @@ class Rate:
         self._interval_s = 1 / per_s
         self._burst_s = max(0.0, burst - 1) * self._interval_s
 
+    def clear(self) -> None:
+        """Nothing counts that went so far."""
+        self._due = 0.0
+
     def opens_at(self) -> float:
         """When the next one may go (monotonic seconds)."""
         return self._due - self._burst_s

@@ -15,6 +15,8 @@ from protocol.member.outgoing import Frame
 
 log = logging.getLogger(__name__)
 
+URGENT_MAX: Final = 1000
+"""A connection on which more texts of the membership itself wait takes nothing: it is dropped."""
 PAUSE_S_MAX: Final = 1.0
 """The longest pause (seconds) between messages, so that a heartbeat never waits longer."""
 
@@ -89,7 +91,7 @@ class Lines:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, line, link)
             try:
-                while True:
+                while len(line.urgent) <= URGENT_MAX:
                     frame = await link.receive()
                     driver.member.received(line.number, frame, driver.now())
                     driver.obey()

@@ -10,14 +10,14 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import anyio
 import attrs
 from anyio.abc import ByteStream
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
@@ -32,6 +32,11 @@ FRAME_BYTES_MAX: Final = 32_000
 """Longer messages go as several frames: AgentCore's edge bounds frames, not messages."""
 MESSAGE_BYTES_MAX: Final = 2**24
 """No relay of ours sends more in one message."""
+IDLE_FRAMES_MAX: Final = 10_000
+"""Beyond so many frames between two messages that complete none (pings, pongs, fragments), the
+connection is closed (1008): the other side sends nothing, as fast as it can."""
+PONGS_MAX: Final = 100
+"""Beyond so many answers to pings that the other side does not take, nothing more is read."""
 
 Connector = Callable[[], Awaitable[Link]]
 """Makes one connection. Raises RelayError; another exception counts as passing trouble."""
@@ -149,8 +154,10 @@ class WebSocketLink:
         self._stream = stream
         self._protocol = protocol
         self._frames: deque[Frame] = deque()
-        self._parts: list[bytes] = []
+        self._parts = bytearray()
         self._is_text = True
+        self._idle_frames = 0
+        self._pongs = 0
         self._writing = anyio.Lock()
         self._is_cut_short = False  # in the middle of a frame, perhaps
 
@@ -175,7 +182,7 @@ class WebSocketLink:
         """The next message: text, or bytes if it was binary. Raises LinkClosed."""
         while True:
             while self._frames:
-                message = self._take(self._frames.popleft())
+                message = await self._take(self._frames.popleft())
                 if message is not None:
                     return message
             if self._protocol.state is not State.OPEN:
@@ -196,6 +203,7 @@ class WebSocketLink:
                 self._protocol.send_close(1000)
                 await self._flush()
             while self._protocol.state is not State.CLOSED:
+                self._frames.clear()  # nobody reads them any more
                 await self._read()
         except LinkClosed:
             pass
@@ -207,18 +215,39 @@ class WebSocketLink:
             if self._protocol.handshake_exc is not None:
                 raise self._protocol.handshake_exc
 
-    def _take(self, frame: Frame) -> str | bytes | None:
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+    async def _take(self, frame: Frame) -> str | bytes | None:
+        is_data = frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+        if not is_data or not frame.fin:
+            self._idle_frames += 1
+            if self._idle_frames > IDLE_FRAMES_MAX:
+                await self._fail(CloseCode.POLICY_VIOLATION, "too many frames without a message")
+        if not is_data:
             return None
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
-            self._parts = []
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return None
-        data = b"".join(self._parts)
-        self._parts = []
-        return data.decode("utf-8", "replace") if self._is_text else data
+        data = bytes(frame.data)
+        if not frame.fin or self._parts:
+            self._parts += data
+            if not frame.fin:
+                return None
+            data = bytes(self._parts)
+            self._parts.clear()
+        self._idle_frames = 0
+        if not self._is_text:
+            return data
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            await self._fail(CloseCode.INVALID_DATA, "not UTF-8")
+
+    async def _fail(self, code: CloseCode, reason: str) -> NoReturn:
+        """The other side broke a rule. Says so if it still listens; raises LinkClosed."""
+        self._frames.clear()
+        self._protocol.fail(code, reason)
+        if not self._writing.locked():
+            with anyio.move_on_after(CLOSE_WITHIN_S):
+                await self._flush()
+        raise LinkClosed(code, reason)
 
     async def _read(self) -> None:
         try:
@@ -233,11 +262,14 @@ class WebSocketLink:
             if not isinstance(event, Response):
                 assert isinstance(event, Frame)
                 self._frames.append(event)
-        if not self._writing.locked():  # else whoever is writing sends these, too
-            await self._flush()  # pongs, and the answer to a close
+                self._pongs += event.opcode is Opcode.PING
+        # Pongs, and the answer to a close. Whoever is writing sends them, too, unless it is stuck.
+        if not self._writing.locked() or self._pongs > PONGS_MAX:
+            await self._flush()
 
     async def _flush(self) -> None:
         async with self._writing:
+            self._pongs = 0
             while data := b"".join(self._protocol.data_to_send()):
                 self._is_cut_short = True
                 try:

@@ -170,6 +170,8 @@ export class Outgoing {
    */
   disconnected() {
     this.isConnected = false;
+    this.#messages.clear(); // The relay counts by connection.
+    this.#frames?.clear();
     const { waits, overfill } = this.#habits;
     /** @type {Dropped[]} */
     const dropped = [];

@@ -24,6 +24,11 @@ export class Rate {
     this.#burstS = Math.max(0, burst - 1) * this.#intervalS;
   }
 
+  /** Nothing counts that went so far. */
+  clear() {
+    this.#due = 0;
+  }
+
   /** When the next one may go. */
   get opensAt() {
     return this.#due - this.#burstS;

@@ -140,6 +140,9 @@ class Outgoing:
         """There is no connection any more. What may not wait for the next one is dropped, the
         newest first. With `overfill` 1 nothing is dropped: senders were told that it is sent."""
         self.is_connected = False
+        self._messages.clear()  # the relay counts by connection
+        if self._frames is not None:
+            self._frames.clear()
         dropped: list[Dropped] = []
         if self._overfill == 1:
             return dropped

@@ -360,6 +360,17 @@ def outgoing() -> Iterator[Story]:
     s.pump()
     yield s
 
+    slow = {"framesPerSecond": 0.1, "frameBytes": 1, "messagesPerSecond": 0.1}
+    s = joined("a new connection owes nothing for the one before", told=slow)
+    for number in range(2):
+        s.do("send", {"type": "a", "n": number})
+    s.pump()
+    s.do("closed", 1)
+    s.wait(1.0)
+    s.join(presence("bob", "helper"), connection=2, first_turn=3)
+    s.pump()
+    yield s
+
     s = joined("a rate that would mute the peer, and a number that is no text of a number")
     for number, rate in enumerate((0.0999, 1e-300, 5e-324), start=3):
         s.do("nudge")

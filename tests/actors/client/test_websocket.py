@@ -6,11 +6,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
+from anyio.abc import ByteStream
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
-from actors.client.websocket import Address, bearer_subprotocols, open_websocket
+from actors.client.websocket import (
+    IDLE_FRAMES_MAX,
+    Address,
+    WebSocketLink,
+    bearer_subprotocols,
+    open_websocket,
+)
 from actors.link import LinkClosed
 from protocol.member.errors import BadAddress
 
@@ -78,6 +89,100 @@ async def test_pings_are_answered_while_somebody_receives() -> None:
         link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
         assert await link.receive() == "ponged"
         await link.aclose()
+
+
+def raw(*data: bytes) -> Handler:
+    """A server that writes these bytes when the WebSocket is open."""
+
+    async def write(socket: ServerConnection) -> None:
+        for piece in data:
+            socket.transport.write(piece)
+        await socket.wait_closed()
+
+    return write
+
+
+def frame(first: int, payload: bytes = b"") -> bytes:
+    """One frame of a server; `first` is its first byte."""
+    size = len(payload)
+    return bytes([first, size] if size < 126 else [first, 126, size >> 8, size & 255]) + payload
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(0x81, b"\xff"), 1007),
+        (frame(0x01, b"\xc3") + frame(0x80, b"("), 1007),
+        (frame(0xC1, b"compressed, perhaps"), 1006),
+        (frame(0x81) + bytes([0x81, 127]) + (2**40).to_bytes(8), 1006),
+        (frame(0x00, b"of nothing"), 1006),
+        (frame(0x89) * (IDLE_FRAMES_MAX + 1), 1008),
+        (frame(0x8A) * (IDLE_FRAMES_MAX + 1), 1008),
+        (frame(0x01) + frame(0x00) * IDLE_FRAMES_MAX, 1008),
+        (frame(0x01, b"a") + frame(0x00, b"a") * IDLE_FRAMES_MAX, 1008),
+    ],
+)
+async def test_what_breaks_the_rules_ends_the_connection(data: bytes, code: int) -> None:
+    async with server(raw(data)) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        with pytest.raises(LinkClosed) as closed:
+            while True:
+                assert not await link.receive()
+        assert closed.value.code == code
+        with pytest.raises(LinkClosed):
+            await link.receive()
+        await link.aclose()
+
+
+async def test_fragments_are_held_as_their_bytes() -> None:
+    many = [frame(0x01), frame(0x00, b"\xf0\x9f"), *[frame(0x00)] * 5000, frame(0x80, b"\xa4\x96")]
+    async with server(raw(b"".join(many) * 2)) as port:
+        link = await open_websocket(Address(f"ws://127.0.0.1:{port}/ws"))
+        assert [await link.receive(), await link.receive()] == ["\U0001f916"] * 2
+        await link.aclose()
+
+
+async def test_nothing_more_is_read_of_who_takes_no_answers() -> None:
+    there = _Flood(frame(0x89, b"x" * 125) * 100 + frame(0x81, b"between"))
+    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/ws"), state=State.OPEN)
+    link = WebSocketLink(there, protocol)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(link.send, "x")
+        await there.is_sending.wait()
+        tasks.start_soon(_receive_all, link)
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        assert there.reads == 2
+        tasks.cancel_scope.cancel()
+
+
+async def _receive_all(link: WebSocketLink) -> None:
+    while True:
+        await link.receive()
+
+
+class _Flood(ByteStream):
+    """The other side sends the same for ever, and takes nothing."""
+
+    def __init__(self, data: bytes) -> None:
+        self.reads = 0
+        self.is_sending = anyio.Event()
+        self._data = data
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        self.reads += 1
+        await anyio.lowlevel.checkpoint()
+        return self._data
+
+    async def send(self, item: bytes) -> None:
+        self.is_sending.set()
+        await anyio.sleep_forever()
+
+    async def send_eof(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pass
 
 
 async def test_a_long_message_goes_both_ways() -> None:
