@@ -6,6 +6,7 @@ A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its a
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -176,9 +177,20 @@ def write_message(fields: Any) -> str:
     except (UnicodeEncodeError, OverflowError):
         pass
     try:  # lone surrogates, and integers of more than 64 bits
-        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+        return json.dumps(_finite(fields), separators=(",", ":"))
     except (ValueError, RecursionError) as error:
         raise TypeError(f"no JSON: {error}") from None
+
+
+def _finite(value: Any) -> Any:
+    """The same with `null` for NaN and the infinities, as browsers write them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def copy_of(value: Any) -> Any:

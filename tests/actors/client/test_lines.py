@@ -11,6 +11,7 @@ import attrs
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from actors.client import lines
 from actors.client.peer import Peer, join
 from actors.client.websocket import Connector, websocket
 from protocol.limits import MembershipLimits
@@ -314,3 +315,59 @@ def _everything(error: BaseException | None) -> str:
         shown += f"{error!r} {error} {vars(error)}"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return shown
+
+
+class _Stuck:
+    """The peer's end of a connection that takes what joining needs, and then nothing."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.is_stuck = False
+        self.is_closed = False
+        self.said = self.heard = 0
+        self._send, self._receive = anyio.create_memory_object_stream[str](100)
+
+    async def send(self, text: str) -> None:
+        if self.is_stuck:
+            await anyio.sleep_forever()
+        message = json.loads(text)
+        if message["type"] == "capabilities":
+            message |= {"type": "capabilities_response", "from": "relay", "data": {}}
+        self.hear(**message)
+
+    def hear(self, **message: Any) -> None:
+        self.said += 1
+        self._send.send_nowait(json.dumps(message))
+
+    async def receive(self) -> str:
+        text = await self._receive.receive()
+        self.heard += 1
+        return text
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        self._send.close()
+        self._receive.close()
+
+
+async def test_a_connection_that_takes_nothing_is_dropped_before_much_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lines, "URGENT_MAX", 5)
+    made: list[_Stuck] = []
+
+    async def connect() -> _Stuck:
+        made.append(_Stuck())
+        return made[-1]
+
+    async with join(connect, "ann", limits=QUICK) as ann:
+        stuck = made[0]
+        stuck.is_stuck = True
+        for _ in range(10):
+            if not stuck.is_closed:
+                ann.nudge()  # asks for a sign of life
+                stuck.hear(type="tick")
+                await until(lambda: stuck.heard == stuck.said or stuck.is_closed)
+        await until(lambda: len(made) > 1 and ann.state is MemberState.PRESENT)
+        assert len(made) == 2

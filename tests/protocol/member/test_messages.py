@@ -14,6 +14,7 @@ from protocol.member.messages import (
     copy_of,
     is_command,
     is_offline,
+    sentence_of,
     text_of,
     turn_error,
     write_message,
@@ -25,6 +26,21 @@ NOW = Instant(1.0, 5)
 def test_half_a_character_is_written() -> None:
     message = {"type": "stream", "data": {"chunk": "\ud83d"}}
     assert json.loads(write_message(message)) == message
+
+
+def test_what_is_no_number_is_written_as_null_beside_half_a_character_too() -> None:
+    for beside in ("x", "\ud83d"):
+        written = write_message([beside, float("inf"), {"a": (float("nan"), 1.5)}])
+        assert json.loads(written) == [beside, None, {"a": [None, 1.5]}]
+
+
+def test_what_others_say_instead_of_text_is_shown_as_far_as_it_can_be() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert text_of(deep, "nothing") == "nothing"
+    assert text_of(10**4000) == str(10**4000)
+    assert sentence_of({"a": "z" * 5000}) == '{"a":"' + "z" * 994
 
 
 def test_what_is_no_json_is_not_written() -> None:
