@@ -570,7 +570,7 @@ def test_renewals_under_traffic_lose_and_double_nothing(
             })();
         }""")
     for page in (one, two):
-        until(page, "() => opened >= 12")
+        until(page, "() => opened >= 12 && count > 100")
     totals = []
     for page in (one, two):
         page.evaluate("async () => { isTalking = false; await talk; }")
@@ -578,7 +578,6 @@ def test_renewals_under_traffic_lose_and_double_nothing(
     numbers = "seen.filter(({ type }) => type === 'broadcast').map(({ data }) => data)"
     for page, total in ((one, totals[1]), (two, totals[0])):
         until(page, f"(total) => {numbers}.at(-1) >= total", total)
-        assert total > 100
         assert page.evaluate(numbers) == list(range(1, total + 1))
         page.evaluate("peer.leave()")
 
