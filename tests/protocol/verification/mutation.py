@@ -58,8 +58,14 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
         "protocol.mesh.test_mesh",
     ),
+    "protocol/mesh/announcing.py": (
+        "protocol.mesh.test_announcing",
+        "protocol.mesh.test_mesh",
+        "protocol.verification.test_mutants",
+    ),
     "protocol/mesh/gate.py": (
         "protocol.mesh.test_mesh",
+        "protocol.mesh.test_announcing",
         "protocol.verification.test_mutants",
     ),
     "protocol/mesh/mesh.py": (

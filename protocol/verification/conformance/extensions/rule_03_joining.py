@@ -18,6 +18,19 @@ async def a_repeated_presence_does_not_bring_the_roster(world: World) -> None:
         raise Lacking("no presences of others", shown(seen))
 
 
+@claim("joining.the-last-of-many-announcements-counts")
+async def the_last_of_many_announcements_counts(world: World) -> None:
+    """Of many presences in quick succession the others see at least the last one."""
+    watcher, a = await world.joined("watcher", "a")
+    agents = [world.name(f"agent-{n}") for n in range(30)]
+    for agent in agents:
+        await a.send("presence", data={"agents": [agent]})
+    await watcher.until(
+        lambda m: m.type == "presence" and m.data.get("agents") == agents[-1:],
+        f"a presence with the agent {agents[-1]}",
+    )
+
+
 @claim("joining.the-data-of-a-presence-is-an-object")
 async def the_data_of_a_presence_is_an_object(world: World) -> None:
     """A presence without `data` is relayed with an object there: receivers read `data.agents`."""
