@@ -125,6 +125,15 @@ def test_a_heartbeat_without_news_acts_at_once_and_brings_nothing_forward() -> N
     assert news(world, B) == [["x"]]  # the others are reminded of it
 
 
+def test_a_heartbeat_that_says_what_is_held_takes_no_turn_of_its_own() -> None:
+    world = exhausted()
+    world.say(A, presence("a", "x"), beat("x"))
+    world.wait(4.0)
+    world.hush()
+    world.say(A, beat("z"))
+    assert news(world, B) == [["z"]]
+
+
 def test_going_back_to_what_is_announced_now_is_news_too() -> None:
     world = exhausted()
     world.say(A, beat("x"), beat("two"))
