@@ -16,6 +16,7 @@ from actors.clock import VirtualClock
 from actors.host.http import LINGER_BYTES, PIECE_BYTES, HttpProtocol
 from actors.host.requests import is_own
 from actors.host.throttle import RefusalLog
+from actors.transports.uvicorn import SEND_BUFFER_BYTES
 from protocol.limits import Limits
 from tests.worlds.live import PATIENCE_S, LiveRelay
 
@@ -320,8 +321,8 @@ class Loop:
 class Socket(asyncio.Transport):
     """A transport that keeps what is written, and takes none of it while `is_full`."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, extra: dict[str, Any] | None = None) -> None:
+        super().__init__(extra)
         self.written = b""
         self.unsent = 0
         self.is_full = False
@@ -574,6 +575,25 @@ async def test_a_closed_connection_whose_client_does_not_take_the_rest_is_cut(
     assert connection.socket.end != ""
     connection.loop.advance(10)
     assert connection.socket.end == "cut"
+
+
+@pytest.mark.anyio
+async def test_the_kernel_is_asked_to_hold_little_of_an_answer(connection: Connection) -> None:
+    sizes = []
+
+    class Kernel:
+        def setsockopt(self, level: int, option: int, value: int) -> None:
+            assert (level, option) == (socket.SOL_SOCKET, socket.SO_SNDBUF)
+            sizes.append(value)
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", 1
+
+        getpeername = getsockname
+
+    connection.socket = Socket({"socket": Kernel()})
+    connection.protocol.connection_made(connection.socket)
+    assert sizes == [SEND_BUFFER_BYTES]
 
 
 @pytest.mark.anyio
