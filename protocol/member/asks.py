@@ -192,6 +192,8 @@ class Asks:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) the first silence is too long; None if never."""
+        if not self._turns:
+            return None
         dues = [turn.due for turn in self._turns.values() if turn.due is not None]
         return min(dues, default=None)
 
