@@ -337,9 +337,8 @@ def transition(old: Membership, event: Event, limits: MembershipLimits) -> Step:
     """
     edge = TABLE[old.state, type(event)]
     step = edge.action(old, event, limits)
-    if step.membership.state is edge.target:
-        return step
-    return Step(attrs.evolve(step.membership, state=edge.target), step.effects)
+    is_there, moved = step.membership.state is edge.target, step.membership
+    return step if is_there else Step(attrs.evolve(moved, state=edge.target), step.effects)
 
 
 def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:
@@ -353,10 +352,8 @@ def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:
 
 def deadline(membership: Membership, limits: MembershipLimits) -> float | None:
     """When (monotonic seconds) something happens by itself; None if nothing ever does."""
-    due, silent = membership.due, silent_at(membership, limits)
-    if due is None or silent is None:
-        return silent if due is None else due
-    return min(due, silent)
+    dues = [membership.due, silent_at(membership, limits)]
+    return min([due for due in dues if due is not None], default=None)
 
 
 def expire(membership: Membership, now: float, chance: float, limits: MembershipLimits) -> Step:
