@@ -8,6 +8,7 @@ that is the yardstick. Prints a Markdown table, a row for each attack:
 
 - p50, p99, max: milliseconds from when a direct was due until it was there. The first row, `rest`,
   is without an attack.
+- own: by how much the pair itself was late to send, at most. If that is much, the machine is busy.
 - relay: the part of a core that the relay took.
 - memory: the most that it held above what it held at rest, in MiB.
 - received: what the crowd's busiest peer received, in MB/s.
@@ -30,7 +31,7 @@ from tests.attackers.world import Outcome, World
 from tests import ROOT
 
 HEADINGS: Final = (
-    "attack", "row", "connections", "p50 ms", "p99 ms", "max ms", "relay", "memory MiB",
+    "attack", "row", "connections", "p50 ms", "p99 ms", "max ms", "own ms", "relay", "memory MiB",
     "received MB/s", "faults",
 )  # fmt: skip
 
@@ -52,6 +53,7 @@ def row(attack: Attack, connections: int, outcome: Outcome, rest_bytes: int) -> 
         attack.row,
         str(connections),
         *(percentile(part) for part in (0.5, 0.99, 1.0)),
+        f"{outcome.late_ms:.1f}",
         f"{outcome.cpu_s / outcome.seconds:.2f}",
         f"{(outcome.peak_bytes - rest_bytes) / 2**20:.0f}",
         f"{outcome.received_bytes / outcome.seconds / 1e6:.2f}",

@@ -60,6 +60,8 @@ LONG_AGO: Final = Instant(-math.inf, 0)
 
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
+LITTLE_BYTES: Final = 16 * 1024
+"""A write of more than this costs by its bytes, so nothing is saved by gathering more for it."""
 LEAST_GAP_S: Final = 1e-3
 """There are no shorter rests, because the timers of event loops count in milliseconds."""
 
@@ -265,7 +267,7 @@ class Supervisor:
             actor = receivers.pop(end.connection)
             self._lobby.leave(actor)
             actor.stop(end.cause, own.get(end.connection), flush=flush)
-        if shared is not None and shared.count < ENOUGH:
+        if shared is not None and shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
             self._small_flush_s = self._clock.now().at - began.at
 
     def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:

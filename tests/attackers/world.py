@@ -34,9 +34,9 @@ LOG_BYTES_MAX: Final = 64 * 1024
 """So much one attack may make the relay log."""
 
 
-def prefer(pid: int) -> None:
+def prefer(pid: int, priority: int) -> None:
     """This process runs whenever it can, whatever else the machine does."""
-    os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(priority))
 
 
 class Group:
@@ -48,7 +48,7 @@ class Group:
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if comes_first:
-            prefer(self.pid)
+            prefer(self.pid, 2 if part == "pair" else 1)
 
     @property
     def pid(self) -> int:
@@ -78,7 +78,7 @@ class RelayProcess:
         command = [*RELAY_COMMAND, "--host", "127.0.0.1", "--port", "0", *options]
         self.process = subprocess.Popen(command, cwd=folder, stderr=self._log)
         if comes_first:
-            prefer(self.process.pid)
+            prefer(self.process.pid, 2)
         self.port = 0
         wait_for(self._find_port, "the relay to listen")
 
