@@ -109,7 +109,7 @@ class Limits:
     bytes_in_per_s: float = _bound(
         1_500_000.0, "bytes per second from one connection, sustained", "as above", 1024.0
     )
-    bytes_in_burst: int = _bound(2**21, "bytes of one connection at once", "as above", 1024)
+    bytes_in_burst: int = _bound(2**19, "bytes of one connection at once", "as above", 1024)
     inbox_messages_max: int = _bound(
         1024,
         "messages of one connection that wait to be decided",
@@ -132,7 +132,7 @@ class Limits:
         1024,
     )
     round_messages_max: int = _bound(8192, "messages decided in one round", "as above", 1)
-    round_bytes_max: int = _bound(2**23, "bytes decided in one round", "as above", 1024)
+    round_bytes_max: int = _bound(2**20, "bytes decided in one round", "as above", 1024)
     flush_gap_s: float = _bound(
         0.05,
         "longest pause after a small write, so that more messages share the next",

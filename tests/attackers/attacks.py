@@ -47,7 +47,8 @@ Run = Callable[[Target, int, Running], None]
 class Attack:
     """`connections`: with how many the tests make it. `is_fixed`: it is not the same with others.
 
-    `lets_in`: newcomers must get in while it goes on.
+    `lets_in`: newcomers must get in while it goes on. `is_too_much`: it sends more to everyone than
+    slow readers take, and so these may be evicted.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Attack:
     connections: int = 1
     is_fixed: bool = False
     lets_in: bool = True
+    is_too_much: bool = False
 
 
 def flood(
@@ -384,9 +386,14 @@ _ALL: Final = (
     Attack("broadcasts", "18", flood(broadcast(500_000))),
     Attack("small-broadcasts", "18c", flood(said("broadcast", data=0) * 1000)),
     Attack("broadcasts-unread", "18d", flood(broadcast(500_000), reads=False)),
+    Attack(
+        "ten-broadcast", "18f", flood(broadcast(500_000)), connections=10, is_fixed=True, is_too_much=True
+    ),
     Attack("zeros", "13", flood(ZEROS), connections=100),
     Attack("zeros-unread", "13a", flood(ZEROS, reads=False), connections=10),
-    Attack("zeros-beside-broadcasts", "6", zeros_beside_broadcasts, connections=50),
+    Attack(
+        "zeros-beside-broadcasts", "6", zeros_beside_broadcasts, connections=50, is_too_much=True
+    ),
     Attack("errors", "13b", flood(frame(b"0") * 10_000)),
     Attack("errors-unread", "13c", flood(frame(b"0") * 10_000, reads=False)),
     Attack(

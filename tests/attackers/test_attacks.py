@@ -23,12 +23,17 @@ def test_honest_peers_notice_nothing_of(attack: Attack, worlds: list[World]) -> 
     world = worlds.pop() if worlds else World()
     try:
         outcome = world.attack(attack, attack.connections, exchanges=EXCHANGES)
-        assert outcome.faults == []
+        hurt = [fault for fault in outcome.faults if not attack.is_too_much or fault[:5] != "slow-"]
+        assert hurt == []
         assert outcome.peak_bytes - world.rest_bytes < HELD_BYTES_MAX
         assert outcome.log_bytes < LOG_BYTES_MAX
         assert outcome.foreign_answers == 0
-        world.settle()
+        if not outcome.faults:
+            world.settle()
     except BaseException:
         world.close()
         raise
-    worlds.append(world)
+    if outcome.faults:
+        world.close()
+    else:
+        worlds.append(world)
