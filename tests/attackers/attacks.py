@@ -223,15 +223,13 @@ def amplified_by_tabs(target: Target, connections: int, running: Running) -> Non
 
 
 def many_agents_of_one_peer(target: Target, connections: int, running: Running) -> None:
-    """Connections of one peer with agents each; all change them, then all are gone at once."""
+    """Connections of one peer, each with agents of its own; all change them, then all go at once."""
     raws = []
     for number in range(connections):
-        raw = Raw(target.port).open()
         names = [f"{number} {name}" for name in AGENTS[: max(1, 250 // connections)]]
-        raw.socket.sendall(presence("attacker", names))
-        raws.append(raw)
-    beats = changing_agents()[:1] + [said("heartbeat", data={"agents": ["a"]})]
-    pour(raws, beats, running)
+        raws.append(Raw(target.port).open(presence("attacker", names)))
+    beats = [said("heartbeat", data={"agents": [name]}) for name in ("a", "b")]
+    pour(raws, beats, running, pause_s=0.05)
 
 
 def ambiguous_agents(target: Target, connections: int, running: Running) -> None:
@@ -389,8 +387,8 @@ _ALL: Final = (
     Attack(
         "ten-broadcast", "18f", flood(broadcast(500_000)), connections=10, is_fixed=True, is_too_much=True
     ),
-    Attack("zeros", "13", flood(ZEROS), connections=100),
-    Attack("zeros-unread", "13a", flood(ZEROS, reads=False), connections=10),
+    Attack("zeros", "13", flood(ZEROS), connections=10),
+    Attack("zeros-unread", "13a", flood(ZEROS, reads=False)),
     Attack(
         "zeros-beside-broadcasts", "6", zeros_beside_broadcasts, connections=50, is_too_much=True
     ),
