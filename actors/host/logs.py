@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -18,11 +19,17 @@ import structlog
 
 from actors.clock import SystemClock
 from actors.host.throttle import Throttle, short
+from protocol.rate import Rate
 
 LINES_MAX: Final = 10_000
 LINES_BYTES_MAX: Final = 2**20
 """Lines and bytes that wait to be written. What exceeds them is dropped, and a line says how many
 were."""
+
+LINES_PER_S: Final = 100
+LINES_BURST: Final = 1000
+"""Lines a second, and so many more at once: whoever comes and goes all the time fills no disk. What
+exceeds them is dropped in the same way. Errors always become lines."""
 
 FLUSH_WITHIN_S: Final = 1.0
 """How long the end of the program waits for what is queued to be written."""
@@ -75,7 +82,7 @@ def configure_logging(level: str) -> None:
 class QueuedHandler(logging.Handler):
     """Writes records in a thread of its own, by `write`, which may block for ever.
 
-    `lines_max` and `bytes_max` bound what waits. The thread is a daemon: it holds up no exit.
+    `lines_max` and `bytes_max` bound what waits, and `LINES_PER_S` how many there are. The thread is a daemon: it holds up no exit.
     """
 
     def __init__(
@@ -83,9 +90,12 @@ class QueuedHandler(logging.Handler):
         write: Callable[[bytes], None],
         lines_max: int = LINES_MAX,
         bytes_max: int = LINES_BYTES_MAX,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._write = write
+        self._now = now
+        self._rate = Rate(LINES_PER_S, LINES_BURST)
         self._lines_max = lines_max
         self._bytes_max = bytes_max
         self._lines: deque[bytes] = deque()
@@ -95,7 +105,13 @@ class QueuedHandler(logging.Handler):
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record's line, or count it if there is no room."""
+        """Queue a record's line, or count it if there is no room or if there were too many."""
+        at = self._now()
+        if record.levelno < logging.ERROR and self._rate.opens_at() > at:
+            with self._changed:
+                self._dropped += 1
+            return
+        self._rate.take(at)
         try:
             line = self._line(record)
         except Exception:
@@ -145,7 +161,7 @@ class QueuedHandler(logging.Handler):
                     "name": "relay",
                     "levelno": logging.WARNING,
                     "levelname": "WARNING",
-                    "msg": "log lines were dropped: standard error was not read",
+                    "msg": "log lines were dropped: too many, or standard error was not read",
                     "lines": self._dropped,
                 }
             )

@@ -30,8 +30,8 @@ STALLED_AFTER_S: Final = 30.0
 """They take 1 s if nothing hinders them."""
 HELD_BYTES_MAX: Final = 256 * 2**20
 """So much more than at rest the relay may hold under attack: a bound with margin."""
-LOG_BYTES_MAX: Final = 64 * 1024
-"""So much one attack may make the relay log."""
+LOG_BYTES_MAX: Final = 384 * 1024
+"""So much one attack may make the relay log: a burst of lines, and then so many a second."""
 
 
 def prefer(pid: int, priority: int) -> None:

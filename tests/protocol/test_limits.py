@@ -158,7 +158,7 @@ def test_a_relation_that_does_not_hold_is_refused_with_both_names(
         {"presence_bytes_max": 2**20},
         {"message_bytes_max": 2**22},
         {"quantum_messages": 8192},
-        {"quantum_bytes": 2**23},
+        {"quantum_bytes": 2**20},
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from actors.clock import VirtualClock
-from actors.host.logs import RETOLD, QueuedHandler, _Foreign
+from actors.host.logs import LINES_BURST, LINES_PER_S, RETOLD, QueuedHandler, _Foreign
 from actors.host.throttle import KINDS_MAX, RefusalLog, Throttle
 from tests.worlds.live import PATIENCE_S
 
@@ -82,6 +82,25 @@ def test_how_many_were_dropped_is_in_the_line(pipe: Pipe) -> None:
     pipe.is_open.set()
     handler.flush()
     assert pipe.text.splitlines()[-1].endswith(" 7")
+
+
+def test_too_many_lines_are_dropped_and_counted_but_no_error() -> None:
+    lines: list[bytes] = []
+    at = 1000.0
+    handler = QueuedHandler(lines.append, now=lambda: at)
+    for _ in range(LINES_BURST + 50):
+        handler.emit(record("often"))
+        handler.flush()
+    assert lines.count(b"often\n") == LINES_BURST
+    handler.emit(logging.LogRecord("relay", logging.ERROR, "", 0, "error", None, None))
+    handler.flush()
+    assert b"error\n" in lines[-2:]
+    at += 2 / LINES_PER_S  # (the error took one of them)
+    for _ in range(3):
+        handler.emit(record("later"))
+        handler.flush()
+    assert lines.count(b"later\n") == 1
+    assert sum(b"dropped" in line for line in lines) == 1  # the three later ones are not told yet
 
 
 def test_the_end_waits_for_a_reader_only_for_a_while(
