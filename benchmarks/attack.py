@@ -91,7 +91,9 @@ def main() -> int:
                 print(f"| {attack.name} | {attack.row} | {connections} | {error} |", flush=True)
                 continue
             is_hurt |= bool(outcome.faults)
-            print(f"| {' | '.join(row(attack, connections, outcome, world.rest_bytes))} |", flush=True)
+            print(
+                f"| {' | '.join(row(attack, connections, outcome, world.rest_bytes))} |", flush=True
+            )
     return is_hurt
 
 

@@ -16,7 +16,7 @@ compares connections. Of peers it knows only the id that the mesh has `accepted`
 import heapq
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
@@ -52,6 +52,8 @@ from protocol.mesh.lifecycle import (
 )
 from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
 from protocol.mesh.status import Totals
+
+Some = TypeVar("Some")
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
@@ -247,7 +249,8 @@ class Gate:
         *,
         in_batch: bool = False,
     ) -> int:
-        messages = self._within_rate(connection, messages, now, counted=in_batch)
+        if not in_batch:
+            messages = self._within_rate(connection, messages, now)
         decided = len(messages)
         id, said = connection.id, self._items.said
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
@@ -284,17 +287,24 @@ class Gate:
         Returns how many were decided."""
         assert isinstance(message, bytes)
         try:
-            batch = self._codec.batch(message)
+            elements = self._codec.elements(message)
         except Refusal as too_many:
-            batch, refusal = [], too_many
-        if batch:
-            return self._receive(connection, batch, now, in_batch=True)
+            elements, refusal = [], too_many
+        if elements:
+            passed = self._within_rate(connection, elements, now, counted=True)
+            texts = self._codec.texts(message, passed)
+            return self._receive(connection, texts, now, in_batch=True)
         self.refuse(connection, message, refusal, now)
         return 0
 
     def _within_rate(
-        self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, counted: bool
-    ) -> Sequence[Inbound]:
+        self,
+        connection: Connection,
+        messages: Sequence[Some],
+        now: Instant,
+        *,
+        counted: bool = False,
+    ) -> Sequence[Some]:
         """The messages that the rate limit lets through. The others are refused together.
 
         `counted`: the limit has counted one message already, the array that holds all of these.

@@ -273,12 +273,16 @@ def endless_chunks(target: Target, connections: int, running: Running) -> None:
 
 def endless_headers(target: Target, connections: int, running: Running) -> None:
     head = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n"
-    requests(head, b"X-Header-Line: xxxxxxxxxxxxxxxxxxxxxx\r\n" * 1000, target, connections, running)
+    requests(
+        head, b"X-Header-Line: xxxxxxxxxxxxxxxxxxxxxx\r\n" * 1000, target, connections, running
+    )
 
 
 def endless_opening(target: Target, connections: int, running: Running) -> None:
     head = opening()[:-2]
-    requests(head, b"X-Header-Line: xxxxxxxxxxxxxxxxxxxxxx\r\n" * 1000, target, connections, running)
+    requests(
+        head, b"X-Header-Line: xxxxxxxxxxxxxxxxxxxxxx\r\n" * 1000, target, connections, running
+    )
 
 
 def endless_line(target: Target, connections: int, running: Running) -> None:
@@ -385,7 +389,12 @@ _ALL: Final = (
     Attack("small-broadcasts", "18c", flood(said("broadcast", data=0) * 1000)),
     Attack("broadcasts-unread", "18d", flood(broadcast(500_000), reads=False)),
     Attack(
-        "ten-broadcast", "18f", flood(broadcast(500_000)), connections=10, is_fixed=True, is_too_much=True
+        "ten-broadcast",
+        "18f",
+        flood(broadcast(500_000)),
+        connections=10,
+        is_fixed=True,
+        is_too_much=True,
     ),
     Attack("zeros", "13", flood(ZEROS), connections=10),
     Attack("zeros-unread", "13a", flood(ZEROS, reads=False)),
@@ -410,12 +419,16 @@ _ALL: Final = (
     Attack("heartbeats", "17b", flood(frame(b"[" + b'{"type":"heartbeat"},' * 900 + b"0]"))),
     Attack("to-nobody", "13e", flood(said("direct", to="nobody", data=0) * 1000)),
     Attack("ambiguous-agents", "13f", ambiguous_agents),
-    Attack("to-the-pair", "18e", flood(filled(b'{"type":"direct","to":"pair-b","data":"', b"x", b'"}'))),
+    Attack(
+        "to-the-pair", "18e", flood(filled(b'{"type":"direct","to":"pair-b","data":"', b"x", b'"}'))
+    ),
     Attack("directs-to-many-tabs", "8", directs_to_many_tabs, connections=60, is_fixed=True),
     Attack("amplified-by-tabs", "8a", amplified_by_tabs, connections=60, is_fixed=True),
     # Announcements, joining, leaving
     Attack("changing-agents", "17", flood(*changing_agents())),
-    Attack("large-presences", "17", flood(presence("attacker", data="x" * 65_000), first=lambda _: [])),
+    Attack(
+        "large-presences", "17", flood(presence("attacker", data="x" * 65_000), first=lambda _: [])
+    ),
     Attack("agents-of-one-peer", "10", many_agents_of_one_peer, connections=100, is_fixed=True),
     Attack(
         "rosters-unread",
