@@ -15,20 +15,22 @@ that is the yardstick. Prints a Markdown table, a row for each attack:
 - faults: honest peers that were closed, lost a message, or got one twice.
 
 By default an attack has as many connections as in the tests. Exit code 1 if there were faults.
-`--cores` pins the relay to core 0 and everything else to core 1, as benchmarks/run.py does. `--first`
-(root) lets relay and honest peers run before everything else on a machine that has other work.
+`--cores` pins the relay to core 0 and everything else to core 1, as benchmarks/run.py does.
+`--first` (root) lets relay and honest peers run before all else on a machine that has other work.
 """
 
 import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.attackers.attacks import ATTACKS, Attack, Run, Running, Target
-from tests.attackers.world import Outcome, World
 from tests import ROOT
+from tests.attackers.attacks import ATTACKS, Attack, Run, Target
+from tests.attackers.wire import Running
+from tests.attackers.world import Outcome, World
 
 HEADINGS: Final = (
     "attack", "row", "connections", "p50 ms", "p99 ms", "max ms", "own ms", "relay", "memory MiB",
@@ -61,6 +63,11 @@ def row(attack: Attack, connections: int, outcome: Outcome, rest_bytes: int) -> 
     ]
 
 
+def say(cells: Sequence[str]) -> None:
+    """Print one row of the table."""
+    print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201 (that is what it is for)
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether honest peers were hurt."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -76,7 +83,8 @@ def main() -> int:
     attacks += [ATTACKS[name] for name in options.attack or ATTACKS]
     os.nice(5)
     is_hurt = False
-    print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}", flush=True)
+    say(HEADINGS)
+    say(["---"] * len(HEADINGS))
     for attack in attacks:
         connections = attack.connections
         if options.connections is not None and not attack.is_fixed:
@@ -88,12 +96,10 @@ def main() -> int:
                 outcome = world.attack(attack, connections, options.seconds)
             except AssertionError as error:
                 is_hurt = True
-                print(f"| {attack.name} | {attack.row} | {connections} | {error} |", flush=True)
+                say([attack.name, attack.row, str(connections), str(error)])
                 continue
             is_hurt |= bool(outcome.faults)
-            print(
-                f"| {' | '.join(row(attack, connections, outcome, world.rest_bytes))} |", flush=True
-            )
+            say(row(attack, connections, outcome, world.rest_bytes))
     return is_hurt
 
 

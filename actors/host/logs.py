@@ -82,7 +82,8 @@ def configure_logging(level: str) -> None:
 class QueuedHandler(logging.Handler):
     """Writes records in a thread of its own, by `write`, which may block for ever.
 
-    `lines_max` and `bytes_max` bound what waits, and `LINES_PER_S` how many there are. The thread is a daemon: it holds up no exit.
+    `lines_max` and `bytes_max` bound what waits, and `LINES_PER_S` how many lines there are. The
+    thread is a daemon: it holds up no exit.
     """
 
     def __init__(

@@ -223,7 +223,7 @@ def amplified_by_tabs(target: Target, connections: int, running: Running) -> Non
 
 
 def many_agents_of_one_peer(target: Target, connections: int, running: Running) -> None:
-    """Connections of one peer, each with agents of its own; all change them, then all go at once."""
+    """Connections of one peer, each with its own agents; all change them, then all go at once."""
     raws = []
     for number in range(connections):
         names = [f"{number} {name}" for name in AGENTS[: max(1, 250 // connections)]]
@@ -328,7 +328,7 @@ _ONE_BYTE_AND_PING: Final = (
     + frame(b"x", CONTINUATION)
 )
 
-_VIOLATIONS: Final = (
+VIOLATIONS: Final = (
     frame(b"\xff\xfe", TEXT),
     frame(b'{"type":"broadcast"}', TEXT, reserved=4),
     frame(b"x", 0x3),
@@ -359,7 +359,8 @@ _BAD_OPENINGS: Final = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(100),
     b"GET http://localhost/ping HTTP/1.0\r\n\r\n",
-    b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n[]",
+    b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n[]",
     b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"\r\n" * 1000,
 )
@@ -417,6 +418,11 @@ _ALL: Final = (
     Attack("many-types", "11h", flood(TYPES)),
     Attack("capabilities", "17a", flood(said("capabilities") * 1000)),
     Attack("heartbeats", "17b", flood(frame(b"[" + b'{"type":"heartbeat"},' * 900 + b"0]"))),
+    Attack(
+        "relays-own-words",
+        "3",
+        flood(said("capabilities_response", "relay", turnId="0", data={"limits": {}}) * 500),
+    ),
     Attack("to-nobody", "13e", flood(said("direct", to="nobody", data=0) * 1000)),
     Attack("ambiguous-agents", "13f", ambiguous_agents),
     Attack(
@@ -440,7 +446,7 @@ _ALL: Final = (
     Attack("joining-and-leaving", "10a", joining_and_leaving),
     Attack("other-meshes", "19", hold(path="/ws?mesh={}"), connections=120, is_fixed=True),
     Attack("half-closed", "also", half_closed),
-    Attack("violations", "15a", churn(*(opening() + each for each in _VIOLATIONS), waits=True)),
+    Attack("violations", "15a", churn(*(opening() + each for each in VIOLATIONS), waits=True)),
     # Before the WebSocket
     Attack("endless-body", "4", endless_body),
     Attack("endless-chunks", "4a", endless_chunks),

@@ -26,14 +26,17 @@ SLOW_BYTES_PER_S: Final = 2_000_000
 SLOW_BUFFER_BYTES: Final = 64 * 1024
 
 NUMBERED: Final = (b'{"type":"direct","from":"pair', b'{"type":"broadcast","from":"speaker"')
-"""How the messages begin that these peers send one another. The relay passes them on as they are."""
+"""How the messages of these peers to one another begin. The relay passes them on as they are."""
 FOREIGN: Final = b'{"type":"presence","from":"attacker'
 RELAYS_OWN: Final = b'{"type":"capabilities_response"'
 
 
 class Report(TypedDict):
-    """What has been seen so far. `latencies_ms` (from when a direct was due until it is there): since
-    the last report; and so are `late_ms`, by how much this process itself was late at most."""
+    """What has been seen so far.
+
+    Since the last report: `latencies_ms`, from when a direct was due until it was there, and
+    `late_ms`, by how much this process itself was late at most.
+    """
 
     exchanges: int
     latencies_ms: list[float]

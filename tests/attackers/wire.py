@@ -143,8 +143,9 @@ def pour(
 ) -> None:
     """Send the payloads over all of the connections, for ever, as fast as the relay takes them.
 
-    `listening`: others, which only read. `reads`: what comes back is read and forgotten. `segment_bytes`: so much in one write; `pause_s`
-    after each turn. A connection that ends is replaced by what `again` makes, or else is gone.
+    `listening`: others, which only read. `reads`: what comes back is read and forgotten.
+    `segment_bytes`: so much in one write; `pause_s` after each turn. A connection that ends is
+    replaced by what `again` makes, or else is gone.
     """
     chosen = selectors.DefaultSelector()
     sources: dict[Raw, Iterator[bytes]] = {}

@@ -1,4 +1,4 @@
-"""A world to attack: the relay and honest peers, each in a process of its own, and what they say."""
+"""A world to attack: the relay and honest peers, in processes of their own, and what they say."""
 
 import json
 import os
@@ -74,7 +74,7 @@ class RelayProcess:
     """`relay.py` as users run it. What it logs goes into a file."""
 
     def __init__(self, *options: str, folder: Path = RELAY, comes_first: bool = False) -> None:
-        self._log = tempfile.NamedTemporaryFile(prefix="relay-", suffix=".log")
+        self._log = tempfile.NamedTemporaryFile(prefix="relay-", suffix=".log")  # noqa: SIM115
         command = [*RELAY_COMMAND, "--host", "127.0.0.1", "--port", "0", *options]
         self.process = subprocess.Popen(command, cwd=folder, stderr=self._log)
         if comes_first:
@@ -124,6 +124,12 @@ class RelayProcess:
         self.process.kill()
         self.process.wait()
         self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @attrs.frozen
