@@ -1,6 +1,7 @@
 """The tests. Folders mirror the code: the tests of actors/relay/peer.py are in tests/actors/relay.
 
 `worlds/` has what tests play in: a mesh, a peer, live relays, a proxy. `edge/` is a stand-in for AgentCore's edge.
+`attackers/` has whatever may hurt honest peers, against the real relay.
 """  # noqa: E501
 
 import sys
