@@ -16,7 +16,7 @@ compares connections. Of peers it knows only the id that the mesh has `accepted`
 import heapq
 import math
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import attrs
 
@@ -52,8 +52,6 @@ from protocol.mesh.lifecycle import (
 )
 from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
 from protocol.mesh.status import Totals
-
-Some = TypeVar("Some")
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
@@ -113,7 +111,8 @@ class Gate:
         if connection is None:
             return 0
         self._hear(connection, now)
-        return self._receive(connection, messages, now)
+        messages = self._within_rate(connection, messages, now, counted=False)
+        return self._receive(connection, messages, now, in_batch=False)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""
@@ -242,15 +241,8 @@ class Gate:
     # Messages -------------------------------------------------------------------------------------
 
     def _receive(
-        self,
-        connection: Connection,
-        messages: Sequence[Inbound],
-        now: Instant,
-        *,
-        in_batch: bool = False,
+        self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, in_batch: bool
     ) -> int:
-        if not in_batch:
-            messages = self._within_rate(connection, messages, now)
         decided = len(messages)
         id, said = connection.id, self._items.said
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
@@ -292,19 +284,14 @@ class Gate:
             elements, refusal = [], too_many
         if elements:
             passed = self._within_rate(connection, elements, now, counted=True)
-            texts = self._codec.texts(message, passed)
-            return self._receive(connection, texts, now, in_batch=True)
+            batch = self._codec.texts(message, passed)
+            return self._receive(connection, batch, now, in_batch=True)
         self.refuse(connection, message, refusal, now)
         return 0
 
     def _within_rate(
-        self,
-        connection: Connection,
-        messages: Sequence[Some],
-        now: Instant,
-        *,
-        counted: bool = False,
-    ) -> Sequence[Some]:
+        self, connection: Connection, messages: Sequence[Any], now: Instant, *, counted: bool
+    ) -> Sequence[Any]:
         """The messages that the rate limit lets through. The others are refused together.
 
         `counted`: the limit has counted one message already, the array that holds all of these.

@@ -4,6 +4,7 @@ is the same text with the fields that it was asked for."""
 import json
 import re
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -286,6 +287,27 @@ def test_no_text_of_any_kind_takes_a_step_in_python_for_what_is_in_it(kind: str)
         return calls_of(lambda: (CODEC.header(text), CODEC.turn_id(text)))
 
     assert calls(2**18) <= calls(2**14) + 20
+
+
+@pytest.mark.parametrize("element", [b"[],", b"0,", b"{},", b'"\\ud800",'])
+def test_an_array_is_not_read_beyond_what_may_come(element: bytes) -> None:
+    text = b"[" + element * (2**20 // len(element)) + b"0]"
+    with pytest.raises(Refusal) as first:  # makes what is made once
+        CODEC.elements(text)
+    assert first.value.code is ErrorCode.TOO_LARGE
+    tracemalloc.start()
+    with pytest.raises(Refusal):
+        CODEC.elements(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(text)  # an object for each element would be 50 times as much
+
+
+def test_as_many_elements_as_may_come_are_read() -> None:
+    most = Limits().messages_burst
+    elements = CODEC.elements(b"[" + b",".join([b"[1,1]"] * most) + b"]")
+    assert len(elements) == most
+    assert CODEC.texts(b"[ 1, 2 ,3]", CODEC.elements(b"[ 1, 2 ,3]")[:2]) == [b"1", b"2"]
 
 
 # Lone surrogates ----------------------------------------------------------------------------------
