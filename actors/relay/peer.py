@@ -149,7 +149,10 @@ class PeerActor:
         ) and not self._is_read_paused:
             self._is_read_paused = True
             self._transport.pause_reading()
-        self._ledger.add(bytes + TEXT_BYTES * len(messages))
+        ledger = self._ledger  # (not by `add`: this comes with every read)
+        ledger.held += bytes + TEXT_BYTES * len(messages)
+        if ledger.held > ledger.bytes_max:
+            ledger.relieve()
 
     def partial(self, bytes: int) -> None:
         """So many bytes of messages that are not complete wait in the transport."""
@@ -223,7 +226,7 @@ class PeerActor:
         ):
             self._is_read_paused = False
             self._transport.resume_reading()
-        self._ledger.add(-bytes - TEXT_BYTES * len(given))
+        self._ledger.held -= bytes + TEXT_BYTES * len(given)
         return given
 
     def _quantum(self) -> tuple[int, int]:

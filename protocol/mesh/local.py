@@ -51,12 +51,13 @@ class LocalMesh:
         counts several times, and so does what goes to the further connections of a peer. The
         roster that a newcomer gets counts as the messages that it has.
         """
-        errors, extra = self.gate.errors, self.mesh.extra_work
-        work = self.gate.received(id, messages, now)
-        entry = self.mesh.roster.connections.get(id)
+        gate, mesh = self.gate, self.mesh
+        errors, extra = gate.errors, mesh.extra_work
+        work = gate.received(id, messages, now)
+        entry = mesh.roster.connections.get(id)
         if entry is not None:  # its messages are left out for each connection of its peer
             work += work * entry.peer.extra_work
-        return work + (self.gate.errors - errors) * ERROR_WORK + self.mesh.extra_work - extra
+        return work + (gate.errors - errors) * ERROR_WORK + mesh.extra_work - extra
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

@@ -71,7 +71,8 @@ class Actor:
     def received(self, messages: list[Inbound]) -> None:
         self.told.append(messages)
 
-    def partial(self, bytes: int) -> None: ...
+    def partial(self, bytes: int) -> None:
+        self.told.append(f"partial {bytes}")
 
     def ponged(self) -> None:
         self.told.append("ponged")
@@ -283,9 +284,10 @@ def test_a_close_with_nothing_waiting_is_a_close() -> None:
 def test_everything_else_passes() -> None:
     world = World()
     world.wire.port.received([b"{}"])
+    world.wire.port.partial(7)
     world.wire.port.ponged()
     world.wire.port.closed(1000)
-    assert world.actor.told == [[b"{}"], "ponged", 1000]
+    assert world.actor.told == [[b"{}"], "partial 7", "ponged", 1000]
     world.paced.pause_reading()
     assert not world.wire.reading
     world.paced.resume_reading()
