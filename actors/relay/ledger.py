@@ -37,8 +37,13 @@ class Holder(Protocol):
     """A connection for which something is held."""
 
     @property
-    def weight(self) -> int:
-        """Bytes in its queues, and in the hands of its transport."""
+    def outbound_bytes(self) -> int:
+        """What waits to be sent, with the batch that its transport is busy with."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What has arrived and is not decided, with messages that are not complete."""
         ...
 
     @property
@@ -153,20 +158,26 @@ class Ledger:
     def relieve(self) -> None:
         """Evict the heaviest, until what is held is under seven eighths of the bound.
 
+        What counts is the direction that holds more in all: while many do not read, whoever sends a
+        large message is not to blame, nor is a slow reader while many send halves of messages.
         What the transports of evicted connections still have goes with their sockets, within
         `close_within_s`. If there is no room for that, sockets are cut.
         """
         enough = self.bytes_max * 7 // 8
-        by_weight = sorted(self._holders, key=_weight, reverse=True)
-        leaving = sum(holder.weight for holder in by_weight if holder.is_stopped)
-        for holder in by_weight:
-            if self.held - leaving <= enough or not holder.weight:
-                break
-            if not holder.is_stopped:
-                holder.evict(REASON)
-                leaving += holder.weight
+        holders = tuple(self._holders)
+        keys = [_outbound, _waiting]
+        if sum(map(_waiting, holders)) > sum(map(_outbound, holders)):
+            keys.reverse()
+        leaving = sum(_weight(holder) for holder in holders if holder.is_stopped)
+        for key in keys:
+            for holder in sorted(holders, key=key, reverse=True):
+                if self.held - leaving <= enough or not key(holder):
+                    break
+                if not holder.is_stopped:
+                    holder.evict(REASON)
+                    leaving += _weight(holder)
         if self.held > self.bytes_max:
-            self._cut(by_weight)
+            self._cut(holders)
 
     def _cut(self, holders: Iterable[Holder]) -> None:
         for holder in sorted(holders, key=_weight, reverse=True):
@@ -181,5 +192,13 @@ def _bytes_of(shared: SharedBatch) -> int:
     return 2 * shared.size + TEXT_BYTES * shared.count
 
 
+def _outbound(holder: Holder) -> int:
+    return holder.outbound_bytes
+
+
+def _waiting(holder: Holder) -> int:
+    return holder.waiting_bytes
+
+
 def _weight(holder: Holder) -> int:
-    return holder.weight
+    return holder.outbound_bytes + holder.waiting_bytes

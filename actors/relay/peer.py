@@ -302,10 +302,14 @@ class PeerActor:
     # What the ledger calls (Holder) ---------------------------------------------------------------
 
     @property
-    def weight(self) -> int:
-        """Bytes in its queues, and in the hands of its transport."""
-        outbox = self._outbox
-        return outbox.bytes + outbox.begun_bytes + self.inbound_bytes + self._partial_bytes
+    def outbound_bytes(self) -> int:
+        """What waits to be sent, with the batch that its transport is busy with."""
+        return self._outbox.bytes + self._outbox.begun_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What has arrived and is not decided, with messages that are not complete."""
+        return self.inbound_bytes + self._partial_bytes
 
     def evict(self, reason: str) -> None:
         """End the connection now (1013), and drop what waits in both directions."""

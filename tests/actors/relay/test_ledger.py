@@ -263,6 +263,29 @@ def test_beyond_the_bound_the_heaviest_go_first_until_seven_eighths_are_enough()
     assert len(gone) == ends.count(1013)
 
 
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_who_is_heavy_in_the_other_direction_is_not_to_blame(direction: str) -> None:
+    world = World(held_bytes_max=10 * MB, bytes_in_burst=2**40)
+    sender, _ = world.join("sender")
+    uploads, uploads_transport = world.join("uploads")
+    slow, slow_transport = stuck(world, "slow")
+    uploads.partial(MB)
+    for _ in range(4):
+        say(sender, "direct", to="slow", data="x" * 250_000)
+        world.settle()
+    assert slow.outbound_bytes > 0.9 * MB
+    for number in range(30):
+        actor, _ = stuck(world, f"p{number}")
+        if direction == "in":
+            actor.partial(MB // 2)
+        else:
+            say(sender, "direct", to=f"p{number}", data="x" * 500_000)
+            world.settle()
+    assert uploads_transport.closed_with == (None if direction == "out" else 1013)
+    assert slow_transport.closed_with == (None if direction == "in" else 1013)
+    assert ledger_of(world).held <= 10 * MB
+
+
 def test_thousands_of_half_messages_stay_within_the_bound(caplog: Any) -> None:
     world = World(held_bytes_max=100 * MB)
     _, quiet_transport = world.join("quiet")
