@@ -35,12 +35,14 @@ class Report(TypedDict):
     """What has been seen so far.
 
     Since the last report: `latencies_ms`, from when a direct was due until it was there, and
-    `late_ms`, by how much this process itself was late at most.
+    `late_ms`, by how much this process itself was late at most. `waiting_ms`: how long the exchange
+    that is under way has waited.
     """
 
     exchanges: int
     latencies_ms: list[float]
     late_ms: float
+    waiting_ms: float
     spoken: int
     heard: int
     faults: list[str]
@@ -191,6 +193,7 @@ class Pair:
             "exchanges": self.exchanges,
             "latencies_ms": latencies,
             "late_ms": late_ms,
+            "waiting_ms": max(0.0, 1000 * (time.perf_counter() - self.answering.due)),
         }
 
 
@@ -220,6 +223,7 @@ def seen_by(peers: list[Honest]) -> Report:
         "exchanges": 0,
         "latencies_ms": [],
         "late_ms": 0.0,
+        "waiting_ms": 0.0,
         "spoken": 0,
         "heard": 0,
         "faults": [fault for peer in peers for fault in peer.faults][:20],

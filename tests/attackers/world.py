@@ -194,6 +194,7 @@ class World:
                 passed_s = time.monotonic() - began
                 done = now["exchanges"] - pair["exchanges"]
                 if errors or (passed_s >= seconds and done >= exchanges):
+                    waits_ms.append(now["waiting_ms"])  # or a pair that is stuck would look well
                     break
                 assert not now["faults"], now["faults"]
                 assert passed_s < STALLED_AFTER_S, f"the pair made only {done} exchanges"
