@@ -421,7 +421,7 @@ _ALL: Final = (
     Attack(
         "relays-own-words",
         "3",
-        flood(said("capabilities_response", "relay", turnId="0", data={"limits": {}}) * 500),
+        flood(said("capabilities_response", turnId="0", data={"limits": {}}) * 500),
     ),
     Attack("to-nobody", "13e", flood(said("direct", to="nobody", data=0) * 1000)),
     Attack("ambiguous-agents", "13f", ambiguous_agents),
