@@ -10,6 +10,7 @@ A token never stands in a URL of ours, and never in a log, a status or an error.
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -34,6 +35,11 @@ CLOCK_SKEW_S: Final = 60
 SECRET_BYTES_MIN: Final = 32
 """As many as HS256 makes use of (RFC 7518, section 3.2)."""
 
+_TOO_SHORT: Final = (
+    f"the secret for tokens needs at least {SECRET_BYTES_MIN} bytes; "
+    "`openssl rand -hex 32` makes one"
+)
+
 _MAY: Final = {"send", "watch"}
 
 
@@ -44,6 +50,10 @@ class NotAdmitted(Exception):
     def __init__(self, sentence: str, status: int = 401) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class BadSecret(ValueError):
+    """The secret cannot be read. The text is one sentence, and says nothing of the secret."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,10 +78,7 @@ class Auth:
         if (self.secret is None) == (self.jwks_url is None):
             raise ValueError("set either a secret for tokens or auth_jwks_url, not both")
         if self.secret is not None and len(self.secret) < SECRET_BYTES_MIN:
-            raise ValueError(
-                f"the secret for tokens needs at least {SECRET_BYTES_MIN} bytes; "
-                "`openssl rand -hex 32` makes one"
-            )
+            raise BadSecret(_TOO_SHORT)
         if self.jwks_url is not None:
             if not _is_safe(self.jwks_url):
                 raise ValueError("auth_jwks_url must begin with https:// (http:// on loopback)")
@@ -83,6 +90,25 @@ def _is_safe(url: str) -> bool:
     return url.startswith(
         ("https://", "http://localhost:", "http://127.0.0.1:", "http://[::1]:", "http://localhost/")
     )
+
+
+def secret_from(file: str | None, environ: Mapping[str, str]) -> bytes | None:
+    """The shared secret: what `file` holds, else `RELAY_AUTH_SECRET`. None if there is neither.
+
+    White space at its ends does not count. Raises BadSecret (no such file, or too short).
+    """
+    if file is not None:
+        try:
+            secret = Path(file).read_bytes().strip()
+        except OSError as error:
+            raise BadSecret(f"auth_secret_file cannot be read: {error.strerror}") from None
+    elif "RELAY_AUTH_SECRET" in environ:
+        secret = environ["RELAY_AUTH_SECRET"].strip().encode()
+    else:
+        return None
+    if len(secret) < SECRET_BYTES_MIN:
+        raise BadSecret(_TOO_SHORT)
+    return secret
 
 
 def token_of(headers: Mapping[str, str], subprotocols: Sequence[str] = ()) -> str | None:
