@@ -18,10 +18,11 @@ from starlette.websockets import WebSocket
 from actors.clock import Clock, SystemClock
 from actors.host.home import routes
 from actors.host.metrics import publish_metrics
-from actors.host.openings import origin_allowed, serve_opening
+from actors.host.openings import Openings, Refusal, refused
 from actors.host.settings import BadSetting, Settings, read_settings
 from actors.host.status import Reports
 from actors.host.throttle import RefusalLog
+from actors.host.tokens import Tokens
 from actors.relay.runtime import Runtime
 from actors.relay.supervisor import MeshStatus
 from protocol.mesh.status import Totals
@@ -38,6 +39,7 @@ class RelayApp(BedrockAgentCoreApp):
     """
 
     runtime: Runtime
+    _openings: Openings
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         super().__init__(lifespan=self._lifespan)
@@ -68,29 +70,22 @@ class RelayApp(BedrockAgentCoreApp):
                 message = f"bad setting: {error}"
                 await send({"type": "lifespan.startup.failed", "message": message})
                 return
-        if scope["type"] == "http" and scope["path"] == "/invocations" and self._is_foreign(scope):
-            self.refusals.tell("request refused", "a page of another origin", status=403)
-            await PlainTextResponse("origin not allowed", 403)(scope, receive, send)
-            return
+        if scope["type"] == "http" and scope["path"] == "/invocations":
+            try:
+                await self._openings.check_reader(Headers(scope=scope))
+            except Refusal as refusal:
+                await refused(refusal)(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)
-
-    def _is_foreign(self, scope: Scope) -> bool:
-        """Does a page ask that this relay did not serve, and whose origin is not allowed?
-
-        Browsers let any page send such a request, though it cannot read the answer.
-        """
-        headers = Headers(scope=scope)
-        origin, host = headers.get("origin"), headers.get("host")
-        if origin is None or origin.partition("://")[2] == host:
-            return False
-        return not origin_allowed(origin, self._served().allowed_origins)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         settings = self._served()
         for sentence in settings.warnings:
             log.warning(sentence)
+        tokens = Tokens(settings.auth, self._clock) if settings.auth is not None else None
         async with Runtime(settings.limits, self._clock, strict=settings.strict) as self.runtime:
+            self._openings = Openings(self.runtime, settings, self.refusals, tokens)
             publish_metrics(self.runtime)
             yield
 
@@ -99,9 +94,7 @@ class RelayApp(BedrockAgentCoreApp):
         return self.settings
 
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
-        await serve_opening(
-            websocket, context.session_id, self.runtime, self._served(), self.refusals
-        )
+        await self._openings.serve(websocket, context.session_id)
 
     def _status(self, payload: object) -> Response:
         # Runs on a worker thread.

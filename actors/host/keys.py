@@ -8,7 +8,7 @@ most every `RETRY_S`. While the provider does not answer, the keys that we have 
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import anyio
@@ -118,10 +118,15 @@ async def fetch_document(url: str) -> bytes:
 
 def _get(url: str) -> bytes:
     until = time.monotonic() + FETCH_S  # a thread cannot be cancelled
+    request = Request(url, headers={"accept": "application/json"})
     document = b""
-    with _open(Request(url, headers={"accept": "application/json"}), timeout=FETCH_S) as answer:
-        while len(document) <= DOCUMENT_BYTES_MAX and (part := answer.read1(2**16)):
-            document += part
-            if time.monotonic() > until:
-                raise URLError("the provider takes too long")
+    try:
+        with _open(request, timeout=FETCH_S) as answer:
+            while len(document) <= DOCUMENT_BYTES_MAX and (part := answer.read1(2**16)):
+                document += part
+                if time.monotonic() > until:
+                    raise URLError("the provider takes too long")
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     return document

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from actors.host.settings import Settings
 from actors.host.throttle import RefusalLog
+from actors.host.tokens import OAUTH_SUBPROTOCOL, NotAdmitted, Tokens, token_of
 from actors.relay.runtime import Full, Runtime
 from actors.transports.asgi import transport_for
+from protocol.grants import OPEN, Grant
 
 DEFAULT_MESH: Final = "default"
 """The mesh of a connection that names none."""
@@ -19,54 +22,100 @@ EDGES_PREFIX: Final = "x-amzn-bedrock-agentcore-"
 """Prefix of the headers that AgentCore adds. We assume, undocumented, that at least one of them
 reaches the container."""
 
-OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
-"""Browsers offer this subprotocol to an OAuth runtime. The server must choose one that was
-offered, or the browser closes the connection."""
 
+@attrs.frozen
+class Openings:
+    """Decides about openings. `tokens` checks tokens; None: nobody is asked for one."""
 
-async def serve_opening(
-    websocket: WebSocket,
-    session: str | None,
-    runtime: Runtime,
-    settings: Settings,
-    refusals: RefusalLog,
-) -> None:
-    """Refuse the opening with an HTTP status, or accept it and carry the connection.
+    runtime: Runtime
+    settings: Settings
+    refusals: RefusalLog
+    tokens: Tokens | None
 
-    `session` is AgentCore's session id, where there is one: it names the mesh.
-    """
-    origin = websocket.headers.get("origin")
-    if not origin_allowed(origin, settings.allowed_origins):
-        refusals.tell(
-            "origin refused; add it to --allowed-origins (RELAY_ALLOWED_ORIGINS) to let it in",
-            origin=origin,
+    async def serve(self, websocket: WebSocket, session: str | None) -> None:
+        """Refuse the opening with an HTTP status, or accept it and carry the connection.
+
+        `session` is AgentCore's session id, where there is one: it names the mesh.
+        """
+        settings = self.settings
+        mesh = session or websocket.query_params.get("mesh") or DEFAULT_MESH
+        offered = websocket.scope.get("subprotocols") or ()
+        try:
+            self._check_origin(websocket.headers.get("origin"))
+            if len(mesh) > settings.limits.mesh_name_chars_max:
+                raise self._refusal("opening refused", "mesh name too long", 400)
+            grant = await self._grant(token_of(websocket.headers, offered), mesh)
+            try:
+                self.runtime.check_room(mesh)
+            except Full as full:
+                raise self._refusal("full", str(full), 503) from None
+        except Refusal as refusal:
+            await websocket.send_denial_response(refused(refusal))
+            return
+        await websocket.accept(OAUTH_SUBPROTOCOL if OAUTH_SUBPROTOCOL in offered else None)
+        is_paced = settings.pace == "on" or (
+            settings.pace == "auto" and came_through_the_edge(websocket.headers)
         )
-        await _refuse(websocket, "origin not allowed", 403)
-        return
-    mesh = session or websocket.query_params.get("mesh") or DEFAULT_MESH
-    if len(mesh) > settings.limits.mesh_name_chars_max:
-        refusals.tell("opening refused", "mesh name too long", status=400)
-        await _refuse(websocket, "mesh name too long", 400)
-        return
-    try:
-        runtime.check_room(mesh)
-    except Full as full:
-        refusals.tell("full", str(full))
-        await _refuse(websocket, str(full), 503)
-        return
-    offered = websocket.scope.get("subprotocols") or ()
-    await websocket.accept(OAUTH_SUBPROTOCOL if OAUTH_SUBPROTOCOL in offered else None)
-    is_paced = settings.pace == "on" or (
-        settings.pace == "auto" and came_through_the_edge(websocket.headers)
-    )
-    try:
-        await runtime.serve(transport_for(websocket, settings.limits), mesh, is_paced=is_paced)
-    except Full as full:  # the room filled up while we accepted
-        await websocket.close(1013, str(full))
+        transport = transport_for(websocket, settings.limits)
+        try:
+            await self.runtime.serve(transport, mesh, is_paced=is_paced, grant=grant)
+        except Full as full:  # the room filled up while we accepted
+            await websocket.close(1013, str(full))
+
+    async def check_reader(self, headers: Mapping[str, str]) -> None:
+        """Raise Refusal unless the sender of this request may see who is here."""
+        if _is_foreign(headers, self.settings.allowed_origins):
+            raise self._refusal("request refused", "a page of another origin", 403)
+        await self._grant(token_of(headers), None)
+
+    def _check_origin(self, origin: str | None) -> None:
+        if not origin_allowed(origin, self.settings.allowed_origins):
+            event = (
+                "origin refused; add it to --allowed-origins (RELAY_ALLOWED_ORIGINS) to let it in"
+            )
+            self.refusals.tell(event, origin=origin)
+            raise Refusal("origin not allowed", 403)
+
+    async def _grant(self, token: str | None, mesh: str | None) -> Grant:
+        """The grant of this token, for this mesh or (None) for looking at all of them."""
+        if self.tokens is None:
+            return OPEN
+        try:
+            grant = await self.tokens.grant(token)
+        except NotAdmitted as error:
+            raise self._refusal("token refused", str(error), error.status) from None
+        if mesh is not None and not grant.covers_mesh(mesh):
+            raise self._refusal("token refused", "it is not for this mesh", 403)
+        return grant
+
+    def _refusal(self, event: str, reason: str, status: int) -> "Refusal":
+        self.refusals.tell(event, reason, status=status)
+        return Refusal(reason, status)
 
 
-async def _refuse(websocket: WebSocket, reason: str, status: int) -> None:
-    await websocket.send_denial_response(PlainTextResponse(reason, status))
+class Refusal(Exception):
+    """A request is refused, with this HTTP status. The text is the reason."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def refused(refusal: Refusal) -> PlainTextResponse:
+    """The answer to a request that is refused."""
+    headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
+    return PlainTextResponse(str(refusal), refusal.status, headers)
+
+
+def _is_foreign(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
+    """Does a page ask that this relay did not serve, and whose origin is not allowed?
+
+    Browsers let any page send such a request, though it cannot read the answer.
+    """
+    origin, host = headers.get("origin"), headers.get("host")
+    if origin is None or origin.partition("://")[2] == host:
+        return False
+    return not origin_allowed(origin, allowed)
 
 
 def came_through_the_edge(headers: Mapping[str, str]) -> bool:

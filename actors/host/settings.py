@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from actors.host.tokens import CLAIMS, Auth, secret_from
 from protocol.about import __version__
 from protocol.limits import Limits
 
@@ -48,6 +49,8 @@ class Settings:
     pace: str = attrs.field(default="auto")
     log_level: str = attrs.field(default="info")
     limits: Limits = Limits()
+    auth: Auth | None = None
+    """How tokens are checked. None: nobody is asked for one."""
     warnings: tuple[str, ...] = ()
     """What the user should know about these settings, in sentences. Logged when serving starts."""
 
@@ -96,12 +99,16 @@ def read_settings(
                 given.setdefault(new, given.pop(old))
     values = {**defaults, **variables, **options}
     try:
+        hosts = _hosts(values["host"])
+        auth = _auth(values, environ)
+        if auth is None and not all(map(is_loopback, hosts)):
+            warnings.append(_OPEN_TO_ALL)
         bounds: dict[str, Any] = {
             field.name: _number(field.name, values[field.name], type(field.default))
             for field in attrs.fields(Limits)
         }
         return Settings(
-            hosts=_hosts(values["host"]),
+            hosts=hosts,
             port=int(_number("port", values["port"], int)),
             allowed_origins=_listed(values["allowed_origins"]),
             allowed_hosts=_listed(values["allow_host"]),
@@ -109,6 +116,7 @@ def read_settings(
             pace=values["pace"],
             log_level=values["log_level"],
             limits=Limits(**bounds),
+            auth=auth,
             warnings=tuple(warnings),
         )
     except ValueError as error:
@@ -117,6 +125,12 @@ def read_settings(
 
 # Where values come from ---------------------------------------------------------------------------
 
+_OPEN_TO_ALL: Final = (
+    "no tokens are asked for: whoever reaches this relay may join, under any id; set "
+    "RELAY_AUTH_SECRET (docs/admission.md), or have something in front of it that asks, as "
+    "AgentCore does"
+)
+
 _HELP: Final = {
     "host": "addresses to listen on, separated by commas; `localhost` is 127.0.0.1 and ::1",
     "port": "port to listen on; 0 takes a free one",
@@ -124,6 +138,15 @@ _HELP: Final = {
     "this machine at any port, `*` allows all; programs send no Origin and may always connect",
     "allow_host": "names in the Host header by which programs may reach a relay that listens on "
     "this machine only, separated by commas or given several times; `*` allows all",
+    "auth_secret_file": "a file with the secret that signs tokens (HS256); or set the environment "
+    "variable RELAY_AUTH_SECRET to the secret itself",
+    "auth_jwks_url": "where the issuer of tokens publishes its public keys (RS256, ES256)",
+    "auth_issuer": "what the claim `iss` of a token must be",
+    "auth_audience": "what the claim `aud` of a token must be",
+    "auth_peer_claim": "the claim that names the peer id",
+    "auth_mesh_claim": "the claim that lists the meshes",
+    "auth_agents_claim": "the claim that lists the agents",
+    "auth_may_claim": "the claim that lists what is allowed, `send` and `watch`",
     "log_level": "debug, info, warning or error",
     "pace": "keep to the frame limits of AgentCore's edge: on, off, or auto (only for connections "
     "that come through the edge)",
@@ -139,6 +162,11 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, str]:
         "port": "8080",
         "allowed_origins": ",".join(Settings().allowed_origins),
         "allow_host": "",
+        "auth_secret_file": "",
+        "auth_jwks_url": "",
+        "auth_issuer": "",
+        "auth_audience": "",
+        **{f"auth_{name}_claim": default for name, default in CLAIMS.items()},
         "log_level": "info",
         "pace": "auto",
         "strict": "false",
@@ -181,6 +209,18 @@ def _flag(name: str) -> str:
 
 def _variable(name: str) -> str:
     return f"RELAY_{name.upper()}"
+
+
+def _auth(values: Mapping[str, str], environ: Mapping[str, str]) -> Auth | None:
+    secret = secret_from(values["auth_secret_file"] or None, environ)
+    jwks_url = values["auth_jwks_url"] or None
+    issuer, audience = values["auth_issuer"] or None, values["auth_audience"] or None
+    if secret is None and jwks_url is None:
+        if issuer or audience:
+            raise ValueError("auth_issuer and auth_audience need a secret or auth_jwks_url")
+        return None
+    claims = {f"{name}_claim": values[f"auth_{name}_claim"] for name in CLAIMS}
+    return Auth(secret=secret, jwks_url=jwks_url, issuer=issuer, audience=audience, **claims)
 
 
 # How values are written ---------------------------------------------------------------------------

@@ -35,6 +35,9 @@ CLOCK_SKEW_S: Final = 60
 SECRET_BYTES_MIN: Final = 32
 """As many as HS256 makes use of (RFC 7518, section 3.2)."""
 
+CLAIMS: Final = {"peer": "sub", "mesh": "mesh", "agents": "agents", "may": "may"}
+"""What a grant is made of, and the claims that say it by default."""
+
 _TOO_SHORT: Final = (
     f"the secret for tokens needs at least {SECRET_BYTES_MIN} bytes; "
     "`openssl rand -hex 32` makes one"
@@ -69,10 +72,10 @@ class Auth:
     jwks_url: str | None = None
     issuer: str | None = None
     audience: str | None = None
-    peer_claim: str = "sub"
-    mesh_claim: str = "mesh"
-    agents_claim: str = "agents"
-    may_claim: str = "may"
+    peer_claim: str = CLAIMS["peer"]
+    mesh_claim: str = CLAIMS["mesh"]
+    agents_claim: str = CLAIMS["agents"]
+    may_claim: str = CLAIMS["may"]
 
     def __attrs_post_init__(self) -> None:
         if (self.secret is None) == (self.jwks_url is None):

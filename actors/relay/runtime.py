@@ -143,7 +143,9 @@ class Runtime:
             self._context.run(self._tasks.start_soon, self._supervise, supervisor)
         return supervisor.open(transport, is_paced=is_paced)
 
-    async def serve(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> None:
+    async def serve(
+        self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: object = None
+    ) -> None:
         """Carry one connection to `mesh`. Raises Full. Any other failure ends only this connection.
 
         Return from your application when this returns. With the fast transport that is before the

@@ -1,6 +1,7 @@
 """Settings: where they come from, what they are without, and what is said of bad and old ones."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from actors.host.settings import (
     default_hosts,
     read_settings,
 )
+from actors.host.tokens import Auth
 from protocol.limits import Limits
 
 
@@ -123,15 +125,84 @@ def test_an_old_name_still_works_and_a_warning_says_the_new_one(old: str, new: s
     flag, variable = f"--{old.replace('_', '-')}", f"RELAY_{old.upper()}"
     new_flag, new_variable = f"--{new.replace('_', '-')}", f"RELAY_{new.upper()}"
 
-    by_option = read_settings([flag, "101"], {})
+    by_option = read_settings([flag, "101"], {"HOST": "localhost"})
     assert limit(by_option) == 101
     assert by_option.warnings == (f"{flag} is now called {new_flag}; use the new name",)
 
-    by_variable = read_settings([], {variable: "102"})
+    by_variable = read_settings([], {variable: "102", "HOST": "localhost"})
     assert limit(by_variable) == 102
     assert by_variable.warnings == (f"{variable} is now called {new_variable}; use the new name",)
 
     assert limit(read_settings([flag, "101"], {variable: "102", new_variable: "103"})) == 101
     assert limit(read_settings([], {variable: "102", new_variable: "103"})) == 103
     assert limit(read_settings([flag, "101", new_flag, "104"], {})) == 104
-    assert read_settings([new_flag, "104"], {}).warnings == ()
+    assert read_settings([new_flag, "104"], {"HOST": "localhost"}).warnings == ()
+
+
+# Tokens -------------------------------------------------------------------------------------------
+
+SECRET = "a secret of at least 32 bytes, yes"
+ISSUER = [
+    "--auth-jwks-url",
+    "https://issuer.example/keys",
+    "--auth-issuer",
+    "https://issuer.example",
+]
+
+
+def test_a_secret_for_tokens_comes_from_the_environment_or_a_file_and_is_never_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = read_settings([], {"RELAY_AUTH_SECRET": SECRET})
+    assert settings.auth == Auth(secret=SECRET.encode())
+    assert SECRET not in repr(settings)
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    from_file = read_settings(["--auth-secret-file", str(tmp_path / "secret")], {})
+    assert from_file.auth == settings.auth
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], {"RELAY_AUTH_SECRET": SECRET})
+    assert SECRET not in capsys.readouterr().out
+
+
+def test_an_issuer_and_the_names_of_claims_are_settings() -> None:
+    environ = {"RELAY_AUTH_AUDIENCE": "relay", "RELAY_AUTH_PEER_CLAIM": "email"}
+    auth = read_settings(ISSUER, environ).auth
+    assert auth is not None
+    assert (auth.issuer, auth.audience) == ("https://issuer.example", "relay")
+    assert (auth.peer_claim, auth.mesh_claim) == ("email", "mesh")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "words"),
+    [
+        ([], {"RELAY_AUTH_SECRET": ""}, "at least 32 bytes"),
+        ([], {"RELAY_AUTH_SECRET": "hunter2"}, "at least 32 bytes"),
+        (["--auth-secret-file", "/no/such/file"], {}, "auth_secret_file cannot be read"),
+        (["--auth-issuer", "me"], {}, "need a secret or auth_jwks_url"),
+        (ISSUER, {}, "auth_audience"),
+        ([*ISSUER, "--auth-audience", "x"], {"RELAY_AUTH_SECRET": SECRET}, "not both"),
+    ],
+)
+def test_settings_for_tokens_that_cannot_be_meant_are_refused(
+    arguments: list[str], environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(BadSetting, match=words) as bad:
+        read_settings(arguments, environ)
+    assert "hunter2" not in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "is_warned"),
+    [
+        ("localhost", {}, False),
+        ("127.0.0.2", {}, False),
+        ("0.0.0.0", {}, True),
+        ("localhost,192.0.2.1", {}, True),
+        ("0.0.0.0", {"RELAY_AUTH_SECRET": SECRET}, False),
+    ],
+)
+def test_whoever_opens_the_relay_to_all_is_warned(
+    host: str, environ: dict[str, str], is_warned: bool
+) -> None:
+    warnings = read_settings(["--host", host], environ).warnings
+    assert any("RELAY_AUTH_SECRET" in sentence for sentence in warnings) == is_warned
