@@ -26,6 +26,7 @@ import msgspec
 
 from protocol import refusals
 from protocol.agents import Agent, agent_id
+from protocol.claims import CLAIM_CHARS_MAX, CLAIM_CHARS_MIN, Claim
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.limits import Limits
 
@@ -119,6 +120,36 @@ class Codec:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object, and `data.agents` must be a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
+
+    def claim(self, text: Text) -> Claim | None:
+        """What the `data` of a `capabilities` claims. None: nothing, or `data` is no object.
+
+        >>> Codec(Limits()).claim(b'{"type":"capabilities","data":{"claim":"0123456789abcdef"}}')
+        Claim(takes_over=False)
+        """
+        try:
+            data = _decode_announced(without_lone_surrogates(text)).data or {}
+            secret, takes_over = (
+                _decode_agent(data[name]) if name in data else None
+                for name in ("claim", "takeover")
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if not (takes_over is None or isinstance(takes_over, bool)) or (
+            takes_over and secret is None
+        ):
+            sentence = "`data.takeover` is true or false, and it needs `data.claim`"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence)
+        if secret is None:
+            return None
+        if (
+            not isinstance(secret, str)
+            or not CLAIM_CHARS_MIN <= len(secret) <= CLAIM_CHARS_MAX
+            or MASK in secret
+        ):
+            sentence = f"`data.claim` has {CLAIM_CHARS_MIN} to {CLAIM_CHARS_MAX} characters"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence)
+        return Claim.of(secret, takes_over=bool(takes_over))
 
     def elements(self, text: Text) -> list[msgspec.Raw]:
         """The elements of an array, for `texts`. An empty list if it is no array.

@@ -69,6 +69,16 @@ class ErrorCode(enum.Enum):
     )
     NO_ROOM = "no_room", "the relay has no room now for one more peer, or a longer presence"
     NOT_PRESENT = "not_present", "the connection has not sent a presence yet"
+    ID_TAKEN = (
+        "id_taken",
+        "the peer id is here, and another secret (or none) has claimed it: rule 16",
+    )
+    REPLACED = (
+        "replaced",
+        "another connection with the same claim has taken over; this one is closed: rule 16",
+    )
+    NOT_GRANTED = "not_granted", "beyond what this connection may do: rule 17"
+    EXPIRED = "expired", "the grant of this connection has run out; it is closed: rule 17"
     IDENTITY_FIXED = "identity_fixed", "a connection cannot change its peer id"
     SPOOFED = (
         "spoofed",

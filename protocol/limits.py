@@ -185,6 +185,18 @@ class Limits:
         "the oldest of them is closed (1013)",
         1,
     )
+    grant_connections_max: int = _bound(
+        64,
+        "connections per process whose tokens name the same bearer, whatever their peer ids are",
+        "the opening is refused (HTTP 503)",
+        1,
+    )
+    grant_grace_s: float = _bound(
+        5.0,
+        "time after the end of a connection's grant, so that a renewal can overlap",
+        "error `expired`, and the connection is closed (1008)",
+        0.0,
+    )
     mesh_name_chars_max: int = _bound(
         256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
     )

@@ -18,6 +18,27 @@ def not_present() -> Refusal:
     return Refusal(ErrorCode.NOT_PRESENT, "send a `presence` first, to announce yourself")
 
 
+def not_granted(what: str) -> Refusal:
+    """The refusal of what is beyond a connection's grant. `what`: what it covers instead."""
+    return Refusal(ErrorCode.NOT_GRANTED, f"the grant of this connection covers {what}")
+
+
+def id_taken(id: str) -> Refusal:
+    """The refusal of a first presence. It says the same whatever the connection has claimed."""
+    sentence = f"the peer {id!r} is here, and was claimed otherwise than by this connection"
+    return Refusal(ErrorCode.ID_TAKEN, sentence)
+
+
+def replaced() -> Refusal:
+    """What a connection hears when its peer continues with another one."""
+    return Refusal(ErrorCode.REPLACED, "another connection of this peer has taken over")
+
+
+def expired() -> Refusal:
+    """What a connection hears when its grant has run out."""
+    return Refusal(ErrorCode.EXPIRED, "the grant of this connection has run out; get a new token")
+
+
 def as_the_relay(what: str) -> Refusal:
     """The refusal of a message that looks like one of the relay's own. `what` makes it so."""
     return Refusal(ErrorCode.SPOOFED, f"only the relay sends {what}")

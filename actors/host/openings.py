@@ -46,7 +46,7 @@ class Openings:
                 raise self._refusal("opening refused", "mesh name too long", 400)
             grant = await self._grant(token_of(websocket.headers, offered), mesh)
             try:
-                self.runtime.check_room(mesh)
+                self.runtime.check_room(mesh, grant)
             except Full as full:
                 raise self._refusal("full", str(full), 503) from None
         except Refusal as refusal:

@@ -200,7 +200,8 @@ class Tokens:
                 agents=_names(claims, auth.agents_claim),
                 may_send=may is None or "send" in may,
                 may_watch=may is None or "watch" in may,
-                ends_at_ms=min(int(claims["exp"]) * 1000, 2**53),
+                # As long as it would be let in: whoever is let in must not be shown out at once.
+                ends_at_ms=min((int(claims["exp"]) + CLOCK_SKEW_S) * 1000, 2**53),
             )
         except ValueError:
             raise NotAdmitted("the token's claims list too many names, or empty ones") from None

@@ -7,6 +7,8 @@ There is one `Ledger` for all meshes of a process. It counts, at the moment when
 - what waits to be sent: the batches in outboxes, and the batch that a transport is busy with. What
   several connections share counts once, however many of them hold it.
 
+It also knows how many connections the bearer of each grant has.
+
 Nothing is counted for a message that a socket takes at once. Not counted are the buffers below:
 what asyncio holds while its socket is not blocked (64 KiB at most for a connection), and what the
 kernel holds. Both are bounded for each connection (actors/transports/uvicorn.py).
@@ -67,13 +69,14 @@ class Ledger:
     it. So an addition may evict any connection, also the one for which it is made.
     """
 
-    __slots__ = ("_holders", "_kept", "_texts", "bytes_max", "held", "standing")
+    __slots__ = ("_bearers", "_holders", "_kept", "_texts", "bytes_max", "held", "standing")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.held = 0
         self.standing = 0
-        self._holders: dict[Holder, None] = {}
+        self._holders: dict[Holder, str | None] = {}  # and whose grant each has
+        self._bearers: dict[str, int] = {}
         self._kept: dict[str, int] = {}
         self._texts: dict[int, int] = {}  # how often a text is held, by identity
 
@@ -88,17 +91,27 @@ class Ledger:
         """So much more may stand."""
         return self.standing + bytes <= self.bytes_max // 2
 
-    def opened(self, holder: Holder) -> None:
-        """A connection begins."""
-        self._holders[holder] = None
+    def opened(self, holder: Holder, bearer: str | None = None) -> None:
+        """A connection begins. `bearer`: whom its grant names, if it names anybody."""
+        self._holders[holder] = bearer
+        if bearer is not None:
+            self._bearers[bearer] = self.connections_of(bearer) + 1
         self._stand(CONNECTION_BYTES)
 
     def closed(self, holder: Holder) -> None:
         """A connection is over. Calling it again does nothing."""
         if holder in self._holders:
-            del self._holders[holder]
+            bearer = self._holders.pop(holder)
+            if bearer is not None:
+                self._bearers[bearer] -= 1
+                if not self._bearers[bearer]:
+                    del self._bearers[bearer]
             self.standing -= CONNECTION_BYTES
             self.held -= CONNECTION_BYTES
+
+    def connections_of(self, bearer: str) -> int:
+        """How many connections the bearer of this name has."""
+        return self._bearers.get(bearer, 0)
 
     def keep(self, mesh: str, bytes: int) -> None:
         """The presences in the roster of this mesh have so many bytes now."""

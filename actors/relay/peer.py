@@ -23,6 +23,7 @@ from actors.relay.ledger import TEXT_BYTES, Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from actors.transports.transport import Transport
 from protocol.envelope import Inbound, size_of
+from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES
 from protocol.mesh.lifecycle import Cause
@@ -33,6 +34,8 @@ _CLOSE_REASONS: Final = {
     Cause.UNANNOUNCED: "you did not send a presence in time",
     Cause.DISPLACED: "too many connections have sent no presence, and yours was the oldest",
     Cause.EVICTED: "you read too slowly: your mailbox is full",
+    Cause.REPLACED: "another connection of this peer has taken over",
+    Cause.EXPIRED: "the grant of this connection has run out; get a new token",
     Cause.CRASHED: "an internal error of the relay",
     Cause.SHUTDOWN: "the relay is shutting down",
 }
@@ -92,6 +95,7 @@ class PeerActor:
         "_transport",
         "_writable",
         "close_code",
+        "grant",
         "id",
         "inbound_bytes",
         "is_stopped",
@@ -104,8 +108,11 @@ class PeerActor:
         inbox: "Inbox[PeerActor, Control]",
         limits: Limits,
         ledger: Ledger,
+        *,
+        grant: Grant = OPEN,
     ) -> None:
         self.id = id
+        self.grant = grant
         self.close_code: int | None = None
         self._transport = transport
         self._inbox = inbox
@@ -121,7 +128,7 @@ class PeerActor:
         self.is_stopped = False
         self._flush_then: Cause | None = None
         inbox.tell(Opened(self))
-        ledger.opened(self)
+        ledger.opened(self, grant.peer)
 
     # What the transport calls (Port) --------------------------------------------------------------
 

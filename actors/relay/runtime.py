@@ -28,6 +28,7 @@ from actors.relay.supervisor import MeshStatus, Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
 from protocol.envelope import ErrorCode, Refusal
+from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.status import Totals
 
@@ -90,8 +91,8 @@ class Runtime:
 
     # Connections ----------------------------------------------------------------------------------
 
-    def check_room(self, mesh: str) -> None:
-        """Raises Full if a connection to `mesh` would be refused now."""
+    def check_room(self, mesh: str, grant: Grant = OPEN) -> None:
+        """Raises Full if a connection to `mesh` with this grant would be refused now."""
         supervisor = self._meshes.get(mesh)
         if self._is_draining:
             raise Full("the relay is shutting down")
@@ -99,6 +100,9 @@ class Runtime:
             raise Full(f"there are {self.limits.meshes_max} meshes already (meshes_max)")
         if supervisor is not None and supervisor.connections >= self.limits.connections_max:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
+        most = self.limits.grant_connections_max
+        if grant.peer is not None and self.ledger.connections_of(grant.peer) >= most:
+            raise Full(f"whoever bears this token has {most} connections (grant_connections_max)")
         if not self.ledger.has_room():
             raise Full("connections and presences take half of the memory (held_bytes_max)")
 
@@ -123,9 +127,17 @@ class Runtime:
             self._inhabited = {m: s for m, s in self._inhabited.items() if not s.is_empty}
         return mesh in self._inhabited or len(self._inhabited) < most
 
-    def open(self, transport: Transport, mesh: str, *, is_paced: bool = False) -> PeerActor:
-        """Make a connection to `mesh`. Returns its peer actor. Raises Full."""
-        self.check_room(mesh)
+    def open(
+        self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: Grant = OPEN
+    ) -> PeerActor:
+        """Make a connection to `mesh`. Returns its peer actor.
+
+        `grant`: what the connection may do. Raises Full, or PermissionError if the grant is not for
+        this mesh.
+        """
+        if not grant.covers_mesh(mesh):
+            raise PermissionError("the grant is not for this mesh")
+        self.check_room(mesh, grant)
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
             assert self._tasks is not None, "use `async with Runtime()`"
@@ -141,26 +153,29 @@ class Runtime:
             self._meshes[mesh] = supervisor
             # Not in the context of the connection that happens to be the first, with its trace.
             self._context.run(self._tasks.start_soon, self._supervise, supervisor)
-        return supervisor.open(transport, is_paced=is_paced)
+        return supervisor.open(transport, is_paced=is_paced, grant=grant)
 
     async def serve(
-        self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: object = None
+        self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: Grant = OPEN
     ) -> None:
-        """Carry one connection to `mesh`. Raises Full. Any other failure ends only this connection.
+        """Carry one connection to `mesh`. Raises Full, or PermissionError if the grant is not for
+        this mesh. Any other failure ends only this connection.
 
         Return from your application when this returns. With the fast transport that is before the
         connection is over. If this is cancelled, the connection is cut. `is_paced`: keep to the
-        frame limits of AgentCore's edge.
+        frame limits of AgentCore's edge. `grant`: what the connection may do.
         """
-        await self._carry(self.open(transport, mesh, is_paced=is_paced))
+        await self._carry(self.open(transport, mesh, is_paced=is_paced, grant=grant))
 
-    async def connect(self, mesh: str, window: int = 256) -> MemoryLink:
-        """Make an in-memory connection to `mesh`. Returns the peer's end. Raises Full.
+    async def connect(self, mesh: str, window: int = 256, *, grant: Grant = OPEN) -> MemoryLink:
+        """Make an in-memory connection to `mesh`. Returns the peer's end. Raises Full, or
+        PermissionError if the grant is not for this mesh.
 
         At most about `window` messages wait at this end; more wait in the peer actor's outbox.
+        `grant`: what the connection may do.
         """
         link, transport = memory_pair(window)
-        actor = self.open(transport, mesh)
+        actor = self.open(transport, mesh, grant=grant)
         assert self._tasks is not None
         self._tasks.start_soon(self._carry, actor)
         return link

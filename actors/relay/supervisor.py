@@ -26,6 +26,7 @@ from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
 from protocol.envelope import Inbound
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
@@ -112,16 +113,20 @@ class Supervisor:
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
-    def open(self, transport: Transport, *, is_paced: bool = False) -> PeerActor:
+    def open(
+        self, transport: Transport, *, is_paced: bool = False, grant: Grant = OPEN
+    ) -> PeerActor:
         """Make a connection. Returns its peer actor, the port of this transport.
 
-        `is_paced`: an edge in front of the transport limits frames.
+        `is_paced`: an edge in front of the transport limits frames. `grant`: what it may do.
         """
         if is_paced:
             transport = self._paced[self._next_id] = PacedTransport(
                 transport, self._pace, self._limits
             )
-        actor = PeerActor(self._next_id, transport, self._inbox, self._limits, self._ledger)
+        actor = PeerActor(
+            self._next_id, transport, self._inbox, self._limits, self._ledger, grant=grant
+        )
         self._next_id += 1
         self._actors[actor.id] = actor
         self._lobby.enter(actor)
@@ -194,7 +199,8 @@ class Supervisor:
     def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:
             case Opened(actor):
-                self._mesh.opened(actor.id, now, is_paced=actor.id in self._paced)
+                is_paced = actor.id in self._paced
+                self._mesh.opened(actor.id, now, is_paced=is_paced, grant=actor.grant)
                 self._receivers[actor.id] = actor
             case Ponged(actor):
                 self._mesh.ponged(actor.id, now)
@@ -242,8 +248,9 @@ class Supervisor:
             match effect:
                 case Snapshot(connection, presences):
                     tape.only((connection,), *presences)
-                case Admitted(connection, accepts_batches):
-                    tape.admit(connection)
+                case Admitted(connection, accepts_batches, watches):
+                    if watches:
+                        tape.admit(connection)
                     self._lobby.leave(self._receivers[connection])
                     if accepts_batches and connection in self._paced:
                         self._paced[connection].accepts_batches = True

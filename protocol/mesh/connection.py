@@ -4,6 +4,10 @@ import math
 
 import attrs
 
+from protocol.claims import Claim
+from protocol.envelope import ErrorCode, Refusal
+from protocol.grants import OPEN, Grant
+from protocol.instant import Instant
 from protocol.mesh.announcing import Announcements
 from protocol.mesh.items import Admission
 from protocol.mesh.lifecycle import Life
@@ -13,15 +17,21 @@ from protocol.mesh.lifecycle import Life
 class Connection:
     """One connection. Times are monotonic seconds.
 
-    `peer`: the peer id that the mesh has accepted for it, None before that. `rate_due_at`: the
-    state of the rate limit, the theoretical arrival time of the next message (GCRA).
-    `announcements`: since the first presence. `admitted_bytes`: those of its longest announcement.
+    `grant`: what it may do. `ends_at`, `ends_at_ms`: when it ends because its grant does, by either
+    clock (Unix milliseconds). `claim`: with what it claims its peer's id, if it does. `peer`: the
+    peer id that the mesh has accepted for it, None before that. `rate_due_at`: the state of the
+    rate limit, the theoretical arrival time of the next message (GCRA). `announcements`: since the
+    first presence. `admitted_bytes`: those of its longest announcement.
     """
 
     id: int
     life: Life
     heard_at: float
     is_paced: bool = False
+    grant: Grant = OPEN
+    ends_at: float = math.inf
+    ends_at_ms: float = math.inf
+    claim: Claim | None = None
     peer: str | None = None
     announcements: Announcements | None = None
     admitted_bytes: int = 0
@@ -31,6 +41,23 @@ class Connection:
     rate_error_at: float = -math.inf
     refusals: int = 0
     refusal_logged_at: float = -math.inf
+
+    def has_run_out(self, now: Instant) -> bool:
+        """Its grant has ended. The clock that is first counts: one may have stood still, and the
+        other may have been set."""
+        return now.at >= self.ends_at or now.wall_ms >= self.ends_at_ms
+
+    def claims(self, claim: Claim) -> None:
+        """It claims the id that it will announce. Raises Refusal.
+
+        A connection claims once, so whoever guesses secrets needs a connection for each.
+        """
+        if self.peer is not None:
+            raise Refusal(ErrorCode.BAD_FIELD, "`data.claim` comes before the first presence")
+        if self.claim not in (None, claim):
+            sentence = "this connection has made another claim, and cannot change it"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence)
+        self.claim = claim
 
     def ask_for_room(self, bytes: int, admit: Admission) -> None:
         """An announcement of so many bytes needs room for what it has more than the earlier ones.

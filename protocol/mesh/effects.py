@@ -3,7 +3,7 @@
 The order of effects is the order on the wire, for every receiver.
 
     Deliver, Snapshot   texts and who receives them
-    Admitted            from here on this connection receives what goes to everyone
+    Admitted            from here on this connection receives what goes to everyone, if it watches
     Dismissed           from here on it does not; close its socket with `code`
     PeerJoined, PeerLeft, Refused    nothing to do; for logs
 
@@ -24,6 +24,8 @@ CLOSE_CODES: Final = {
     Cause.UNANNOUNCED: 1008,
     Cause.DISPLACED: 1013,
     Cause.EVICTED: 1013,
+    Cause.REPLACED: 1008,
+    Cause.EXPIRED: 1008,
     Cause.CRASHED: 1011,
     Cause.SHUTDOWN: 1001,
 }
@@ -34,12 +36,12 @@ CLOSE_CODES: Final = {
 
 @attrs.frozen
 class Everyone:
-    """All connections of present peers."""
+    """All connections of present peers that watch."""
 
 
 @attrs.frozen
 class Others:
-    """All connections of present peers, except these (the sender's)."""
+    """All connections of present peers that watch, except these (the sender's)."""
 
     excluded: tuple[int, ...]
 
@@ -71,13 +73,14 @@ class Snapshot:
 
 @attrs.frozen
 class Admitted:
-    """Effect: the connection joined. From here on it gets what goes to everyone.
+    """Effect: the connection joined. If it `watches`, it gets what goes to everyone from here on.
 
     `accepts_batches`: it takes one array of messages instead of several frames.
     """
 
     connection: int
     accepts_batches: bool = False
+    watches: bool = True
 
 
 @attrs.frozen

@@ -5,17 +5,20 @@
     rate, size, header, type    refused here: an `error` to the sender, and to nobody else
     `capabilities`              answered here
     a withheld type             counted here
+    what is not granted         refused here (protocol.mesh.granting)
     an announcement too many    held until its time has come (protocol.mesh.announcing)
     everything else             one item for the mesh (protocol.mesh.items)
 
 The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
-looks for deadlines that have passed, and tells the mesh which connections are gone. It never
-compares connections. Of peers it knows only the id that the mesh has `accepted` for a connection.
+looks for deadlines that have passed, and tells the mesh which connections are gone. It ends those
+whose grant has run out. It never compares connections. Of peers it knows only the id that the mesh
+has `accepted` for a connection.
 """
 
 import heapq
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -33,13 +36,15 @@ from protocol.envelope import (
     Text,
     Unreadable,
 )
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh import lifecycle, texts
+from protocol.mesh import granting, lifecycle
 from protocol.mesh.announcing import Announced, Announcements, check_agents, check_identity
+from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
-from protocol.mesh.effects import CLOSE_CODES, Deliver, Dismissed, Effect, Only, Refused
-from protocol.mesh.items import Admission, Items, admit_all
+from protocol.mesh.effects import CLOSE_CODES, Dismissed, Effect
+from protocol.mesh.items import Admission, Entrance, Items, admit_all
 from protocol.mesh.lifecycle import (
     Cause,
     Ended,
@@ -55,9 +60,6 @@ from protocol.mesh.status import Totals
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
-_TYPES: Final = tuple(
-    type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
-)
 
 
 class Gate:
@@ -78,12 +80,13 @@ class Gate:
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.totals = Totals()
-        self.errors = 0  # sent so far
         self._limits = limits
         self._items = items
         self._effects = effects
         self._admit = admit
         self._codec = Codec(limits)
+        self.answers = Answers(limits, self._codec, effects, self.totals)
+        self.refuse = self.answers.refuse
         self._routes = dict(ROUTES)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._rate_interval_s = 1 / limits.messages_per_s
@@ -94,11 +97,15 @@ class Gate:
 
     # What happens to connections ------------------------------------------------------------------
 
-    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
-        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames."""
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
+        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames.
+        `grant`: what it may do."""
         if id in self.connections:
             raise ValueError(f"connection {id} is already open")
-        connection = Connection(id, lifecycle.opened(now.at), now.at, is_paced)
+        connection = Connection(id, lifecycle.opened(now.at), now.at, is_paced, grant)
+        if grant.ends_at_ms is not None:
+            connection.ends_at_ms = grant.ends_at_ms + 1000 * self._limits.grant_grace_s
+            connection.ends_at = now.at + (connection.ends_at_ms - now.wall_ms) / 1000
         self.connections[id] = connection
         self._schedule(connection)
 
@@ -109,6 +116,9 @@ class Gate:
         """
         connection = self.connections.get(id)
         if connection is None:
+            return 0
+        if connection.grant is not OPEN and connection.has_run_out(now):
+            self._dismiss(connection, refusals.expired(), Cause.EXPIRED, now)
             return 0
         self._hear(connection, now)
         messages = self._within_rate(connection, messages, now, counted=False)
@@ -134,6 +144,11 @@ class Gate:
                 connection, lifecycle.transition(connection.life, Ended(now.at, cause)), now
             )
 
+    def _dismiss(self, connection: Connection, reason: Refusal, cause: Cause, now: Instant) -> None:
+        """End a connection after an error that says why."""
+        self.refuse(connection, None, reason, now)
+        self.ended(connection.id, cause, now)
+
     def shut_down(self, now: Instant) -> None:
         """Dismiss every connection at once. The mesh is not told: nobody stays to hear it."""
         for connection in tuple(self.connections.values()):
@@ -152,6 +167,9 @@ class Gate:
             if connection is None or connection.deadline_at != at:
                 continue  # it ended, or an earlier deadline has taken the place of this one
             connection.deadline_at = math.inf
+            if connection.has_run_out(now):
+                self._dismiss(connection, refusals.expired(), Cause.EXPIRED, now)
+                continue
             held = connection.announcements
             if held is not None and held.due <= now.at:
                 self._announce_held(connection, held.take(now.at), now)
@@ -184,30 +202,11 @@ class Gate:
         if connection is not None and connection.announcements is not None:
             connection.announcements.agents = agents
 
-    def refuse(
-        self,
-        connection: Connection,
-        message: Inbound | None,
-        refusal: Refusal,
-        now: Instant,
-        count: int = 1,
-    ) -> None:
-        """Tell the sender, and nobody else, why `message` is not passed on."""
-        turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
-        text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
-        self.errors += 1
-        self._effects.append(Deliver(text, Only((connection.id,))))
-        self._note_refusal(connection, refusal.code, count, now)
-
-    def _note_refusal(
-        self, connection: Connection, code: ErrorCode, count: int, now: Instant
-    ) -> None:
-        self.totals.refused += count
-        connection.refusals += count
-        if now.at - connection.refusal_logged_at >= self._limits.refusal_log_every_s:
-            noted = Refused(connection.id, connection.peer, code, connection.refusals)
-            self._effects.append(noted)
-            connection.refusals, connection.refusal_logged_at = 0, now.at
+    def replaced(self, id: int, now: Instant) -> None:
+        """Another connection of its peer has taken over. The mesh knows this one no more."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            self._dismiss(connection, refusals.replaced(), Cause.REPLACED, now)
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -232,8 +231,10 @@ class Gate:
 
     def _schedule(self, connection: Connection) -> None:
         due = lifecycle.deadline(connection.life, self._limits)
-        if due is not None and connection.announcements is not None:
-            due = min(due, connection.announcements.due)
+        if due is not None:
+            due = min(due, connection.ends_at)
+            if connection.announcements is not None:
+                due = min(due, connection.announcements.due)
         if due is not None and due < connection.deadline_at:
             connection.deadline_at = due
             heapq.heappush(self._deadlines, (due, connection.id))
@@ -245,6 +246,8 @@ class Gate:
     ) -> int:
         decided = len(messages)
         id, said = connection.id, self._items.said
+        if connection.grant is not OPEN:
+            said = partial(self._said_within_grant, connection)
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
         for message in messages:
@@ -271,6 +274,13 @@ class Gate:
                 else:
                     self.refuse(connection, message, refusal, now)
         return decided
+
+    def _said_within_grant(
+        self, connection: Connection, id: int, header: Header, text: Text, route: Route
+    ) -> None:
+        if connection.peer is not None:  # or the mesh refuses it
+            granting.check_said(connection.grant, connection.peer, header)
+        self._items.said(id, header, text, route)
 
     def _receive_array(
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
@@ -315,7 +325,7 @@ class Gate:
             connection.rate_error_at = now.at
             self.refuse(connection, None, refusal, now, dropped)
         else:
-            self._note_refusal(connection, refusal.code, dropped, now)
+            self.answers.note(connection, refusal.code, dropped, now)
         return messages[: passed + counted]
 
     def _not_for_others(
@@ -327,13 +337,13 @@ class Gate:
         now: Instant,
     ) -> None:
         if header.type == "capabilities":
-            self._capabilities(connection, text, now)
+            self.answers.capabilities(connection, text, now)
         elif route is Route.EVERYONE:
-            self._present(connection, self._announced(header, text), now)
+            self._present(connection, self._announced(connection, header, text), now)
         elif connection.peer is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
-            self._beat(connection, self._announced(header, text), now)
+            self._beat(connection, self._announced(connection, header, text), now)
         elif route is Route.NOBODY:
             self.totals.withheld += 1
         elif route is Route.REFUSED:
@@ -343,13 +353,16 @@ class Gate:
 
     # Announcements --------------------------------------------------------------------------------
 
-    def _announced(self, header: Header, text: Text) -> Announced:
+    def _announced(self, connection: Connection, header: Header, text: Text) -> Announced:
         said = self._codec.announcement(text)
         check_agents(said.agents or (), self._limits)
+        granting.check_agents(connection.grant, said.agents or ())
         return Announced(header, text, said)
 
     def _present(self, connection: Connection, announced: Announced, now: Instant) -> None:
         check_identity(announced.header, connection.peer, self._limits)
+        assert announced.header.sender is not None  # checked just now
+        granting.check_peer(connection.grant, announced.header.sender)
         self._offer(connection, announced, now)
 
     def _beat(self, connection: Connection, announced: Announced, now: Instant) -> None:
@@ -378,19 +391,7 @@ class Gate:
     def _announce(self, connection: Connection, announced: Announced, now: Instant) -> None:
         id, header, said = connection.id, announced.header, announced.said
         if announced.is_presence:
-            self._items.present(id, header, announced.text, said, now)
+            entrance = Entrance(connection.claim, connection.grant.may_watch)
+            self._items.present(id, header, announced.text, said, now, entrance=entrance)
         else:
             self._items.beat(id, header, said, now)
-
-    # Questions ------------------------------------------------------------------------------------
-
-    def _capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
-        answer = texts.capabilities(
-            connection.peer,
-            self._codec.turn_id(text),
-            _TYPES,
-            self._limits,
-            now.wall_ms,
-            is_paced=connection.is_paced,
-        )
-        self._effects.append(Deliver(answer, Only((connection.id,))))

@@ -13,16 +13,32 @@ Before a first or a longer announcement becomes an item, the gate asks an `Admis
 
 Whoever applies an item tells its outcome to the gate that it came from: `Gate.accepted` if a
 presence was accepted, `Gate.agents_accepted` if a heartbeat with agents was, `Gate.refuse` for a
-`Refusal`.
+`Refusal`. `Gate.replaced` tells it to the gates of the connections that a presence has replaced.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
+import attrs
+
+from protocol.claims import Claim
 from protocol.envelope import Announcement, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.routing import Route
+
+
+@attrs.frozen
+class Entrance:
+    """What counts when a connection joins its peer: with what it claims the id (None: it does not),
+    and whether it gets what goes to everyone."""
+
+    claim: Claim | None = None
+    watches: bool = True
+
+
+PLAIN: Final = Entrance()
+"""Nothing is claimed, and the connection watches."""
 
 
 class Items(Protocol):
@@ -33,9 +49,19 @@ class Items(Protocol):
     """
 
     def present(
-        self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
+        self,
+        connection: int,
+        header: Header,
+        text: Text,
+        said: Announcement,
+        now: Instant,
+        *,
+        entrance: Entrance,
     ) -> None:
-        """The connection announces a peer. `text` is the presence, `said` what its `data` says."""
+        """The connection announces a peer. `text` is the presence, `said` what its `data` says.
+
+        `entrance` counts if this is its first presence.
+        """
         ...
 
     def said(self, connection: int, header: Header, text: Text, route: Route) -> None:

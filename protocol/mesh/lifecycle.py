@@ -44,6 +44,8 @@ class Cause(enum.Enum):
     UNANNOUNCED = "unannounced"
     DISPLACED = "displaced"
     EVICTED = "evicted"
+    REPLACED = "replaced"
+    EXPIRED = "expired"
     CRASHED = "crashed"
     SHUTDOWN = "shutdown"
 

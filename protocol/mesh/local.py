@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocol.envelope import Announcement, Header, Inbound, Text
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Effect
 from protocol.mesh.gate import Gate
-from protocol.mesh.items import Admission, admit_all
+from protocol.mesh.items import Admission, Entrance, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
@@ -40,9 +41,10 @@ class LocalMesh:
 
     # What happens to connections, as the gate has it ----------------------------------------------
 
-    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
-        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames."""
-        self.gate.opened(id, now, is_paced=is_paced)
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
+        """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames.
+        `grant`: what it may do."""
+        self.gate.opened(id, now, is_paced=is_paced, grant=grant)
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         """Messages arrived on a connection, in this order. An unknown connection is ignored.
@@ -52,12 +54,13 @@ class LocalMesh:
         roster that a newcomer gets counts as the messages that it has.
         """
         gate, mesh = self.gate, self.mesh
-        errors, extra = gate.errors, mesh.extra_work
+        answers = gate.answers
+        errors, extra = answers.errors, mesh.extra_work
         work = gate.received(id, messages, now)
         entry = mesh.roster.connections.get(id)
         if entry is not None:  # its messages are left out for each connection of its peer
             work += work * entry.peer.extra_work
-        return work + (gate.errors - errors) * ERROR_WORK + mesh.extra_work - extra
+        return work + (answers.errors - errors) * ERROR_WORK + mesh.extra_work - extra
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""
@@ -87,12 +90,21 @@ class LocalMesh:
     # Items, from the gate to the mesh -------------------------------------------------------------
 
     def present(
-        self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
+        self,
+        connection: int,
+        header: Header,
+        text: Text,
+        said: Announcement,
+        now: Instant,
+        *,
+        entrance: Entrance,
     ) -> None:
-        """Apply a presence, and tell the gate that it was accepted. Raises Refusal."""
-        self.mesh.present(connection, header, text, said, now)
+        """Apply a presence, and tell the gate what came of it. Raises Refusal."""
+        replaced = self.mesh.present(connection, header, text, said, now, entrance=entrance)
         assert header.sender is not None  # or it would not have been accepted
         self.gate.accepted(connection, header.sender, said, now)
+        for id in replaced:
+            self.gate.replaced(id, now)
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """Apply a heartbeat, and tell the gate that its agents were accepted. Raises Refusal."""

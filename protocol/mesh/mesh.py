@@ -12,6 +12,7 @@ from typing import Final
 
 from protocol import refusals
 from protocol.agents import Agent
+from protocol.claims import Claim, same_owner
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -21,11 +22,13 @@ from protocol.mesh.effects import (
     Deliver,
     Effect,
     Everyone,
+    Only,
     Others,
     PeerJoined,
     PeerLeft,
     Snapshot,
 )
+from protocol.mesh.items import Entrance
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.roster import Peer, Roster
 from protocol.mesh.routing import Route
@@ -110,17 +113,30 @@ class Mesh:
     # Presences and heartbeats ---------------------------------------------------------------------
 
     def present(
-        self, connection: int, header: Header, text: Text, said: Announcement, now: Instant
-    ) -> None:
-        """A connection announces a peer. Raises Refusal if the announcement is wrong."""
+        self,
+        connection: int,
+        header: Header,
+        text: Text,
+        said: Announcement,
+        now: Instant,
+        *,
+        entrance: Entrance,
+    ) -> tuple[int, ...]:
+        """A connection announces a peer. Raises Refusal if the announcement is wrong.
+
+        Returns the connections that it has replaced. They belong to nobody any more.
+        """
         entry = self.roster.connections.get(connection)
         id = header.sender
         assert id is not None  # or the gate would have refused it
         agents = said.agents if said.agents is not None else ()
         peer = self.roster.peers.get(id)
+        replaced: tuple[int, ...] = ()
         if entry is None and peer is not None:
-            self._check_connections(peer)
-        union = peer.union_with(connection, agents) if peer is not None else agents
+            replaced = self._check_owner(peer, entrance.claim)
+            if not replaced:
+                self._check_connections(peer)
+        union = agents if peer is None or replaced else peer.union_with(connection, agents)
         self._check_agents(union)
         if not said.has_data or union != agents:
             text = texts.presence_with(text, union if union != agents else None)
@@ -128,20 +144,27 @@ class Mesh:
 
         is_new = peer is None
         is_newcomer = entry is None
-        peer = self.roster.attach(connection, id, agents)
+        peer = self.roster.attach(connection, id, agents, entrance)
+        for old in replaced:  # after that: the peer is here all the time
+            self.roster.detach(old)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
 
         if is_newcomer:
-            self._effects.append(Admitted(connection, said.accepts_batches))
+            admitted = Admitted(connection, said.accepts_batches, entrance.watches)
+            self._effects.append(admitted)
         self._effects.append(Deliver(text, _EVERYONE))
+        watches = self.roster.connections[connection].watches
+        if not watches:  # its own presence it gets all the same
+            self._effects.append(Deliver(text, Only((connection,))))
         self.totals.relayed += 1
-        if is_newcomer:
+        if is_newcomer and watches:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
             self.extra_work += len(self.roster.peers)
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
+        return replaced
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """A heartbeat. It is not forwarded, but sometimes the presence is repeated.
@@ -165,6 +188,12 @@ class Mesh:
         if now.at - peer.presence_at >= self._limits.presence_refresh_s:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
+
+    def _check_owner(self, peer: Peer, claim: Claim | None) -> tuple[int, ...]:
+        """Raise Refusal unless this claim is the peer's. Returns the connections that shall end."""
+        if not same_owner(peer.claim, claim):
+            raise refusals.id_taken(peer.id)
+        return tuple(peer.connections) if claim is not None and claim.takes_over else ()
 
     def _check_connections(self, peer: Peer) -> None:
         most = self._limits.peer_connections_max

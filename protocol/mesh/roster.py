@@ -13,8 +13,10 @@ from typing import Final
 import attrs
 
 from protocol.agents import Agent
+from protocol.claims import Claim
 from protocol.envelope import ErrorCode, Header, Refusal, Text
 from protocol.mesh.effects import Only, Others
+from protocol.mesh.items import PLAIN, Entrance
 
 _COPIES: Final = 8
 """To note so many receivers of one message costs about as much as to decide a message."""
@@ -30,12 +32,14 @@ announcement, the agent. Their order is the order of a union."""
 class Connection:
     """One connection of a peer: its number, and the agents that it announced.
 
-    `joined`: the how manyth connection of the mesh it was.
+    `joined`: the how manyth connection of the mesh it was. `watches`: it gets what goes to
+    everyone.
     """
 
     id: int
     peer: "Peer"
     joined: int = 0
+    watches: bool = True
     agents: tuple[Agent, ...] = ()
 
 
@@ -43,11 +47,13 @@ class Connection:
 class Peer:
     """One peer, and its latest presence as the others got it.
 
+    `claim`: with what its connections have claimed its id; None: with nothing, all of them.
     `others` and `only` are the audiences of its messages. They are made anew when its connections
     change. `extra_work`: what each message costs because it has so many (in messages).
     """
 
     id: str
+    claim: Claim | None = None
     presence: Text = b""
     presence_at: float = float("-inf")
     connections: dict[int, Connection] = attrs.Factory(dict)
@@ -130,18 +136,26 @@ class Roster:
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
         self._joined = 0
 
-    def attach(self, connection: int, peer_id: str, agents: tuple[Agent, ...] = ()) -> Peer:
+    def attach(
+        self,
+        connection: int,
+        peer_id: str,
+        agents: tuple[Agent, ...] = (),
+        entrance: Entrance = PLAIN,
+    ) -> Peer:
         """Let the connection, with these agents, belong to `peer_id`. Makes the peer if it is new.
 
-        The agents of the peer itself do not change: call `set_agents`.
+        The agents of the peer itself do not change: call `set_agents`. `entrance` counts if the
+        connection is new; its claim must be the peer's.
         """
         peer = self.peers.get(peer_id)
         if peer is None:
-            peer = self.peers[peer_id] = Peer(peer_id)
+            peer = self.peers[peer_id] = Peer(peer_id, entrance.claim)
         entry = self.connections.get(connection)
         if entry is None:
             self._joined += 1
-            entry = self.connections[connection] = Connection(connection, peer, self._joined)
+            entry = Connection(connection, peer, self._joined, entrance.watches)
+            self.connections[connection] = entry
             peer.connections[connection] = entry
             _renew_audiences(peer)
         self.hold(entry, agents)

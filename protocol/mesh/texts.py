@@ -8,6 +8,7 @@ import msgspec
 from protocol.agents import Agent
 from protocol.codec import decode_object, without_lone_surrogates
 from protocol.envelope import RELAY, Refusal, Text
+from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 
 _encode = msgspec.json.Encoder().encode
@@ -82,12 +83,13 @@ def capabilities(
     wall_ms: int,
     *,
     is_paced: bool = False,
+    grant: Grant = OPEN,
 ) -> Text:
     """The answer to `capabilities`, a `capabilities_response`, as existing pages expect it.
 
     Those pages read `agentCards` and `activeAgents`; they are empty, because the relay runs no
-    agents. `is_paced`: an edge in front of the relay limits frames, in both directions. If the
-    answer is too long, it has no `turnId`.
+    agents. `is_paced`: an edge in front of the relay limits frames, in both directions. `grant`:
+    what the connection may do. If the answer is too long, it has no `turnId`.
     """
     bounds: dict[str, float] = {
         "messageBytes": limits.message_bytes_max,
@@ -97,18 +99,30 @@ def capabilities(
     }
     if is_paced:
         bounds |= {"framesPerSecond": limits.frames_per_s, "frameBytes": limits.frame_bytes_max}
-    data = {
+    data: dict[str, object] = {
         "agentCards": (),
         "activeAgents": (),
         "types": types,
         "keepalive": ("pong",),
         "accept": ("batch",),
+        "claim": True,
         "limits": bounds,
     }
+    if grant is not OPEN:
+        data["grant"] = _granted(grant, wall_ms)
     text = _from_relay("capabilities_response", to, data, wall_ms, turn_id)
     if len(text) > limits.message_bytes_max:
         text = _from_relay("capabilities_response", None, data, wall_ms, None)
     return text
+
+
+def _granted(grant: Grant, wall_ms: int) -> dict[str, object]:
+    granted: dict[str, object] = {}
+    if grant.peer is not None:
+        granted["peer"] = grant.peer
+    if grant.ends_at_ms is not None:
+        granted["expiresInSeconds"] = max(0, (grant.ends_at_ms - wall_ms) // 1000)
+    return granted
 
 
 def _from_relay(

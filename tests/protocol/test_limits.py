@@ -38,6 +38,8 @@ LEAST: dict[str, Any] = {
     "connections_max": 1,
     "meshes_max": 1,
     "unannounced_max": 1,
+    "grant_connections_max": 1,
+    "grant_grace_s": 0.0,
     "mesh_name_chars_max": 1,
     "head_bytes_max": 1024,
     "headers_max": 16,

@@ -23,6 +23,7 @@ from actors.relay.peer import PeerActor
 from actors.relay.supervisor import TICK_S, Supervisor
 from actors.transports.transport import Port
 from protocol.envelope import Inbound
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Effect
@@ -49,8 +50,8 @@ class RecordingMesh(LocalMesh):
         self._done: list[Effect] = []
         self._expiry = Expiry(self)
 
-    def opened(self, id: int, now: Instant, *, is_paced: bool = False) -> None:
-        super().opened(id, now, is_paced=is_paced)
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
+        super().opened(id, now, is_paced=is_paced, grant=grant)
         self.decisions.append(Decision("opened", now.at, id))
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:

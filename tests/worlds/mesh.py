@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from protocol.envelope import Inbound, Text
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
@@ -61,6 +62,7 @@ class World:
         self.at = 1000.0
         self.dismissed: dict[int, Dismissed] = {}
         self.notes: list[PeerJoined | PeerLeft | Refused] = []
+        self.admitted: set[int] = set()
         self._present: set[int] = set()
         self._texts: dict[int, list[Text]] = {}
         self._numbers = itertools.count(1)
@@ -71,19 +73,29 @@ class World:
     def now(self) -> Instant:
         return Instant(self.at, WALL_MS + round(self.at * 1000))
 
-    def open(self, *, is_paced: bool = False) -> int:
+    def open(self, *, is_paced: bool = False, grant: Grant = OPEN) -> int:
         """A new connection, not announced."""
         connection = next(self._numbers)
         self._texts[connection] = []
-        self.mesh.opened(connection, self.now, is_paced=is_paced)
+        self.mesh.opened(connection, self.now, is_paced=is_paced, grant=grant)
         self._carry_out()
         return connection
 
-    def join(self, peer: str, *agents: Any, **data: Any) -> int:
-        """A new connection of `peer`, announced. Nobody's news are taken."""
-        connection = self.open()
+    def join(
+        self,
+        peer: str,
+        *agents: Any,
+        grant: Grant = OPEN,
+        claim: dict[str, Any] | None = None,
+        **data: Any,
+    ) -> int:
+        """A new connection of `peer`, announced. Nobody's news are taken. `claim`: the `data` of a
+        `capabilities` before that."""
+        connection = self.open(grant=grant)
+        if claim is not None:
+            self.say(connection, text("capabilities", data=claim))
         self.say(connection, presence(peer, *agents, **data))
-        assert connection in self._present
+        assert connection in self.admitted
         return connection
 
     def say(self, connection: int, *messages: Inbound) -> None:
@@ -154,9 +166,11 @@ class World:
                 case Snapshot(connection, presences):
                     for text in presences:
                         self._deliver(text, {connection})
-                case Admitted(connection):
-                    assert connection not in self._present
-                    self._present.add(connection)
+                case Admitted(connection, _, watches):
+                    assert connection not in self.admitted
+                    self.admitted.add(connection)
+                    if watches:
+                        self._present.add(connection)
                 case Dismissed(connection):
                     assert connection not in self.dismissed
                     self.dismissed[connection] = effect

@@ -55,9 +55,9 @@ class Expiry:
         return [what for _, what in sorted(order, key=lambda one: one[0])]
 
     def _noting(self, apply: Callable[..., None]) -> Callable[..., None]:
-        def noted(connection: int, *arguments: Any) -> None:
+        def noted(connection: int, *arguments: Any, **named: Any) -> None:
             self._noted.append((len(self._effects), connection))
-            apply(connection, *arguments)
+            apply(connection, *arguments, **named)
 
         return noted
 
@@ -172,7 +172,7 @@ class CoreSubject(Subject):
                 case Snapshot(connection, presences):
                     for text in presences:
                         self._deliver(text, {connection})
-                case Admitted(connection):
+                case Admitted(connection, watches=True):
                     self._present.add(connection)
                 case Dismissed(connection, _, code):
                     if connection in self._closed:

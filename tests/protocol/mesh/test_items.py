@@ -22,7 +22,7 @@ from protocol.mesh.mesh import Mesh
 from protocol.mesh.routing import Route
 from tests.worlds.mesh import World, presence, text
 
-Item = tuple[str, tuple[Any, ...]]
+Item = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 LIMITS = Limits(
     message_bytes_max=2048,
@@ -45,9 +45,9 @@ class NotingMesh(LocalMesh):
         self.gone = self._noting("gone", super().gone)  # type: ignore[method-assign]
 
     def _noting(self, name: str, apply: Callable[..., None]) -> Callable[..., None]:
-        def noted(*arguments: Any) -> None:
-            self.items.append((name, arguments))
-            apply(*arguments)
+        def noted(*arguments: Any, **named: Any) -> None:
+            self.items.append((name, arguments, named))
+            apply(*arguments, **named)
 
         return noted
 
@@ -111,9 +111,9 @@ def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
     """What a mesh elsewhere makes of these items, and that mesh."""
     effects: list[Effect] = []
     mesh = Mesh(LIMITS, effects)
-    for name, arguments in items:
+    for name, arguments, named in items:
         with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
-            getattr(mesh, name)(*arguments)
+            getattr(mesh, name)(*arguments, **named)
     return effects, mesh
 
 
@@ -144,7 +144,7 @@ def test_the_same_items_in_the_same_order_give_the_same_effects_and_the_same_ros
 
 def test_a_life_has_everything_that_the_mesh_decides() -> None:
     world = live(random.Random(1))
-    kinds = {name for name, _ in world.mesh.items}
+    kinds = {name for name, _, _ in world.mesh.items}
     assert kinds == {"present", "said", "beat", "gone"}
     assert {PeerJoined, PeerLeft, Snapshot} <= {type(effect) for effect in world.effects}
 
@@ -154,7 +154,7 @@ def test_an_item_of_a_connection_that_is_not_present_is_refused_and_changes_noth
     mesh = Mesh(LIMITS, effects)
     world = NotingWorld()
     world.say(world.join("ann"), text("stream"), text("heartbeat"))
-    by_name = dict(world.mesh.items)
+    by_name = {name: arguments for name, arguments, _ in world.mesh.items}
     for name in ("said", "beat"):
         with pytest.raises(Refusal):
             getattr(mesh, name)(*by_name[name])

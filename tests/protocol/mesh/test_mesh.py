@@ -477,6 +477,10 @@ def test_7_every_error_code_is_provoked_somewhere_here() -> None:
         ErrorCode.UNKNOWN_TYPE,  # the strict setting
         ErrorCode.TOO_MANY_CONNECTIONS,  # rule 2
         ErrorCode.NO_ROOM,  # admission
+        ErrorCode.ID_TAKEN,  # test_claims.py
+        ErrorCode.REPLACED,
+        ErrorCode.NOT_GRANTED,  # test_granting.py
+        ErrorCode.EXPIRED,
     }
     assert {code for _, code in BAD} | elsewhere == set(ErrorCode)
 

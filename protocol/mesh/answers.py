@@ -1,0 +1,74 @@
+"""What the gate itself answers: errors, and what the relay can do (`capabilities`)."""
+
+from typing import Final
+
+from protocol.codec import Codec
+from protocol.envelope import ErrorCode, Inbound, Refusal, Text
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh import texts
+from protocol.mesh.connection import Connection
+from protocol.mesh.effects import Deliver, Effect, Only, Refused
+from protocol.mesh.routing import ROUTES, Route
+from protocol.mesh.status import Totals
+
+_TYPES: Final = tuple(
+    type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
+)
+
+
+class Answers:
+    """Answers to the connections of one gate. Appends them to `effects`, and counts in `totals`.
+
+    `errors`: how many errors were sent so far.
+    """
+
+    def __init__(self, limits: Limits, codec: Codec, effects: list[Effect], totals: Totals) -> None:
+        self.errors = 0
+        self._limits = limits
+        self._codec = codec
+        self._effects = effects
+        self._totals = totals
+
+    def refuse(
+        self,
+        connection: Connection,
+        message: Inbound | None,
+        refusal: Refusal,
+        now: Instant,
+        count: int = 1,
+    ) -> None:
+        """Tell the sender, and nobody else, why `message` is not passed on.
+
+        `message` is None if the refusal is about none, or about `count` messages.
+        """
+        turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
+        text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
+        self.errors += 1
+        self._effects.append(Deliver(text, Only((connection.id,))))
+        self.note(connection, refusal.code, count, now)
+
+    def note(self, connection: Connection, code: ErrorCode, count: int, now: Instant) -> None:
+        """Count `count` refusals. Now and then they are told to whoever reads the logs."""
+        self._totals.refused += count
+        connection.refusals += count
+        if now.at - connection.refusal_logged_at >= self._limits.refusal_log_every_s:
+            noted = Refused(connection.id, connection.peer, code, connection.refusals)
+            self._effects.append(noted)
+            connection.refusals, connection.refusal_logged_at = 0, now.at
+
+    def capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
+        """Take the claim in a `capabilities`, and say what the relay can do. Raises Refusal."""
+        claim = self._codec.claim(text)
+        if claim is not None:
+            connection.claims(claim)
+        answer = texts.capabilities(
+            connection.peer,
+            self._codec.turn_id(text),
+            _TYPES,
+            self._limits,
+            now.wall_ms,
+            is_paced=connection.is_paced,
+            grant=connection.grant,
+        )
+        self._effects.append(Deliver(answer, Only((connection.id,))))
