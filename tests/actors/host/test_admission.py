@@ -1,6 +1,7 @@
 """Who may come in: the live relay with tokens, at every door."""
 
 import base64
+import contextlib
 import json
 import logging
 import threading
@@ -18,6 +19,7 @@ from websockets.sync.client import connect
 
 from actors.host.keys import DOCUMENT_BYTES_MAX
 from actors.host.tokens import TOKEN_HEADER, Auth
+from protocol.limits import Limits
 from tests.worlds.live import LiveRelay
 from tests.worlds.program import Program
 
@@ -232,3 +234,37 @@ def test_while_an_issuer_hangs_the_relay_goes_on(
             thread.join()
         assert statuses == [503] * 5
         Issuer.release.set()
+
+
+# What a bearer may do inside ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def announced(live: LiveRelay, id: str, **claims: Any) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What came back to a presence of this id, and the connection."""
+    header = with_header("Authorization", f"Bearer {minted(**claims)}")
+    with connect(live.url, proxy=None, **header) as socket:
+        socket.send(json.dumps({"type": "presence", "from": id, "data": {"agents": []}}))
+        yield json.loads(socket.recv(10)), socket
+
+
+def test_a_token_binds_the_peer_id_and_tells_how_long_it_lasts(relay: LiveRelay) -> None:
+    with announced(relay, "bob") as (refused, socket):
+        assert (refused["type"], refused["data"]["code"]) == ("error", "not_granted")
+        socket.send('{"type":"capabilities"}')
+        granted = json.loads(socket.recv(10))["data"]["grant"]
+        assert granted["peer"] == "ann"
+        assert 3500 < granted["expiresInSeconds"] <= 3660
+    with announced(relay, "ann/laptop") as (accepted, _):
+        assert (accepted["type"], accepted["from"]) == ("presence", "ann/laptop")
+
+
+def test_a_bearer_cannot_flood_the_mesh_with_peers_of_its_own() -> None:
+    limits = Limits(grant_connections_max=5)
+    with LiveRelay(limits, auth=Auth(secret=SECRET)) as live, contextlib.ExitStack() as open_ones:
+        for n in range(5):
+            open_ones.enter_context(announced(live, f"ann/{n}"))
+        status, reason = opening(live, **with_header("Authorization", f"Bearer {minted()}"))
+        assert (status, "grant_connections_max" in reason) == (503, True)
+        with announced(live, "bob", sub="bob") as (accepted, _):
+            assert accepted["from"] == "bob"
