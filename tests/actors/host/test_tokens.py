@@ -1,6 +1,7 @@
 """Tokens: which are taken, which are refused, and what the refusal says."""
 
 import base64
+import itertools
 import json
 import time
 from typing import Any
@@ -136,6 +137,7 @@ PUBLIC_PEM = PRIVATE.public_key().public_bytes(
         (minted(may=["send", "rule"]), "'may'"),
         (minted(aud="somebody"), "audience"),
     ],
+    ids=itertools.count(),  # the tokens differ from run to run
 )
 async def test_a_bad_token_is_refused_with_a_reason_that_helps(
     token: str | None, word: str
