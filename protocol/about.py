@@ -12,7 +12,16 @@ PLAIN: Final = ("anyio", "attrs", "msgspec", "websockets")
 """The packages that every installation has; a clone without any may lack them."""
 
 EXTRAS: Final = {
-    "relay": (*PLAIN, "bedrock_agentcore", "h11", "jwt", "starlette", "structlog", "uvicorn"),
+    "relay": (
+        *PLAIN,
+        "bedrock_agentcore",
+        "cryptography",
+        "h11",
+        "jwt",
+        "starlette",
+        "structlog",
+        "uvicorn",
+    ),
     "agentcore": ("bedrock_agentcore", "boto3", "botocore"),
     "verification": (*PLAIN, "hypothesis"),
 }

@@ -6,6 +6,7 @@ concerns this connection alone; who owns a peer id in a mesh is decided there (`
 protocol/mesh/mesh.py).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,13 @@ import attrs
 
 PATTERNS_MAX: Final = 100
 """A grant lists at most so many meshes, and so many agents."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def _check_peer(_: "Grant", field: "attrs.Attribute[str | None]", value: object) -> None:
+    if value is not None and not _is_name(value):
+        raise ValueError(f"{field.name} must be a non-empty string of Unicode, got {value!r:.100}")
 
 
 def _check_patterns(
@@ -22,10 +30,15 @@ def _check_patterns(
 ) -> None:
     if value is None:
         return
-    if not isinstance(value, tuple) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, tuple) or not all(map(_is_name, value)):
         raise ValueError(f"{field.name} must be a tuple of non-empty strings, got {value!r:.100}")
     if len(value) > PATTERNS_MAX:
         raise ValueError(f"{field.name} has more than {PATTERNS_MAX} entries")
+
+
+def _is_name(value: object) -> bool:
+    """Non-empty text that can be sent: lone surrogates cannot be, and are in no id."""
+    return isinstance(value, str) and bool(value) and not _SURROGATE.search(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +58,7 @@ class Grant:
     [True, True, False]
     """
 
-    peer: str | None = None
+    peer: str | None = attrs.field(default=None, validator=_check_peer)
     meshes: tuple[str, ...] | None = attrs.field(default=None, validator=_check_patterns)
     agents: tuple[str, ...] | None = attrs.field(default=None, validator=_check_patterns)
     may_send: bool = True
@@ -55,6 +68,10 @@ class Grant:
     def covers_mesh(self, name: str) -> bool:
         """It may connect to this mesh."""
         return self.meshes is None or _matches(name, self.meshes)
+
+    def covers_all_meshes(self) -> bool:
+        """It may connect to any mesh."""
+        return self.meshes is None or "*" in self.meshes
 
     def covers_peer(self, id: str) -> bool:
         """It may be this peer."""

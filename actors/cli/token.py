@@ -69,7 +69,14 @@ def _run(options: argparse.Namespace) -> int:
     try:
         import jwt  # noqa: PLC0415 (an extra brings it)
 
-        from actors.host.tokens import BadSecret, secret_from  # noqa: PLC0415
+        from actors.host.tokens import (  # noqa: PLC0415
+            Auth,
+            BadSecret,
+            NotAdmitted,
+            check_length,
+            grant_of,
+            secret_from,
+        )
     except ModuleNotFoundError as error:
         raise missing_extra(error, "relay", "agi-mesh token") from None
     try:
@@ -96,7 +103,13 @@ def _run(options: argparse.Namespace) -> int:
         "aud": options.audience,
     }
     given = {name: value for name, value in claims.items() if value is not None}
-    sys.stdout.write(jwt.encode(given, secret, "HS256") + "\n")
+    token = jwt.encode(given, secret, "HS256")
+    try:  # what the relay would refuse is not made
+        check_length(token)
+        grant_of(given, Auth(secret=secret))
+    except NotAdmitted as error:
+        raise BadToken(str(error)) from None
+    sys.stdout.write(f"{token}\n")
     return 0
 
 

@@ -44,7 +44,9 @@ class Openings:
             self._check_origin(websocket.headers.get("origin"))
             if len(mesh) > settings.limits.mesh_name_chars_max:
                 raise self._refusal("opening refused", "mesh name too long", 400)
-            grant = await self._grant(token_of(websocket.headers, offered), mesh)
+            grant = await self._grant(token_of(websocket.headers, offered))
+            if not grant.covers_mesh(mesh):
+                raise self._refusal("token refused", "it is not for this mesh", 403)
             try:
                 self.runtime.check_room(mesh, grant)
             except Full as full:
@@ -63,10 +65,12 @@ class Openings:
             await websocket.close(1013, str(full))
 
     async def check_reader(self, headers: Mapping[str, str]) -> None:
-        """Raise Refusal unless the sender of this request may see who is here."""
+        """Raise Refusal unless the sender of this request may see who is here, in all meshes."""
         if _is_foreign(headers, self.settings.allowed_origins):
             raise self._refusal("request refused", "a page of another origin", 403)
-        await self._grant(token_of(headers), None)
+        grant = await self._grant(token_of(headers))
+        if not (grant.covers_all_meshes() and grant.may_watch):
+            raise self._refusal("token refused", "it is not for watching all meshes", 403)
 
     def _check_origin(self, origin: str | None) -> None:
         if not origin_allowed(origin, self.settings.allowed_origins):
@@ -76,17 +80,14 @@ class Openings:
             self.refusals.tell(event, origin=origin)
             raise Refusal("origin not allowed", 403)
 
-    async def _grant(self, token: str | None, mesh: str | None) -> Grant:
-        """The grant of this token, for this mesh or (None) for looking at all of them."""
+    async def _grant(self, token: str | None) -> Grant:
+        """The grant of this token."""
         if self.tokens is None:
             return OPEN
         try:
-            grant = await self.tokens.grant(token)
+            return await self.tokens.grant(token)
         except NotAdmitted as error:
             raise self._refusal("token refused", str(error), error.status) from None
-        if mesh is not None and not grant.covers_mesh(mesh):
-            raise self._refusal("token refused", "it is not for this mesh", 403)
-        return grant
 
     def _refusal(self, event: str, reason: str, status: int) -> "Refusal":
         self.refusals.tell(event, reason, status=status)

@@ -101,7 +101,14 @@ def read_settings(
     try:
         hosts = _hosts(values["host"])
         auth = _auth(values, environ)
-        if auth is None and not all(map(is_loopback, hosts)):
+        # `--auth-secret-file "$NOT_SET"` must not let everybody in.
+        for name in (name for name in variables | options if name.startswith("auth_")):
+            if not values[name]:
+                raise ValueError(f"{name} is empty; leave it out, or say what it is")
+            if auth is None:
+                raise ValueError(f"{name} needs a secret or auth_jwks_url")
+        allowed_hosts = _listed(values["allow_host"])
+        if auth is None and (allowed_hosts or not all(map(is_loopback, hosts))):
             warnings.append(_OPEN_TO_ALL)
         bounds: dict[str, Any] = {
             field.name: _number(field.name, values[field.name], type(field.default))
@@ -111,7 +118,7 @@ def read_settings(
             hosts=hosts,
             port=int(_number("port", values["port"], int)),
             allowed_origins=_listed(values["allowed_origins"]),
-            allowed_hosts=_listed(values["allow_host"]),
+            allowed_hosts=allowed_hosts,
             strict=_boolean("strict", values["strict"]),
             pace=values["pace"],
             log_level=values["log_level"],
@@ -216,8 +223,6 @@ def _auth(values: Mapping[str, str], environ: Mapping[str, str]) -> Auth | None:
     jwks_url = values["auth_jwks_url"] or None
     issuer, audience = values["auth_issuer"] or None, values["auth_audience"] or None
     if secret is None and jwks_url is None:
-        if issuer or audience:
-            raise ValueError("auth_issuer and auth_audience need a secret or auth_jwks_url")
         return None
     claims = {f"{name}_claim": values[f"auth_{name}_claim"] for name in CLAIMS}
     return Auth(secret=secret, jwks_url=jwks_url, issuer=issuer, audience=audience, **claims)

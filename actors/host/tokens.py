@@ -9,15 +9,17 @@ A token never stands in a URL of ours, and never in a log, a status or an error.
 
 import base64
 import binascii
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 import jwt
 
 from actors.clock import Clock
-from actors.host.keys import KeySet, KeysUnavailable
+from actors.host.keys import ALGORITHMS, KeySet, KeysUnavailable
 from protocol.grants import Grant
 
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
@@ -38,10 +40,7 @@ SECRET_BYTES_MIN: Final = 32
 CLAIMS: Final = {"peer": "sub", "mesh": "mesh", "agents": "agents", "may": "may"}
 """What a grant is made of, and the claims that say it by default."""
 
-_TOO_SHORT: Final = (
-    f"the secret for tokens needs at least {SECRET_BYTES_MIN} bytes; "
-    "`openssl rand -hex 32` makes one"
-)
+_MAKES_ONE: Final = "`openssl rand -hex 32` makes one"
 
 _MAY: Final = {"send", "watch"}
 
@@ -80,8 +79,11 @@ class Auth:
     def __attrs_post_init__(self) -> None:
         if (self.secret is None) == (self.jwks_url is None):
             raise ValueError("set either a secret for tokens or auth_jwks_url, not both")
-        if self.secret is not None and len(self.secret) < SECRET_BYTES_MIN:
-            raise BadSecret(_TOO_SHORT)
+        if self.secret is not None:
+            _check_secret(self.secret)
+        for name in CLAIMS:
+            if not getattr(self, f"{name}_claim"):
+                raise ValueError(f"auth_{name}_claim must name a claim")
         if self.jwks_url is not None:
             if not _is_safe(self.jwks_url):
                 raise ValueError("auth_jwks_url must begin with https:// (http:// on loopback)")
@@ -90,27 +92,50 @@ class Auth:
 
 
 def _is_safe(url: str) -> bool:
-    return url.startswith(
-        ("https://", "http://localhost:", "http://127.0.0.1:", "http://[::1]:", "http://localhost/")
-    )
+    """Nobody between us and the provider can put in keys of his own.
+
+    >>> _is_safe("https://issuer.example/keys"), _is_safe("http://localhost:80@evil.example/")
+    (True, False)
+    """
+    try:
+        where = urlsplit(url)
+    except ValueError:
+        return False
+    is_loopback = where.hostname in ("localhost", "127.0.0.1", "::1")
+    return bool(where.hostname) and where.scheme in ("https", "http" if is_loopback else "https")
+
+
+def _check_secret(secret: bytes) -> None:
+    if len(secret) < SECRET_BYTES_MIN:
+        raise BadSecret(
+            f"the secret for tokens needs at least {SECRET_BYTES_MIN} bytes; {_MAKES_ONE}"
+        )
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise BadSecret(
+            f"the secret for tokens is a key or certificate, and parts of those are public; "
+            f"{_MAKES_ONE}"
+        ) from None
 
 
 def secret_from(file: str | None, environ: Mapping[str, str]) -> bytes | None:
     """The shared secret: what `file` holds, else `RELAY_AUTH_SECRET`. None if there is neither.
 
-    White space at its ends does not count. Raises BadSecret (no such file, or too short).
+    White space (of ASCII) at its ends does not count. Raises BadSecret (no such file, too short,
+    or the key of something else).
     """
     if file is not None:
         try:
-            secret = Path(file).read_bytes().strip()
+            secret = Path(file).read_bytes()
         except OSError as error:
             raise BadSecret(f"auth_secret_file cannot be read: {error.strerror}") from None
     elif "RELAY_AUTH_SECRET" in environ:
-        secret = environ["RELAY_AUTH_SECRET"].strip().encode()
+        secret = os.fsencode(environ["RELAY_AUTH_SECRET"])  # any bytes, as in a file
     else:
         return None
-    if len(secret) < SECRET_BYTES_MIN:
-        raise BadSecret(_TOO_SHORT)
+    secret = secret.strip()
+    _check_secret(secret)
     return secret
 
 
@@ -150,68 +175,80 @@ class Tokens:
             raise NotAdmitted(
                 "this relay asks for a token (Authorization: Bearer, or a subprotocol)"
             )
-        if len(token) > TOKEN_CHARS_MAX:
-            raise NotAdmitted(f"the token is longer than {TOKEN_CHARS_MAX} characters")
+        check_length(token)
         try:
             claims = await self._claims(token)
         except KeysUnavailable:
             raise NotAdmitted("the issuer's keys cannot be had just now; try again", 503) from None
         except _BAD_TOKEN as error:
             raise NotAdmitted(_REASONS.get(type(error), _NOT_VALID)) from None
-        return self._grant_of(claims)
+        return grant_of(claims, self._auth)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         auth = self._auth
         key: bytes | jwt.PyJWK
         if self._keys is None:
             assert auth.secret is not None
-            key, algorithms = auth.secret, ["HS256"]
+            key, algorithm = auth.secret, "HS256"
         else:
-            algorithms = ["RS256", "ES256"]
             header = jwt.get_unverified_header(token)
-            if header.get("alg") not in algorithms:  # before anything is fetched for it
+            algorithm = str(header.get("alg"))
+            if algorithm not in ALGORITHMS:  # before anything is fetched for it
                 raise jwt.InvalidAlgorithmError
-            found = await self._keys.key(header.get("kid"))
+            found = await self._keys.key(header.get("kid"), algorithm)
             if found is None:
                 raise jwt.InvalidKeyError
             key = found
         return jwt.decode(
             token,
             key,
-            algorithms=algorithms,
+            algorithms=[algorithm],
             issuer=auth.issuer,
             audience=auth.audience,
             leeway=CLOCK_SKEW_S,
             options={"require": ["exp"]},
         )
 
-    def _grant_of(self, claims: Mapping[str, Any]) -> Grant:
-        auth = self._auth
-        peer = claims.get(auth.peer_claim)
-        if not isinstance(peer, str) or not peer:
-            raise NotAdmitted(f"the token must name its bearer in the claim {auth.peer_claim!r}")
-        may = _names(claims, auth.may_claim)
-        if may is not None and not _MAY.issuperset(may):
-            raise NotAdmitted(f"the claim {auth.may_claim!r} may list `send` and `watch`")
-        try:
-            return Grant(
-                peer=peer,
-                meshes=_names(claims, auth.mesh_claim),
-                agents=_names(claims, auth.agents_claim),
-                may_send=may is None or "send" in may,
-                may_watch=may is None or "watch" in may,
-                # As long as it would be let in: whoever is let in must not be shown out at once.
-                ends_at_ms=min((int(claims["exp"]) + CLOCK_SKEW_S) * 1000, 2**53),
-            )
-        except ValueError:
-            raise NotAdmitted("the token's claims list too many names, or empty ones") from None
+
+def check_length(token: str) -> None:
+    """Raise NotAdmitted if a token is longer than the relay reads."""
+    if len(token) > TOKEN_CHARS_MAX:
+        raise NotAdmitted(f"the token is longer than {TOKEN_CHARS_MAX} characters")
+
+
+def grant_of(claims: Mapping[str, Any], auth: Auth) -> Grant:
+    """What claims give, of which `exp` is one. Raises NotAdmitted.
+
+    A claim that is absent leaves everything open, so one that is there must say something: `null`
+    is refused.
+    """
+    peer = claims.get(auth.peer_claim)
+    if not isinstance(peer, str) or not peer:
+        raise NotAdmitted(f"the token must name its bearer in the claim {auth.peer_claim!r}")
+    may = _names(claims, auth.may_claim)
+    if may is not None and not _MAY.issuperset(may):
+        raise NotAdmitted(f"the claim {auth.may_claim!r} may list `send` and `watch`")
+    try:
+        return Grant(
+            peer=peer,
+            meshes=_names(claims, auth.mesh_claim),
+            agents=_names(claims, auth.agents_claim),
+            may_send=may is None or "send" in may,
+            may_watch=may is None or "watch" in may,
+            # As long as it would be let in: whoever is let in must not be shown out at once.
+            ends_at_ms=min((int(claims["exp"]) + CLOCK_SKEW_S) * 1000, 2**53),
+        )
+    except ValueError:
+        raise NotAdmitted(
+            "the token's claims list too many names, or one that is empty or no Unicode text"
+        ) from None
 
 
 def _names(claims: Mapping[str, Any], claim: str) -> tuple[str, ...] | None:
     """A claim that is a name or a list of names. None: it is absent."""
-    value = claims.get(claim)
-    if value is None:
+    if claim not in claims:
         return None
+    value = claims[claim]
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise NotAdmitted(f"the claim {claim!r} must be a name or a list of names")

@@ -86,6 +86,11 @@ def test_the_secret_may_be_in_a_file(
     [
         (["token"], 1, "--sub"),
         (["token", "--sub", "a", "--auth-secret-file", "no such file"], 1, "cannot be read"),
+        (["token", "--sub", ""], 1, "name its bearer"),
+        (["token", "--sub", "\udcff"], 1, "no Unicode text"),
+        (["token", "--sub", "a", "--mesh", ""], 1, "one that is empty"),
+        (["token", "--sub", "a" * 9000], 1, "longer than"),
+        (["token", "--sub", "a", *["--agent", "b"] * 101], 1, "too many names"),
         (["token", "--show", "nonsense"], 1, "no token"),
         (["token", "--show", "[" * 9000], 1, "no token"),
         (["token", "--sub", "a", "--ttl", "soon"], 2, "15m"),

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import logging
 import threading
@@ -79,6 +80,7 @@ def test_a_token_lets_its_bearer_in_by_header_subprotocol_and_agentcores_header(
         (with_header("Authorization", f"Bearer {minted(exp=5)}"), 401, "expired"),
         (with_header("Authorization", f"Bearer {minted(mesh='other')}"), 403, "mesh"),
     ],
+    ids=itertools.count(),  # the same ones in every process
 )
 def test_whoever_has_no_good_token_gets_a_status_and_a_reason(
     relay: LiveRelay, given: dict[str, Any], status: int, word: str
@@ -122,6 +124,25 @@ def test_who_is_here_is_told_to_whoever_has_a_token(relay: LiveRelay) -> None:
         assert http.post("/invocations", json={}, headers=bearer).json()["status"] == "ok"
         assert http.get("/ping").status_code == 200
         assert http.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"mesh": "team"}, 403),
+        ({"mesh": ["team", "lab-*"]}, 403),
+        ({"mesh": ["**"]}, 403),
+        ({"may": "send"}, 403),
+        ({"mesh": ["team", "*"], "may": "watch"}, 200),
+    ],
+)
+def test_who_is_here_in_all_meshes_is_not_told_to_the_bearers_of_a_few(
+    relay: LiveRelay, claims: dict[str, Any], status: int
+) -> None:
+    bearer = {"Authorization": f"Bearer {minted(**claims)}"}
+    with httpx.Client(base_url=relay.http, trust_env=False) as http:
+        for body in ({}, {"details": True}, {"mesh": "team"}):
+            assert http.post("/invocations", json=body, headers=bearer).status_code == status
 
 
 def test_a_thousand_bad_openings_leave_a_few_lines_in_the_log(

@@ -164,6 +164,16 @@ def test_a_secret_for_tokens_comes_from_the_environment_or_a_file_and_is_never_s
     assert SECRET not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("secret", [b"\xff" * 32, "\u00a0".encode() + SECRET.encode()])
+def test_a_secret_is_the_same_bytes_in_the_environment_and_in_a_file(
+    secret: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b" " + secret + b"\n")
+    from_file = read_settings(["--auth-secret-file", str(tmp_path / "secret")], {})
+    environ = {"RELAY_AUTH_SECRET": os.fsdecode(b" " + secret + b"\n")}
+    assert read_settings([], environ).auth == from_file.auth == Auth(secret=secret)
+
+
 def test_an_issuer_and_the_names_of_claims_are_settings() -> None:
     environ = {"RELAY_AUTH_AUDIENCE": "relay", "RELAY_AUTH_PEER_CLAIM": "email"}
     auth = read_settings(ISSUER, environ).auth
@@ -178,7 +188,12 @@ def test_an_issuer_and_the_names_of_claims_are_settings() -> None:
         ([], {"RELAY_AUTH_SECRET": ""}, "at least 32 bytes"),
         ([], {"RELAY_AUTH_SECRET": "hunter2"}, "at least 32 bytes"),
         (["--auth-secret-file", "/no/such/file"], {}, "auth_secret_file cannot be read"),
-        (["--auth-issuer", "me"], {}, "need a secret or auth_jwks_url"),
+        (["--auth-issuer", "me"], {}, "auth_issuer needs a secret or auth_jwks_url"),
+        (["--auth-mesh-claim", "m"], {}, "auth_mesh_claim needs a secret or auth_jwks_url"),
+        (["--auth-secret-file", ""], {"RELAY_AUTH_SECRET": SECRET}, "auth_secret_file is empty"),
+        ([], {"RELAY_AUTH_JWKS_URL": ""}, "auth_jwks_url is empty"),
+        (["--auth-mesh-claim", ""], {"RELAY_AUTH_SECRET": SECRET}, "auth_mesh_claim"),
+        ([], {"RELAY_AUTH_SECRET": f"ssh-rsa AAAAB3NzaC1yc2E= {SECRET}"}, "key or certificate"),
         (ISSUER, {}, "auth_audience"),
         ([*ISSUER, "--auth-audience", "x"], {"RELAY_AUTH_SECRET": SECRET}, "not both"),
     ],
@@ -199,6 +214,7 @@ def test_settings_for_tokens_that_cannot_be_meant_are_refused(
         ("0.0.0.0", {}, True),
         ("localhost,192.0.2.1", {}, True),
         ("0.0.0.0", {"RELAY_AUTH_SECRET": SECRET}, False),
+        ("localhost", {"RELAY_ALLOW_HOST": "relay.example"}, True),  # a proxy is in front of it
     ],
 )
 def test_whoever_opens_the_relay_to_all_is_warned(

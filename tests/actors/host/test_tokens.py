@@ -100,6 +100,7 @@ async def test_the_names_of_claims_are_settings() -> None:
 
 NOW = int(time.time())
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PUBLIC_PEM = PRIVATE.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
@@ -137,7 +138,7 @@ PUBLIC_PEM = PRIVATE.public_key().public_bytes(
         (minted(may=["send", "rule"]), "'may'"),
         (minted(aud="somebody"), "audience"),
     ],
-    ids=itertools.count(),  # the tokens differ from run to run
+    ids=itertools.count(),  # the same ones in every process
 )
 async def test_a_bad_token_is_refused_with_a_reason_that_helps(
     token: str | None, word: str
@@ -171,6 +172,13 @@ async def test_issuer_and_audience_count_where_they_are_set() -> None:
         {"jwks_url": "http://issuer.example/keys", "issuer": ISSUER, "audience": AUDIENCE},
         {"jwks_url": "file:///etc/passwd", "issuer": ISSUER, "audience": AUDIENCE},
         {"jwks_url": "http://localhost.evil.example/", "issuer": ISSUER, "audience": AUDIENCE},
+        {"jwks_url": "http://localhost:80@evil.example/", "issuer": ISSUER, "audience": AUDIENCE},
+        {"jwks_url": "https:///keys", "issuer": ISSUER, "audience": AUDIENCE},
+        {"jwks_url": "https://[/keys", "issuer": ISSUER, "audience": AUDIENCE},
+        {"secret": PUBLIC_PEM},  # everybody may know it
+        {"secret": b'{"kty": "oct", "k": "AAAAAAAAAAAAAAAAAAAAAAAA"}'},
+        {"secret": SECRET, "peer_claim": ""},
+        {"secret": SECRET, "mesh_claim": ""},
     ],
 )
 def test_settings_that_would_let_anybody_in_are_refused(bad: dict[str, Any]) -> None:
@@ -271,7 +279,10 @@ async def test_a_token_without_a_key_id_is_for_the_only_key(
 ) -> None:
     provider.publish(one=PRIVATE.public_key())
     await tokens.grant(issued(kid=None))
-    provider.publish(one=PRIVATE.public_key(), two=CURVE.public_key())
+    provider.publish(one=PRIVATE.public_key(), two=CURVE.public_key())  # for another algorithm
+    await clock.advance(FRESH_S)
+    await tokens.grant(issued(kid=None))
+    provider.publish(one=PRIVATE.public_key(), two=OTHER.public_key())
     await clock.advance(FRESH_S)
     await refused(tokens, issued(kid=None))
 
@@ -366,7 +377,7 @@ async def test_a_provider_that_hangs_is_waited_for_briefly_and_by_one_opening(
     async def ask() -> None:
         nonlocal unavailable
         with pytest.raises(KeysUnavailable):
-            await keys.key("one")
+            await keys.key("one", "RS256")
         unavailable += 1
 
     async with anyio.create_task_group() as tasks:
