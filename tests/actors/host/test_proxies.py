@@ -1,0 +1,207 @@
+"""The relay behind nginx and HAProxy with TLS: the real ones, as docs/proxies/ configures them."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import jwt
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from actors.client.peer import join
+from actors.client.websocket import Address, bearer_subprotocols, websocket
+from actors.host.server import PING_INTERVAL_S
+from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, TOKEN_HEADER, Auth
+from protocol.member.lifecycle import MemberState
+from tests import ROOT
+from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.peers import QUICK, message_of, until
+from tests.worlds.reverse_proxy import KINDS, NAME, ReverseProxy
+
+pytestmark = pytest.mark.anyio
+
+SECRET = b"a secret of at least 32 bytes, yes"
+
+
+def minted(**claims: Any) -> str:
+    return jwt.encode({"sub": "ann", "exp": int(time.time()) + 3600} | claims, SECRET, "HS256")
+
+
+def bearer(**claims: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {minted(**claims)}"}
+
+
+def relay_behind_a_proxy(port: int = 0) -> LiveRelay:
+    """As docs/admission.md starts it: it listens on this machine only."""
+    return LiveRelay(port=port, auth=Auth(secret=SECRET), allowed_hosts=(NAME,))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def proxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ReverseProxy]:
+    with (
+        relay_behind_a_proxy() as relay,
+        ReverseProxy(request.param, relay.port, tmp_path_factory.mktemp("proxy")) as proxy,
+    ):
+        yield proxy
+
+
+def opened(proxy: ReverseProxy, *, name: str = NAME, query: str = "", **more: Any) -> connect:
+    """An opening as a program of another machine makes it, which knows the relay by this name."""
+    at: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": proxy.port,
+        "ssl": proxy.context,
+        "server_hostname": NAME,
+    }
+    return connect(f"{proxy.url(name)}{query}", proxy=None, **at, **more)
+
+
+async def status(proxy: ReverseProxy, headers: dict[str, str] | None = None, **more: Any) -> int:
+    try:
+        async with opened(proxy, additional_headers=headers, **more):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def capabilities(socket: ClientConnection) -> dict[str, Any]:
+    await socket.send('{"type":"capabilities"}')
+    while True:
+        message = json.loads(await socket.recv())
+        if message["type"] == "capabilities_response":
+            return dict(message)
+
+
+async def test_tokens_get_through_in_headers_and_in_subprotocols(proxy: ReverseProxy) -> None:
+    assert await status(proxy) == 401
+    assert await status(proxy, bearer(exp=5)) == 401
+    assert await status(proxy, bearer(mesh="other")) == 403
+    assert await status(proxy, bearer(mesh="team"), query="?mesh=team") == 101
+    assert await status(proxy, {TOKEN_HEADER: minted()}) == 101
+    offered = [Subprotocol(name) for name in bearer_subprotocols(minted())]
+    async with opened(proxy, subprotocols=offered) as socket:
+        assert socket.subprotocol == OAUTH_SUBPROTOCOL
+        await capabilities(socket)
+
+
+async def test_a_token_of_any_length_that_counts_gets_through(proxy: ReverseProxy) -> None:
+    spare = TOKEN_CHARS_MAX - len(minted(x=""))
+    longest = minted(x="x" * (spare * 3 // 4 - 1))
+    assert TOKEN_CHARS_MAX - 4 < len(longest) <= TOKEN_CHARS_MAX
+    assert await status(proxy, {"Authorization": f"Bearer {longest}"}) == 101
+    offered = [Subprotocol(name) for name in bearer_subprotocols(longest)]
+    assert await status(proxy, subprotocols=offered) == 101
+
+
+async def test_a_peer_joins_over_tls(proxy: ReverseProxy) -> None:
+    def where(id: str) -> Any:
+        address = Address(proxy.url(), headers=bearer(sub=id))
+        return websocket(address, ssl_context=proxy.context)
+
+    async with (
+        join(where("ann"), "ann", agents=["coder"]) as ann,
+        join(where("bob"), "bob") as bob,
+    ):
+        await until(lambda: "ann" in bob.roster)
+        text = "x" * 500_000  # in many frames
+        await bob.direct("coder", text)
+        assert (await message_of(ann, "direct")).data == text
+
+
+async def test_the_relay_answers_to_the_name_that_it_is_told_and_to_no_other(
+    proxy: ReverseProxy,
+) -> None:
+    assert await status(proxy, bearer()) == 101
+    assert await status(proxy, bearer(), name="evil.example") == 421
+    spoofed = {"X-Forwarded-Host": NAME, "Forwarded": f"host={NAME}", "X-Host": NAME}
+    assert await status(proxy, bearer() | spoofed, name="evil.example") == 421
+
+
+async def test_headers_that_name_somebody_else_give_nothing(proxy: ReverseProxy) -> None:
+    local = "127.0.0.1"
+    spoofed = {
+        "X-Forwarded-For": local,
+        "X-Real-Ip": local,
+        "X-Forwarded-Proto": "http",
+        "X-Forwarded-User": "ann",
+        "X-Forwarded-Prefix": "/other",
+        "Forwarded": f"for={local};proto=http",
+    }
+    assert await status(proxy, spoofed) == 401
+    page = {"Origin": "https://evil.example"}
+    assert await status(proxy, bearer() | page | spoofed) == 403
+    # AgentCore's session names the mesh, also where it is made up: so the grant counts for it.
+    session = {"X-Amzn-Bedrock-AgentCore-Runtime-Session-Id": "other"}
+    assert await status(proxy, bearer(mesh="team") | session, query="?mesh=team") == 403
+
+
+async def test_pages_and_the_status_are_there_over_tls(proxy: ReverseProxy) -> None:
+    async with httpx.AsyncClient(
+        verify=proxy.context, trust_env=False, base_url=f"https://localhost:{proxy.port}"
+    ) as http:
+        told = await http.get("/ws")
+        assert told.status_code == 426
+        assert f"wss://localhost:{proxy.port}/ws" in told.text or "wss://localhost/ws" in told.text
+        assert (await http.post("/invocations", json={})).status_code == 401
+        answer = await http.post("/invocations", json={}, headers=bearer())
+        assert answer.json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_after_a_restart_of_the_relay_its_peers_are_back(kind: str, tmp_path: Path) -> None:
+    with HeldPort() as port, relay_behind_a_proxy(port) as first:
+        with ReverseProxy(kind, port, tmp_path) as proxy:
+            address = Address(proxy.url(), headers=bearer())
+            where = websocket(address, ssl_context=proxy.context)
+            async with join(where, "ann", limits=QUICK) as ann:
+                await anyio.to_thread.run_sync(first.stop)
+                await until(lambda: ann.state is not MemberState.PRESENT)
+                with relay_behind_a_proxy(port) as second:
+                    await until(lambda: ann.state is MemberState.PRESENT)
+                    await anyio.to_thread.run_sync(second.stop)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_says_nothing_stays_connected_as_long_as_the_relay_pings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy cuts a connection without pings; one that is older, but has them, stays."""
+    ends = [tmp_path / "pinged", tmp_path / "silent"]
+    for end in ends:
+        end.mkdir()
+    monkeypatch.setattr("actors.host.server.PING_INTERVAL_S", 0.2)
+    with relay_behind_a_proxy() as pinging:
+        monkeypatch.setattr("actors.host.server.PING_INTERVAL_S", 3600)
+        with (
+            relay_behind_a_proxy() as silent,
+            ReverseProxy(kind, pinging.port, ends[0], timeouts="1s") as in_front,
+            ReverseProxy(kind, silent.port, ends[1], timeouts="1s") as in_front_of_silent,
+        ):
+            quiet: dict[str, Any] = {"additional_headers": bearer(), "ping_interval": None}
+            async with opened(in_front, **quiet) as pinged:
+                async with opened(in_front_of_silent, **quiet) as cut:
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await cut.recv()
+                    assert closed.value.rcvd is None  # by the proxy, not by the relay
+                await capabilities(pinged)
+
+
+@pytest.mark.parametrize("file", KINDS.values())
+def test_the_proxies_wait_longer_than_the_relay_is_silent(file: str) -> None:
+    written = (ROOT / "docs" / "proxies" / file).read_text()
+    idle = re.findall(
+        r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server|tunnel)) +(\S+?);?\n", written
+    )
+    assert idle
+    assert all(time == "60s" for time in idle)
+    assert 3 * PING_INTERVAL_S <= 60
