@@ -143,6 +143,9 @@ async def test_headers_that_name_somebody_else_give_nothing(proxy: ReverseProxy)
     # AgentCore's session names the mesh, also where it is made up: so the grant counts for it.
     session = {"X-Amzn-Bedrock-AgentCore-Runtime-Session-Id": "other"}
     assert await status(proxy, bearer(mesh="team") | session, query="?mesh=team") == 403
+    async with opened(proxy, additional_headers=bearer(sub="bob") | spoofed) as socket:
+        await socket.send('{"type":"presence","from":"ann","data":{"agents":[]}}')
+        assert json.loads(await socket.recv())["data"]["code"] == "not_granted"
 
 
 async def test_pages_and_the_status_are_there_over_tls(proxy: ReverseProxy) -> None:
