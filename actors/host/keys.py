@@ -5,6 +5,7 @@ within `FETCH_S` and `DOCUMENT_BYTES_MAX`. A token with an unknown key id makes 
 most every `RETRY_S`. While the provider does not answer, the keys that we have stay good.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from actors.clock import Clock
+from actors.host.throttle import short
+
+log = logging.getLogger("relay")
 
 FETCH_S: Final = 5.0
 """How long (seconds) the provider may take to answer."""
@@ -90,12 +94,17 @@ class KeySet:
 
     async def _renew(self) -> None:
         self._tried_at = self._clock.now().at
+        reason = "it takes too long"
         with anyio.move_on_after(FETCH_S):
             try:
                 self._keys = read_keys(await self._fetch(self._url))
                 self._fetched_at = self._tried_at
-            except (OSError, ValueError):
-                pass  # the keys of before stay good
+            except (OSError, ValueError) as error:
+                reason = str(error)
+            else:
+                return
+        # The keys of before stay good.
+        log.warning("the issuer's keys cannot be fetched", extra={"reason": short(reason, 200)})
 
 
 def read_keys(document: bytes) -> _Keys:
@@ -156,13 +165,13 @@ async def fetch_document(url: str) -> bytes:
     }
     path = (where.path or "/") + (f"?{where.query}" if where.query else "")
     http = h11.Connection(h11.CLIENT)
-    request = http.send(h11.Request(method="GET", target=path, headers=list(headers.items())))
     try:
+        request = http.send(h11.Request(method="GET", target=path, headers=list(headers.items())))
         async with await _connected(where.scheme, where.hostname, where.port) as stream:
             await stream.send(request or b"")
             return await _answer(http, stream)
-    except (h11.RemoteProtocolError, anyio.BrokenResourceError) as error:
-        raise OSError("the provider does not answer as a web server") from error
+    except (h11.ProtocolError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        raise OSError(f"no HTTP is spoken there ({error})") from error
 
 
 async def _connected(scheme: str, host: str, port: int | None) -> ByteStream:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import jwt
 import pytest
 import trustme
@@ -25,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.clock import VirtualClock
-from actors.host.keys import ALGORITHMS, KeySet, fetch_document, read_keys
+from actors.host.keys import ALGORITHMS, FETCH_S, KeySet, KeysUnavailable, fetch_document, read_keys
 from actors.host.tokens import CLOCK_SKEW_S, Auth, NotAdmitted, Tokens
 from protocol.grants import Grant
 
@@ -410,29 +409,50 @@ async def test_no_answer_of_a_provider_raises_anything_else(answer: bytes) -> No
             await fetch_document(url)
 
 
-async def test_a_provider_that_answers_byte_by_byte_can_be_left_at_any_time() -> None:
-    """Nothing stays behind that would keep the relay from ending."""
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01"])
+async def test_nor_does_one_without_tls_or_an_address_that_is_none(answer: bytes) -> None:
+    async def answer_at_once(stream: SocketStream) -> None:
+        await stream.send(answer)
+
+    async with provider(answer_at_once) as url:
+        for odd in (url.replace("http:", "https:"), f"{url} b", f"{url}\u00e4", "http://[::1]:1/"):
+            with pytest.raises((OSError, ValueError)):
+                await fetch_document(odd)
+
+
+async def test_the_log_says_why_keys_cannot_be_fetched(caplog: pytest.LogCaptureFixture) -> None:
+    async def fetch(url: str) -> bytes:
+        raise OSError("\x1b no such host" + "!" * 1000)
+
+    keys = KeySet("https://issuer.example/keys", VirtualClock(), fetch)
+    for _ in range(5):
+        with pytest.raises(KeysUnavailable):
+            await keys.key("one", "RS256")
+    [record] = caplog.records
+    assert record.getMessage() == "the issuer's keys cannot be fetched"
+    assert vars(record)["reason"].startswith("? no such host!")
+    assert len(vars(record)["reason"]) < 300
+
+
+async def test_a_provider_that_does_not_finish_is_left_at_once() -> None:
+    """Nothing stays behind, such as a thread, that would keep the relay from ending."""
     has_begun, is_left = anyio.Event(), anyio.Event()
 
-    async def drip(stream: SocketStream) -> None:
-        try:
+    async def begin(stream: SocketStream) -> None:
+        await stream.send(b"H")
+        has_begun.set()
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
             while True:
-                await stream.send(b"H")
-                has_begun.set()
-                await anyio.lowlevel.checkpoint()
-        finally:
-            is_left.set()
+                await stream.receive()
+        is_left.set()
 
-    async with provider(drip) as url, anyio.create_task_group() as tasks:
-
-        async def fetch() -> None:
-            with pytest.raises((OSError, ValueError)):
-                await fetch_document(url)
-
-        tasks.start_soon(fetch)
-        await has_begun.wait()
-        tasks.cancel_scope.cancel()
-    assert is_left.is_set()
+    async with provider(begin) as url:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch_document, url)
+            await has_begun.wait()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(FETCH_S / 2):
+            await is_left.wait()
 
 
 async def test_the_certificate_of_a_provider_counts(
