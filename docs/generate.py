@@ -115,6 +115,11 @@ def files() -> str:
     return "\n".join(rows) + "\n"
 
 
+def proxy(file: str, language: str) -> str:
+    """The configuration of a proxy, as the tests run it."""
+    return f"```{language}\n{(ROOT / 'docs' / 'proxies' / file).read_text(encoding='utf-8')}```\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     "bounds": bounds,
@@ -127,6 +132,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "membership-diagram": lambda: f"```mermaid\n{membership.diagram()}```\n",
     "membership-table": membership.table_rows,
     "membership-bounds": membership_bounds,
+    "nginx": lambda: proxy("nginx.conf", "nginx"),
+    "haproxy": lambda: proxy("haproxy.cfg", "text"),
 }
 
 
