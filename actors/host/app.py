@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -54,6 +55,13 @@ class RelayApp(BedrockAgentCoreApp):
         self.websocket(self._websocket)
         self.entrypoint(self._status)
         self.ping(self._ping)
+        # The route is what is guarded, and not its path: that has a prefix under `--root-path`.
+        [invocations] = [
+            route
+            for route in self.router.routes
+            if isinstance(route, Route) and route.path == "/invocations"
+        ]
+        self._answer, invocations.app = invocations.app, self._answer_readers
         self.router.routes += routes()
         # What the SDK lets through: bodies that json cannot read, paths that cannot be files.
         for error in (RecursionError, ValueError):
@@ -69,12 +77,6 @@ class RelayApp(BedrockAgentCoreApp):
                 await receive()
                 message = f"bad setting: {error}"
                 await send({"type": "lifespan.startup.failed", "message": message})
-                return
-        if scope["type"] == "http" and scope["path"] == "/invocations":
-            try:
-                await self._openings.check_reader(Headers(scope=scope))
-            except Refusal as refusal:
-                await refused(refusal)(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -92,6 +94,14 @@ class RelayApp(BedrockAgentCoreApp):
     def _served(self) -> Settings:
         assert self.settings is not None, "the server has not run the application's startup"
         return self.settings
+
+    async def _answer_readers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._openings.check_reader(Headers(scope=scope))
+        except Refusal as refusal:
+            await refused(refusal)(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
 
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
         await self._openings.serve(websocket, context.session_id)

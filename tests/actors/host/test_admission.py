@@ -126,6 +126,23 @@ def test_who_is_here_is_told_to_whoever_has_a_token(relay: LiveRelay) -> None:
         assert http.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("root_path", ["", "/relay", "/invocations"])
+def test_whatever_its_path_is_who_is_here_is_told_to_nobody_else(root_path: str) -> None:
+    """`uvicorn --root-path` is for a proxy that takes a prefix off."""
+    live = LiveRelay(auth=Auth(secret=SECRET))
+    live.server.config.root_path = root_path
+    with live, httpx.Client(base_url=live.http, trust_env=False, follow_redirects=True) as http:
+        bearer = {"Authorization": f"Bearer {minted()}"}
+        for path in ("/invocations", "/invocation%73", "/invocations?a=b"):
+            assert http.post(path).status_code == 401
+            foreign = bearer | {"Origin": "https://evil.example"}
+            assert http.post(path, headers=foreign).status_code == 403
+        assert http.post("/invocations", json={}).status_code == 401
+        assert http.post("/invocations", json={}, headers=bearer).json()["status"] == "ok"
+        for path in ("//invocations", "/invocations/", "/INVOCATIONS", "/./invocations"):
+            assert http.post(path).status_code in (401, 404, 405)
+
+
 @pytest.mark.parametrize(
     ("claims", "status"),
     [
