@@ -17,7 +17,7 @@
  * @typedef {import("./src/limits.js").Limits} Limits
  * @typedef {import("./src/messages.js").Message} Message
  * @typedef {import("./src/messages.js").RemotePeer} RemotePeer
- * @typedef {import("./src/lines.js").Address} Address
+ * @typedef {import("./src/openings.js").Address} Address
  * @typedef {import("./src/peer.js").AskOptions} AskOptions
  * @typedef {import("./src/command.js").Command} Command
  * @typedef {import("./src/peer.js").Fields} Fields
@@ -34,6 +34,7 @@ export {
   AmbiguousTarget,
   AnnouncementRefused,
   BadAddress,
+  IdTaken,
   Lagged,
   Left,
   LoginNeeded,
@@ -41,7 +42,9 @@ export {
   NotARelay,
   NotConnected,
   QueueFull,
+  Rejected,
   RelayError,
+  Replaced,
   TargetLeft,
   TooLarge,
   TurnError,

@@ -311,6 +311,13 @@ class MembershipLimits:
         "the peer ends with the latest of them (a peer that was never present: with the first)",
         0.0,
     )
+    taken_for_s: float = _bound(
+        35.0,
+        "time for which a peer tries again while others have its id (a relay reaps a connection "
+        "that died unnoticed after 30 s)",
+        "the peer ends with `IdTaken`",
+        0.0,
+    )
     heartbeat_every_s: float = _bound(
         10.0,
         "time between two heartbeats",

@@ -22,7 +22,14 @@ from urllib.parse import quote
 
 import anyio.to_thread
 
-from actors.client.websocket import Address, Connector, bearer_subprotocols, websocket
+from actors.client.websocket import (
+    Address,
+    Connector,
+    Token,
+    bearer_subprotocols,
+    fresh_token,
+    websocket,
+)
 from protocol.about import missing_extra
 from protocol.member.errors import BadAddress, NoCredentials, Unreachable
 from protocol.session import session_id
@@ -109,7 +116,7 @@ def presigned(
 
 def oauth(
     arn: str,
-    token: str | Callable[[], Awaitable[str]],
+    token: Token,
     *,
     mesh: str,
     secret: str = "",
@@ -118,8 +125,8 @@ def oauth(
 ) -> Connector:
     """A connector to the mesh `mesh` on the runtime `arn`, whose authorizer takes bearer tokens.
 
-    `token`: one, or better an async function that is asked for one at every connection. The rest
-    is as for `agentcore`.
+    `token`: one, or better a function, async or not, that is asked for one at every connection. The
+    rest is as for `agentcore`.
     """
     address = with_token(arn, token, mesh=mesh, secret=secret, qualifier=qualifier)
     return websocket(address, ssl_context=ssl_context)
@@ -127,7 +134,7 @@ def oauth(
 
 def with_token(
     arn: str,
-    token: str | Callable[[], Awaitable[str]],
+    token: Token,
     *,
     mesh: str,
     secret: str = "",
@@ -144,9 +151,7 @@ def with_token(
         return f"{url}{'&' if '?' in url else '?'}{_SESSION}={quote(name)}"
 
     async def address() -> Address:
-        value = token if isinstance(token, str) else await token()
-        if not value:
-            raise NoCredentials("there is no token; log in")
+        value = await fresh_token(token)
         try:
             url = await anyio.to_thread.run_sync(url_for, value, abandon_on_cancel=True)
         except ValueError as error:

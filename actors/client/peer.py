@@ -36,7 +36,7 @@ from actors.client.driver import Driver
 from actors.client.lines import Lines
 from actors.client.serving import Command, Service
 from actors.client.unread import Shelf, Unread
-from actors.client.websocket import Connector, websocket
+from actors.client.websocket import Connector, Token, websocket
 from actors.clock import Clock, SystemClock
 from protocol.limits import MembershipLimits
 from protocol.member.effects import (
@@ -67,7 +67,10 @@ def join(
     agents: Iterable[Any] = (),
     metadata: Mapping[str, Any] | None = None,
     offline: Literal["wait", "fail"] = "wait",
-    within_s: float = 30.0,
+    within_s: float = 40.0,
+    owner: str | None = None,
+    takeover: bool = False,
+    token: Token | None = None,
     limits: MembershipLimits | None = None,
     clock: Clock | None = None,
 ) -> "Peer":
@@ -76,13 +79,24 @@ def join(
     `agents`: strings, or objects with `agentId`, `id` or `name`. `metadata`: what the presence says
     beside them. `offline`: what is sent while there is no connection waits in a bounded queue
     (QueueFull beyond it), or fails at once (NotConnected). `within_s`: how long (seconds) joining
-    may take, `math.inf` for ever. Entering raises RelayError: a permanent error (docs/python.md)
-    at once, everything else after `within_s`. Raises TypeError for agents or metadata that are no
-    JSON, TooLarge for more of them than a relay takes.
+    may take, `math.inf` for ever.
+
+    `owner`: the secret by which the id is this program's, 16 to 256 characters; programs that share
+    it share the id. By default a random one, so that nobody else can have the id meanwhile
+    (IdTaken). `takeover`: end whoever has the id with the same owner (they get Replaced). `token`:
+    for the relay at a URL; a text, or a function, async or not, that is asked for every connection.
+
+    Entering raises RelayError: a permanent error (docs/python.md) at once, IdTaken after
+    `taken_for_s`, everything else after `within_s`. Raises TypeError for agents or metadata that
+    are no JSON, TooLarge for more of them than a relay takes, ValueError for a bad owner.
     """
     if offline not in ("wait", "fail"):
         raise ValueError(f'offline must be "wait" or "fail", got {offline!r}')
-    connector = websocket(where) if isinstance(where, str) else where
+    if token is not None and not isinstance(where, str):
+        raise TypeError(
+            "a token goes with a URL; give it to the connector, as websocket(..., token=)"
+        )
+    connector = websocket(where, token=token) if isinstance(where, str) else where
     if not callable(connector):
         raise TypeError(f"a URL or a connector is needed, not {type(where).__name__}")
     limits = limits or MembershipLimits()
@@ -97,6 +111,8 @@ def join(
         roll=random.random,
         turn_id=fresh_id,
         waits=offline == "wait",
+        owner=secrets.token_urlsafe(24) if owner is None and not takeover else owner,
+        takeover=takeover,
     )
     return Peer(member, connector, limits=limits, clock=clock or SystemClock(), within_s=within_s)
 

@@ -7,6 +7,7 @@ The protocol itself is that of the `websockets` library, without its I/O; here a
 import base64
 import inspect
 import logging
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,7 +25,13 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from actors.link import ABNORMAL, Link, LinkClosed
-from protocol.member.errors import BadAddress, NotARelay, Rejected, Unreachable
+from protocol.member.errors import (
+    BadAddress,
+    NoCredentials,
+    NotARelay,
+    Rejected,
+    Unreachable,
+)
 
 CLOSE_WITHIN_S: Final = 1.0
 """How long (seconds) closing waits for the other side to take the close frame."""
@@ -40,6 +47,12 @@ PONGS_MAX: Final = 100
 
 Connector = Callable[[], Awaitable[Link]]
 """Makes one connection. Raises RelayError; another exception counts as passing trouble."""
+
+Token = str | Callable[[], str | Awaitable[str]]
+"""A token, or better a function, async or not, that is asked for one for every connection."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""A bearer token, as RFC 6750 has it. Nothing else goes into a header."""
 
 # The library's debug lines hold the URL, and that holds a signature.
 _silent = logging.getLogger(f"{__name__}.silent")
@@ -58,12 +71,14 @@ class Address:
 def websocket(
     where: str | Address | Callable[[], str | Address | Awaitable[str | Address]],
     *,
+    token: Token | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Connector:
     """A connector to a `ws://` or `wss://` URL.
 
     `where` may be a function, async or not, called anew for every connection: presigned URLs
-    expire.
+    expire. `token`: goes along as `Authorization: Bearer`. Connecting raises NoCredentials for one
+    that is none.
     """
 
     async def connect() -> Link:
@@ -74,9 +89,24 @@ def websocket(
             address = Address(address)
         if not isinstance(address, Address):
             raise BadAddress(f"the URL must be a str or an Address, not {type(address).__name__}")
+        if token is not None:
+            bearer = f"Bearer {await fresh_token(token)}"
+            address = attrs.evolve(address, headers={**address.headers, "Authorization": bearer})
         return await open_websocket(address, ssl_context)
 
     return connect
+
+
+async def fresh_token(token: Token) -> str:
+    """The token for one connection. Raises NoCredentials."""
+    given = token() if callable(token) else token
+    if inspect.isawaitable(given):
+        given = await given
+    if not given:
+        raise NoCredentials("there is no token; log in")
+    if not isinstance(given, str) or _TOKEN.fullmatch(given) is None:
+        raise NoCredentials("what should be a token is none; log in")
+    return given
 
 
 def bearer_subprotocols(token: str) -> tuple[str, str]:

@@ -1,9 +1,8 @@
 /** The `url` for `join` of a mesh on Amazon Bedrock AgentCore. */
 
-import { utf8 } from "./bytes.js";
-import { checkToken } from "./cognito.js";
 import { presign, query, runtimeOf, SESSION } from "./presign.js";
 import { sessionId } from "./session.js";
+import { bearerProtocols } from "./tokens.js";
 
 /**
  * @import { MaybeCalled } from "./cognito.js"
@@ -44,15 +43,12 @@ export function agentcore({ mesh, secret, credentials, ...rest }) {
 export function oauth({ mesh, secret, token, qualifier, ...rest }) {
   const { scheme, host, path } = runtimeOf(rest);
   return async () => {
-    const bearer = checkToken(typeof token === "function" ? await token() : token);
-    const name = "base64UrlBearerAuthorization";
-    const base64 = btoa(String.fromCharCode(...utf8(bearer)));
-    const text = base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+    const protocols = await bearerProtocols(token);
     const parameters = {
       ...(qualifier && { qualifier }),
       [SESSION]: await sessionId(mesh, secret),
     };
     const url = `${scheme}://${host}${path}?${query(Object.entries(parameters)).join("&")}`;
-    return { url, protocols: [`${name}.${text}`, name] };
+    return { url, protocols };
   };
 }

@@ -3,6 +3,7 @@
 import { BadAddress, LoginNeeded, NoCredentials, Unreachable } from "./errors.js";
 import { REGION, SUFFIXES } from "./presign.js";
 import { timer } from "./timers.js";
+import { checkToken } from "./tokens.js";
 import { deferred } from "./waiting.js";
 
 /**
@@ -32,25 +33,6 @@ import { deferred } from "./waiting.js";
 
 const RENEW_BEFORE_MS = 300_000;
 const RENEW_WITHIN_S = 15; // Less than `joinWithinS`, so that an attempt ends with what was wrong.
-
-/**
- * A token that has not expired, as far as it can be read. Throws LoginNeeded.
- *
- * @param {unknown} token
- * @returns {string}
- */
-export function checkToken(token) {
-  if (typeof token !== "string" || token === "") throw new LoginNeeded("there is no token; log in");
-  let claims = null;
-  try {
-    claims = JSON.parse(atob(token.split(".")[1]?.replace(/-/g, "+").replace(/_/g, "/") ?? ""));
-  } catch {
-    // Not a JSON Web Token: its receiver will judge it.
-  }
-  if (claims?.exp * 1000 <= Date.now())
-    throw new LoginNeeded("the token has expired; log in again");
-  return token;
-}
 
 /**
  * A function that returns AWS credentials for a logged-in user of a Cognito identity pool. They stay

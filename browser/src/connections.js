@@ -11,8 +11,9 @@
  *    it delivers earlier waits in `ahead`).
  * 3. The queue goes on over the next one as soon as that has its own presence back.
  *
- * After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
- * so whoever has not been in it has gone.
+ * Before every joining presence goes the claim of the id, where there is one (ownership). After it
+ * follows a `capabilities`: its answer comes after the whole roster, so whoever has not been in it has
+ * gone.
  *
  * What is trusted, and of whom: answers to questions (`capabilities`) and errors, of the relay only; a
  * presence of this peer, of this peer only. All have the turn id of what they answer, and that is a
@@ -28,24 +29,30 @@
  * @import { Limits } from "./limits.js"
  * @import { Message, Wire } from "./messages.js"
  * @import { Frame, Outgoing } from "./outgoing.js"
+ * @import { Ownership } from "./ownership.js"
  * @import { Patience } from "./patience.js"
  * @import { Roster } from "./roster.js"
  * @import { Services } from "./services.js"
  */
 
-import { AnnouncementRefused, NotARelay } from "./errors.js";
+import { AnnouncementRefused, IdTaken, NotARelay, Replaced } from "./errors.js";
 import { Nonsense, readFrame } from "./incoming.js";
-import { begun, deadline, expire, isInUse, transition } from "./lifecycle.js";
+import { begun, deadline, expire, isInUse, renewedBy, transition } from "./lifecycle.js";
 import { isRelays, messageOf, sentenceOf, word, writeMessage } from "./messages.js";
+import { positive } from "./outgoing.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
 export const NONCE_CHARS_MAX = 32;
 
+/** A connection whose grant ends is replaced after this part of the time that is left. */
+const RENEW_AT = 0.8;
+
 /**
  * Where what arrives is decided: one object for each module beside this one.
  *
  * @typedef {object} Rooms
+ * @property {Ownership} ownership
  * @property {Roster} roster
  * @property {Announcements} announcements
  * @property {Outgoing} outgoing
@@ -222,7 +229,7 @@ export class Connections {
     if (this.#rooms.patience.failed(error, now.at, { isInUse: this.#use !== null })) {
       this.#owner.giveUp(now, error);
     } else {
-      this.#apply("Failed", now, this.#owner.roll());
+      this.#apply("Failed", now, this.#owner.roll(), this.#rooms.patience.lastAttemptAt);
     }
   }
 
@@ -291,9 +298,10 @@ export class Connections {
    * @param {EventName} name
    * @param {Instant} now
    * @param {number} [chance]
+   * @param {number} [until]
    */
-  #apply(name, now, chance = 0) {
-    this.#step(transition(this.#life, { name, at: now.at, chance }, this.#limits), now);
+  #apply(name, now, chance = 0, until = Infinity) {
+    this.#step(transition(this.#life, { name, at: now.at, chance, until }, this.#limits), now);
   }
 
   /**
@@ -365,8 +373,10 @@ export class Connections {
     this.#beat = now;
     this.#isQuiet = false;
     this.#rooms.patience.joined(now.at);
+    this.#rooms.ownership.joined();
     this.#tell(this.#rooms.announcements.joined(present(coming.said)));
     for (const { fields, size } of coming.ahead) {
+      if (this.#use === null) break; // That was the end.
       this.#size = size;
       this.#onUse(fields, now);
     }
@@ -377,7 +387,10 @@ export class Connections {
    * @param {Instant} now
    */
   #announceOn(coming, now) {
-    const { announcements, roster } = this.#rooms;
+    const { announcements, ownership, roster } = this.#rooms;
+    if (ownership.isClaimed) {
+      this.#transmit(coming.connection, ownership.text(this.#turnId())); // Its answer tells nothing.
+    }
     coming.presence = this.#turnId();
     coming.said = announcements.wanted;
     this.#transmit(coming.connection, announcements.text(coming.said, coming.presence, now));
@@ -462,6 +475,10 @@ export class Connections {
    * @param {Instant} now
    */
   #refused(coming, error, now) {
+    if (word(error, "code") === "id_taken") {
+      this.failed(coming.connection, new IdTaken(), now);
+      return;
+    }
     const refused = refusal(error);
     if (refused.isTransient) {
       this.failed(coming.connection, refused, now);
@@ -491,6 +508,8 @@ export class Connections {
       this.#onOwn(message, turnId, now);
     } else if (type === "presence") {
       this.#onPresence(message);
+    } else if (type === "error" && isRelays(message) && word(message, "code") === "replaced") {
+      this.#owner.giveUp(now, new Replaced());
     } else if (type !== "capabilities_response" || !isRelays(message)) {
       this.#rooms.asks.answer(message, this.#size, now.at);
       this.#rooms.services.note(message, this.#size, now);
@@ -559,7 +578,24 @@ export class Connections {
     } else if (message.type === "error") {
       this.#arrived(message);
     }
-    if (message.type === "capabilities_response") outgoing.learn(message);
+    if (message.type === "capabilities_response") {
+      outgoing.learn(message);
+      this.#renewInTime(word(message, "grant"), now);
+    }
+  }
+
+  /**
+   * Replaces the connection before its grant ends, if the relay says when that is. But a new one is
+   * not replaced at once, whatever the relay says.
+   *
+   * @param {any} grant
+   * @param {Instant} now
+   */
+  #renewInTime(grant, now) {
+    const expiresInS = positive(grant?.expiresInSeconds);
+    if (expiresInS === null) return;
+    const soonest = this.#life.joined + this.#limits.probeWithinS;
+    this.#life = renewedBy(this.#life, Math.max(soonest, now.at + RENEW_AT * expiresInS));
   }
 
   /** @param {Message} presence */

@@ -44,6 +44,30 @@ export class AnnouncementRefused extends RelayError {
   }
 }
 
+/** Another program has this id in the mesh, and another `owner`. The peer has tried again for
+ * `takenForS`: it was not its own last connection. */
+export class IdTaken extends RelayError {
+  name = "IdTaken";
+  constructor() {
+    super(
+      "another program has this id in the mesh; join under another id, or give both the same `owner`",
+    );
+  }
+}
+
+/** Another program with the same `owner` has taken over this id (`takeover`). */
+export class Replaced extends RelayError {
+  name = "Replaced";
+  constructor() {
+    super("another program with the same `owner` has taken over this id");
+  }
+}
+
+/** The relay is there, and refuses the opening each time. A browser hides the status. */
+export class Rejected extends RelayError {
+  name = "Rejected";
+}
+
 /** The URL, ARN, region, mesh name or identity pool cannot be right. */
 export class BadAddress extends RelayError {
   name = "BadAddress";

@@ -4,11 +4,13 @@ import { random } from "./bytes.js";
 
 /** @type {Map<string, Promise<string>>} */
 const tabIds = new Map();
+/** By id. @type {Map<string, string>} */
+const owners = new Map();
 
 /**
  * A peer id that stays the same over reloads: `"shared"`, one for all tabs of this origin, or
  * `"tab"`, one for each. Several peers in one page need a `name` each. Without storage it is a new
- * one every time.
+ * one every time. The owner of the id is kept beside it, so that all who get the id may have it.
  *
  * @param {"shared" | "tab"} kind
  * @param {string} [name]
@@ -16,11 +18,35 @@ const tabIds = new Map();
  */
 export async function peerId(kind, name = "") {
   const key = `agi-diy-relay:peer:${name}`;
-  if (kind === "shared") return stored("localStorage", key) ?? random();
+  const ownerKey = `agi-diy-relay:owner:${name}`;
+  if (kind === "shared") return owned("localStorage", ownerKey, stored("localStorage", key));
   if (kind !== "tab") throw new TypeError('a peer id is "shared" or "tab"');
   const made = tabIds.get(name) ?? ownTabId(key);
   tabIds.set(name, made);
-  return made;
+  return owned("sessionStorage", ownerKey, await made);
+}
+
+/**
+ * The owner that goes with an id which `peerId` gave.
+ *
+ * @param {string} id
+ * @returns {string | null}
+ */
+export function ownerOf(id) {
+  return owners.get(id) ?? null;
+}
+
+/**
+ * The id, whose owner is kept in this storage.
+ *
+ * @param {"localStorage" | "sessionStorage"} storage
+ * @param {string} key
+ * @param {string | null} kept
+ */
+function owned(storage, key, kept) {
+  const id = kept ?? random();
+  owners.set(id, owners.get(id) ?? stored(storage, key) ?? random());
+  return id;
 }
 
 /**

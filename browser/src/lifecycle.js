@@ -34,6 +34,7 @@
  * @property {EventName} name
  * @property {number} at monotonic time (seconds)
  * @property {number} chance for a backoff that may follow
+ * @property {number} [until] when that is over at the latest
  */
 
 /**
@@ -164,11 +165,11 @@ const ACTIONS = {
   replace: (old, { at }, limits) => [inUseFrom(old, at, limits), "drop", "adopt"],
 
   /** No connection is left: try again, later after every failure. @type {Action} */
-  back_off: (old, { at, chance }, limits) => {
+  back_off: (old, { at, chance, until = Infinity }, limits) => {
     // What counts are failures in a row, and a connection that lasted ends the row.
     const lasted = old.state !== "joining" && at - old.joined > limits.backoffMaxS;
     const failed = lasted ? 0 : old.attempts;
-    const due = at + backoff(failed, chance, limits);
+    const due = Math.min(at + backoff(failed, chance, limits), until);
     return [{ ...begun(due), attempts: failed + 1 }, old.state === "joining" ? "discard" : "drop"];
   },
 
@@ -237,6 +238,19 @@ export function transition(old, event, limits) {
   const [state, action] = TABLE[old.state][event.name];
   const [membership, ...effects] = ACTIONS[action](old, event, limits);
   return { membership: { ...membership, state }, effects };
+}
+
+/**
+ * The record of a connection that may not be used for long: it is replaced at `at`, if not sooner.
+ * Without a connection, or if it is being replaced already, nothing changes.
+ *
+ * @param {Membership} membership
+ * @param {number} at
+ * @returns {Membership}
+ */
+export function renewedBy(membership, at) {
+  const { state, due } = membership;
+  return state === "present" && due !== null && at < due ? { ...membership, due: at } : membership;
 }
 
 /**

@@ -17,6 +17,8 @@ export const LIMITS = Object.freeze({
   backoffMaxS: 30,
   /** Of nothing but errors that no further attempt should mend, once present: then the peer ends. */
   giveUpAfterS: 30,
+  /** For which a peer tries again while others have its id. */
+  takenForS: 35,
   /** Between heartbeats. */
   heartbeatEveryS: 10,
   /** Silence of the relay after which the connection counts as dead. */
@@ -74,7 +76,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|giveUp|serve|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|giveUp|taken|serve|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

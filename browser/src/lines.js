@@ -1,10 +1,9 @@
 /** The sockets of a peer: one for each connection that `Member` has opened. Nothing is decided here. */
 
-import { BadAddress, RelayError, Unreachable } from "./errors.js";
-
 /**
  * @import { Driver } from "./driver.js"
- * @import { Socket, World } from "./world.js"
+ * @import { Openings } from "./openings.js"
+ * @import { Socket } from "./world.js"
  */
 
 /** Beyond, a socket is given no more: it has not sent that yet. */
@@ -12,38 +11,24 @@ const BUFFERED_BYTES_MAX = 2 ** 18;
 /** Browsers do not run timers more often (seconds). */
 const PUMP_EVERY_S = 0.004;
 
-const HIDDEN =
-  "the connection could not be made; a browser hides the reason: check that a relay is at this URL, " +
-  "that it allows this page's origin (--allowed-origins), and on AWS that the credentials are valid " +
-  "and may invoke the runtime, the region, and this machine's clock";
-
-/**
- * A URL, or one with the subprotocols to offer.
- *
- * @typedef {string | { url: string, protocols?: string[] }} Address
- */
-
 export class Lines {
   /** By number of the connection; null while its URL is awaited. @type {Map<number, Socket | null>} */
   #sockets = new Map();
-  #url;
+  #openings;
   #driver;
-  #world;
   #sent;
   /** @type {(() => void) | null} */
   #cancelPump = null;
   #pumpAt = Infinity;
 
   /**
-   * @param {string | (() => Address | Promise<Address>)} url
+   * @param {Openings} openings
    * @param {Driver} driver
-   * @param {World} world
    * @param {(tickets: number[]) => void} sent is told what was handed to a socket
    */
-  constructor(url, driver, world, sent) {
-    this.#url = url;
+  constructor(openings, driver, sent) {
+    this.#openings = openings;
     this.#driver = driver;
-    this.#world = world;
     this.#sent = sent;
   }
 
@@ -55,31 +40,25 @@ export class Lines {
   async open(number) {
     this.#sockets.set(number, null);
     try {
-      const address = typeof this.#url === "function" ? await this.#url() : this.#url;
+      const address = this.#openings.known ?? (await this.#openings.address());
       if (!this.#sockets.has(number)) return; // It took too long, or the peer has left.
       this.#sockets.set(number, this.#connected(number, address));
     } catch (error) {
-      if (!this.#sockets.has(number)) return;
-      // Whatever a user's function throws may hold a credential: only its name is shown.
-      const kind = error instanceof Error ? error.name : typeof error;
-      const known = error instanceof RelayError;
-      this.#failed(number, known ? error : new Unreachable(`the url function failed (${kind})`));
+      this.#failed(number, error);
     }
   }
 
   /**
    * @param {number} number
-   * @param {any} address
+   * @param {{ url: string, protocols: string[] }} address
    */
   #connected(number, address) {
-    const isText = typeof address === "string";
-    const [url, protocols] = isText ? [address] : [address?.url, address?.protocols];
-    if (typeof url !== "string") throw new BadAddress("the url function must return a URL");
-    const socket = this.#socket(url, protocols ?? []);
+    const socket = this.#openings.connect(address);
     let wasOpen = false;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       wasOpen = true;
+      this.#openings.opened();
       this.#driver.report((member, now) => member.opened(number, now));
     };
     socket.onmessage = ({ data }) => {
@@ -87,30 +66,17 @@ export class Lines {
     };
     socket.onclose = () => {
       if (wasOpen) this.#driver.report((member, now) => member.closed(number, now));
-      else this.#failed(number, new Unreachable(HIDDEN));
+      else this.#openings.failed(address.url, (error) => this.#failed(number, error));
     };
     return socket;
   }
 
   /**
-   * @param {string} url
-   * @param {string[]} protocols
-   */
-  #socket(url, protocols) {
-    try {
-      return this.#world.connect(url, protocols);
-    } catch (error) {
-      const advice = "it must begin with ws:// or wss://, and from an https page with wss://";
-      const kind = error instanceof Error ? error.name : typeof error;
-      throw new BadAddress(`the browser refused the URL (${kind}): ${advice}`);
-    }
-  }
-
-  /**
    * @param {number} number
-   * @param {RelayError} error
+   * @param {any} error a RelayError
    */
   #failed(number, error) {
+    if (!this.#sockets.has(number)) return; // It took too long, or the peer has left.
     this.#driver.report((member, now) => member.failed(number, error, now));
   }
 

@@ -10,6 +10,7 @@
  * Each module beside this one decides one thing. Here they are put together:
  *
  *     connections    two at most: joining, staying, replacing (the table is in lifecycle)
+ *     ownership      whose the id is
  *     patience       when joining has taken too long, and which errors end the peer
  *     roster         who else is here
  *     announcements  what this peer says about itself
@@ -33,6 +34,7 @@ import { Connections, NONCE_CHARS_MAX } from "./connections.js";
 import { Left } from "./errors.js";
 import { compose } from "./messages.js";
 import { Outgoing } from "./outgoing.js";
+import { Ownership } from "./ownership.js";
 import { Patience } from "./patience.js";
 import { Roster } from "./roster.js";
 import { Services } from "./services.js";
@@ -40,7 +42,8 @@ import { Services } from "./services.js";
 /**
  * What `Member` needs beside what it is to be: the turn ids of what it sends by itself begin with
  * `token`, and end with a `nonce()`; `turnId` gives one for each command that is asked. Nobody can
- * guess either. `roll` gives numbers in [0, 1); the rest are as in `Outgoing` and `Announcements`.
+ * guess either. `roll` gives numbers in [0, 1); the rest are as in `Outgoing`, `Announcements` and
+ * `Ownership`.
  *
  * @typedef {object} Sources
  * @property {string} token
@@ -48,6 +51,8 @@ import { Services } from "./services.js";
  * @property {() => number} roll
  * @property {() => string} turnId
  * @property {string | null} keepalive
+ * @property {string | null} [owner]
+ * @property {boolean} [takeover]
  *
  * @typedef {Sources & Habits} Means
  */
@@ -80,8 +85,8 @@ export class Member {
   #connections;
 
   /**
-   * Throws TypeError (agents or metadata that are no JSON), TooLarge (more of them than a relay
-   * takes).
+   * Throws TypeError (agents or metadata that are no JSON), RangeError (a bad owner), TooLarge (more
+   * agents and metadata than a relay takes).
    *
    * @param {string} id
    * @param {unknown} agents
@@ -89,7 +94,17 @@ export class Member {
    * @param {Readonly<Limits>} limits
    * @param {Means} means
    */
-  constructor(id, agents, metadata, limits, { token, nonce, roll, turnId, keepalive, ...habits }) {
+  constructor(id, agents, metadata, limits, means) {
+    const {
+      token,
+      nonce,
+      roll,
+      turnId,
+      keepalive,
+      owner = null,
+      takeover = false,
+      ...habits
+    } = means;
     this.id = id;
     this.#token = token;
     this.#makeTurnId = turnId;
@@ -100,6 +115,7 @@ export class Member {
     this.#announcements = announcements;
     this.#outgoing = outgoing;
     this.#checkPresence(announcements.wanted);
+    const ownership = new Ownership(id, owner, { takeover });
     const roster = new Roster(id, limits);
     const patience = new Patience(limits, emit);
     const asks = new Asks(id, limits, { roster, announcements, outgoing, emit });
@@ -108,10 +124,10 @@ export class Member {
     this.#patience = patience;
     this.#asks = asks;
     this.#services = services;
-    const rooms = { roster, announcements, outgoing, asks, services, patience };
+    const rooms = { ownership, roster, announcements, outgoing, asks, services, patience };
     /** @type {import("./connections.js").Owner} */
-    const owner = { token, nonce, roll, emit, giveUp: (now, error) => this.end(now, error) };
-    this.#connections = new Connections(id, limits, rooms, owner);
+    const own = { token, nonce, roll, emit, giveUp: (now, error) => this.end(now, error) };
+    this.#connections = new Connections(id, limits, rooms, own);
   }
 
   // What is seen

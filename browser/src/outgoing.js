@@ -275,7 +275,7 @@ export class Outgoing {
  *
  * @param {unknown} value
  */
-function positive(value) {
+export function positive(value) {
   return typeof value === "number" && value > 0 && value < Infinity ? value : null;
 }
 

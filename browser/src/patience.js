@@ -7,12 +7,15 @@
  * of nothing else, because tokens get renewed, and what stands in front of a relay answers all kinds
  * of things while it restarts.
  *
+ * An id that somebody else has is tried again for `takenForS` in any case: perhaps that is only this
+ * page's own last connection, which died unnoticed.
+ *
  * @import { Effect } from "./effects.js"
  * @import { RelayError } from "./errors.js"
  * @import { Limits } from "./limits.js"
  */
 
-import { Unreachable } from "./errors.js";
+import { IdTaken, Unreachable } from "./errors.js";
 
 /** The patience of one peer. */
 export class Patience {
@@ -23,6 +26,8 @@ export class Patience {
   #wasPresent = false;
   /** With nothing but permanent errors. @type {number | null} */
   #failingSince = null;
+  /** All of them: somebody else has the id. */
+  #isTaken = false;
   /** The latest. @type {RelayError | null} */
   #failure = null;
   #withinS = 0;
@@ -83,9 +88,20 @@ export class Patience {
       return false;
     }
     if (isInUse) return false;
+    const isTaken = error instanceof IdTaken;
+    if (isTaken !== this.#isTaken) this.#failingSince = null;
+    this.#isTaken = isTaken;
     this.#failingSince ??= at;
     const lastsS = at - this.#failingSince;
+    if (isTaken) return lastsS >= this.#limits.takenForS;
     return !this.#wasPresent || lastsS >= this.#limits.giveUpAfterS;
+  }
+
+  /** When (monotonic seconds) another attempt must be made at the latest, because it decides;
+   * Infinity if none does. */
+  get lastAttemptAt() {
+    if (this.#failingSince === null || !this.#isTaken) return Infinity;
+    return this.#failingSince + this.#limits.takenForS;
   }
 
   /** The roster is whole, or as complete as it will be. */

@@ -8,13 +8,14 @@
 
 /**
  * @import { Agent } from "./agents.js"
+ * @import { MaybeCalled } from "./cognito.js"
  * @import { Happened } from "./driver.js"
  * @import { Effect, Handle, TurnEnded } from "./effects.js"
  * @import { RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Limits } from "./limits.js"
- * @import { Address } from "./lines.js"
  * @import { Message, RemotePeer } from "./messages.js"
+ * @import { Address } from "./openings.js"
  * @import { Change } from "./roster.js"
  * @import { Deferred } from "./waiting.js"
  * @import { World } from "./world.js"
@@ -25,9 +26,11 @@ import { Command, sentenceOf } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
 import { BadAddress, Left } from "./errors.js";
+import { ownerOf } from "./ids.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
 import { Member } from "./member.js";
+import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
 import { Turn } from "./turn.js";
 import { Shelf, Unread } from "./unread.js";
@@ -54,8 +57,12 @@ const OVERFILL = 10;
  * @property {"wait" | "fail"} [offline] what is sent while there is no connection waits in a bounded
  *   queue (the default), or fails
  * @property {Partial<Limits>} [limits]
- * @property {number} [withinS] how long the first joining may take, in seconds: 30 by default,
+ * @property {number} [withinS] how long the first joining may take, in seconds: 40 by default,
  *   Infinity to wait for ever
+ * @property {string} [owner] the secret by which the id is this page's, 16 to 256 characters; tabs and
+ *   programs that share it share the id. By default that of an id from `peerId`, else a random one
+ * @property {boolean} [takeover] end whoever has the id with the same owner
+ * @property {MaybeCalled<string>} [token] for the relay; a function is asked for every connection
  * @property {number} [joinTimeoutS] the old name of `withinS` (deprecated)
  * @property {"pong" | null} [keepalive] `"pong"` (the default): answers to the relay's pings are
  *   signs of life; null: only messages
@@ -112,7 +119,7 @@ export class Peer {
    *
    * @param {JoinOptions} options
    */
-  static async join({ joinTimeoutS, withinS = joinTimeoutS ?? 30, ...options }) {
+  static async join({ joinTimeoutS, withinS = joinTimeoutS ?? 40, ...options }) {
     if (joinTimeoutS !== undefined) warnOnce("joinTimeoutS", "withinS");
     const peer = new Peer(options);
     peer.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
@@ -123,7 +130,8 @@ export class Peer {
   /**
    * @param {Omit<JoinOptions, "withinS" | "joinTimeoutS"> & { _env?: Partial<World> }} options
    */
-  constructor({ url, id, agents = [], metadata = {}, limits, offline = "wait", keepalive, _env }) {
+  constructor({ url, id, agents = [], metadata = {}, limits, offline = "wait", ...options }) {
+    const { keepalive, owner = ownerOf(id), takeover = false, token = null, _env } = options;
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
     if (offline !== "wait" && offline !== "fail") {
       throw new TypeError('offline must be "wait" or "fail"');
@@ -142,12 +150,15 @@ export class Peer {
       waits: offline === "wait",
       splits: false,
       overfill: OVERFILL,
+      owner: owner ?? (takeover ? null : random()),
+      takeover,
     });
     this.#driver = new Driver(member, world, {
       carryOut: (effect) => this.#carryOut(effect),
       settled: () => this.#settled(),
     });
-    this.#lines = new Lines(url, this.#driver, world, (tickets) => {
+    const openings = new Openings(url, token, world);
+    this.#lines = new Lines(openings, this.#driver, (tickets) => {
       for (const ticket of tickets) settle(this.#sending, ticket, null);
     });
     this.#shelf = new Shelf(this.#limits);

@@ -2,6 +2,8 @@
 
 import { timer } from "./timers.js";
 
+const ANSWER_WITHIN_S = 5;
+
 /**
  * One end of a WebSocket, as far as a peer uses it.
  *
@@ -12,6 +14,7 @@ import { timer } from "./timers.js";
 /**
  * @typedef {object} World
  * @property {(url: string, protocols: string[]) => Socket} connect
+ * @property {(url: string) => Promise<boolean>} answers whether anybody answers there over HTTP
  * @property {() => number} now seconds of a monotonic clock
  * @property {() => number} wall milliseconds since 1970
  * @property {() => number} chance a number in [0, 1)
@@ -24,6 +27,20 @@ import { timer } from "./timers.js";
 /** @type {Readonly<World>} */
 export const WORLD = Object.freeze({
   connect: (url, protocols) => new WebSocket(url, protocols),
+  async answers(url) {
+    const request = new AbortController();
+    const cancel = timer(ANSWER_WITHIN_S, () => request.abort());
+    const { signal } = request;
+    try {
+      await fetch(url, { mode: "no-cors", cache: "no-store", credentials: "omit", signal });
+      return true;
+    } catch {
+      return false;
+    } finally {
+      cancel();
+      request.abort(); // What it answers does not matter.
+    }
+  },
   now: () => performance.now() / 1000,
   wall: () => Date.now(),
   chance: Math.random,

@@ -9,8 +9,9 @@ How a connection replaces another, so that nothing is lost, doubled or put out o
    it delivers earlier waits in `ahead`).
 3. The queue goes on over the next one as soon as that has its own presence back.
 
-After every joining a `capabilities` follows the presence: its answer comes after the whole roster,
-so whoever has not been in it has gone.
+Before every joining presence goes the claim of the id, where there is one (ownership). After it
+follows a `capabilities`: its answer comes after the whole roster, so whoever has not been in it has
+gone.
 
 What is trusted, and of whom: answers to questions (`capabilities`) and errors, of the relay only; a
 presence of this peer, of this peer only. All have the turn id of what they answer, and that is a
@@ -41,7 +42,13 @@ from protocol.member.effects import (
     Transmit,
     Unsent,
 )
-from protocol.member.errors import AnnouncementRefused, NotARelay, RelayError
+from protocol.member.errors import (
+    AnnouncementRefused,
+    IdTaken,
+    NotARelay,
+    RelayError,
+    Replaced,
+)
 from protocol.member.incoming import Excess, Nonsense, read_frame
 from protocol.member.lifecycle import (
     Elapsed,
@@ -57,7 +64,8 @@ from protocol.member.lifecycle import (
     Nudged,
 )
 from protocol.member.messages import Message, sentence_of, write_message
-from protocol.member.outgoing import Frame, Outgoing
+from protocol.member.outgoing import Frame, Outgoing, positive
+from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience
 from protocol.member.roster import Roster
 from protocol.member.services import Services
@@ -66,11 +74,15 @@ QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
 NONCE_CHARS_MAX: Final = 32
 
+RENEW_AT: Final = 0.8
+"""A connection whose grant ends is replaced after this part of the time that is left."""
+
 
 @attrs.frozen
 class Rooms:
     """Where what arrives is decided: one object for each module beside this one."""
 
+    ownership: Ownership
     roster: Roster
     announcements: Announcements
     outgoing: Outgoing
@@ -201,7 +213,8 @@ class Connections:
         if self._rooms.patience.failed(error, now.at, is_in_use=self._use is not None):
             self._give_up(now, error)
         else:
-            self._apply(Failed(now.at, self._roll()), now)
+            until = self._rooms.patience.last_attempt_at
+            self._apply(Failed(now.at, self._roll(), until), now)
 
     def nudge(self, now: Instant) -> None:
         """Look now whether the connection is alive, or try again now."""
@@ -295,12 +308,18 @@ class Connections:
         self._ignored.clear()
         self._beat, self._is_quiet = now, False
         self._rooms.patience.joined(now.at)
+        self._rooms.ownership.joined()
         self._tell(self._rooms.announcements.joined(coming.said))
         for fields, size in coming.ahead:
+            if self._use is None:
+                break  # that was the end
             self._size = size
             self._on_use(fields, now)
 
     def _announce_on(self, coming: _Next, now: Instant) -> None:
+        if self._rooms.ownership.is_claimed:
+            claim = self._rooms.ownership.text(self._turn_id())  # whose answer tells nothing
+            self._emit(Transmit(coming.connection, claim))
         coming.presence, coming.said = self._turn_id(), self._rooms.announcements.wanted
         text = self._rooms.announcements.text(coming.said, coming.presence, now)
         self._emit(Transmit(coming.connection, text))
@@ -363,6 +382,9 @@ class Connections:
 
     def _refused(self, coming: _Next, error: Message, now: Instant) -> None:
         assert coming.said is not None
+        if error.word("code") == "id_taken":
+            self.failed(coming.connection, IdTaken(), now)
+            return
         refused = _refusal(error)
         if refused.is_transient:
             self.failed(coming.connection, refused, now)
@@ -384,6 +406,8 @@ class Connections:
             self._on_own(message, turn_id, now)
         elif message.type == "presence":
             self._on_presence(message)
+        elif message.type == "error" and message.is_relays and message.word("code") == "replaced":
+            self._give_up(now, Replaced())
         elif message.type != "capabilities_response" or not message.is_relays:
             self._rooms.asks.answer(message, self._size, now.at)
             self._rooms.services.note(message, self._size, now)
@@ -431,6 +455,16 @@ class Connections:
             self._emit(Arrived(message, self._size))
         if message.type == "capabilities_response":
             self._rooms.outgoing.learn(message)
+            self._renew_in_time(message.word("grant"), now)
+
+    def _renew_in_time(self, grant: Any, now: Instant) -> None:
+        """Replace the connection before its grant ends, if the relay says when that is. But a new
+        one is not replaced at once, whatever the relay says."""
+        expires_in_s = positive(grant.get("expiresInSeconds")) if isinstance(grant, dict) else None
+        if expires_in_s is not None:
+            soonest = self._life.joined + self._limits.probe_within_s
+            due = max(soonest, now.at + RENEW_AT * expires_in_s)
+            self._life = membership.renewed_by(self._life, due)
 
     def _on_presence(self, presence: Message) -> None:
         noted = self._rooms.roster.note(presence, self._size)

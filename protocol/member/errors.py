@@ -41,9 +41,10 @@ class Rejected(RelayError):
 _OTHER = "no relay is at this URL; check host, port and path (`/ws`)"
 _ADVICE = {
     400: "the request is not valid; check the ARN and that the session id has 33 to 256 characters",
-    401: "the token was not accepted; log in again",
-    403: "not allowed; check that the credentials have not expired and may invoke this runtime "
-    "over WebSocket; also check the region, this machine's clock, and for a page its origin",
+    401: "the token is missing, has expired or is not accepted; log in again",
+    403: "not allowed; check that the token is for this mesh, or that the credentials have not "
+    "expired and may invoke this runtime over WebSocket; also check the region, this machine's "
+    "clock, and for a page its origin",
     404: "there is nothing at this address; check the ARN and the region, and for a local relay "
     "the path (`/ws`)",
     409: "the session is starting or stopping",
@@ -72,6 +73,26 @@ class AnnouncementRefused(RelayError):
     def is_transient(self) -> bool:  # type: ignore[override]
         """True if the same presence may be accepted later: others may go meanwhile."""
         return self.code in ("rate_limited", "no_room", "too_many_connections")
+
+
+class IdTaken(RelayError):
+    """Another program has this id in the mesh, and another `owner`.
+
+    The peer has tried again for `taken_for_s`: it was not its own last connection.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another program has this id in the mesh; join under another id, or give both the same "
+            "`owner`"
+        )
+
+
+class Replaced(RelayError):
+    """Another program with the same `owner` has taken over this id (`takeover`)."""
+
+    def __init__(self) -> None:
+        super().__init__("another program with the same `owner` has taken over this id")
 
 
 class BadAddress(RelayError):

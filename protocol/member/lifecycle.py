@@ -22,6 +22,7 @@ monotonic clock) and, where a backoff may follow, a `chance` from 0 up to 1.
 """
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -47,10 +48,12 @@ class MemberState(enum.Enum):
 
 @attrs.frozen
 class _Happened:
-    """What happened at monotonic time `at` (seconds); `chance` is for a backoff that may follow."""
+    """What happened at monotonic time `at` (seconds). A backoff that may follow is by `chance`, and
+    over at `until`."""
 
     at: float
     chance: float = 0.0
+    until: float = math.inf
 
 
 @attrs.frozen
@@ -188,7 +191,7 @@ def replace(old: Membership, event: Event, limits: MembershipLimits) -> Step:
 def back_off(old: Membership, event: Event, limits: MembershipLimits) -> Step:
     """No connection is left: try again, later after every failure."""
     failed = _in_a_row(old, event, limits)
-    due = event.at + backoff(failed, event.chance, limits)
+    due = min(event.at + backoff(failed, event.chance, limits), event.until)
     effects = (Effect.DISCARD,) if old.state is MemberState.JOINING else (Effect.DROP,)
     return Step(Membership(old.state, due, attempts=failed + 1), effects)
 
@@ -339,6 +342,14 @@ def transition(old: Membership, event: Event, limits: MembershipLimits) -> Step:
     step = edge.action(old, event, limits)
     is_there, moved = step.membership.state is edge.target, step.membership
     return step if is_there else Step(attrs.evolve(moved, state=edge.target), step.effects)
+
+
+def renewed_by(membership: Membership, at: float) -> Membership:
+    """The record of a connection that may not be used for long: it is replaced at `at`, if not
+    sooner. Without a connection, or if it is being replaced already, nothing changes."""
+    if membership.state is not _P or membership.due is None or membership.due <= at:
+        return membership
+    return attrs.evolve(membership, due=at)
 
 
 def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:

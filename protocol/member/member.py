@@ -8,6 +8,7 @@ queue; the owner takes from it (`next_frame`) while the connection takes it.
 Each module beside this one decides one thing. Here they are put together:
 
     connections    two at most: joining, staying, replacing (the table is in lifecycle)
+    ownership      whose the id is
     patience       when joining has taken too long, and which errors end the peer
     roster         who else is here
     announcements  what this peer says about itself
@@ -29,6 +30,7 @@ from protocol.member.errors import Left, RelayError
 from protocol.member.lifecycle import MemberState
 from protocol.member.messages import RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
+from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience
 from protocol.member.roster import Roster
 from protocol.member.services import Services
@@ -40,8 +42,9 @@ class Member:
     The turn ids of what it sends by itself begin with `token`, and end with a `nonce()`; `turn_id`
     gives one for each command that is asked. Nobody can guess either. `roll` gives numbers in
     [0, 1). `waits`, `splits` and `overfill` are as in `Outgoing`, `keepalive` as in
-    `Announcements`. Raises TypeError (agents or metadata that are no JSON), TooLarge (more of them
-    than a relay takes).
+    `Announcements`, `owner` and `takeover` as in `Ownership`. Raises TypeError (agents or metadata
+    that are no JSON), ValueError (a bad owner), TooLarge (more agents and metadata than a relay
+    takes).
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Member:
         splits: bool = True,
         overfill: int = 1,
         keepalive: str | None = "pong",
+        owner: str | None = None,
+        takeover: bool = False,
     ) -> None:
         self.id = id
         self.over: RelayError | None = None
@@ -70,6 +75,7 @@ class Member:
         self._announcements = announcements = Announcements(id, agents, metadata, keepalive)
         self._outgoing = outgoing = Outgoing(limits, waits=waits, splits=splits, overfill=overfill)
         self._check_presence(announcements.wanted)
+        ownership = Ownership(id, owner, takeover=takeover)
         self._roster = roster = Roster(id, limits)
         self._patience = Patience(limits, emit=emit)
         self._asks = Asks(
@@ -78,7 +84,15 @@ class Member:
         self._services = Services(
             id, limits, roster=roster, announcements=announcements, outgoing=outgoing, emit=emit
         )
-        rooms = Rooms(roster, announcements, outgoing, self._asks, self._services, self._patience)
+        rooms = Rooms(
+            ownership,
+            roster,
+            announcements,
+            outgoing,
+            self._asks,
+            self._services,
+            self._patience,
+        )
         self._connections = Connections(
             id, limits, rooms, token=token, nonce=nonce, roll=roll, emit=emit, give_up=self.end
         )

@@ -229,7 +229,7 @@ class Outgoing:
             self._frames = None
 
 
-def _positive(value: Any) -> float | None:
+def positive(value: Any) -> float | None:
     """The value if it is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -242,13 +242,13 @@ def _positive(value: Any) -> float | None:
 
 def _rate(value: Any) -> float | None:
     """The value if it is a rate (1/s) that a relay may have: a smaller one would mute the peer."""
-    number = _positive(value)
+    number = positive(value)
     return number if number is not None and number >= RATE_LEAST_PER_S else None
 
 
 def _count(value: Any) -> int | None:
     """The whole part of the value if that is a finite number from 1."""
-    number = _positive(value)
+    number = positive(value)
     return int(number) if number is not None and number >= 1 else None
 
 

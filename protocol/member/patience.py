@@ -4,13 +4,17 @@ Permanent errors are those that another attempt cannot repair (`is_transient` is
 was never present ends with the first one. A peer that has been present ends only after
 `give_up_after_s` of nothing else, because tokens get renewed, and a proxy in front of a relay may
 answer anything while the relay restarts.
+
+An id that somebody else has is tried again for `taken_for_s` in any case: perhaps that is only this
+program's own last connection, which died unnoticed.
 """
 
+import math
 from collections.abc import Callable
 
 from protocol.limits import MembershipLimits
 from protocol.member.effects import Effect, Ready
-from protocol.member.errors import RelayError, Unreachable
+from protocol.member.errors import IdTaken, RelayError, Unreachable
 
 
 class Patience:
@@ -23,6 +27,7 @@ class Patience:
         self._emit = emit
         self._was_present = False
         self._failing_since: float | None = None  # with nothing but permanent errors
+        self._is_taken = False  # all of them: somebody else has the id
         self._failure: RelayError | None = None  # the latest
         self._within_s = 0.0
         self._join_due: float | None = None
@@ -52,10 +57,21 @@ class Patience:
             return False
         if is_in_use:
             return False
-        if self._failing_since is None:
-            self._failing_since = at
+        is_taken = isinstance(error, IdTaken)
+        if self._failing_since is None or is_taken is not self._is_taken:
+            self._failing_since, self._is_taken = at, is_taken
         lasts_s = at - self._failing_since
+        if is_taken:
+            return lasts_s >= self._limits.taken_for_s
         return not self._was_present or lasts_s >= self._limits.give_up_after_s
+
+    @property
+    def last_attempt_at(self) -> float:
+        """When (monotonic seconds) another attempt must be made at the latest, because it decides;
+        infinite if none does."""
+        if self._failing_since is None or not self._is_taken:
+            return math.inf
+        return self._failing_since + self._limits.taken_for_s
 
     def complete(self) -> None:
         """The roster is whole, or as complete as it will be."""

@@ -328,6 +328,7 @@ test("the mark may come on the old connection first", async () => {
   const { world, peer, seen, old, next, drain } = await renewing();
   drain(old);
   world.say({ type: "broadcast", from: "bob", data: 1 });
+  world.take(next); // the claim
   world.take(next); // the presence: the mark
   world.say({ type: "broadcast", from: "bob", data: 2 });
   while (old.coming.length) world.deliver(old);
@@ -342,6 +343,7 @@ test("the next connection may have its presence back first", async () => {
   const { world, peer, seen, old, next, drain } = await renewing();
   drain(old);
   world.say({ type: "broadcast", from: "bob", data: 1 });
+  world.take(next);
   world.take(next);
   world.say({ type: "broadcast", from: "bob", data: 2 });
   drain(next);
@@ -410,6 +412,7 @@ test("a replacement that is refused leaves the connection in use as it is", asyn
 test("what waits during a switch is bounded: beyond, the old connection is given up", async () => {
   const { world, peer, old, next, drain } = await renewing({ unreadMessagesMax: 10 });
   drain(old);
+  world.take(next);
   world.take(next);
   drain(next);
   for (let i = 0; i < 11; i += 1) next.hear({ type: "broadcast", from: "bob", data: i });

@@ -11,6 +11,7 @@ from tests.vectors.stories import Story, answer, command, joined, presence, rela
 
 LONG = "x" * 1024
 SMALL = {"messageBytes": 1024}
+OWNER = "a secret of ann's"
 FINAL, PASSING = NoCredentials("log in"), Unreachable("nobody there")
 Room = Callable[[], Iterator[Story]]
 
@@ -1291,6 +1292,175 @@ def connections() -> Iterator[Story]:
     yield s
 
 
+# Whose the id is, and for how long a connection may be used ---------------------------------------
+
+
+def ownership() -> Iterator[Story]:
+    s = joined("the id is claimed before the presence, on every connection", owner=OWNER)
+    s.do("closed", 1)
+    s.wait(1.0)
+    s.join(presence("bob", "helper"), connection=2, first_turn=5)
+    yield s
+
+    s = Story("a takeover is asked for until the peer has joined", owner=OWNER, takeover=True)
+    s.do("begin")
+    s.open(1)
+    s.do("closed", 1)
+    s.wait(1.0)
+    s.join(connection=2, first_turn=5)
+    s.do("closed", 2)
+    s.wait(1.0)
+    s.open(3)
+    yield s
+
+    s = joined("a replacement claims the id as well", owner=OWNER, limits={"renew_after_s": 25.0})
+    for turn in ("t:4", "t:5"):
+        s.wait(10.0)
+        s.hear({"type": "tick", "from": "bob"}, relays("capabilities_response", turn))
+    s.wait(5.0)
+    s.open(2)
+    s.hear(relays("capabilities_response", "t:4"))
+    s.hear(relays("capabilities_response", "t:5"), connection=2)
+    own = presence("ann", "coder", turn="t:6", keepalive="pong", accept=["batch"])
+    s.hear(own, connection=2)
+    s.hear(own)
+    yield s
+
+    s = Story("the relay's answer to the claim tells nothing", owner=OWNER)
+    s.do("begin")
+    s.open(1)
+    s.hear(relays("capabilities_response", "t:1", claim=True), connection=1)
+    s.hear(relays("error", "t:1", code="bad_field", error="no claim"), connection=1)
+    s.hear(presence("ann", "coder", turn="t:2"), connection=1)
+    yield s
+
+    s = Story("an id that others have is tried again until it is free", owner=OWNER)
+    s.member.roll = 0.5
+    s.do("begin", within_s=40.0)
+    for connection in (1, 2, 3):
+        s.open(connection)
+        s.hear(_taken(3 * connection - 1), connection=connection)
+        s.wait(4.0)
+    s.join(connection=4, first_turn=11)
+    yield s
+
+    s = Story("and the last time when it must be free, whatever the dice say", owner=OWNER)
+    s.member.roll = 0.999
+    s.do("begin")
+    for connection, wait_s in enumerate((0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 3.5, 60.0), start=1):
+        s.open(connection)
+        s.hear(_taken(3 * connection - 1), connection=connection)
+        s.wait(wait_s)
+    yield s
+
+    s = Story("joining has its own time, and then that is what is told", owner=OWNER)
+    s.member.roll = 0.999
+    s.do("begin", within_s=1.0)
+    s.open(1)
+    s.hear(_taken(2), connection=1)
+    s.wait(1.0)
+    yield s
+
+    s = joined("a peer that comes back to an id that others have", limits={"taken_for_s": 2.0})
+    s.do("closed", 1)
+    s.wait(0.0)
+    s.open(2)
+    s.hear(_taken(3), connection=2)
+    s.wait(1.0)
+    s.do("failed", 3, PASSING)
+    s.wait(0.0)
+    for connection, turn in ((4, 5), (5, 7), (6, 9)):
+        s.open(connection)
+        s.hear(_taken(turn), connection=connection)
+        s.wait(1.0)
+    yield s
+
+    s = joined("has its time for that, whatever failed before", limits={"taken_for_s": 2.0})
+    s.do("closed", 1)
+    s.wait(0.0)
+    s.do("failed", 2, FINAL)
+    s.wait(15.0)
+    s.do("failed", 3, FINAL)
+    s.wait(0.0)
+    s.open(4)
+    s.hear(_taken(3), connection=4)
+    s.wait(0.0)
+    for connection in (5, 6, 7):
+        s.do("failed", connection, FINAL)
+        s.wait(15.0)
+    yield s
+
+    s = joined("what was announced meanwhile is not to blame", owner=OWNER)
+    s.do("closed", 1)
+    s.do("announce", ["new"], None)
+    s.wait(0.0)
+    s.open(2)
+    s.hear(_taken(5), connection=2)
+    s.wait(0.0)
+    s.join(connection=3, first_turn=8)
+    yield s
+
+    s = joined("a peer that is replaced is over, and says so", owner=OWNER)
+    s.do("ask", "helper", "x")
+    for liar in IMPOSTORS:
+        s.hear({**liar, "type": "error", "data": {"code": "replaced"}})
+    s.hear(relays("error", code="replaced", error="it was"), {"type": "late", "from": "bob"})
+    s.do("closed", 1)
+    s.wait(60.0)
+    yield s
+
+    s = joined("also while it changes connections", owner=OWNER, limits={"renew_after_s": 25.0})
+    for turn in ("t:4", "t:5"):
+        s.wait(10.0)
+        s.hear({"type": "tick", "from": "bob"}, relays("capabilities_response", turn))
+    s.wait(5.0)
+    s.open(2)
+    s.hear(relays("capabilities_response", "t:4"))
+    s.hear(own, connection=2)
+    s.hear(relays("error", code="replaced", error="it was"), connection=2)
+    s.hear({"type": "late", "from": "bob"}, connection=2)
+    s.hear(own)
+    yield s
+
+    quiet = {"silent_after_s": 4000.0, "heartbeat_every_s": 3500.0}
+    for name, expires_in_s, wait_s in (
+        ("a connection is replaced before its grant ends", 100, 80.0),
+        ("but a new one is not replaced at once", 1, 5.0),
+        ("nor later than any other", 10**6, 3300.0),
+    ):
+        s = Story(name, limits=quiet)
+        s.do("begin")
+        s.open(1)
+        s.hear(presence("ann", "coder", turn="t:1"), connection=1)
+        grant = {"peer": "ann", "expiresInSeconds": expires_in_s}
+        s.hear(relays("capabilities_response", "t:2", grant=grant), connection=1)
+        s.wait(wait_s - 0.5)
+        s.wait(0.5)
+        yield s
+
+    s = joined("what the relay says later does not put it off", limits=quiet)
+    for turn, expires_in_s in (("t:3", 100), ("t:4", 90), ("t:5", 50), ("t:6", 10**6)):
+        s.do("nudge")
+        told = relays("capabilities_response", turn, grant={"expiresInSeconds": expires_in_s})
+        s.hear({**told, "turnId": "t:99"})
+        s.hear(told)
+        s.wait(1.0)
+    s.wait(60.0)
+    yield s
+
+    s = joined("nonsense about a grant changes nothing", limits=quiet)
+    grants: tuple[Any, ...] = (*(True, "a", None, [], 7, {}),)
+    values: tuple[Any, ...] = (*(True, "1", None, [], -1, 0, 10**400),)
+    for turn, grant in enumerate((*grants, *({"expiresInSeconds": v} for v in values)), start=3):
+        s.do("nudge")
+        s.hear(relays("capabilities_response", f"t:{turn}", grant=grant))
+    yield s
+
+
+def _taken(turn: int) -> dict[str, Any]:
+    return relays("error", f"t:{turn}", code="id_taken", error="it is taken")
+
+
 ROOMS: dict[str, Room] = {
     "roster": roster,
     "announcements": announcements,
@@ -1299,6 +1469,7 @@ ROOMS: dict[str, Room] = {
     "services": services,
     "patience": patience,
     "connections": connections,
+    "ownership": ownership,
 }
 
 

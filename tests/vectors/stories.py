@@ -124,4 +124,5 @@ def joined(name: str, *others: dict[str, Any], told: Any = None, **setup: Any) -
     """Ann has joined a mesh in which bob is, with the agent `helper`, and these others."""
     story = Story(name, **setup)
     story.do("begin", within_s=30.0)
-    return story.join(presence("bob", "helper"), *others, limits=told)
+    first_turn = 2 if "owner" in setup else 1  # the claim has one of its own
+    return story.join(presence("bob", "helper"), *others, limits=told, first_turn=first_turn)

@@ -116,7 +116,7 @@ def test_every_end_of_a_turn_is_in_them() -> None:
         None,
         *("TurnFailed", "UnknownTarget", "AmbiguousTarget", "TurnRefused"),  # told
         *("TurnTimeout", "TargetLeft", "TurnError"),  # decided here; the last: abandoned
-        *("QueueFull", "NotConnected", "Left", "NoCredentials"),  # not sent, or the peer is over
+        *("QueueFull", "NotConnected", "Left", "NoCredentials", "Replaced"),  # not sent, or over
     }
 
 
