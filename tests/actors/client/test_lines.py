@@ -171,6 +171,7 @@ async def test_a_server_that_says_goodbye_and_stays_is_left_and_nothing_is_lost(
     left = anyio.Event()
 
     async def half(socket: ServerConnection) -> None:
+        await socket.recv()  # the claim
         presence = json.loads(await socket.recv())
         await socket.send(json.dumps(presence))
         asked = json.loads(await socket.recv())

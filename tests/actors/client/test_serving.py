@@ -140,8 +140,8 @@ async def test_agents_of_another_connection_of_the_same_peer_are_left_to_it(
     where: Connector,
 ) -> None:
     async with (
-        join(where, "tabs", agents=["a"]) as one,
-        join(where, "tabs", agents=["b"]) as two,
+        join(where, "tabs", agents=["a"], owner="of all these tabs") as one,
+        join(where, "tabs", agents=["b"], owner="of all these tabs") as two,
         join(where, "ann") as ann,
     ):
         await until(lambda: set(ann.roster["tabs"].agents) == {"a", "b"})
