@@ -7,6 +7,8 @@ variables are made from these fields. So a new bound needs one new field here, a
 
 The last part of a name is its unit: `_s` seconds, `_bytes` bytes of UTF-8 text, `_chars` Unicode
 characters. A plain plural (`messages`, `agents`) is a count.
+
+Longer than 400 lines because every bound stands here with its words.
 """
 
 from typing import Any

@@ -9,8 +9,11 @@
 
 import { writeMessage } from "./messages.js";
 
-const OWNER_CHARS_MIN = 16;
-const OWNER_CHARS_MAX = 256;
+const CLAIM_CHARS_MIN = 16;
+const CLAIM_CHARS_MAX = 256;
+
+/** What the relay takes in no secret: lone surrogates, and the character that it puts there. */
+const UNFIT = /[\p{Surrogate}\ufffe]/u;
 
 /** The claim of one peer. */
 export class Ownership {
@@ -28,7 +31,7 @@ export class Ownership {
    */
   constructor(id, owner, { takeover = false } = {}) {
     if (owner !== null && !isOwner(owner)) {
-      const bounds = `${OWNER_CHARS_MIN} to ${OWNER_CHARS_MAX} characters`;
+      const bounds = `${CLAIM_CHARS_MIN} to ${CLAIM_CHARS_MAX} characters`;
       throw new RangeError(`an owner is a text of ${bounds}, better a random one`);
     }
     if (takeover && owner === null) {
@@ -62,7 +65,7 @@ export class Ownership {
 
 /** @param {unknown} owner */
 function isOwner(owner) {
-  if (typeof owner !== "string" || /\p{Surrogate}/u.test(owner)) return false;
+  if (typeof owner !== "string" || UNFIT.test(owner)) return false;
   const chars = [...owner].length;
-  return chars >= OWNER_CHARS_MIN && chars <= OWNER_CHARS_MAX;
+  return chars >= CLAIM_CHARS_MIN && chars <= CLAIM_CHARS_MAX;
 }

@@ -19,6 +19,8 @@ announces is a mark. The connection in use is read up to the mark, the next one 
 
 As there, nothing here reads a clock or throws dice: an event carries the time (`at`, seconds of any
 monotonic clock) and, where a backoff may follow, a `chance` from 0 up to 1.
+
+Longer than 400 lines because the table has every cell, and every action stands beside it.
 """
 
 import enum

@@ -5,12 +5,14 @@ the id has a connection, others that claim it are refused (`id_taken`), unless t
 further connections of this peer do, and other programs that were given the same one.
 """
 
+import re
 from typing import Any, Final
 
+from protocol.claims import CLAIM_CHARS_MAX, CLAIM_CHARS_MIN
 from protocol.member.messages import write_message
 
-OWNER_CHARS_MIN: Final = 16
-OWNER_CHARS_MAX: Final = 256
+_UNFIT: Final = re.compile("[\ud800-\udfff\ufffe]")
+"""What the relay takes in no secret: lone surrogates, and the character that it puts there."""
 
 
 class Ownership:
@@ -22,7 +24,7 @@ class Ownership:
 
     def __init__(self, id: str, owner: str | None, *, takeover: bool = False) -> None:
         if owner is not None and not _is_owner(owner):
-            bounds = f"{OWNER_CHARS_MIN} to {OWNER_CHARS_MAX} characters"
+            bounds = f"{CLAIM_CHARS_MIN} to {CLAIM_CHARS_MAX} characters"
             raise ValueError(f"an owner is a text of {bounds}, better a random one")
         if takeover and owner is None:
             raise ValueError("to take over an id, give the owner that it was joined with")
@@ -49,6 +51,6 @@ class Ownership:
 
 
 def _is_owner(owner: object) -> bool:
-    if not isinstance(owner, str) or not OWNER_CHARS_MIN <= len(owner) <= OWNER_CHARS_MAX:
+    if not isinstance(owner, str) or not CLAIM_CHARS_MIN <= len(owner) <= CLAIM_CHARS_MAX:
         return False
-    return not any("\ud800" <= char <= "\udfff" for char in owner)
+    return _UNFIT.search(owner) is None

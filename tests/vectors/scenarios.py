@@ -1369,9 +1369,9 @@ def ownership() -> Iterator[Story]:
     s.wait(1.0)
     s.do("failed", 3, PASSING)
     s.wait(0.0)
-    for connection, turn in ((4, 5), (5, 7), (6, 9)):
+    for connection, number in ((4, 5), (5, 7), (6, 9)):
         s.open(connection)
-        s.hear(_taken(turn), connection=connection)
+        s.hear(_taken(number), connection=connection)
         s.wait(1.0)
     yield s
 
@@ -1451,9 +1451,10 @@ def ownership() -> Iterator[Story]:
     s = joined("nonsense about a grant changes nothing", limits=quiet)
     grants: tuple[Any, ...] = (*(True, "a", None, [], 7, {}),)
     values: tuple[Any, ...] = (*(True, "1", None, [], -1, 0, 10**400),)
-    for turn, grant in enumerate((*grants, *({"expiresInSeconds": v} for v in values)), start=3):
+    grants += tuple({"expiresInSeconds": value} for value in values)
+    for number, grant in enumerate(grants, start=3):
         s.do("nudge")
-        s.hear(relays("capabilities_response", f"t:{turn}", grant=grant))
+        s.hear(relays("capabilities_response", f"t:{number}", grant=grant))
     yield s
 
 
