@@ -187,8 +187,8 @@ async def test_who_says_nothing_stays_connected_as_long_as_the_relay_pings(
         monkeypatch.setattr("actors.host.server.PING_INTERVAL_S", 3600)
         with (
             relay_behind_a_proxy() as silent,
-            ReverseProxy(kind, pinging.port, ends[0], timeouts="1s") as in_front,
-            ReverseProxy(kind, silent.port, ends[1], timeouts="1s") as in_front_of_silent,
+            ReverseProxy(kind, pinging.port, ends[0], timeouts="3s") as in_front,
+            ReverseProxy(kind, silent.port, ends[1], timeouts="3s") as in_front_of_silent,
         ):
             quiet: dict[str, Any] = {"additional_headers": bearer(), "ping_interval": None}
             async with opened(in_front, **quiet) as pinged:
