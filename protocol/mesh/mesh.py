@@ -154,11 +154,11 @@ class Mesh:
             admitted = Admitted(connection, said.accepts_batches, entrance.watches)
             self._effects.append(admitted)
         self._effects.append(Deliver(text, _EVERYONE))
-        watches = self.roster.connections[connection].watches
-        if not watches:  # its own presence it gets all the same
-            self._effects.append(Deliver(text, Only((connection,))))
+        blind = tuple(own.id for own in peer.connections.values() if not own.watches)
+        if blind:  # their own peer they see all the same: it is the mark of a change of connections
+            self._effects.append(Deliver(text, Only(blind)))
         self.totals.relayed += 1
-        if is_newcomer and watches:
+        if is_newcomer and connection not in blind:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
             self.extra_work += len(self.roster.peers)
         if is_new:
