@@ -62,6 +62,53 @@ def bounds() -> str:
     return "\n".join(rows) + "\n"
 
 
+def costs() -> str:
+    """What one connection may cost, and what all of them may."""
+    limits = Limits()
+
+    def rate(per_s: float, burst: float, of: str) -> str:
+        return f"{per_s:,.10g} {of} a second, {burst:,.10g} at once"
+
+    def size(bytes: int) -> str:
+        for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
+            if bytes % unit == 0:
+                return f"{bytes // unit} {name}"
+        return f"{bytes:,} bytes"
+
+    request = f"a head of {size(limits.head_bytes_max)}, a body of {size(limits.body_bytes_max)}"
+    unsent = f"{size(limits.mailbox_bytes_max)} or {limits.mailbox_messages_max:,} messages"
+    quantum = f"{limits.quantum_messages} messages or {size(limits.quantum_bytes)}"
+    whole = f"{limits.round_messages_max:,} messages or {size(limits.round_bytes_max)}"
+    here = f"{limits.peer_connections_max} of one peer, {limits.connections_max:,} in a mesh"
+    rows = (
+        ("frames in", "", rate(limits.frames_in_per_s, limits.frames_in_burst, "frames")),
+        ("bytes in", request, rate(limits.bytes_in_per_s, limits.bytes_in_burst, "bytes")),
+        ("messages", "", rate(limits.messages_per_s, limits.messages_burst, "messages")),
+        (
+            "announcements",
+            "",
+            f"{limits.announcements_per_s:g} a second, {limits.announcements_burst} at once",
+        ),
+        (
+            "bytes held, in",
+            "the same",
+            f"{size(limits.inbox_bytes_max)}, and a message of {size(limits.message_bytes_max)}",
+        ),
+        ("bytes held, out", "64 KiB", f"{unsent}; a batch of any size if nothing waits"),
+        ("held always", "16 KiB", f"the same, and a presence of {size(limits.presence_bytes_max)}"),
+        ("work in a round", "", f"{quantum}, at least one message; all together {whole}"),
+        (
+            "time",
+            f"{limits.opening_within_s:g} s for each step",
+            f"{limits.announce_within_s:g} s to its presence, {limits.reap_after_s:g} s of silence",
+        ),
+        ("how many", "", f"{limits.unannounced_max:,} without a presence; {here}"),
+    )
+    table = ["| | while it speaks HTTP | as a WebSocket |", "|---|---|---|"]
+    table += [f"| {what} | {before} | {then} |" for what, before, then in rows]
+    return "\n".join(table) + "\n"
+
+
 def membership_bounds() -> str:
     """Every bound of a peer."""
     rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
@@ -122,6 +169,7 @@ def proxy(file: str, language: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
+    "costs": costs,
     "bounds": bounds,
     "errors": errors,
     "closes": closes,
