@@ -32,7 +32,7 @@ export class Ownership {
   constructor(id, owner, { takeover = false } = {}) {
     if (owner !== null && !isOwner(owner)) {
       const bounds = `${CLAIM_CHARS_MIN} to ${CLAIM_CHARS_MAX} characters`;
-      throw new RangeError(`an owner is a text of ${bounds}, better a random one`);
+      throw new RangeError(`an owner is a text of ${bounds} that nobody can guess`);
     }
     if (takeover && owner === null) {
       throw new RangeError("to take over an id, give the owner that it was joined with");

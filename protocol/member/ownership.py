@@ -25,7 +25,7 @@ class Ownership:
     def __init__(self, id: str, owner: str | None, *, takeover: bool = False) -> None:
         if owner is not None and not _is_owner(owner):
             bounds = f"{CLAIM_CHARS_MIN} to {CLAIM_CHARS_MAX} characters"
-            raise ValueError(f"an owner is a text of {bounds}, better a random one")
+            raise ValueError(f"an owner is a text of {bounds} that nobody can guess")
         if takeover and owner is None:
             raise ValueError("to take over an id, give the owner that it was joined with")
         self._id = id

@@ -141,6 +141,8 @@ def test_both_languages_fail_in_the_same_ways_with_the_same_sentences(node: Node
     """But for what only one of them can know: the status of a refused opening, the user's login."""
     given: dict[str, tuple[Any, ...]] = {
         "AnnouncementRefused": ("code", "why"),
+        "IdTaken": (),
+        "Replaced": (),
         "Lagged": (3,),
         "Left": (),
         "AmbiguousTarget": ("why", ["a"]),
@@ -155,7 +157,8 @@ def test_both_languages_fail_in_the_same_ways_with_the_same_sentences(node: Node
     }
     script = """
         const kinds = Object.values(client).filter((kind) =>
-            kind.prototype instanceof client.RelayError && kind !== client.LoginNeeded);
+            kind.prototype instanceof client.RelayError
+            && ![client.LoginNeeded, client.Rejected].includes(kind));
         return Object.fromEntries(kinds.map((kind) => {
             const error = new kind(...(given[kind.name] ?? ["why"]));
             const base = Object.getPrototypeOf(kind).name;

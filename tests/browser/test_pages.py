@@ -13,12 +13,14 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import jwt
 import pytest
 import websockets.sync.server
 
 from actors.client.peer import Peer, join
 from actors.client.serving import Command
 from actors.host import server
+from actors.host.tokens import Auth
 from protocol.limits import Limits
 from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
@@ -37,6 +39,12 @@ JOIN = """async (options) => {
     (async () => { for await (const message of peer) seen.push(message.fields); })();
     return id;
 }"""
+
+TRY = """async (options) => {
+    try { window.peer = await client.join(options); } catch (error) { return error.name; }
+    return "joined";
+}"""
+ENDED = "peer.ended.then((error) => error.name)"
 
 SLOW = 20
 """Durations of both sides are divided by this where minutes must pass."""
@@ -521,6 +529,34 @@ def test_two_tabs_share_one_id_and_one_may_close(
     assert not any(message["data"].get("status") for message in bob.messages())
     two.close()
     assert bob.until("presence")["data"]["status"] == "offline"
+
+
+def test_a_page_that_takes_an_id_of_another_is_told_and_a_takeover_ends_the_other(
+    live: LiveRelay, open_page: Callable[..., Any]
+) -> None:
+    one, two = open_page(), open_page()
+    options = {"url": live.url, "id": "ann", "limits": {"takenForS": 0}}
+    owned = {**options, "owner": "the owner of ann"}
+    assert one.evaluate(TRY, owned) == "joined"
+    assert two.evaluate(TRY, options) == "IdTaken"
+    assert two.evaluate(TRY, {**owned, "takeover": True}) == "joined"
+    assert one.evaluate(ENDED) == "Replaced"
+    assert two.evaluate("peer.state") == "present"
+    two.evaluate("peer.leave()")
+
+
+def test_a_page_brings_a_token_and_hears_that_it_is_refused(open_page: Callable[..., Any]) -> None:
+    first, second = b"a first secret of at least 32 bytes", b"another secret of at least 32 bytes"
+    token = jwt.encode({"sub": "ann", "exp": 2**33}, first, "HS256")
+    limits = {"backoffFirstS": 0.05, "backoffMaxS": 0.2, "giveUpAfterS": 0.5}
+    with HeldPort() as port:
+        page, other = open_page(), open_page()
+        with LiveRelay(port=port, auth=Auth(secret=first)) as relay:
+            options = {"url": relay.url, "id": "ann", "limits": limits, "token": token}
+            assert page.evaluate(TRY, options) == "joined"
+            assert other.evaluate(TRY, {**options, "token": f"{token}x"}) == "Rejected"
+        with LiveRelay(port=port, auth=Auth(secret=second)):
+            assert page.evaluate(ENDED) == "Rejected"
 
 
 def test_tabs_have_ids_of_their_own_even_when_duplicated_and_keep_them_over_a_reload(

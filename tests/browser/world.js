@@ -66,17 +66,26 @@ export class World {
   accept = ["batch"];
   frames = []; // [time, text, messages] of every frame that the client has sent.
   opens = true; // New sockets open at once.
+  turnsAway = false; // New sockets are closed instead.
   slow = false; // Nothing moves unless a test says so.
   mute = false; // The relay takes everything and says nothing: half open.
   refuses = null; // { code, error } for presences, or a function of their data that returns it.
   answersCapabilities = true;
+  grant = null; // What the relay tells of the connection's grant.
+  asked = []; // Where somebody was looked for over HTTP,
+  isThere = false; // and whether anybody was there.
 
   env = {
     connect: (url, protocols) => {
       const socket = new FakeSocket(this, url, protocols);
       this.sockets.push(socket);
-      if (this.opens) queueMicrotask(() => socket.open());
+      if (this.turnsAway) queueMicrotask(() => socket.break());
+      else if (this.opens) queueMicrotask(() => socket.open());
       return socket;
+    },
+    answers: async (url) => {
+      this.asked.push(url);
+      return this.isThere;
     },
     now: () => this.at,
     wall: () => this.wallMs,
@@ -167,7 +176,11 @@ export class World {
       this.answer(socket, {
         type: "capabilities_response",
         turnId: message.turnId,
-        data: { limits: this.limits, accept: this.accept },
+        data: {
+          limits: this.limits,
+          accept: this.accept,
+          ...(this.grant && { grant: this.grant }),
+        },
       });
     } else if (message.type === "presence" && this.refusal(message.data)) {
       const data = this.refusal(message.data);
