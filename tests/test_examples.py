@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import jwt
 import pytest
 
 from actors.client.peer import join
+from actors.host.tokens import Auth
 from examples import embed
 from protocol.member.errors import BadAddress
 from tests import ROOT
@@ -60,6 +62,7 @@ async def test_the_embedding_example_runs() -> None:
         ("Ask an agent", True),
         ("Who is here", ["bob"]),
         ("Other ways to connect", "present"),
+        ("One id, one owner", "ann goes on, elsewhere"),
     ],
 )
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
@@ -112,6 +115,16 @@ async def test_the_serving_example_answers_the_asking_api() -> None:
             tasks.cancel_scope.cancel()
 
 
+async def test_the_example_with_a_token_joins() -> None:
+    secret = b"a secret of at least 32 bytes, yes"
+
+    async def get_token() -> str:
+        return jwt.encode({"sub": "ann", "exp": 2**33}, secret, "HS256")
+
+    with LiveRelay(auth=Auth(secret=secret)) as live, anyio.fail_after(20):
+        assert await main_of("python", "Tokens")(live.url, get_token) == "present"
+
+
 async def test_the_agentcore_example_is_current() -> None:
     with pytest.raises(BadAddress):
         await main_of("python", "On AgentCore")("no arn", None)
@@ -124,6 +137,8 @@ def test_every_example_is_run_here() -> None:
         ("python", "A mesh in the same process"),
         ("python", "Ask an agent"),
         ("python", "Join, send, receive"),
+        ("python", "One id, one owner"),
+        ("python", "Tokens"),
         ("python", "On AgentCore"),
         ("python", "Other ways to connect"),
         ("python", "Serve commands"),
