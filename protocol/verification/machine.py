@@ -112,6 +112,28 @@ class RelayMachine(RuleBasedStateMachine):
         name = self.names[old]
         return self._announced(name, data.draw(strategies.presences(name)))
 
+    @rule(target=connections, name=peers, data=st.data())
+    def claim_and_join(self, name: str, data: st.DataObject) -> int:
+        c = self._open(name)
+        said = [data.draw(strategies.claims(name)), data.draw(strategies.presences(name))]
+        self.judge.send(c, *said)
+        return c
+
+    @rule(c=connections, data=st.data())
+    def claim_again(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.claims(self.names[c])))
+
+    @precondition(lambda self: self.subject.has_permits)
+    @rule(target=connections, name=peers, data=st.data())
+    def join_within_a_permit(self, name: str, data: st.DataObject) -> int:
+        self.count += 1
+        self.judge.open(self.count, data.draw(strategies.permits(self.subject.now)))
+        self.names[self.count] = name
+        if data.draw(st.booleans()):
+            self.judge.send(self.count, data.draw(strategies.claims(name)))
+        self.judge.send(self.count, data.draw(strategies.presences(name)))
+        return self.count
+
     def _announced(self, name: str, presence: bytes) -> int:
         c = self._open(name)
         self.judge.send(c, presence)

@@ -4,7 +4,7 @@ Names come from small pools, so that peers collide, agents are shared, and an ag
 peer. Every strategy gives the bytes of a message; `me` is the id of the peer that sends it.
 
     presences(me), heartbeats(me), changes(me)                                 right
-    fanned_out(me), directs(me), others(me)                                    right
+    fanned_out(me), directs(me), others(me), claims(me)                        right
     forged(me), damaged(me, limits), too_much(me, limits)                      wrong
     at_the_bound(me, limits)                                                   one or the other
     messages(me, limits), misbehaviour(me, limits)                             all of these
@@ -17,9 +17,17 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from protocol.limits import Limits
-from protocol.verification.model import BINARY, FANNED_OUT, RELAY, RELAYS_OWN, WITHHELD, Message
+from protocol.verification.model import (
+    BINARY,
+    FANNED_OUT,
+    RELAY,
+    RELAYS_OWN,
+    WITHHELD,
+    Message,
+    Permit,
+)
 
-PEERS: Final = ("a", "b", "c", "d")
+PEERS: Final = ("a", "b", "c", "d", "a/1")
 AGENTS: Final = ("x", "y", "z", "a")
 """One of them is called like a peer."""
 
@@ -167,6 +175,36 @@ def others(me: str) -> st.SearchStrategy[bytes]:
     return st.one_of(
         _message({"type": "capabilities"}, {"from": me, **_EXTRA}),
         _message({"type": st.sampled_from(WITHHELD)}, {"data": payloads, **_EXTRA}),
+    )
+
+
+SECRETS: Final = ("one secret of several", "größer als sechzehn")
+
+
+@functools.cache
+def claims(me: str, *, wrong: bool = False) -> st.SearchStrategy[bytes]:
+    """Claims of an id, before a presence right and after it wrong. `wrong`: in itself."""
+    takeover = st.sampled_from([True, True, False, None])
+    right = st.fixed_dictionaries(
+        {"claim": st.sampled_from(SECRETS)}, optional={"takeover": takeover}
+    )
+    bad = ["x" * 15, "x" * 257, "", 7, [SECRETS[0]], SECRETS[0] + "\ud83d", {}]
+    faulty = st.sampled_from(
+        [{"claim": claim} for claim in bad]
+        + [{"takeover": True}, {"claim": SECRETS[0], "takeover": "yes"}]
+    )
+    return _message({"type": "capabilities", "data": faulty if wrong else right}, _EXTRA)
+
+
+def permits(now: float) -> st.SearchStrategy[Permit]:
+    """What a host may let a connection do that opens at `now` (seconds)."""
+    return st.builds(
+        Permit,
+        peer=st.sampled_from([None, "a", "b"]),
+        agents=st.sampled_from([None, None, (), ("x", "y"), ("a*", "x*")]),
+        may_send=st.sampled_from([True, True, False]),
+        may_watch=st.sampled_from([True, True, False]),
+        ends_at=st.sampled_from([None, None, now + 2.0, now + 20.0, now - 100.0]),
     )
 
 
@@ -324,6 +362,7 @@ def misbehaviour(me: str, limits: Limits, *, not_utf8: bool = True) -> st.Search
     """Any wrong message of `me`. `not_utf8`: also what a WebSocket would not carry as text."""
     return st.one_of(
         forged(me),
+        claims(me, wrong=True),
         damaged(me, limits, not_utf8=not_utf8),
         too_much(me, limits),
         st.just(BINARY),

@@ -29,13 +29,14 @@ from protocol.limits import Limits
 from protocol.mesh.effects import Effect
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
-from protocol.verification.model import BINARY, Disagreement, Message
+from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects import (
     WALL_MS,
     Decision,
     Expectations,
     Expiry,
     Subject,
+    as_grant,
     as_inbound,
 )
 
@@ -244,6 +245,7 @@ class ActorSubject(Subject):
     """The actors. Nothing happens but through `hand_over`, `settle` and `pass_time`."""
 
     has_time = True
+    has_permits = True
     can_crash = True
     is_immediate = False
     late_s = 1.0
@@ -269,9 +271,9 @@ class ActorSubject(Subject):
 
     # What peers and the world do ------------------------------------------------------------------
 
-    def open(self, c: int) -> None:
+    def open(self, c: int, permit: Permit | None = None) -> None:
         socket = self.sockets[c] = self._alive[c] = Socket()
-        socket.actor = self.supervisor.open(socket)
+        socket.actor = self.supervisor.open(socket, grant=as_grant(permit))
         self._numbers[socket.actor.id] = c
 
     def send(self, c: int, messages: Sequence[Message]) -> None:

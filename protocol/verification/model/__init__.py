@@ -24,11 +24,13 @@ leaves out: a presence that the relay makes longer than its bound, because it de
 spelling. Histories here do not come near that bound.
 
     reading.py      what a text says: JSON, numbers by their letters, agents and their ids
+    entry.py        who may come in, and as whom: permits and claims
     expected.py     what may be expected of a connection, and whether a text is that
     faults.py       what is wrong with a message, whoever is here
     mesh.py         `Model`: who is here, and so who receives what
 """
 
+from protocol.verification.model.entry import Permit
 from protocol.verification.model.expected import (
     A_SENTENCE,
     A_TIME,
@@ -81,6 +83,7 @@ __all__ = [
     "Number",
     "OneOf",
     "Peer",
+    "Permit",
     "Roster",
     "Untouched",
     "agent_id",

@@ -4,15 +4,16 @@ Longer than 400 lines because it is one class, read from top to bottom beside
 docs/protocol.md, and every rule needs the same two dicts: who is connected, and who is here.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocol.limits import Limits
+from protocol.verification.model.entry import Claim, Permit, claim_of
 from protocol.verification.model.expected import (
     A_SENTENCE,
     A_TIME,
-    AN_OBJECT,
     AtLeast,
     Closed,
     Disagreement,
@@ -24,7 +25,15 @@ from protocol.verification.model.expected import (
     Untouched,
 )
 from protocol.verification.model.faults import RELAY, WITHHELD, Faults
-from protocol.verification.model.reading import BINARY, Message, agent_id, elements_of, read, union
+from protocol.verification.model.reading import (
+    BINARY,
+    Message,
+    Number,
+    agent_id,
+    elements_of,
+    read,
+    union,
+)
 
 CLOSE_CODES: Final = {
     "left": 1000,
@@ -32,6 +41,8 @@ CLOSE_CODES: Final = {
     "unannounced": 1008,
     "displaced": 1013,
     "evicted": 1013,
+    "replaced": 1008,
+    "expired": 1008,
     "crashed": 1011,
     "shutdown": 1001,
 }
@@ -48,6 +59,8 @@ class Connection:
     heard_at: float
     tokens: float
     tokens_at: float
+    permit: Permit
+    claim: Claim | None = None
     peer: str | None = None
     agents: list[Any] = field(default_factory=list)
     announcement_tokens: float = 0.0
@@ -59,8 +72,10 @@ class Connection:
 
 @dataclass
 class Peer:
-    """What the model knows of one peer that is here: its latest presence, and when it was sent."""
+    """What the model knows of one peer that is here: its latest presence, when it was sent, and the
+    secret that all its connections know (None: they claimed nothing)."""
 
+    secret: str | None
     agents: list[Any]
     presence: Untouched | Made
     fields: dict[str, Any]
@@ -85,14 +100,18 @@ class Model:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def opened(self, c: int) -> None:
-        """A connection was accepted."""
-        self.connections[c] = Connection(self.now, self.now, self.limits.messages_burst, self.now)
+    def opened(self, c: int, permit: Permit | None = None) -> None:
+        """A connection was accepted, and may do this (None: everything)."""
+        burst = self.limits.messages_burst
+        self.connections[c] = Connection(self.now, self.now, burst, self.now, permit or Permit())
 
     def received(self, c: int, messages: Sequence[Message]) -> None:
         """These messages of `c` were decided, in this order, at once. BINARY: a binary frame."""
         connection = self.connections.get(c)
         if connection is None:
+            return
+        if messages and self._permit_end(connection) <= self.now:
+            self._told_and_ended(c, "expired")
             return
         connection.heard_at = self.now
         for message in messages[: self._within_rate(c, connection, len(messages))]:
@@ -143,10 +162,17 @@ class Model:
                 continue
             if self.now - due[c] > late_s:
                 raise Disagreement(f"{c} was due at {due[c]:g} s, closed at {self.now:g} s")
-            self.ended(c, "silent" if self.connections[c].peer is not None else "unannounced")
+            if self._permit_end(self.connections[c]) <= self.now:
+                self._told_and_ended(c, "expired")
+            else:
+                self.ended(c, "silent" if self.connections[c].peer is not None else "unannounced")
         for c, connection in self.connections.items():
             if connection.held and self._may_announce_at(connection) <= self.now:
                 raise Disagreement(f"what {c} has said too soon was not announced in time")
+
+    def _told_and_ended(self, c: int, cause: str) -> None:
+        self._error(c, {cause})
+        self.ended(c, cause)
 
     def shut_down(self) -> None:
         """The relay stops: everybody is closed, and nobody is told who goes."""
@@ -162,12 +188,12 @@ class Model:
         return [c for c, connection in self.connections.items() if connection.peer == peer]
 
     def present(self) -> list[int]:
-        """All connections of peers."""
-        return [c for c, connection in self.connections.items() if connection.peer is not None]
+        """All connections of peers that get what goes to everyone."""
+        return [c for c, its in self.connections.items() if its.peer and its.permit.may_watch]
 
     def others(self, peer: str) -> list[int]:
-        """All connections of other peers."""
-        return [c for c, its in self.connections.items() if its.peer not in (None, peer)]
+        """Those of other peers."""
+        return [c for c in self.present() if self.connections[c].peer != peer]
 
     def hosts(self, agent: str) -> list[str]:
         """The peers that have this agent, by name."""
@@ -182,8 +208,14 @@ class Model:
 
     def _end(self, connection: Connection) -> float:
         if connection.peer is None:
-            return connection.opened_at + self.limits.announce_within_s
-        return connection.heard_at + self.limits.reap_after_s
+            end = connection.opened_at + self.limits.announce_within_s
+        else:
+            end = connection.heard_at + self.limits.reap_after_s
+        return min(end, self._permit_end(connection))
+
+    def _permit_end(self, connection: Connection) -> float:
+        ends_at = connection.permit.ends_at
+        return float("inf") if ends_at is None else ends_at + self.limits.grant_grace_s
 
     def _elements(self, message: Message) -> list[bytes]:
         if message is None or len(message) > self.limits.message_bytes_max:
@@ -230,7 +262,7 @@ class Model:
         elif type == "presence":
             self._presence(c, connection, message, value)
         elif type == "capabilities":
-            self._expect([c], self._relay_says("capabilities_response", c, AN_OBJECT, value))
+            self._capabilities(c, connection, value)
         elif type in WITHHELD:
             pass
         else:
@@ -243,7 +275,7 @@ class Model:
         if value["type"] == "heartbeat":
             self._heartbeat(c, connection, message, value)
             return
-        faults = self._origin_faults(peer, value)
+        faults = self._origin_faults(peer, value) | self._said_faults(connection, peer, value)
         added = self._missing_origin(peer, value)
         faults |= self.faults.of_size(message, added)
         text = Made({**value, **added}) if added else Untouched(message)
@@ -253,6 +285,32 @@ class Model:
             self._error(c, faults, value)
         else:
             self._expect(self.others(peer), text)
+
+    def _said_faults(self, connection: Connection, peer: str, value: dict[str, Any]) -> set[str]:
+        permit, sender = connection.permit, value.get("from")
+        is_itself = sender is None or sender == peer
+        allowed = permit.may_send and (is_itself or permit.allows_agent(sender))
+        return set() if allowed else {"not_granted"}
+
+    def _capabilities(self, c: int, connection: Connection, value: dict[str, Any]) -> None:
+        claim, faults = claim_of(value.get("data"))
+        if claim is not None:
+            if connection.peer is not None or connection.claim not in (None, claim):
+                faults.add("bad_field")
+            else:
+                connection.claim = claim
+        if faults:
+            self._error(c, faults, value)
+            return
+        told: dict[str, Any] = {"claim": True}
+        permit = connection.permit
+        if permit != Permit():
+            told["grant"] = {} if permit.peer is None else {"peer": permit.peer}
+            if permit.ends_at is not None:
+                left_s = max(0, math.floor(permit.ends_at - self.now))
+                told["grant"]["expiresInSeconds"] = Number(str(left_s))
+        answer = self._relay_says("capabilities_response", c, AtLeast(told), value)
+        self._expect([c], answer)
 
     def _origin_faults(self, peer: str, value: dict[str, Any]) -> set[str]:
         faults: set[str] = set()
@@ -314,7 +372,10 @@ class Model:
             faults.add("identity_fixed")
         if instance not in (None, id):
             faults.add("spoofed")
-        _, more = self.faults.of_agents(message, value)
+        agents, more = self.faults.of_agents(message, value)
+        permit = connection.permit
+        if not permit.allows_peer(id or "") or not permit.allows_agents(agents):
+            more.add("not_granted")
         if faults | more:
             self._error(c, faults | more, value)
         elif connection.peer is None or self._may_announce(connection):
@@ -329,11 +390,19 @@ class Model:
         id: str = value["from"]
         agents, faults = self.faults.of_agents(message, value)
         agents = agents or []
-        everything = self._union(id, c, agents)
-        faults |= self.faults.of_union(everything)
         is_new_here = connection.peer is None
-        if is_new_here and len(self.of(id)) >= self.limits.peer_connections_max:
-            faults.add("too_many_connections")
+        claim = connection.claim
+        secret = claim.secret if claim is not None else None
+        replaced: list[int] = []
+        if is_new_here and id in self.peers:
+            if secret != self.peers[id].secret:
+                faults.add("id_taken")
+            elif claim is not None and claim.takes_over:
+                replaced = self.of(id)
+            if not replaced and len(self.of(id)) >= self.limits.peer_connections_max:
+                faults.add("too_many_connections")
+        everything = agents if replaced else self._union(id, c, agents)
+        faults |= self.faults.of_union(everything)
         if faults:
             self._error(c, faults, value)
             return
@@ -354,10 +423,14 @@ class Model:
             peer = self.peers[id]
             peer.agents, peer.presence, peer.fields, peer.at = everything, text, value, self.now
         else:
-            self.peers[id] = Peer(everything, text, value, self.now)
+            self.peers[id] = Peer(secret, everything, text, value, self.now)
         self._in_order_of_joining(c, is_new_here)
-        self._expect(self.present(), text)
-        if is_new_here:
+        self._expect({*self.present(), c}, text)
+        for old in replaced:
+            self._error(old, {"replaced"})
+            self._expect([old], Closed(CLOSE_CODES["replaced"]))
+            del self.connections[old]
+        if is_new_here and connection.permit.may_watch:
             others = [peer.presence for other, peer in self.peers.items() if other != id]
             if others:
                 self._expect([c], Roster(others))
@@ -374,6 +447,8 @@ class Model:
         latest = connection.agents
         if connection.held:
             latest = self.faults.of_agents(*connection.held[-1])[0] or []
+        if not connection.permit.allows_agents(agents):
+            faults.add("not_granted")
         if faults:
             self._error(c, faults, value)
         elif agents is None or agents == latest:

@@ -12,7 +12,7 @@ tests/worlds/actor_subject.py, because the protocol may not import the actors.
 import warnings
 from typing import Any
 
-from protocol.verification.subjects.core import WALL_MS, CoreSubject, Expiry, as_inbound
+from protocol.verification.subjects.core import WALL_MS, CoreSubject, Expiry, as_grant, as_inbound
 from protocol.verification.subjects.judge import Judge
 from protocol.verification.subjects.subject import Decision, Expectations, Happened, Kind, Subject
 
@@ -26,6 +26,7 @@ __all__ = [
     "Judge",
     "Kind",
     "Subject",
+    "as_grant",
     "as_inbound",
 ]
 

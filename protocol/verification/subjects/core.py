@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from protocol.envelope import ErrorCode, Inbound, Unreadable
+from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
@@ -18,7 +19,7 @@ from protocol.mesh.effects import (
 )
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
-from protocol.verification.model import BINARY, Disagreement, Message
+from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects.subject import Decision, Expectations, Happened, Subject
 
 WALL_MS: Final = 1_700_000_000_000
@@ -28,6 +29,20 @@ WALL_MS: Final = 1_700_000_000_000
 def as_inbound(message: Message) -> Inbound:
     """A message of the model as the core takes it."""
     return Unreadable(ErrorCode.BINARY, "a binary frame") if message is BINARY else message
+
+
+def as_grant(permit: Permit | None) -> Grant:
+    """A permit of the model as the core takes it."""
+    if permit is None:
+        return OPEN
+    ends_at = permit.ends_at
+    return Grant(
+        peer=permit.peer,
+        agents=permit.agents,
+        may_send=permit.may_send,
+        may_watch=permit.may_watch,
+        ends_at_ms=None if ends_at is None else WALL_MS + round(ends_at * 1000),
+    )
 
 
 class Expiry:
@@ -66,6 +81,7 @@ class CoreSubject(Subject):
     """The protocol alone. It decides at once, and time is exact."""
 
     has_time = True
+    has_permits = True
     can_crash = True
 
     def __init__(
@@ -88,9 +104,9 @@ class CoreSubject(Subject):
     def _instant(self) -> Instant:
         return Instant(self.now, WALL_MS + round(self.now * 1000))
 
-    def open(self, c: int) -> None:
+    def open(self, c: int, permit: Permit | None = None) -> None:
         self._received[c] = []
-        self.mesh.opened(c, self._instant)
+        self.mesh.opened(c, self._instant, grant=as_grant(permit))
         self._decided(Decision("opened", self.now, c))
 
     def send(self, c: int, messages: Sequence[Message]) -> None:

@@ -8,7 +8,15 @@ nothing lost, nothing beside.
 
 from collections import deque
 
-from protocol.verification.model import Closed, Disagreement, Expected, Message, Model, Roster
+from protocol.verification.model import (
+    Closed,
+    Disagreement,
+    Expected,
+    Message,
+    Model,
+    Permit,
+    Roster,
+)
 from protocol.verification.subjects.subject import Decision, Subject
 
 
@@ -24,14 +32,16 @@ class Judge:
         """What was received, with the connection, since somebody last cleared this."""
         self._expected: dict[int, deque[Expected]] = {}
         self._ends: dict[int, int] = {}
+        self._permits: dict[int, Permit | None] = {}  # of those not opened yet
 
     # What the caller lets peers do; the judge notes what will have to come of it -----------------
 
-    def open(self, c: int) -> None:
-        """A peer connects; `c` is a number that was never used."""
+    def open(self, c: int, permit: Permit | None = None) -> None:
+        """A peer connects; `c` is a number that was never used. `permit`: as the subject has it."""
         self.sent[c] = deque()
         self._expected[c] = deque()
-        self.subject.open(c)
+        self._permits[c] = permit
+        self.subject.open(c, permit)
 
     def send(self, c: int, *messages: Message) -> None:
         """A peer sends these at once, as far as the subject takes them. Nothing, if it has gone."""
@@ -109,7 +119,7 @@ class Judge:
         model.now = at
         match what:
             case "opened":
-                model.opened(c)
+                model.opened(c, self._permits.pop(c))
             case "received":
                 if c not in model.connections:
                     return

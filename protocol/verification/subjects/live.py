@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from protocol.limits import Limits
-from protocol.verification.model import BINARY, Disagreement, Message
+from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects.subject import Decision, Expectations, Subject
 
 _MARKER: Final = "verification-marker-"
@@ -68,7 +68,7 @@ class LiveSubject(Subject):
         self._numbers = itertools.count()
         self._answers_strangers = True
 
-    def open(self, c: int) -> None:
+    def open(self, c: int, permit: Permit | None = None) -> None:
         stack = self._stacks[c] = contextlib.ExitStack()
         self._sockets[c] = stack.enter_context(self._connect())
         self._received[c] = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from protocol.limits import Limits
-from protocol.verification.model import Message, Model
+from protocol.verification.model import Message, Model, Permit
 
 Happened = tuple[Literal["announced", "closed"], int]
 """What the passing of time did to a connection: a held announcement was applied, or it ended."""
@@ -55,6 +55,8 @@ class Subject:
     limits: Limits
     has_time = False
     """Time passes when told to, and the rules about time are checked."""
+    has_permits = False
+    """What a connection may do can be said when it opens."""
     can_crash = False
     """`crash` does something."""
     is_immediate = True
@@ -70,8 +72,8 @@ class Subject:
 
     # What peers and the world do ------------------------------------------------------------------
 
-    def open(self, c: int) -> None:
-        """A peer connects."""
+    def open(self, c: int, permit: Permit | None = None) -> None:
+        """A peer connects. `permit`: what its host lets it do; None: everything."""
         raise NotImplementedError
 
     def send(self, c: int, messages: Sequence[Message]) -> None:
