@@ -119,6 +119,14 @@ class RelayMachine(RuleBasedStateMachine):
         self.judge.send(c, *said)
         return c
 
+    @rule(target=connections, other=connections, data=st.data())
+    def take_over(self, other: int, data: st.DataObject) -> int:
+        name = self.names[other]
+        c = self._open(name)
+        secret = data.draw(strategies.claims(name, takes_over=True))
+        self.judge.send(c, secret, data.draw(strategies.presences(name)))
+        return c
+
     @rule(c=connections, data=st.data())
     def claim_again(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.claims(self.names[c])))
@@ -131,7 +139,8 @@ class RelayMachine(RuleBasedStateMachine):
         self.names[self.count] = name
         if data.draw(st.booleans()):
             self.judge.send(self.count, data.draw(strategies.claims(name)))
-        self.judge.send(self.count, data.draw(strategies.presences(name)))
+        said = [data.draw(strategies.presences(name)), data.draw(strategies.fanned_out(name))]
+        self.judge.send(self.count, *said)
         return self.count
 
     def _announced(self, name: str, presence: bytes) -> int:

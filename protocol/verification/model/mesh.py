@@ -214,8 +214,9 @@ class Model:
         return min(end, self._permit_end(connection))
 
     def _permit_end(self, connection: Connection) -> float:
-        ends_at = connection.permit.ends_at
-        return float("inf") if ends_at is None else ends_at + self.limits.grant_grace_s
+        if connection.permit.ends_at is None:
+            return float("inf")
+        return max(connection.opened_at, connection.permit.ends_at + self.limits.grant_grace_s)
 
     def _elements(self, message: Message) -> list[bytes]:
         if message is None or len(message) > self.limits.message_bytes_max:

@@ -147,6 +147,41 @@ async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> N
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("place", "wrong", "broken"),
+    [
+        (
+            "protocol.mesh.mesh.same_owner",
+            lambda one, other: True,
+            {
+                "owners.others-are-refused",
+                "owners.share-and-lapse",
+                "owners.unclaimed-ids-stay-open",
+            },
+        ),
+        ("protocol.mesh.mesh.Mesh._check_owner", lambda *_: (), {"owners.takeover"}),
+        (
+            "protocol.mesh.connection.Connection.claims",
+            lambda *_: None,
+            {"owners.a-bad-claim-is-refused"},
+        ),
+    ],
+)
+async def test_a_relay_that_keeps_no_claim_of_an_id_fails_where_it_breaks_it(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object, broken: set[str]
+) -> None:
+    with LiveRelay() as relay:
+        monkeypatch.setattr(place, wrong)
+        target = Target(url=relay.url, patience_s=IN_VAIN_S)
+        failed = {
+            claim.name
+            for claim in all_claims()
+            if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
+        }
+    assert failed == broken
+
+
+@pytest.mark.anyio
 async def test_a_relay_that_refuses_urls_with_a_query_is_checked_without_mesh_names() -> None:
     def refuse_queries(connection: ServerConnection, request: Request) -> Response | None:
         return connection.respond(404, "not here") if "?" in request.path else None

@@ -1,6 +1,7 @@
 """The state machine of the verification against the core, the actors and a live relay."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import threading
@@ -14,14 +15,16 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from actors.relay.supervisor import Supervisor
 from protocol.envelope import Header
+from protocol.grants import Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import Deliver, Effect, Everyone
+from protocol.mesh.items import Entrance
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
 from protocol.verification.machine import TIGHT, machine_for
-from protocol.verification.model import Disagreement
-from protocol.verification.subjects import CoreSubject, Judge, Subject
+from protocol.verification.model import Disagreement, Permit
+from protocol.verification.subjects import CoreSubject, Judge, Subject, as_grant
 from protocol.verification.subjects.live import LiveSubject
 from tests.worlds.actor_subject import ActorSubject, parse
 from tests.worlds.live import LiveRelay
@@ -203,6 +206,37 @@ def test_the_machine_finds_a_supervisor_that_forgets_who_is_last_in_its_queue(
     monkeypatch.setattr(Supervisor, "round", forgetful_round)
     with pytest.raises(Disagreement):
         run(lambda: ActorSubject(TIGHT), examples=200, steps=30, shrink=False)
+
+
+def _lets_all_pass(*_: object) -> None: ...
+
+
+def _a_second_too_long(permit: Permit | None) -> Grant:
+    if permit is not None and permit.ends_at is not None:
+        permit = dataclasses.replace(permit, ends_at=permit.ends_at + 1.0)
+    return as_grant(permit)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ("protocol.mesh.mesh.same_owner", lambda one, other: True),
+        ("protocol.mesh.mesh.Mesh._check_owner", lambda mesh, peer, claim: ()),
+        ("protocol.mesh.gate.Gate.replaced", _lets_all_pass),
+        ("protocol.mesh.granting.check_peer", _lets_all_pass),
+        ("protocol.mesh.granting.check_agents", _lets_all_pass),
+        ("protocol.mesh.granting.check_said", _lets_all_pass),
+        ("protocol.mesh.connection.Connection.claims", _lets_all_pass),
+        ("protocol.verification.subjects.core.as_grant", _a_second_too_long),
+        ("protocol.mesh.gate.Entrance", lambda claim, watches: Entrance(claim, True)),
+    ],
+)
+def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    with pytest.raises(Disagreement):
+        run(lambda: CoreSubject(TIGHT), examples=300, steps=30, shrink=False)
 
 
 def test_frames_are_cut_where_they_end() -> None:

@@ -20,6 +20,7 @@ from protocol.verification.conformance.extensions.rule_10_offline import claim a
 from protocol.verification.conformance.extensions.rule_12_meshes import claim as rule_12
 from protocol.verification.conformance.extensions.rule_13_withheld import claim as rule_13
 from protocol.verification.conformance.extensions.rule_14_timestamps import claim as rule_14
+from protocol.verification.conformance.extensions.rule_16_owners import claim as rule_16
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -36,6 +37,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_12,
         rule_13,
         rule_14,
+        rule_16,
         no_single_rule,
     )
 )
