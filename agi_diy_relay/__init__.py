@@ -18,6 +18,7 @@ from actors.relay.runtime import Full, Runtime
 from actors.transports.asgi import AsgiTransport
 from actors.transports.memory import MemoryLink
 from protocol.about import __version__
+from protocol.grants import Grant
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import (
     AmbiguousTarget,
@@ -57,6 +58,7 @@ __all__ = [
     "Changes",
     "Command",
     "Full",
+    "Grant",
     "IdTaken",
     "Lagged",
     "Left",

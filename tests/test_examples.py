@@ -76,6 +76,7 @@ async def test_a_documented_example_runs(heading: str, result: Any) -> None:
     [
         ("python", "A mesh in the same process", "no socket needed"),
         ("embed", "Peers in the same process", "no socket needed"),
+        ("embed", "Bind a peer to a user", "not_granted"),
         (
             "embed",
             "Limits, and what you can see",
@@ -132,6 +133,7 @@ async def test_the_agentcore_example_is_current() -> None:
 
 def test_every_example_is_run_here() -> None:
     assert set(EXAMPLES) == {
+        ("embed", "Bind a peer to a user"),
         ("embed", "Limits, and what you can see"),
         ("embed", "Peers in the same process"),
         ("python", "A mesh in the same process"),

@@ -139,8 +139,8 @@ class RelayMachine(RuleBasedStateMachine):
         self.names[self.count] = name
         if data.draw(st.booleans()):
             self.judge.send(self.count, data.draw(strategies.claims(name)))
-        said = [data.draw(strategies.presences(name)), data.draw(strategies.fanned_out(name))]
-        self.judge.send(self.count, *said)
+        kinds = (strategies.presences, strategies.changes, strategies.fanned_out)
+        self.judge.send(self.count, *(data.draw(kind(name)) for kind in kinds))
         return self.count
 
     def _announced(self, name: str, presence: bytes) -> int:

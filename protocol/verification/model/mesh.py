@@ -426,7 +426,8 @@ class Model:
         else:
             self.peers[id] = Peer(secret, everything, text, value, self.now)
         self._in_order_of_joining(c, is_new_here)
-        self._expect({*self.present(), c}, text)
+        own = set(self.of(id)).difference(replaced)  # those too that may not watch
+        self._expect(own.union(self.present()), text)
         for old in replaced:
             self._error(old, {"replaced"})
             self._expect([old], Closed(CLOSE_CODES["replaced"]))

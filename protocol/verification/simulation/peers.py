@@ -52,10 +52,12 @@ _WRONG: Final[tuple[Message, ...]] = (
 
 
 class Peer:
-    """One peer: its agents now, and the numbers of its open connections."""
+    """One peer: its agents now, and the numbers of its open connections. Every other one claims its
+    id, with a secret."""
 
     def __init__(self, id: str, dice: random.Random) -> None:
         self.id = id
+        self.secret = f"the secret of {id}" if dice.random() < 0.5 else None
         self.agents = dice.sample(_AGENTS, dice.randint(0, 2))
         self.tabs: list[int] = []
         self.heartbeat = text("heartbeat", id, data={"agents": self.agents})
@@ -66,6 +68,13 @@ class Peer:
         if dice.random() < 0.1:
             data["keepalive"] = "pong"
         return text("presence", self.id, data=data)
+
+    def arrival(self, dice: random.Random) -> tuple[bytes, ...]:
+        """What it says on a new connection. One time in ten it takes over from its older ones."""
+        if self.secret is None:
+            return (self.presence(dice),)
+        claim = {"claim": self.secret, "takeover": dice.random() < 0.1}
+        return text("capabilities", data=claim), self.presence(dice)
 
     def change_agents(self, dice: random.Random) -> None:
         """Host other agents from now on."""
@@ -139,7 +148,12 @@ class Intent:
 
 @attrs.frozen
 class Arrive(Intent):
-    """Open a connection and announce itself on it."""
+    """Open a connection and announce itself on it.
+
+    `as_another`: announce somebody else, with a claim of its own if it makes one.
+    """
+
+    as_another: bool = False
 
 
 @attrs.frozen
@@ -245,6 +259,11 @@ def opens_another_tab(scene: Scene) -> Course:
     yield Leave(scene.c), scene.exponential(200.0)
 
 
+def steals_an_id(scene: Scene) -> Course:
+    """It opens a connection as somebody else, or tries to."""
+    yield Arrive(as_another=True), GRAIN_S
+
+
 def stops_reading(scene: Scene) -> Course:
     """It does not read for a while; if it is evicted meanwhile, so be it."""
     yield StopReading(scene.at, scene.c)
@@ -322,6 +341,7 @@ TROUBLES: Final = (
     Trouble(floods),
     Trouble(talks_nonsense),
     Trouble(claims_another_name),
+    Trouble(steals_an_id),
     Trouble(changes_its_agents),
     Trouble(cannot_decide_on_its_agents),
     Trouble(is_crashed),

@@ -92,11 +92,14 @@ class _Plan:
     def _happens(self, at: float, number: int, intent: Intent) -> Iterator[Event]:
         peer = self.here[number]
         match intent:
-            case Arrive():
+            case Arrive(as_another):
                 self._connections += 1
                 peer.tabs.append(self._connections)
                 yield Open(at, self._connections)
-                yield Send(at, self._connections, (peer.presence(self.dice),))
+                said = peer.arrival(self.dice)
+                if as_another:
+                    said = (*said[:-1], self.dice.choice(self.here).presence(self.dice))
+                yield Send(at, self._connections, said)
                 self._later(at, HEARTBEAT_S, number, Beat(self._connections))
             case Speak():
                 self._later(at, self._exponential(SPEAKS_EVERY_S), number, intent)

@@ -15,13 +15,13 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actors.host.keys import DOCUMENT_BYTES_MAX
-from actors.host.tokens import TOKEN_HEADER, Auth
+from actors.host.tokens import CLOCK_SKEW_S, TOKEN_HEADER, Auth
 from protocol.limits import Limits
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import LiveRelay, StillClock
 from tests.worlds.program import Program
 
 SECRET = b"a secret of at least 32 bytes, yes"
@@ -295,6 +295,23 @@ def test_a_token_binds_the_peer_id_and_tells_how_long_it_lasts(relay: LiveRelay)
         assert 3500 < granted["expiresInSeconds"] <= 3660
     with announced(relay, "ann/laptop") as (accepted, _):
         assert (accepted["type"], accepted["from"]) == ("presence", "ann/laptop")
+
+
+def test_when_a_token_has_run_out_the_relay_says_so_and_closes() -> None:
+    clock = StillClock()
+    with (
+        LiveRelay(clock=clock, auth=Auth(secret=SECRET)) as live,
+        announced(live, "ann") as (accepted, socket),
+    ):
+        assert accepted["type"] == "presence"
+        clock.shift_s = 3600 + CLOCK_SKEW_S + Limits().grant_grace_s + 1
+        said = json.loads(socket.recv(10))
+        assert (said["type"], said["data"]["code"]) == ("error", "expired")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        assert "run out" in closed.value.rcvd.reason
 
 
 def test_a_bearer_cannot_flood_the_mesh_with_peers_of_its_own() -> None:
