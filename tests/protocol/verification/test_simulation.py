@@ -168,6 +168,16 @@ def test_a_mesh_that_hears_too_well_is_found(monkeypatch: pytest.MonkeyPatch) ->
     assert_found(hours=4.0)
 
 
+def test_a_mesh_in_which_an_id_has_no_owner_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.mesh.mesh.same_owner", lambda one, other: True)
+    assert_found()
+
+
+def test_a_mesh_in_which_nobody_takes_over_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.mesh.gate.Gate.replaced", lambda *_: None)
+    assert_found()
+
+
 def assert_found(hours: float = 1.0) -> None:
     for seed in range(1, 6):
         outcome = simulate(seed, peers=6, hours=hours)
