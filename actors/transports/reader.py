@@ -1,7 +1,7 @@
 """Reads the WebSocket frames of a client from a stream of bytes (RFC 6455), without any I/O.
 
     messages = reader.read(data, frames_max)
-    reader.ping, reader.pongs       payloads to answer, and answers
+    reader.pings, reader.pongs      payloads to answer, and answers
     reader.foreign                  a frame that the owner must judge: a close, or a violation
 
 It reads what clients send all day: text and binary messages, fragments, pings and pongs. Every
@@ -27,6 +27,10 @@ _DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
 _PING: Final = 0x89
 _PONG: Final = 0x8A
 _CONTROL_BYTES_MAX: Final = 125
+
+PINGS_MAX: Final = 16
+"""So many pings wait for their answers, the latest ones. (RFC 6455, section 5.5.3: the latest one
+would be enough.)"""
 
 PROTOCOL_ERROR: Final = 1002
 INVALID_TEXT: Final = 1007
@@ -55,7 +59,7 @@ class FrameReader:
         "has_more",
         "held",
         "is_special",
-        "ping",
+        "pings",
         "pongs",
     )
 
@@ -71,7 +75,7 @@ class FrameReader:
         self.held = 0
         self.has_more = False
         self.is_special = False
-        self.ping: bytes | None = None
+        self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
         self.foreign: bytes | None = None
         self.failed: int | None = None
@@ -156,7 +160,9 @@ class FrameReader:
                 payload = apply_mask(data[start:stop], data[start - 4 : start])
             at = min(stop, end)
             if first == _PING:
-                self.ping = payload
+                self.pings.append(payload or b"")
+                if len(self.pings) > PINGS_MAX:
+                    del self.pings[0]
                 self.is_special = True
             elif first == _PONG:
                 self.pongs.append(payload or b"")

@@ -166,6 +166,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             return
         reader = self._reader
         messages = reader.read(data, FRAMES_AT_ONCE)
+        if reader.pings:
+            self._answer_pings()
         if messages:
             port.received(messages)
         if reader.held != self._partial_bytes:
@@ -201,7 +203,6 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             if payload == self.pending_ping_payload:
                 self.handle_pong(Frame(Opcode.PONG, payload))
         reader.pongs.clear()
-        self._answer_ping()
         if reader.failed is None and reader.foreign is None:
             return
         if self._chunks is not None:  # a frame is half written, and a close frame is no part of it
@@ -216,14 +217,15 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             self._finish()
 
-    def _answer_ping(self) -> None:
-        """Answer the latest ping, as soon as the socket takes it: one pong is all that waits."""
-        payload = self._reader.ping
-        if payload is None or not self.is_writable or self._chunks is not None:
+    def _answer_pings(self) -> None:
+        """Answer the latest pings, as soon as the socket takes it. Only a few pongs ever wait."""
+        pings = self._reader.pings
+        if not pings or not self.is_writable or self._chunks is not None:
             return
-        self._reader.ping = None
+        pongs = b"".join(bytes((0x8A, len(payload))) + payload for payload in pings)
+        pings.clear()
         if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(bytes((0x8A, len(payload))) + payload)
+            self.transport.write(pongs)
 
     def _debt_s(self) -> float:
         """Seconds in which nothing may be read, so that the bounds hold: the rest waits in the
@@ -264,7 +266,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         self.is_writable = True
         if self._write_chunks() and self._port is not None and not self.close_sent:
-            self._answer_ping()
+            self._answer_pings()
             self._port.writable()
 
     def write_long(self, batch: Batch) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.transports.reader import PINGS_MAX
 from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
 from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
@@ -326,7 +327,17 @@ def test_bytes_are_read_no_faster_than_their_bound_and_nothing_is_lost() -> None
         assert time.monotonic() - began >= least_s > 0.05
 
 
-def test_of_pings_that_nobody_reads_the_answers_to_one_remains() -> None:
+def test_pings_are_answered_in_order_and_before_what_came_with_them() -> None:
+    with LiveRelay() as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        to_itself = frame(json.dumps({"type": "direct", "to": "a", "n": 1}).encode())
+        client.socket.sendall(frame(b"1", PING) + frame(b"2", PING) + to_itself)
+        assert [client.read(), client.read()] == [(PONG, b"1"), (PONG, b"2")]
+        assert client.message()["n"] == 1
+
+
+def test_of_pings_that_nobody_reads_the_answers_to_a_few_remain() -> None:
     with LiveRelay() as live, RawClient(live.port) as client:
         client.say("presence", **{"from": "a"})
         client.message()
@@ -335,7 +346,7 @@ def test_of_pings_that_nobody_reads_the_answers_to_one_remains() -> None:
         client.socket.sendall(frame(b"?" * 125, PING) * 500)
         client.say("direct", to="a", n=1)
         until(lambda: protocol._reader.frames == 502 and protocol._port._outbox.begun_bytes)
-        assert protocol._reader.ping == b"?" * 125
+        assert protocol._reader.pings == [b"?" * 125] * PINGS_MAX
         protocol.loop.call_soon_threadsafe(protocol.resume_writing)
         assert client.message()["n"] == 1  # written by the actor, which knew of no pause
         assert client.read() == (PONG, b"?" * 125)
