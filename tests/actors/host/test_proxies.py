@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from actors.client.peer import join
-from actors.client.websocket import Address, bearer_subprotocols, websocket
+from actors.client.websocket import Connector, bearer_subprotocols, websocket
 from actors.host.server import PING_INTERVAL_S
 from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, TOKEN_HEADER, Auth
 from protocol.member.lifecycle import MemberState
@@ -104,9 +104,8 @@ async def test_a_token_of_any_length_that_counts_gets_through(proxy: ReverseProx
 
 
 async def test_a_peer_joins_over_tls(proxy: ReverseProxy) -> None:
-    def where(id: str) -> Any:
-        address = Address(proxy.url(), headers=bearer(sub=id))
-        return websocket(address, ssl_context=proxy.context)
+    def where(id: str) -> Connector:
+        return websocket(proxy.url(), token=minted(sub=id), ssl_context=proxy.context)
 
     async with (
         join(where("ann"), "ann", agents=["coder"]) as ann,
@@ -164,8 +163,7 @@ async def test_pages_and_the_status_are_there_over_tls(proxy: ReverseProxy) -> N
 async def test_after_a_restart_of_the_relay_its_peers_are_back(kind: str, tmp_path: Path) -> None:
     with HeldPort() as port, relay_behind_a_proxy(port) as first:
         with ReverseProxy(kind, port, tmp_path) as proxy:
-            address = Address(proxy.url(), headers=bearer())
-            where = websocket(address, ssl_context=proxy.context)
+            where = websocket(proxy.url(), token=minted, ssl_context=proxy.context)
             async with join(where, "ann", limits=QUICK) as ann:
                 await anyio.to_thread.run_sync(first.stop)
                 await until(lambda: ann.state is not MemberState.PRESENT)
