@@ -36,6 +36,11 @@ def _check_patterns(
         raise ValueError(f"{field.name} has more than {PATTERNS_MAX} entries")
 
 
+def _check_end(_: "Grant", field: "attrs.Attribute[int | None]", value: object) -> None:
+    if value is not None and not (isinstance(value, int) and abs(value) <= 2**53):
+        raise ValueError(f"{field.name} must be a whole number up to 2**53, got {value!r:.100}")
+
+
 def _is_name(value: object) -> bool:
     """Non-empty text that can be sent: lone surrogates cannot be, and are in no id."""
     return isinstance(value, str) and bool(value) and not _SURROGATE.search(value)
@@ -63,7 +68,7 @@ class Grant:
     agents: tuple[str, ...] | None = attrs.field(default=None, validator=_check_patterns)
     may_send: bool = True
     may_watch: bool = True
-    ends_at_ms: int | None = None
+    ends_at_ms: int | None = attrs.field(default=None, validator=_check_end)
 
     def covers_mesh(self, name: str) -> bool:
         """It may connect to this mesh."""

@@ -279,7 +279,7 @@ class Gate:
         self, connection: Connection, id: int, header: Header, text: Text, route: Route
     ) -> None:
         if connection.peer is not None:  # or the mesh refuses it
-            granting.check_said(connection.grant, connection.peer, header)
+            granting.check_said(connection.grant, connection.peer, header, self._limits)
         self._items.said(id, header, text, route)
 
     def _receive_array(

@@ -9,6 +9,7 @@ from protocol import refusals
 from protocol.agents import Agent
 from protocol.envelope import Header
 from protocol.grants import Grant
+from protocol.limits import Limits
 
 
 def check_peer(grant: Grant, id: str) -> None:
@@ -30,12 +31,13 @@ def check_agents(grant: Grant, agents: Sequence[Agent]) -> None:
         _check_agent(grant, agent.id)
 
 
-def check_said(grant: Grant, peer: str, header: Header) -> None:
+def check_said(grant: Grant, peer: str, header: Header, limits: Limits) -> None:
     """Raise Refusal unless `peer` may say this to others: it may send, and `from` is the peer
     itself or an agent that it may have."""
     if not grant.may_send:
         raise refusals.not_granted("no messages to others, because `send` is missing")
     if header.sender is not None and header.sender != peer:
+        refusals.check_name(header.sender, "from", limits)  # before it is repeated to its sender
         _check_agent(grant, header.sender)
 
 

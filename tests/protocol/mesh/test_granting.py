@@ -112,6 +112,14 @@ def test_17_it_speaks_only_for_agents_that_it_may_have(type: str) -> None:
     assert [m.get("instanceId", m["from"]) for m in world.got(bob)] == ["ann"] * 4
 
 
+def test_17_a_long_name_is_not_repeated_to_whoever_sends_it() -> None:
+    world, connection, _ = world_with(ANN)
+    world.say(connection, text("broadcast", sender="é" * 10_000))
+    (error,) = world.texts(connection)
+    assert b'"too_long"' in error
+    assert len(error) < 500
+
+
 def test_17_the_origin_is_made_true_as_ever() -> None:
     world, connection, _ = world_with(Grant(peer="ann"))
     world.say(

@@ -66,14 +66,37 @@ TESTS: Final = {
     "protocol/mesh/gate.py": (
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_announcing",
+        "protocol.mesh.test_granting",
+        "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
     ),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",
+        "protocol.mesh.test_claims",
+        "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
         "protocol.mesh.test_roster",
     ),
-    "protocol/mesh/local.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
+    "protocol/mesh/local.py": (
+        "protocol.mesh.test_mesh",
+        "protocol.mesh.test_claims",
+        "protocol.verification.test_mutants",
+    ),
+    "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
+    "protocol/mesh/connection.py": (
+        "protocol.mesh.test_claims",
+        "protocol.mesh.test_granting",
+        "protocol.mesh.test_mesh",
+        "protocol.verification.test_mutants",
+    ),
+    "protocol/mesh/answers.py": (
+        "protocol.mesh.test_claims",
+        "protocol.mesh.test_mesh",
+        "protocol.mesh.test_granting",
+        "protocol.verification.test_mutants",
+    ),
+    "protocol/claims.py": ("protocol.mesh.test_claims",),
+    "protocol/grants.py": ("protocol.test_grants", "protocol.mesh.test_granting"),
     "protocol/mesh/texts.py": (
         "protocol.mesh.test_texts",
         "protocol.verification.test_mutants",
