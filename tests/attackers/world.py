@@ -26,8 +26,9 @@ EXCHANGES: Final = 50
 """So many exchanges of the pair must be complete before an attack may end."""
 ATTACK_S: Final = 1.0
 """So long an attack lasts at least."""
-STALLED_AFTER_S: Final = 30.0
-"""They take 1 s if nothing hinders them."""
+STALLED_AFTER_S: Final = 120.0
+"""They take 1 s if nothing hinders them, and longer where the machine does much else. Beyond this
+the pair is stuck."""
 HELD_BYTES_MAX: Final = 256 * 2**20
 """So much more than at rest the relay may hold under attack: a bound with margin."""
 LOG_BYTES_MAX: Final = 384 * 1024
