@@ -2,12 +2,14 @@
 
 from typing import Any
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class Agent:
-    """One agent of a peer: its id, and the JSON text by which its peer announced it."""
+class Agent(msgspec.Struct, frozen=True, gc=False):
+    """One agent of a peer: its id, and the JSON text by which its peer announced it.
+
+    A struct, because a peer has hundreds, and announces them anew.
+    """
 
     id: str | None
     text: bytes

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 
@@ -115,7 +116,14 @@ class Codec:
             listed = _decode_raw_list(data["agents"])
             if len(listed) > self._limits.agents_max:
                 raise refusals.too_many_agents(len(listed), self._limits)
-            agents = tuple(map(_agent, listed))
+            values = _decode_agent(data["agents"])
+            # (Most are plain names, and there may be hundreds: no call for those.)
+            agents = tuple(
+                Agent(value, bytes(text))
+                if value.__class__ is str and value and MASK not in value
+                else _agent(value, bytes(text))
+                for value, text in zip(values, listed, strict=True)
+            )
             return Announcement(agents, keepalive_pong, accepts_batches=batches)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object, and `data.agents` must be a list"
@@ -269,17 +277,16 @@ def _accepts_batches(text: msgspec.Raw | None) -> bool:
     return isinstance(accepted, list) and "batch" in accepted
 
 
-def _agent(text: msgspec.Raw) -> Agent:
-    announced = _decode_agent(text)
+def _agent(announced: Any, text: Text) -> Agent:
     id = agent_id(announced)
     if id is None:
         if isinstance(announced, dict):
-            return Agent(None, bytes(text))  # passed on as it is; nobody can address it
+            return Agent(None, text)  # passed on as it is; nobody can address it
         sentence = "an agent is a non-empty string, or an object with `agentId`, `id` or `name`"
         raise Refusal(ErrorCode.BAD_FIELD, sentence)
     if MASK in id:
         raise _surrogate_in_id()
-    return Agent(id, bytes(text))
+    return Agent(id, text)
 
 
 def _surrogate_in_id() -> Refusal:
