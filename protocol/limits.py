@@ -123,7 +123,8 @@ class Limits:
     )
     quantum_messages: int = _bound(
         64,
-        "messages taken from one connection in one round, before the others are served",
+        "messages taken from one connection in one round, before the others are served; "
+        "and so many elements of arrays",
         "the rest waits for the next round",
         1,
     )

@@ -3,7 +3,7 @@
 It has two bounded queues and never waits.
 
 - Inward: what its transport has read waits until the supervisor takes it. If too much waits, it
-  tells the transport to stop reading.
+  tells the transport to stop reading. While part of an array is undecided, it gives nothing more.
 - Outward: batches go to the transport while it takes them. Otherwise they wait in the outbox. If
   the outbox is full, the peer is evicted.
 
@@ -99,6 +99,7 @@ class PeerActor:
         "id",
         "inbound_bytes",
         "is_stopped",
+        "undecided_bytes",
     )
 
     def __init__(
@@ -121,6 +122,7 @@ class PeerActor:
         self._partial_bytes = 0
         self._inbound: list[Inbound] = []
         self.inbound_bytes = 0
+        self.undecided_bytes = 0
         self._is_queued = False
         self._is_read_paused = False
         self._outbox = Outbox(limits, ledger)
@@ -209,8 +211,16 @@ class PeerActor:
     # What the supervisor's inbox calls (Sender) ---------------------------------------------------
 
     def give(self) -> list[Inbound]:
-        """Up to a quantum of messages, oldest first: so many, or so many bytes, at least one."""
+        """Up to a quantum of messages, oldest first: so many, or so many bytes, at least one.
+
+        Nothing while something is `undecided`, because that comes before.
+        """
         limits = self._limits
+        if self.undecided_bytes:
+            self._is_queued = bool(self._inbound)
+            if self._is_queued:
+                self._inbox.ready(self)
+            return []
         if (
             len(self._inbound) <= limits.quantum_messages
             and self.inbound_bytes <= limits.quantum_bytes
@@ -250,10 +260,19 @@ class PeerActor:
 
     @property
     def waiting(self) -> bool:
-        """It has more to give."""
-        return bool(self._inbound)
+        """It has more to give, or what it gave waits for its next turn."""
+        return bool(self._inbound or self.undecided_bytes)
 
     # What the supervisor calls --------------------------------------------------------------------
+
+    def undecided(self, count: int, bytes: int) -> None:
+        """So many messages that it gave wait in the mesh. It gets another turn for them."""
+        held = bytes + TEXT_BYTES * count
+        change, self.undecided_bytes = held - self.undecided_bytes, held
+        if held and not self._is_queued:
+            self._is_queued = True
+            self._inbox.ready(self)
+        self._ledger.add(change)
 
     def tell(self, batch: Batch) -> None:
         """Send what this connection gets from one round."""
@@ -316,7 +335,7 @@ class PeerActor:
     @property
     def waiting_bytes(self) -> int:
         """What has arrived and is not decided, with messages that are not complete."""
-        return self.inbound_bytes + self._partial_bytes
+        return self.inbound_bytes + self.undecided_bytes + self._partial_bytes
 
     def evict(self, reason: str) -> None:
         """End the connection now (1013), and drop what waits in both directions."""

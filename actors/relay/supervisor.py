@@ -177,7 +177,7 @@ class Supervisor:
             waiting_bytes = actor.inbound_bytes
             messages = actor.give()
             bytes_left -= waiting_bytes - actor.inbound_bytes
-            if messages:
+            if messages or actor.undecided_bytes:
                 messages_left -= self._decide(actor, messages, now)
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
@@ -213,6 +213,11 @@ class Supervisor:
         except Exception as error:
             self._fail(actor, Cause.CRASHED, error, now)
             return len(messages)
+        finally:
+            unfinished = self._mesh.unfinished
+            if actor.undecided_bytes or (unfinished and actor.id in unfinished):
+                rest = unfinished.get(actor.id)
+                actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
 
     def _fail(
         self,

@@ -19,7 +19,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -55,8 +55,10 @@ from protocol.mesh.lifecycle import (
     PeerState,
     Renew,
 )
+from protocol.mesh.rating import Rating
 from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
 from protocol.mesh.status import Totals
+from protocol.mesh.unfinished import Unfinished
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
@@ -79,6 +81,7 @@ class Gate:
         admit: Admission = admit_all,
     ) -> None:
         self.connections: dict[int, Connection] = {}
+        self.unfinished: dict[int, Unfinished] = {}  # by connection
         self.totals = Totals()
         self._limits = limits
         self._items = items
@@ -89,8 +92,7 @@ class Gate:
         self.refuse = self.answers.refuse
         self._routes = dict(ROUTES)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
-        self._rate_interval_s = 1 / limits.messages_per_s
-        self._rate_burst_s = (limits.messages_burst + 0.5) * self._rate_interval_s  # (rounding)
+        self._within_rate = Rating(limits, self.answers, self.totals).within
         # One valid entry per connection, at or before its true deadline. So there is nothing to
         # cancel, and a message costs nothing here.
         self._deadlines: list[tuple[float, int]] = []
@@ -112,6 +114,8 @@ class Gate:
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         """Messages arrived on a connection, in this order. An unknown connection is ignored.
 
+        Of arrays only a quantum of elements is decided at once. If there are more, the connection
+        is in `unfinished`, and the next call, with or without messages, decides more of what waits.
         Returns how many messages were decided: the elements of an array count each.
         """
         connection = self.connections.get(id)
@@ -122,6 +126,10 @@ class Gate:
             return 0
         self._hear(connection, now)
         messages = self._within_rate(connection, messages, now, counted=False)
+        if self.unfinished and id in self.unfinished:
+            waiting = self.unfinished.pop(id)
+            waiting.add(messages)
+            return self._receive_more(connection, waiting, now)
         return self._receive(connection, messages, now, in_batch=False)
 
     def heard(self, id: int, now: Instant) -> None:
@@ -224,6 +232,7 @@ class Gate:
                     self._items.gone(connection.id, cause, now)
                 case Hangup(cause):
                     del self.connections[connection.id]
+                    self.unfinished.pop(connection.id, None)
                     self._effects.append(Dismissed(connection.id, cause, CLOSE_CODES[cause]))
                 case Join() | Renew():
                     raise AssertionError("only an announcement joins or renews")
@@ -250,7 +259,9 @@ class Gate:
             said = partial(self._said_within_grant, connection)
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
-        for message in messages:
+        elements_left = self._limits.quantum_messages
+        coming = iter(messages)
+        for message in coming:
             try:
                 if message.__class__ is not bytes:
                     assert isinstance(message, Unreadable)
@@ -270,7 +281,15 @@ class Gate:
                     self._not_for_others(connection, header, message, route, now)
             except Refusal as refusal:
                 if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
-                    decided += self._receive_array(connection, message, refusal, now)
+                    passed, elements = self._elements(connection, message, refusal, now)
+                    first = passed[: max(0, elements_left)]
+                    decided += self._receive(connection, first, now, in_batch=True)
+                    elements_left -= elements
+                    if elements_left < 0:
+                        waiting = Unfinished(passed[len(first) :], list(coming))
+                        decided -= len(waiting.messages)
+                        if waiting.count:
+                            self.unfinished[id] = waiting
                 else:
                     self.refuse(connection, message, refusal, now)
         return decided
@@ -282,11 +301,13 @@ class Gate:
             granting.check_said(connection.grant, connection.peer, header, self._limits)
         self._items.said(id, header, text, route)
 
-    def _receive_array(
+    def _elements(
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
-    ) -> int:
-        """Receive the messages of an array. If it is no valid array, refuse it as one message.
-        Returns how many were decided."""
+    ) -> tuple[list[Text], int]:
+        """The messages of an array that the rate limit lets through, and how many it has.
+
+        If it is no valid array, it is refused as one message.
+        """
         assert isinstance(message, bytes)
         try:
             elements = self._codec.elements(message)
@@ -294,39 +315,18 @@ class Gate:
             elements, refusal = [], too_many
         if elements:
             passed = self._within_rate(connection, elements, now, counted=True)
-            batch = self._codec.texts(message, passed)
-            return self._receive(connection, batch, now, in_batch=True)
+            return self._codec.texts(message, passed), len(elements)
         self.refuse(connection, message, refusal, now)
-        return 0
+        return [], 0
 
-    def _within_rate(
-        self, connection: Connection, messages: Sequence[Any], now: Instant, *, counted: bool
-    ) -> Sequence[Any]:
-        """The messages that the rate limit lets through. The others are refused together.
-
-        `counted`: the limit has counted one message already, the array that holds all of these.
-        """
-        fresh = len(messages) - counted
-        self.totals.received += fresh
-        # As far ahead of now as the burst allows, and no further.
-        earliest = max(connection.rate_due_at, now.at)
-        due = earliest + fresh * self._rate_interval_s
-        if due - now.at <= self._rate_burst_s:
-            connection.rate_due_at = due
-            return messages
-        passed = max(0, int((now.at + self._rate_burst_s - earliest) / self._rate_interval_s))
-        passed = min(passed, fresh)
-        connection.rate_due_at = earliest + passed * self._rate_interval_s
-        dropped = fresh - passed
-        if not dropped:  # rounded the other way than the quick check
-            return messages
-        refusal = refusals.rate_limited(self._limits)
-        if now.at - connection.rate_error_at >= self._limits.rate_error_every_s:
-            connection.rate_error_at = now.at
-            self.refuse(connection, None, refusal, now, dropped)
-        else:
-            self.answers.note(connection, refusal.code, dropped, now)
-        return messages[: passed + counted]
+    def _receive_more(self, connection: Connection, waiting: Unfinished, now: Instant) -> int:
+        """Decide a quantum of the elements that wait, and then what came behind them."""
+        first = waiting.take_elements(self._limits.quantum_messages)
+        decided = self._receive(connection, first, now, in_batch=True)
+        if waiting.elements:
+            self.unfinished[connection.id] = waiting
+            return decided
+        return decided + self._receive(connection, waiting.messages, now, in_batch=False)
 
     def _not_for_others(
         self,

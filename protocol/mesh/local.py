@@ -37,6 +37,7 @@ class LocalMesh:
         self._effects: list[Effect] = []
         self.mesh = Mesh(limits, self._effects)
         self.gate = Gate(limits, self, self._effects, strict=strict, admit=admit)
+        self.unfinished = self.gate.unfinished
         self.said = self.mesh.said  # one item for every message, hence directly
 
     # What happens to connections, as the gate has it ----------------------------------------------
@@ -48,6 +49,9 @@ class LocalMesh:
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         """Messages arrived on a connection, in this order. An unknown connection is ignored.
+
+        While the connection is in `unfinished`, more of an array waits: call this again, with or
+        without messages.
 
         Returns how much work that was, in messages. The elements of an array count each, a refusal
         counts several times, and so does what goes to the further connections of a peer. The

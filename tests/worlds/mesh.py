@@ -101,6 +101,8 @@ class World:
     def say(self, connection: int, *messages: Inbound) -> None:
         """The connection sends these at once."""
         self.mesh.received(connection, messages, self.now)
+        while connection in self.mesh.unfinished:
+            self.mesh.received(connection, (), self.now)
         self._carry_out()
 
     def pong(self, connection: int) -> None:

@@ -112,6 +112,8 @@ class CoreSubject(Subject):
     def send(self, c: int, messages: Sequence[Message]) -> None:
         if c not in self._closed:
             self.mesh.received(c, [as_inbound(message) for message in messages], self._instant)
+            while c in self.mesh.unfinished:
+                self.mesh.received(c, (), self._instant)
             self._decided(Decision("received", self.now, c, messages))
 
     def close(self, c: int) -> None:

@@ -54,6 +54,9 @@ def from_scratch(world: World, actors: list[PeerActor]) -> int:
     tapes: dict[int, SharedBatch] = {}
     texts: dict[int, bytes] = {}
     total = sum(len(peer.presence) for peer in world.supervisor._mesh.mesh.roster.peers.values())
+    for waiting in world.supervisor._mesh.unfinished.values():
+        for text in (*waiting.elements, *waiting.messages):
+            total += size_of(text) + TEXT_BYTES
     for actor in actors:
         outbox = actor._outbox
         for batch in (*(outbox._batches or ()), *([outbox._begun] if outbox._begun else ())):
@@ -82,6 +85,7 @@ stories = st.lists(
         st.tuples(st.just("direct"), who, st.sampled_from("abc"), sizes),
         st.tuples(st.just("wrong"), who, sizes),
         st.tuples(st.just("presence"), who, sizes),
+        st.tuples(st.just("array"), who, sizes),
         st.tuples(st.just("block"), who),
         st.tuples(st.just("writable"), who),
         st.tuples(st.just("partial"), who, sizes),
@@ -131,6 +135,9 @@ def test_whatever_happens_the_ledger_says_what_is_held_and_in_the_end_nothing(
         if actor.close_code is not None:
             return
         match what:
+            case "array":
+                streams = [{"type": "stream", "data": "x" * (details[1] // 5)} for _ in range(5)]
+                actor.received([json.dumps(streams).encode()])
             case "stream":
                 say(actor, "stream", data="x" * details[1])
             case "direct":

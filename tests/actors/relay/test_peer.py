@@ -167,14 +167,86 @@ def test_the_elements_of_arrays_count_in_the_bound_of_a_round() -> None:
     world = World(quantum_messages=4, round_messages_max=8, messages_burst=1000)
     actors = [world.join(f"p{n}")[0] for n in range(3)]
     _, listener = world.join("listener")
-    listener.sent.clear()
-    array = json.dumps([{"type": "stream", "n": n} for n in range(10)]).encode()
     for actor in actors:
-        actor.received([array])
-    world.supervisor.round()
-    assert len(listener.sent) == 10  # one array is decided whole, and is more than the bound
+        actor.received([array(3), array(3)])
+    world.supervisor.round()  # two connections: two arrays each, and four of their elements
+    assert len(listener.sent) == 8
     world.settle()
-    assert len(listener.sent) == 30
+    assert len(listener.sent) == 18
+
+
+def array(count: int) -> bytes:
+    return json.dumps([{"type": "stream", "n": n} for n in range(count)]).encode()
+
+
+def test_a_long_array_waits_for_the_others_between_its_parts_and_nothing_overtakes_it() -> None:
+    world = World(quantum_messages=4, messages_burst=1000)
+    flooder, transport = world.join("flooder")
+    quiet, _ = world.join("quiet")
+    _, listener = world.join("listener")
+    say(flooder, "ack")
+    flooder.received([array(10)])
+    say(flooder, "broadcast")
+    for expected in (["ack"] + 4 * ["stream"], 4 * ["stream"], 2 * ["stream"] + ["broadcast"]):
+        say(quiet, "turn_end")
+        listener.sent.clear()
+        world.supervisor.round()
+        assert sorted(types(listener)) == sorted([*expected, "turn_end"])
+        assert [type for type in types(listener) if type != "turn_end"] == expected
+    assert not world.supervisor.has_work
+    assert transport.closed_with is None
+
+
+def test_what_waits_of_an_array_is_decided_before_its_connection_is_over() -> None:
+    world = World(quantum_messages=4, messages_burst=1000)
+    leaving, _ = world.join("leaving")
+    _, listener = world.join("listener")
+    leaving.received([array(10)])
+    say(leaving, "ack")
+    leaving.closed(1000)
+    world.settle()
+    assert types(listener) == 10 * ["stream"] + ["ack", "presence"]
+    assert world.supervisor.connections == 1
+
+
+def test_what_waits_of_arrays_is_decided_before_an_orderly_end() -> None:
+    world = World(quantum_messages=4, messages_burst=1000)
+    flooder, _ = world.join("flooder")
+    _, listener = world.join("listener")
+    flooder.received([array(10)])
+    world.supervisor.round()
+    world.supervisor.drain()
+    assert types(listener) == 10 * ["stream"]
+    assert listener.closed_with == 1001
+
+
+def test_what_waits_of_an_array_goes_with_a_connection_that_is_evicted() -> None:
+    world = World(quantum_messages=4, messages_burst=1000)
+    flooder, _ = world.join("flooder")
+    _, listener = world.join("listener")
+    flooder.received([array(10)])
+    world.supervisor.round()
+    flooder.evict("for a test")
+    world.settle()
+    assert types(listener) == 4 * ["stream"] + ["presence"]
+    assert not world.supervisor._mesh.unfinished
+    assert flooder.waiting_bytes == 0
+
+
+def test_an_array_of_which_the_rate_lets_little_through_takes_its_turn_all_the_same() -> None:
+    world = World(quantum_messages=4, messages_burst=10)
+    flooder, _ = world.join("flooder")
+    _, listener = world.join("listener")
+    say(flooder, "ack", 7)
+    world.settle()
+    flooder.received([array(10), array(10)])
+    listener.sent.clear()
+    world.supervisor.round()
+    assert types(listener) == ["stream"]
+    assert world.supervisor.has_work
+    world.settle()
+    assert not world.supervisor.has_work
+    assert not world.supervisor._mesh.unfinished
 
 
 def test_a_round_is_bounded_in_bytes_and_every_connection_gives_at_least_one_message() -> None:

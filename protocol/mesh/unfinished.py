@@ -1,0 +1,42 @@
+"""What one connection has sent and the gate has not decided yet: most of a long array, and so on.
+
+A message costs its sender's turn, and an array may hold two thousand. So an array is decided in
+parts: the elements beyond a quantum wait for the next turn, and so does what came behind them. The
+order of what a connection says stays the same; others are served between the parts.
+"""
+
+from collections.abc import Sequence
+
+from protocol.envelope import Inbound, Text, size_of
+
+
+class Unfinished:
+    """Messages of one connection that wait in the gate, oldest first. The rate has counted them.
+
+    `bytes`: those of all that wait. `elements`: texts out of an array; an array in them is no
+    message. `messages`: what came behind the array.
+    """
+
+    __slots__ = ("bytes", "elements", "messages")
+
+    def __init__(self, elements: list[Text], messages: list[Inbound]) -> None:
+        self.elements = elements
+        self.messages = messages
+        self.bytes = sum(map(len, elements)) + sum(map(size_of, messages))
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self.elements) + len(self.messages)
+
+    def add(self, messages: Sequence[Inbound]) -> None:
+        """These came behind all others."""
+        self.messages += messages
+        self.bytes += sum(map(size_of, messages))
+
+    def take_elements(self, most: int) -> list[Text]:
+        """Take out the first elements, at most so many."""
+        taken = self.elements[:most]
+        del self.elements[:most]
+        self.bytes -= sum(map(len, taken))
+        return taken
