@@ -1,13 +1,19 @@
-"""The name of a mesh, as an AgentCore runtime session id.
+"""What clients and relays agree on behind AgentCore: how a mesh is named, and where a token stands.
 
 AgentCore gives every session id a machine of its own, so peers meet only if they connect with the
 same one. All of them compute it from the name of the mesh. The browser module computes the same;
 both are tested against the vectors in tests/vectors/session.json.
+
+AgentCore takes `Authorization` for itself. So a token for the relay has a header of its own.
 """
 
 import hashlib
 import hmac
 import unicodedata
+from typing import Final
+
+TOKEN_HEADER: Final = "X-Amzn-Bedrock-AgentCore-Runtime-Custom-Token"
+"""AgentCore passes on headers of this prefix, also out of a signed URL's query."""
 
 _LABEL = "agi-diy-relay mesh:"
 

@@ -32,7 +32,7 @@ from actors.client.websocket import (
 )
 from protocol.about import missing_extra
 from protocol.member.errors import BadAddress, NoCredentials, Unreachable
-from protocol.session import session_id
+from protocol.session import TOKEN_HEADER, session_id
 
 if TYPE_CHECKING:
     from bedrock_agentcore.runtime import AgentCoreRuntimeClient
@@ -56,6 +56,7 @@ def agentcore(
     qualifier: str | None = None,
     session: Any = None,
     headers: Mapping[str, str] | None = None,
+    token: Token | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Connector:
     """A connector to the mesh `mesh` on the runtime `arn`, with AWS credentials.
@@ -63,11 +64,19 @@ def agentcore(
     `secret`: without it nobody can guess the session. `qualifier`: the endpoint, DEFAULT
     unless given. `session`: a `boto3.Session`; by default one with the credentials of the
     environment. `headers`: `X-Amzn-Bedrock-AgentCore-Runtime-Custom-*` for the runtime, as signed
-    query parameters. Raises BadAddress, and ImportError without the extra
-    `agentcore`; connecting raises NoCredentials and what `websocket` does.
+    query parameters. `token`: for the relay, where it asks for one, in such a header; a text of up
+    to 4096 characters, or a function, async or not, that is asked for every connection. Raises
+    BadAddress, and ImportError without the extra `agentcore`; connecting raises NoCredentials and
+    what `websocket` does.
     """
     address = presigned(
-        arn, mesh=mesh, secret=secret, qualifier=qualifier, session=session, headers=headers
+        arn,
+        mesh=mesh,
+        secret=secret,
+        qualifier=qualifier,
+        session=session,
+        headers=headers,
+        token=token,
     )
     return websocket(address, ssl_context=ssl_context)
 
@@ -80,22 +89,24 @@ def presigned(
     qualifier: str | None = None,
     session: Any = None,
     headers: Mapping[str, str] | None = None,
+    token: Token | None = None,
 ) -> Callable[[], Awaitable[Address]]:
     """What `agentcore` asks for an address: each call signs a new URL. Arguments as there."""
     region, name = _region(arn), _session_id(mesh, secret)
     sdk = _sdk("agentcore()")
 
-    def sign() -> str:
+    def sign(custom: dict[str, str]) -> str:
         client = sdk(region, session=session)
-        return client.generate_presigned_url(
-            arn, name, qualifier, dict(headers or {}), expires=EXPIRES_S
-        )
+        return client.generate_presigned_url(arn, name, qualifier, custom, expires=EXPIRES_S)
 
     async def address() -> Address:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
+        custom = dict(headers or {})
+        if token is not None:
+            custom[TOKEN_HEADER] = await fresh_token(token)
         try:
-            return Address(await anyio.to_thread.run_sync(sign, abandon_on_cancel=True))
+            return Address(await anyio.to_thread.run_sync(sign, custom, abandon_on_cancel=True))
         except ValueError as error:
             raise BadAddress(f"the runtime's ARN or region is not valid ({error})") from None
         except RuntimeError:

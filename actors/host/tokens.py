@@ -21,14 +21,12 @@ import jwt
 from actors.clock import Clock
 from actors.host.keys import ALGORITHMS, KeySet, KeysUnavailable
 from protocol.grants import Grant
+from protocol.session import TOKEN_HEADER
 
 OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
 """Pages cannot send headers. So they offer this subprotocol, as AgentCore's OAuth has it, and a
 second one: this, a dot, and the token in base64url. The server must choose one that was offered, or
 the browser closes the connection: it chooses this one, which gives nothing away."""
-
-TOKEN_HEADER: Final = "x-amzn-bedrock-agentcore-runtime-custom-token"
-"""AgentCore passes on headers of this prefix, also out of a signed URL's query."""
 
 TOKEN_CHARS_MAX: Final = 8192
 CLOCK_SKEW_S: Final = 60
@@ -159,7 +157,7 @@ def token_of(headers: Mapping[str, str], subprotocols: Sequence[str] = ()) -> st
                 return base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
             except (binascii.Error, ValueError):
                 return ""  # a token, but no valid one
-    return headers.get(TOKEN_HEADER)
+    return headers.get(TOKEN_HEADER.lower())
 
 
 class Tokens:

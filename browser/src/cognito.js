@@ -3,7 +3,7 @@
 import { BadAddress, LoginNeeded, NoCredentials, Unreachable } from "./errors.js";
 import { REGION, SUFFIXES } from "./presign.js";
 import { timer } from "./timers.js";
-import { checkToken } from "./tokens.js";
+import { freshToken } from "./tokens.js";
 import { deferred } from "./waiting.js";
 
 /**
@@ -57,7 +57,7 @@ export function cognitoCredentials({ identityPoolId, provider, idToken, endpoint
 
   /** @param {AbortSignal} signal */
   const renew = async (signal) => {
-    const token = checkToken(typeof idToken === "function" ? await idToken() : idToken);
+    const token = await freshToken(idToken);
     const Logins = { [provider]: token };
     /**
      * @param {string} action

@@ -14,7 +14,7 @@ const REFUSALS_MAX = 3;
 const HIDDEN =
   "the connection could not be made; a browser hides the reason: check that a relay is at this URL, " +
   "that it allows this page's origin (--allowed-origins), and on AWS that the credentials are valid " +
-  "and may invoke the runtime, the region, and this machine's clock";
+  "and may invoke the runtime, the token, the region, and this machine's clock";
 
 const REFUSED =
   "a server is at this URL, and refuses the connection; a browser hides the reason: check that the " +

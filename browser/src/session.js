@@ -1,8 +1,11 @@
-/** The name of a mesh, as an AgentCore runtime session id. The twin of protocol/session.py; both
- * are tested against the same vectors. */
+/** What clients and relays agree on behind AgentCore. The twin of protocol/session.py; both are
+ * tested against the same vectors. */
 
 import { hex, hmac } from "./bytes.js";
 import { BadAddress } from "./errors.js";
+
+/** The header of a token for the relay: AgentCore passes it on, also out of a signed query. */
+export const TOKEN_HEADER = "X-Amzn-Bedrock-AgentCore-Runtime-Custom-Token";
 
 /**
  * The session id of a mesh: 69 ASCII characters, always the same for the same two. Peers meet only

@@ -11,7 +11,7 @@ import { LoginNeeded } from "./errors.js";
  * @param {unknown} token
  * @returns {string}
  */
-export function checkToken(token) {
+function checkToken(token) {
   if (typeof token !== "string" || token === "") throw new LoginNeeded("there is no token; log in");
   let claims = null;
   try {
@@ -25,6 +25,16 @@ export function checkToken(token) {
 }
 
 /**
+ * The token for one connection. Rejects with LoginNeeded, and with what the function throws.
+ *
+ * @param {MaybeCalled<string>} token
+ * @returns {Promise<string>}
+ */
+export async function freshToken(token) {
+  return checkToken(typeof token === "function" ? await token() : token);
+}
+
+/**
  * The subprotocols by which a WebSocket brings a token, the one place where a browser can put it.
  * Rejects with LoginNeeded, and with what the function throws.
  *
@@ -32,7 +42,7 @@ export function checkToken(token) {
  * @returns {Promise<string[]>}
  */
 export async function bearerProtocols(token) {
-  const bearer = checkToken(typeof token === "function" ? await token() : token);
+  const bearer = await freshToken(token);
   const base64 = btoa(String.fromCharCode(...utf8(bearer)));
   const text = base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   const name = "base64UrlBearerAuthorization";

@@ -48,8 +48,7 @@ _ADVICE = {
     404: "there is nothing at this address; check the ARN and the region, and for a local relay "
     "the path (`/ws`)",
     409: "the session is starting or stopping",
-    424: "the relay behind AgentCore refused or did not answer; see its logs, and for a page "
-    "`--allowed-origins`",
+    424: "the relay behind AgentCore did not answer, or did not accept the token; see its logs",
     429: "too many requests",
     503: "the relay is full, or it is shutting down",
 }

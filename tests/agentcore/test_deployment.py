@@ -23,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ import attrs
 import pytest
 from websockets.sync.client import connect
 
+from protocol.session import TOKEN_HEADER
 from tests import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -148,11 +149,11 @@ def checkout(target: Path) -> Path:
     return target
 
 
-def documented(*words: str, without: str = " ") -> list[str]:
+def documented(*words: str, without: Collection[str] = ()) -> list[str]:
     """The arguments in the one line of docs/agentcore.md that begins with these words."""
     page = (ROOT / "docs" / "agentcore.md").read_text()
     commands = [line.split(" #")[0].split() for line in page.splitlines() if line[:4] == "    "]
-    (found,) = [c for c in commands if c[: len(words)] == list(words) and without not in c]
+    (found,) = [c for c in commands if c[: len(words)] == list(words) and not {*without} & {*c}]
     return found[1:]
 
 
@@ -289,7 +290,10 @@ def deployed(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Deployed
 
         tools.run(tools.agentcore, *documented("agentcore", "configure"), cwd=project)
         log = folder / "launch.log"
-        command = [tools.agentcore, *documented("agentcore", "launch", without="--local")]
+        command = [
+            tools.agentcore,
+            *documented("agentcore", "launch", without=("--local", "--env")),
+        ]
         with running(*command, cwd=project, environment=environment, log=log) as toolkit:
 
             def created() -> Any:
@@ -315,6 +319,7 @@ def test_launch_creates_the_runtime_as_configured(deployed: Deployed) -> None:
     assert runtime["agentRuntimeName"] == AGENT
     assert runtime["protocolConfiguration"] == {"serverProtocol": "HTTP"}
     assert runtime["networkConfiguration"]["networkMode"] == "PUBLIC"
+    assert runtime["requestHeaderConfiguration"] == {"requestHeaderAllowlist": [TOKEN_HEADER]}
     code = runtime["agentRuntimeArtifact"]["codeConfiguration"]
     assert code["runtime"] == "PYTHON_" + RUNTIME.replace(".", "_")
     instrumented = "aws-opentelemetry-distro" in (ROOT / "requirements.txt").read_text()

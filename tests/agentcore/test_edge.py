@@ -539,10 +539,15 @@ async def test_no_process_is_left_behind_whatever_happens_to_the_test() -> None:
 # Headers ------------------------------------------------------------------------------------------
 
 
-async def test_only_custom_and_allowed_headers_reach_the_container() -> None:
-    runtime = upstream(allowed_headers=frozenset({"x-api-key", "authorization", "cookie"}))
+async def test_only_allowed_headers_reach_the_container_and_custom_ones_from_the_query_too() -> (
+    None
+):
+    allowed = {"x-api-key", "authorization", "cookie"}
+    allowed |= {CUSTOM.lower() + "query", CUSTOM.lower() + "header"}
+    runtime = upstream(allowed_headers=frozenset(allowed))
     async with running([runtime], ISSUER.get) as edge:
-        custom = {CUSTOM + "Query": "q 1", "x-api-key": "from the query", "mesh": "m"}
+        custom = {CUSTOM + "Query": "q 1", CUSTOM + "More": "m"}
+        custom |= {"x-api-key": "from the query", "mesh": "m"}
         headers = {
             CUSTOM + "Header": "h",
             "X-Api-Key": "k",

@@ -5,6 +5,7 @@ gets the resources, property by property (moto's CloudFormation has none of thes
 stand-in has: the login page, and the look at the role when credentials are given out.
 """
 
+import base64
 import functools
 import http.server
 import json
@@ -15,16 +16,21 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
+from string import Template
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
+import jwt
 import pytest
 from botocore.validate import ParamValidator
 
+from actors.host.settings import read_settings
+from actors.host.tokens import grant_of
 from tests import ROOT
 from tests.worlds.live import PATIENCE_S, LiveRelay
 
 TEMPLATE = ROOT / "infrastructure" / "cognito.yaml"
+GUIDE = ROOT / "docs" / "agentcore.md"
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (it comes with moto)")
 
@@ -127,8 +133,9 @@ def test_cfn_lint_has_nothing_to_say() -> None:
 
 def test_the_outputs_are_what_a_page_asks_for() -> None:
     outputs = load()["Outputs"]
-    assert set(outputs) == {"RuntimeArn", "IdentityPoolId", "Provider", "ClientId", "Domain"}
-    page = (ROOT / "docs" / "agentcore.md").read_text()
+    login = {"IdentityPoolId", "Provider", "Issuer", "ClientId", "Domain"}
+    assert set(outputs) == {"RuntimeArn", *login}
+    page = GUIDE.read_text()
     for name in outputs:
         assert name in page
 
@@ -324,6 +331,21 @@ def test_with_the_outputs_a_user_logs_in_and_gets_credentials(aws: Callable[[str
         AuthParameters={"USERNAME": "ann@example.com", "PASSWORD": "A-long-enough-1"},
     )["AuthenticationResult"]["IdToken"]
 
+    # A relay with the documented settings takes this token, but for its signature.
+    (launch,) = re.findall(r"    agentcore launch (--env .*)", GUIDE.read_text())
+    filled_in = Template(launch).substitute(ISSUER=outputs["Issuer"], CLIENT_ID=outputs["ClientId"])
+    environ = dict(word.split("=", 1) for word in filled_in.split() if word != "--env")
+    auth = read_settings([], environ).auth
+    assert auth is not None
+    claims = jwt.decode(
+        token,
+        options={"verify_signature": False, "verify_iss": True, "verify_aud": True},
+        issuer=auth.issuer,
+        audience=auth.audience,
+    )
+    assert auth.jwks_url == f"https://{outputs['Provider']}/.well-known/jwks.json"
+    assert grant_of(claims, auth).peer == "ann@example.com"
+
     identities = aws("cognito-identity")
     logins = {outputs["Provider"]: token}
     identity = identities.get_id(IdentityPoolId=outputs["IdentityPoolId"], Logins=logins)
@@ -492,6 +514,7 @@ globalThis.WebSocket = class extends Real {
     const session = searchParams.get("X-Amzn-Bedrock-AgentCore-Runtime-Session-Id");
     const path = `/runtimes/${encodeURIComponent(RUNTIME)}/ws`;
     if (!searchParams.has("X-Amz-Signature") || host !== HOST || pathname !== path) throw "where?";
+    if (searchParams.get("X-Amzn-Bedrock-AgentCore-Runtime-Custom-Token") !== TOKEN) throw "who?";
     super(`ws://127.0.0.1:PORT/ws?mesh=${session}`, protocols);
   }
 };
@@ -531,8 +554,13 @@ def site() -> Iterator[str]:
         thread.join()
 
 
-def play_aws(route: Any) -> None:
-    """The login page, which lets everybody in, and the identity pool."""
+def id_token(email: str) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"email": email}).encode()).decode()
+    return f"header.{claims.rstrip('=')}.signature"
+
+
+def play_aws(token: str, route: Any) -> None:
+    """The login page, which gives everybody this token, and the identity pool."""
     request = route.request
     url = urlsplit(request.url)
     cors = {"access-control-allow-origin": "*", "access-control-allow-headers": "*"}
@@ -543,12 +571,12 @@ def play_aws(route: Any) -> None:
         back = f"{query['redirect_uri']}?code=abc&state={query['state']}"
         route.fulfill(status=302, headers={"location": back})
     elif url.path == "/oauth2/token":
-        tokens = {"id_token": "id", "refresh_token": "refresh", "expires_in": 3600}
+        tokens = {"id_token": token, "refresh_token": "refresh", "expires_in": 3600}
         route.fulfill(json=tokens, headers=cors)
     elif request.headers.get("x-amz-target", "").endswith(".GetId"):
         route.fulfill(json={"IdentityId": IDENTITY_POOL}, headers=cors)
     elif request.headers.get("x-amz-target", "").endswith(".GetCredentialsForIdentity"):
-        assert request.post_data_json["Logins"] == {"cognito-idp.example/pool": "id"}
+        assert request.post_data_json["Logins"] == {"cognito-idp.example/pool": token}
         keys = {"AccessKeyId": "key", "SecretKey": "secret", "SessionToken": "token"}
         credentials = {**keys, "Expiration": time.time() + 3600}
         answer = {"IdentityId": IDENTITY_POOL, "Credentials": credentials}
@@ -573,12 +601,14 @@ def test_two_browsers_with_the_page_see_each_other(site: str, live: LiveRelay) -
 
         def enter(name: str, secret: str) -> Any:
             context = browser.new_context()
-            context.route("**/*", play_aws)
-            context.add_init_script(redirect)
+            token = id_token(name)
+            context.route("**/*", functools.partial(play_aws, token))
+            context.add_init_script(redirect.replace("TOKEN", json.dumps(token)))
             page = context.new_page()
             page.goto(f"{site}/infrastructure/page.html")
             shows(page, "#state", "Logged in.")  # back; what was typed before is gone
-            for field, text in (("id", name), ("mesh", "team"), ("secret", secret)):
+            playwright.expect(page.locator("#enter [name=id]")).to_have_value(name)
+            for field, text in (("mesh", "team"), ("secret", secret)):
                 page.fill(f"#enter [name={field}]", text)
             page.click("#enter button")
             return page
@@ -586,12 +616,12 @@ def test_two_browsers_with_the_page_see_each_other(site: str, live: LiveRelay) -
         def shows(page: Any, where: str, text: str) -> None:
             playwright.expect(page.locator(where)).to_have_text(text, timeout=PATIENCE_S * 1000)
 
-        ann, bob, eve = enter("ann", "s"), enter("bob", "s"), enter("eve", "guess")
-        shows(ann, "#state", "ann in team; also here: bob")
-        shows(bob, "#state", "bob in team; also here: ann")
-        shows(eve, "#state", "eve in team; also here: nobody")
+        ann, bob, eve = enter("\u00e4nn@b", "s"), enter("bob@b", "s"), enter("eve@b", "guess")
+        shows(ann, "#state", "\u00e4nn@b in team; also here: bob@b")
+        shows(bob, "#state", "bob@b in team; also here: \u00e4nn@b")
+        shows(eve, "#state", "eve@b in team; also here: nobody")
         ann.fill("#talk [name=text]", "hello")
         ann.click("#talk button")
-        shows(bob, "#heard", 'ann: "hello"')
+        shows(bob, "#heard", '\u00e4nn@b: "hello"')
         shows(eve, "#heard", "")
         browser.close()

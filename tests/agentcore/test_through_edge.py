@@ -10,11 +10,12 @@ import logging
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,9 +30,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from actors.client.agentcore import presigned, with_token
 from actors.client.peer import Peer, join
 from actors.client.serving import Command
-from actors.client.websocket import Address, Connector, websocket
+from actors.client.websocket import Address, Connector, Token, websocket
 from protocol.limits import Limits, MembershipLimits
-from protocol.member.errors import Rejected, TurnFailed, UnknownTarget
+from protocol.member.errors import AnnouncementRefused, Rejected, TurnFailed, UnknownTarget
 from protocol.member.lifecycle import MemberState
 from protocol.session import session_id
 from tests.browser.conftest import CHROMIUM, site  # noqa: F401
@@ -50,6 +51,8 @@ pytestmark = pytest.mark.anyio
 
 RUNTIME = HostedRuntime()
 OAUTH_ARN = RUNTIME.arn.replace("relay-", "oauth-")
+TOKENS_ARN = RUNTIME.arn.replace("relay-", "tokens-")
+ANN, BOB = "ann@example.com", "bob@example.com"
 FRAME_BYTES = Limits().frame_bytes_max
 SECRET = "mesh-" + uuid.uuid4().hex
 SOON_S = 20.0
@@ -87,16 +90,20 @@ const login = (given) => async () => {
 };
 window.enter = async (given) => {
     const { arn, mesh, secret, edge: endpoint, options } = given;
+    const idToken = async () => (await login(given)()).IdToken;
     const credentials = given.keys ?? client.cognitoCredentials({
         identityPoolId: given.identityPoolId,
         provider: given.provider,
         endpoint: given.cognitoEndpoint,
-        idToken: async () => (await login(given)()).IdToken,
+        idToken,
     });
     const token = async () => (await login(given)()).AccessToken;
     const url = given.oauth
         ? client.oauth({ arn, mesh, secret, token, endpoint })
-        : client.agentcore({ arn, mesh, secret, credentials, endpoint });
+        : client.agentcore({
+            ...{ arn, mesh, secret, credentials, endpoint },
+            ...(given.proves && { token: idToken }),
+        });
     window.seen = [];
     window.peer = await client.join({ url, ...options });
     (async () => { for await (const message of peer) seen.push(message.fields); })();
@@ -141,6 +148,11 @@ def oauth_runtime(cognito: "Cognito") -> HostedRuntime:
     return HostedRuntime(arn=OAUTH_ARN, authorizer=cognito.is_valid)
 
 
+def tokens_runtime(cognito: "Cognito") -> HostedRuntime:
+    """The same relay as one that asks for the ID tokens of the user pool."""
+    return HostedRuntime(arn=TOKENS_ARN, environ=cognito.relay_environ())
+
+
 class Records(logging.Handler):
     """Every record that is logged in this process, formatted."""
 
@@ -171,6 +183,7 @@ async def world(site: str) -> AsyncIterator[World]:  # noqa: F811
     issuer, clock = Issuer(), ShiftedClock()
     async with AsyncExitStack() as stack:
         cognito = stack.enter_context(Cognito(issuer, RUNTIME.region, clock))
+        cognito.add_user(BOB)
         playwright = await stack.enter_async_context(async_api.async_playwright())
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         stack.push_async_callback(browser.close)
@@ -194,18 +207,37 @@ class Edge:
         self._pages: list[Any] = []
 
     def python(
-        self, id: str, mesh: str, *, secret: str = SECRET, session: Any = None, **kwargs: Any
+        self,
+        id: str,
+        mesh: str,
+        *,
+        secret: str = SECRET,
+        session: Any = None,
+        way: Mapping[str, Any] = MappingProxyType({}),
+        **kwargs: Any,
     ) -> Peer:
-        """A peer that signs with AWS's SDK for AWS's host, which is this edge."""
-        kwargs["limits"] = MembershipLimits(**{**FAST, **kwargs.pop("limits", {})})
-        return join(self.connector(mesh, secret, session), id, **kwargs)
+        """A peer that signs with AWS's SDK for AWS's host, which is this edge.
 
-    def connector(self, mesh: str, secret: str = SECRET, session: Any = None) -> Connector:
+        `way`: more for `presigned`.
+        """
+        kwargs["limits"] = MembershipLimits(**{**FAST, **kwargs.pop("limits", {})})
+        return join(self.connector(mesh, secret, session, **way), id, **kwargs)
+
+    def connector(
+        self,
+        mesh: str,
+        secret: str = SECRET,
+        session: Any = None,
+        *,
+        arn: str = RUNTIME.arn,
+        token: Token | None = None,
+    ) -> Connector:
         keys = self.keys
         session = session or boto3.Session(
             keys.access_key, keys.secret_key, keys.token, RUNTIME.region
         )
-        return self.redirected(presigned(RUNTIME.arn, mesh=mesh, secret=secret, session=session))
+        address = presigned(arn, mesh=mesh, secret=secret, session=session, token=token)
+        return self.redirected(address)
 
     def redirected(self, address: Callable[[], Awaitable[Address]]) -> Connector:
         """An address at AWS's host, which is this edge."""
@@ -243,11 +275,13 @@ class Edge:
         names = ("accessKeyId", "secretAccessKey", "sessionToken")
         return dict(zip(names, (keys.access_key, keys.secret_key, keys.token), strict=True))
 
-    def given(self, mesh: str, secret: str = SECRET, **more: Any) -> dict[str, Any]:
-        """What a page needs."""
+    def given(
+        self, mesh: str, secret: str = SECRET, *, user: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """What a page needs, for this user of the pool or else the first."""
         cognito = self.world.cognito
         return {
-            **cognito.settings(),
+            **cognito.settings(user),
             "provider": cognito.provider,
             "arn": RUNTIME.arn,
             "mesh": mesh,
@@ -315,7 +349,7 @@ async def edge_of(
 ) -> AsyncIterator[Edge]:
     with anyio.fail_after(80):
         with EdgeThread(
-            runtimes=[runtime, oauth_runtime(world.cognito)],
+            runtimes=[runtime, oauth_runtime(world.cognito), tokens_runtime(world.cognito)],
             credentials=credentials or world.issuer.get,
             limits=EdgeLimits(**limits),
             clock=world.clock,
@@ -483,6 +517,88 @@ async def test_with_the_tokens_of_an_oauth_runtime_it_is_the_same(
         async with join(edge.redirected(wrong), "eve"):
             pass
     assert refused.value.status == 401
+
+
+# Proving who one is -------------------------------------------------------------------------------
+
+
+async def outcome_of_entering(edge: Edge, mesh: str, id: str, **given: Any) -> str:
+    """The error with which a page does not get in."""
+    page = await edge.blank()
+    options = {"id": id, "joinTimeoutS": 1.5}
+    given = {**edge.given(mesh, **given), "options": options}
+    script = "given => enter(given).then(() => 'in', ({ name, code }) => `${name} ${code}`)"
+    return str(await page.evaluate(script, given))
+
+
+async def test_no_user_takes_the_id_of_another(
+    edge: Edge, mesh: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both log in; the token of the login goes along in the signed URL, and the relay checks it."""
+    proven: dict[str, Any] = {"arn": TOKENS_ARN, "proves": True}
+    ann = await edge.page(ANN, mesh, agents=("painter",), user=ANN, **proven)
+    bob = await edge.page(f"{BOB}/phone", mesh, user=BOB, **proven)
+    others = "id => [...peer.roster.keys()].join() === id"
+    await ann.until(others, bob.id)
+    await bob.until(others, ann.id)
+    answer = await bob.do("([agent, text]) => answerOf(agent, text)", ["painter", "a b"])
+    assert answer == [["a", "b"], {"from": ANN, "words": 2}]
+
+    refused = "AnnouncementRefused not_granted"
+    for id in (ANN, f"{ANN}/phone", BOB.removesuffix(".com")):
+        assert await outcome_of_entering(edge, mesh, id, user=BOB, **proven) == refused
+    without = {"arn": TOKENS_ARN, "user": BOB}
+    assert await outcome_of_entering(edge, mesh, BOB, **without) == "Unreachable undefined"
+
+    # Nobody has noticed any of it.
+    await bob.do("() => peer.broadcast('last')")
+    await ann.until("() => seen.some(({ data }) => data === 'last')")
+    assert await ann.do("() => seen.map(({ type, from }) => `${type} ${from}`)") == [
+        f"presence {bob.id}",
+        f"direct {bob.id}",  # the command
+        f"broadcast {bob.id}",
+    ]
+    tokens = [await page.do("() => tokens.IdToken") for page in (ann, bob)]
+    printed = "".join(capfd.readouterr())  # by the relay's process
+    assert "not_granted" in printed
+    assert "token refused" in printed
+    for token in tokens:
+        assert token not in printed
+
+
+async def test_a_python_peer_brings_a_token_for_every_connection(
+    world: World, edge: Edge, mesh: str
+) -> None:
+    used: list[str] = []
+
+    async def token() -> str:
+        used.append((await anyio.to_thread.run_sync(world.cognito.login, BOB))["IdToken"])
+        return used[-1]
+
+    async with edge.python(BOB, mesh, way={"arn": TOKENS_ARN, "token": token}) as bob:
+        ann = await edge.page(ANN, mesh, user=ANN, arn=TOKENS_ARN, proves=True)
+        await all_see_all(bob, ann)
+        await edge.call(edge.edge.cut_connections)
+        await until(lambda: edge.has_seen(mesh, 4))
+        await all_see_all(bob, ann)
+        assert len(set(used)) == len(used) == 2
+
+        with pytest.raises(AnnouncementRefused) as taken:
+            async with edge.python(ANN, mesh, way={"arn": TOKENS_ARN, "token": token}):
+                pass
+        assert taken.value.code == "not_granted"
+
+        # Neither without a token, nor with one that somebody has changed, or of another kind.
+        access = world.cognito.login(BOB)["AccessToken"]
+        head, _, signature = used[0].rpartition(".")
+        for wrong in (None, f"{head}.{signature[::-1]}", access):
+            with pytest.raises(Rejected) as refused:
+                await edge.connector(mesh, arn=TOKENS_ARN, token=wrong)()
+            assert refused.value.status == 424, "AgentCore does not pass on the relay's 401"
+        assert set(bob.roster) == {ANN}
+    said = "\n".join([*world.console, *world.records.lines, repr(bob)])
+    for secret in (*used, access):
+        assert secret not in said
 
 
 # Staying ------------------------------------------------------------------------------------------
@@ -892,7 +1008,12 @@ async def test_no_secret_was_shown_stored_or_logged(
     assert "connection closed" in everything
     issued = list(world.issuer._issued.values())
     assert len(issued) >= 3
-    secrets = [SECRET, world.cognito.password, *tokens, *(keys.secret_key for keys in issued)]
+    secrets = [
+        SECRET,
+        *world.cognito.passwords.values(),
+        *tokens,
+        *(keys.secret_key for keys in issued),
+    ]
     # A browser itself prints the URL of what it could not open, the token of the keys included.
     own = "\n".join(
         line for line in everything.split("\n") if "WebSocket connection to" not in line

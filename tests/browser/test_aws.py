@@ -8,16 +8,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 from unittest import mock
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import boto3
 import botocore.auth
 import botocore.compat
 import pytest
 from bedrock_agentcore.runtime.agent_core_runtime_client import AgentCoreRuntimeClient
+from websockets.datastructures import Headers
 
-from protocol.session import session_id
+from protocol.session import TOKEN_HEADER, session_id
 from tests.browser.conftest import Node
+from tests.edge import Credentials
+from tests.edge.signing import Denied, verify
 
 DATE = datetime.datetime(2026, 11, 23, 4, 5, 6, tzinfo=datetime.UTC)
 ARNS = [
@@ -149,6 +152,33 @@ def test_each_connection_is_signed_anew_with_credentials_of_that_moment(node: No
     first, second = node(script, {"arn": ARNS[0]})
     assert "Credential=A1%2F" in first
     assert "Credential=A2%2F" in second
+
+
+def test_a_token_for_the_relay_is_in_the_signed_query_and_asked_for_each_time(node: Node) -> None:
+    script = """
+        let n = 0;
+        const token = async () => `t+${(n += 1)}`;
+        const credentials = { accessKeyId: "AKIDEXAMPLE", secretAccessKey: "B" };
+        const customHeaders = { "X-Amzn-Bedrock-AgentCore-Runtime-Custom-Name": "n" };
+        const url = client.agentcore({ ...given, mesh: "m", credentials, token, customHeaders });
+        const expired = client.agentcore({ ...given, mesh: "m", credentials, token: given.old });
+        return [await url(), await url(), await expired().catch(({ name }) => name)];
+    """
+    first, second, error = node(script, {"arn": ARNS[0], "old": jwt(exp=1_600_000_000)})
+    prefix = "X-Amzn-Bedrock-AgentCore-Runtime-Custom-"
+    for url, token in ((first, "t+1"), (second, "t+2")):
+        query = {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
+        assert query[TOKEN_HEADER] == token
+        assert query[prefix + "Name"] == "n"
+        issued = Credentials("AKIDEXAMPLE", "B")
+        target = url.removeprefix("wss://bedrock-agentcore.us-west-2.amazonaws.com")
+        now_ms = round(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
+        host = Headers(Host="bedrock-agentcore.us-west-2.amazonaws.com")
+        verify(target, host, "us-west-2", {"AKIDEXAMPLE": issued}.get, now_ms)
+        with pytest.raises(Denied):
+            changed = target.replace(quote(token), "t%2B9")
+            verify(changed, host, "us-west-2", {"AKIDEXAMPLE": issued}.get, now_ms)
+    assert error == "LoginNeeded"
 
 
 BAD_ARNS = [

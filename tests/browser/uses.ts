@@ -67,6 +67,7 @@ const options: JoinOptions = {
     credentials,
     qualifier: "DEFAULT",
     customHeaders: { a: "b" },
+    token: async () => "token",
   }),
   id: await peerId("shared", "name"),
   agents: ["a", { agentId: "b", more: 1 }, { name: "c" }],

@@ -16,6 +16,8 @@ activity.
 What is assumed, because nothing says it:
 - the container gets the session id in its header, also where the client gave it in the query (the
   relay knows by this, or by another header of AgentCore's, that frames are limited);
+- custom headers reach the container only if they are in the runtime's allowlist (AWS's pages differ
+  about that), then also from the query;
 - how the frame rate is measured (see `EdgeLimits`): each direction by itself, not both together,
   when a frame is passed on; and that both ends get the close code;
 - the size is that of a frame; continuation frames pass as they are, however long the message;

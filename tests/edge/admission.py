@@ -64,12 +64,12 @@ def bearer_token(request: Request) -> str | None:
 def passed_headers(
     request: Request, fields: Mapping[str, str], runtime: HostedRuntime
 ) -> dict[str, str]:
-    """Those that reach the container: custom ones, also from the query, and the allowlist's.
+    """Those that reach the container: the allowlist's; custom ones also from the query.
 
     Never those of AWS itself, and Authorization only where it is a bearer token. Raises Refusal.
     """
 
-    def is_passed(name: str) -> bool:
+    def is_meant(name: str) -> bool:
         if name.startswith(CUSTOM_PREFIX):
             return True
         if name.startswith(("x-amz-", "x-amzn-")) or name in NEVER_PASSED:
@@ -78,10 +78,8 @@ def passed_headers(
             runtime.authorizer or name != "authorization"
         )
 
-    passed = {n.lower(): v for n, v in fields.items() if n.lower().startswith(CUSTOM_PREFIX)}
-    passed |= {n.lower(): v for n, v in request.headers.raw_items() if is_passed(n.lower())}
-    if len(passed) > HEADERS_MAX or not all(
-        HEADER.fullmatch(f"{n}:{v}") for n, v in passed.items()
-    ):
+    meant = {n.lower(): v for n, v in fields.items() if n.lower().startswith(CUSTOM_PREFIX)}
+    meant |= {n.lower(): v for n, v in request.headers.raw_items() if is_meant(n.lower())}
+    if len(meant) > HEADERS_MAX or not all(HEADER.fullmatch(f"{n}:{v}") for n, v in meant.items()):
         raise Refusal(400, "ValidationException", "too many, too long or malformed headers")
-    return passed
+    return {name: value for name, value in meant.items() if name in runtime.allowed_headers}

@@ -25,7 +25,10 @@ ACCOUNT: Final = "123456789012"  # moto's only one
 
 
 class Cognito:
-    """A user pool with one user, and an identity pool that trusts it. A context manager."""
+    """A user pool with users, and an identity pool that trusts it. A context manager.
+
+    As in infrastructure/cognito.yaml, people log in with their mail address.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,8 @@ class Cognito:
         self.region = region
         self.credentials_life_s = credentials_life_s
         self.username = "ann@example.com"
-        self.password = "Ann-" + secrets.token_hex(8)
+        self.passwords: dict[str, str] = {}
+        """Of every user."""
         self._clock = clock or SystemClock()
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._patch = mock.patch.object(
@@ -51,15 +55,14 @@ class Cognito:
         self.endpoint = "http://{}:{}".format(*self._server.get_host_and_port())
         self._patch.start()
         pool = self.client("cognito-idp")
-        self.user_pool_id = pool.create_user_pool(PoolName="edge")["UserPool"]["Id"]
+        made = pool.create_user_pool(PoolName="edge", UsernameAttributes=["email"])
+        self.user_pool_id = made["UserPool"]["Id"]
         self.client_id = pool.create_user_pool_client(
             UserPoolId=self.user_pool_id,
             ClientName="page",
             ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
         )["UserPoolClient"]["ClientId"]
-        user = {"UserPoolId": self.user_pool_id, "Username": self.username}
-        pool.admin_create_user(**user, MessageAction="SUPPRESS")
-        pool.admin_set_user_password(**user, Password=self.password, Permanent=True)
+        self.add_user(self.username)
         self.provider = f"cognito-idp.{self.region}.amazonaws.com/{self.user_pool_id}"
         self.identity_pool_id = self.client("cognito-identity").create_identity_pool(
             IdentityPoolName="edge",
@@ -79,24 +82,47 @@ class Cognito:
         session = boto3.Session("unchecked", "unchecked", region_name=self.region)
         return session.client(service, endpoint_url=self.endpoint)
 
-    def settings(self) -> dict[str, str]:
-        """What a page needs to log in here."""
+    def add_user(self, username: str) -> None:
+        """One more user, with a password of their own."""
+        pool = self.client("cognito-idp")
+        self.passwords[username] = password = "Aa1-" + secrets.token_hex(8)
+        user = {"UserPoolId": self.user_pool_id, "Username": username}
+        email = {"Name": "email", "Value": username}
+        pool.admin_create_user(**user, UserAttributes=[email], MessageAction="SUPPRESS")
+        pool.admin_set_user_password(**user, Password=password, Permanent=True)
+
+    def relay_environ(self) -> dict[str, str]:
+        """What a relay needs to check the ID tokens of this pool, as docs/agentcore.md has it.
+
+        The keys are where moto has them; Cognito's are under the issuer.
+        """
+        return {
+            "RELAY_AUTH_JWKS_URL": f"{self.endpoint}/{self.user_pool_id}/.well-known/jwks.json",
+            "RELAY_AUTH_ISSUER": f"https://{self.provider}",
+            "RELAY_AUTH_AUDIENCE": self.client_id,
+            "RELAY_AUTH_PEER_CLAIM": "email",
+        }
+
+    def settings(self, username: str | None = None) -> dict[str, str]:
+        """What a page needs for a login of this user, or else the first."""
+        username = username or self.username
         return {
             "region": self.region,
             "userPoolId": self.user_pool_id,
             "userPoolClientId": self.client_id,
             "identityPoolId": self.identity_pool_id,
             "cognitoEndpoint": self.endpoint,
-            "username": self.username,
-            "password": self.password,
+            "username": username,
+            "password": self.passwords[username],
         }
 
-    def login(self) -> dict[str, str]:
-        """The user's tokens: IdToken, AccessToken, RefreshToken."""
+    def login(self, username: str | None = None) -> dict[str, str]:
+        """The tokens of this user, or else the first: IdToken, AccessToken, RefreshToken."""
+        username = username or self.username
         answer = self.client("cognito-idp").initiate_auth(
             ClientId=self.client_id,
             AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": self.username, "PASSWORD": self.password},
+            AuthParameters={"USERNAME": username, "PASSWORD": self.passwords[username]},
         )
         tokens: dict[str, str] = answer["AuthenticationResult"]
         return tokens

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from actors.clock import Clock
+from protocol.session import TOKEN_HEADER
 from tests import RELAY_COMMAND, ROOT
 from tests.edge.frames import Connection
 from tests.edge.limits import EdgeLimits
@@ -29,8 +30,8 @@ class HostedRuntime:
     environ: Mapping[str, str] = attrs.field(factory=dict)
     authorizer: Callable[[str], bool] | None = None
     """Says whether a bearer token is good. With one, this is an OAuth runtime; without, SigV4."""
-    allowed_headers: frozenset[str] = frozenset()
-    """The runtime's header allowlist, in lower case. Custom-* headers pass in any case."""
+    allowed_headers: frozenset[str] = frozenset({TOKEN_HEADER.lower()})
+    """The runtime's header allowlist, in lower case."""
 
     @property
     def region(self) -> str:

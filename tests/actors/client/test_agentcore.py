@@ -24,6 +24,7 @@ from botocore.exceptions import (
 from actors.client.agentcore import agentcore, oauth, presigned, with_token
 from actors.client.peer import join
 from actors.client.websocket import Address, Connector, websocket
+from actors.host.tokens import token_of
 from protocol.member.errors import BadAddress, NoCredentials, Rejected, Unreachable
 from protocol.session import session_id
 from tests.edge import Edge, HostedRuntime, Issuer
@@ -131,6 +132,26 @@ async def test_every_url_is_signed_with_the_credentials_of_the_moment(
     assert parts((await make()).url)[2]["X-Amz-Credential"].startswith("AKIAFIRST/")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECOND")
     assert parts((await make()).url)[2]["X-Amz-Credential"].startswith("AKIASECOND/")
+
+
+async def test_a_token_for_the_relay_is_in_the_signed_query_and_asked_for_each_time() -> None:
+    given = iter(("first", "second"))
+    custom = {"X-Amzn-Bedrock-AgentCore-Runtime-Custom-Name": "n"}
+    make = presigned(
+        ARN, mesh="team", session=credentials(), headers=custom, token=lambda: next(given)
+    )
+    for token in ("first", "second"):
+        url = (await make()).url
+        _, _, query = parts(url)
+        assert query["X-Amzn-Bedrock-AgentCore-Runtime-Custom-Name"] == "n"
+        assert token_of({name.lower(): value for name, value in query.items()}) == token
+        assert signature(url, TOKEN, "eu-central-1") == query["X-Amz-Signature"]
+
+
+@pytest.mark.parametrize("token", ["", "two words"])
+async def test_what_is_no_token_is_not_signed(token: str) -> None:
+    with pytest.raises(NoCredentials, match="log in"):
+        await presigned(ARN, mesh="team", session=credentials(), token=token)()
 
 
 async def test_without_credentials_it_says_where_to_put_them() -> None:

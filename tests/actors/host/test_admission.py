@@ -19,8 +19,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actors.host.keys import DOCUMENT_BYTES_MAX
-from actors.host.tokens import CLOCK_SKEW_S, TOKEN_HEADER, Auth
+from actors.host.tokens import CLOCK_SKEW_S, Auth
 from protocol.limits import Limits
+from protocol.session import TOKEN_HEADER
 from tests.worlds.live import LiveRelay, StillClock
 from tests.worlds.program import Program
 

@@ -19,8 +19,9 @@ from websockets.typing import Subprotocol
 from actors.client.peer import join
 from actors.client.websocket import Connector, bearer_subprotocols, websocket
 from actors.host.server import PING_INTERVAL_S
-from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, TOKEN_HEADER, Auth
+from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, Auth
 from protocol.member.lifecycle import MemberState
+from protocol.session import TOKEN_HEADER
 from tests import ROOT
 from tests.worlds.live import HeldPort, LiveRelay
 from tests.worlds.peers import QUICK, message_of, until
