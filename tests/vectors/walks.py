@@ -41,6 +41,8 @@ class Walk:
             setup |= {"overfill": 10, "splits": False}
         if seed % 5 == 2:
             setup["waits"] = False
+        if seed % 2:
+            setup["owner"] = "a secret of the walk"
         self.member = Recorded(f"a random walk, seed {seed}", {"id": "ann", **setup})
         self.member.skips_idle = True
         relay = Limits(messages_per_s=50.0, messages_burst=20, agents_max=2, **EDGE)

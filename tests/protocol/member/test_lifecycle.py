@@ -38,6 +38,7 @@ from protocol.member.lifecycle import (
     deadline,
     diagram,
     expire,
+    renewed_by,
     silent_at,
     table_rows,
     transition,
@@ -303,6 +304,19 @@ def test_law(law: Callable[[], None]) -> None:
 
 
 # Time ---------------------------------------------------------------------------------------------
+
+
+def test_a_wait_is_over_when_it_must_be_whatever_the_dice_say() -> None:
+    for until, due in ((110.5, 110.5), (200.0, 112.0)):
+        failed = transition(record(JOINING), Failed(110.0, 0.5, until), LIMITS)
+        assert failed.membership.due == due
+
+
+def test_a_connection_is_renewed_sooner_if_it_must_be_and_never_later() -> None:
+    assert renewed_by(record(PRESENT), 150.0) == record(PRESENT, due=150.0)
+    assert renewed_by(record(PRESENT), 250.0) == record(PRESENT)
+    for state in set(MemberState) - {PRESENT}:
+        assert renewed_by(record(state), 150.0) == record(state)
 
 
 def test_a_new_membership_is_due_at_once() -> None:

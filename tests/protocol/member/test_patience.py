@@ -1,14 +1,16 @@
 """How long a peer goes on trying."""
 
+import math
+
 import pytest
 
 from protocol.limits import MembershipLimits
 from protocol.member.effects import Effect, Ready
-from protocol.member.errors import NoCredentials, RelayError, Unreachable
+from protocol.member.errors import IdTaken, NoCredentials, RelayError, Unreachable
 from protocol.member.patience import Patience
 
-FINAL, PASSING = NoCredentials("log in"), Unreachable("nobody there")
-LIMITS = MembershipLimits(give_up_after_s=30, probe_within_s=5)
+FINAL, PASSING, TAKEN = NoCredentials("log in"), Unreachable("nobody there"), IdTaken()
+LIMITS = MembershipLimits(give_up_after_s=30, probe_within_s=5, taken_for_s=35)
 
 
 class Waiting:
@@ -53,6 +55,32 @@ def test_anything_else_begins_the_time_anew(what: str) -> None:
         waiting.patience.joined(80.0)
     assert not waiting.fails(FINAL, 91.0)
     assert waiting.fails(FINAL, 121.0)
+
+
+@pytest.mark.parametrize("was_present", [True, False])
+def test_an_id_that_others_have_is_tried_for_so_long_and_the_last_attempt_decides(
+    was_present: bool,
+) -> None:
+    waiting = Waiting(was_present=was_present)
+    assert waiting.patience.last_attempt_at == math.inf
+    assert not waiting.fails(TAKEN, 60.0)
+    assert waiting.patience.last_attempt_at == 95.0
+    assert not waiting.fails(TAKEN, 94.9)
+    assert waiting.fails(TAKEN, 95.0)
+
+
+def test_other_errors_do_not_count_for_that_nor_that_for_others() -> None:
+    waiting = Waiting(was_present=True)
+    assert not waiting.fails(FINAL, 0.0)
+    assert not waiting.fails(TAKEN, 29.0)
+    assert not waiting.fails(FINAL, 60.0)
+    assert waiting.patience.last_attempt_at == math.inf
+    assert not waiting.fails(TAKEN, 70.0)
+    assert not waiting.fails(PASSING, 80.0)
+    assert waiting.patience.last_attempt_at == math.inf
+    assert not waiting.fails(TAKEN, 110.0)
+    waiting.patience.joined(111.0)
+    assert waiting.patience.last_attempt_at == math.inf
 
 
 def test_beside_a_connection_in_use_nothing_ends() -> None:
