@@ -53,7 +53,7 @@ async def test_of_two_programs_with_one_id_one_executes_and_the_other_is_told(
 ) -> None:
     done: list[Any] = []
     async with join(where, "bob", agents=["coder"]) as bob, join(where, "ann") as ann:
-        with pytest.raises(IdTaken):
+        with anyio.fail_after(20), pytest.raises(IdTaken):
             async with join(where, "bob", agents=["coder"], limits=BRIEF) as other:
                 await other.serve(counting(done))
         async with Serving(bob, counting(done)):
@@ -90,7 +90,7 @@ async def test_a_takeover_ends_the_other_program_and_nobody_sees_the_peer_go(
 
 async def test_who_does_not_know_the_owner_cannot_take_over(where: Connector) -> None:
     async with join(where, "bob", owner=OWNER) as bob:
-        with pytest.raises(IdTaken):
+        with anyio.fail_after(20), pytest.raises(IdTaken):
             async with join(where, "bob", owner="x" * 16, takeover=True, limits=BRIEF):
                 pass
         with pytest.raises(ValueError, match="owner"):
