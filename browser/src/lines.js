@@ -76,7 +76,6 @@ export class Lines {
    * @param {any} error a RelayError
    */
   #failed(number, error) {
-    if (!this.#sockets.has(number)) return; // It took too long, or the peer has left.
     this.#driver.report((member, now) => member.failed(number, error, now));
   }
 

@@ -71,8 +71,9 @@ test("what is no owner is refused at once", async () => {
     await assert.rejects(world.join({ owner }), { name: "RangeError", message: /16 to 256/ });
   }
   await assert.rejects(world.join({ takeover: true }), { name: "RangeError", message: /owner/ });
-  await world.join({ owner: "🤖".repeat(16) });
-  assert.equal(world.sockets.length, 1);
+  await assert.rejects(world.join({ owner: "🤖".repeat(8) }), { name: "RangeError" });
+  for (const chars of [16, 256]) await world.join({ owner: "🤖".repeat(chars) });
+  assert.equal(world.sockets.length, 2);
 });
 
 test("an id that others have is tried again, and then the peer ends with IdTaken", async () => {
@@ -198,6 +199,25 @@ test("a server that is away, or refuses only now and then, does not", async () =
   world.turnsAway = false;
   await world.pass(60);
   assert.equal(peer.state, "present");
+});
+
+test("refusals before and after an opening are not in a row", async () => {
+  const world = new World();
+  world.isThere = true;
+  world.opens = false;
+  const connect = world.env.connect;
+  world.env.connect = (...address) => {
+    const socket = connect(...address);
+    const number = world.sockets.length;
+    queueMicrotask(() => {
+      if (number === 3 || number === 6) socket.open();
+      if (number < 6) socket.break();
+    });
+    return socket;
+  };
+  const joining = world.join({ token: "t" });
+  await world.pass(39);
+  assert.equal((await joining).state, "present");
 });
 
 test("a peer that was present ends after some time of nothing but refusals, without a storm", async () => {
