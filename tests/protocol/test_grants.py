@@ -30,6 +30,12 @@ def test_a_value_that_means_nothing_is_refused_by_name(bad: dict[str, Any]) -> N
         Grant(**bad)
 
 
+def test_the_largest_values_that_mean_something_are_taken() -> None:
+    Grant(ends_at_ms=2**53)
+    Grant(ends_at_ms=-(2**53))
+    Grant(agents=("a",) * PATTERNS_MAX, meshes=("m",) * PATTERNS_MAX)
+
+
 def test_the_open_grant_covers_everything() -> None:
     assert OPEN.covers_mesh("any")
     assert OPEN.covers_peer("any")
