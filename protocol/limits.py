@@ -89,6 +89,9 @@ class Limits:
         0.01,
     )
     announcements_burst: int = _bound(10, "announcements of one connection at once", "as above", 1)
+    announcement_bytes: int = _bound(
+        8192, "bytes that count as one announcement", "a longer one counts as several", 1024
+    )
     messages_per_s: float = _bound(
         1000.0,
         "messages per second from one connection, sustained",

@@ -2,9 +2,10 @@
 
 Every announcement goes to everybody in the mesh, so a connection may make only
 `announcements_per_s`, after a burst. An announcement is a presence, or a heartbeat that changes the
-agents. What comes beyond the rate is *held* until its time has come. A later announcement replaces
-a held one, as far as it says the same: a presence replaces everything, a heartbeat only the agents.
-So in the end the mesh is what it would be if all of them had been applied.
+agents; a long one counts as several, one for every `announcement_bytes`. What comes beyond the rate
+is *held* until its time has come. A later announcement replaces a held one, as far as it says the
+same: a presence replaces everything, a heartbeat only the agents. So in the end the mesh is what it
+would be if all of them had been applied.
 """
 
 import math
@@ -47,11 +48,12 @@ class Announcements:
     `agents`: those that the mesh has accepted last.
     """
 
-    __slots__ = ("_held", "_rate", "agents")
+    __slots__ = ("_held", "_rate", "_unit_bytes", "agents")
 
     def __init__(self, limits: Limits) -> None:
         self.agents: tuple[Agent, ...] = ()
         self._rate = Rate(limits.announcements_per_s, limits.announcements_burst)
+        self._unit_bytes = limits.announcement_bytes
         self._held: Sequence[Announced] = ()
 
     def is_news(self, said: Announcement) -> bool:
@@ -63,7 +65,7 @@ class Announcements:
         """Something is announced at monotonic time `at` (seconds). True: apply it now. False: it
         is held."""
         if not self._held and self._rate.opens_at() <= at:
-            self._rate.take(at)
+            self._count(announced, at)
             return True
         if announced.is_presence:
             self._held = (announced,)
@@ -78,10 +80,13 @@ class Announcements:
 
     def take(self, at: float) -> Announced:
         """Take out the held one that is due, to apply it at monotonic time `at` (seconds)."""
-        self._rate.take(at)
         first, *rest = self._held
+        self._count(first, at)
         self._held = tuple(rest)
         return first
+
+    def _count(self, announced: Announced, at: float) -> None:
+        self._rate.take(at, -(-len(announced.text) // self._unit_bytes))
 
 
 def check_identity(header: Header, peer: str | None, limits: Limits) -> None:

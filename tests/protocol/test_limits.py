@@ -35,6 +35,7 @@ LEAST: dict[str, Any] = {
     "peer_connections_max": 1,
     "announcements_per_s": 0.01,
     "announcements_burst": 1,
+    "announcement_bytes": 1024,
     "connections_max": 1,
     "meshes_max": 1,
     "unannounced_max": 1,

@@ -379,7 +379,7 @@ class Model:
             more.add("not_granted")
         if faults | more:
             self._error(c, faults | more, value)
-        elif connection.peer is None or self._may_announce(connection):
+        elif connection.peer is None or self._may_announce(connection, message):
             self._announce(c, connection, message, value)
         else:
             connection.held = [(message, value)]
@@ -455,7 +455,7 @@ class Model:
             self._error(c, faults, value)
         elif agents is None or agents == latest:
             self._beat(c, connection, value, connection.agents)
-        elif self._may_announce(connection):
+        elif self._may_announce(connection, message):
             self._beat(c, connection, value, agents)
         else:
             presences = [held for held in connection.held if held[1]["type"] == "presence"]
@@ -487,18 +487,20 @@ class Model:
         missing = max(0.0, 1 - connection.announcement_tokens)
         return connection.announcement_tokens_at + missing / self.limits.announcements_per_s
 
-    def _may_announce(self, connection: Connection) -> bool:
+    def _may_announce(self, connection: Connection, message: bytes) -> bool:
         """One more may be announced now; then it counts."""
         if connection.held or self._may_announce_at(connection) > self.now:
             return False
-        self._count_announcement(connection)
+        self._count_announcement(connection, message)
         return True
 
-    def _count_announcement(self, connection: Connection) -> None:
+    def _count_announcement(self, connection: Connection, message: bytes) -> None:
+        """A long one counts as several."""
         limits = self.limits
         refill = (self.now - connection.announcement_tokens_at) * limits.announcements_per_s
         tokens = min(float(limits.announcements_burst), connection.announcement_tokens + refill)
-        connection.announcement_tokens, connection.announcement_tokens_at = tokens - 1, self.now
+        tokens -= math.ceil(len(message) / limits.announcement_bytes)
+        connection.announcement_tokens, connection.announcement_tokens_at = tokens, self.now
 
     def _announce_held(self, c: int, late_s: float) -> None:
         """What `c` has said too soon is announced now."""
@@ -506,8 +508,8 @@ class Model:
         due = self._may_announce_at(connection)
         if not connection.held or not due <= self.now <= due + late_s:
             raise Disagreement(f"{c} was announced at {self.now:g} s, and not at {due:g} s")
-        self._count_announcement(connection)
         message, value = connection.held.pop(0)
+        self._count_announcement(connection, message)
         if value["type"] == "presence":
             self._announce(c, connection, message, value)
         else:

@@ -41,6 +41,21 @@ def test_ten_announcements_at_once_and_one_a_second_are_applied_at_once() -> Non
         assert news(world, B) == [[f"later {n}"]]
 
 
+def test_a_long_announcement_counts_as_several() -> None:
+    world = world_of("a", "b", limits=Limits(announcements_burst=4, announcement_bytes=1024))
+    world.say(A, presence("a", "x", note="x" * 5000))  # as five, where four may be at once
+    world.say(A, presence("a", "y"))
+    assert news(world, B) == [["x"]]
+    world.wait(1.75)
+    assert news(world, B) == []
+    world.wait(0.25)
+    assert news(world, B) == [["y"]]
+    world.say(A, presence("a", "z"))
+    assert news(world, B) == []
+    world.wait(1.0)
+    assert news(world, B) == [["z"]]
+
+
 def test_the_first_presence_of_a_connection_does_not_count() -> None:
     world = World(Limits(announcements_burst=1))
     a, b = world.join("a"), world.join("b")
