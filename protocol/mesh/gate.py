@@ -18,7 +18,6 @@ has `accepted` for a connection.
 import heapq
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import attrs
@@ -62,6 +61,8 @@ from protocol.mesh.unfinished import Unfinished
 
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
+_STEP_BYTES: Final = 128
+"""To read so many bytes of an announcement costs about as much as to decide a message."""
 
 
 class Gate:
@@ -114,8 +115,9 @@ class Gate:
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
         """Messages arrived on a connection, in this order. An unknown connection is ignored.
 
-        Of arrays only a quantum of elements is decided at once. If there are more, the connection
-        is in `unfinished`, and the next call, with or without messages, decides more of what waits.
+        Only a quantum of elements of arrays, or of long announcements, is decided at once. If there
+        is more, the connection is in `unfinished`, and the next call, with or without messages,
+        decides more of what waits.
         Returns how many messages were decided: the elements of an array count each.
         """
         connection = self.connections.get(id)
@@ -254,12 +256,14 @@ class Gate:
         self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, in_batch: bool
     ) -> int:
         decided = len(messages)
-        id, said = connection.id, self._items.said
+        id = connection.id
+        said: granting.Said = self._items.said
         if connection.grant is not OPEN:
-            said = partial(self._said_within_grant, connection)
+            said = granting.within_grant(said, connection, self._limits)
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
-        elements_left = self._limits.quantum_messages
+        steps_left = self._limits.quantum_messages  # for elements, and for announcements
+        waiting: Unfinished | None = None
         coming = iter(messages)
         for message in coming:
             try:
@@ -278,28 +282,26 @@ class Gate:
                 if route is _OTHERS or route is _TARGET:
                     said(id, header, message, route)
                 else:
+                    steps_left -= len(message) // _STEP_BYTES
                     self._not_for_others(connection, header, message, route, now)
+                    if steps_left < 0 and not in_batch:
+                        waiting = Unfinished([], list(coming))
             except Refusal as refusal:
                 if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
                     passed, elements = self._elements(connection, message, refusal, now)
-                    first = passed[: max(0, elements_left)]
+                    first = passed[: max(0, steps_left)]
                     decided += self._receive(connection, first, now, in_batch=True)
-                    elements_left -= elements
-                    if elements_left < 0:
+                    steps_left -= elements
+                    if steps_left < 0:
                         waiting = Unfinished(passed[len(first) :], list(coming))
-                        decided -= len(waiting.messages)
-                        if waiting.count:
-                            self.unfinished[id] = waiting
                 else:
                     self.refuse(connection, message, refusal, now)
+                    if steps_left < 0 and not in_batch:
+                        waiting = Unfinished([], list(coming))
+        if waiting is not None and waiting.count:
+            self.unfinished[id] = waiting
+            decided -= len(waiting.messages)
         return decided
-
-    def _said_within_grant(
-        self, connection: Connection, id: int, header: Header, text: Text, route: Route
-    ) -> None:
-        if connection.peer is not None:  # or the mesh refuses it
-            granting.check_said(connection.grant, connection.peer, header, self._limits)
-        self._items.said(id, header, text, route)
 
     def _elements(
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant

@@ -3,13 +3,18 @@
 A connection with the open grant never comes here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protocol import refusals
 from protocol.agents import Agent
-from protocol.envelope import Header
+from protocol.envelope import Header, Text
 from protocol.grants import Grant
 from protocol.limits import Limits
+from protocol.mesh.connection import Connection
+from protocol.mesh.routing import Route
+
+Said = Callable[[int, Header, Text, Route], None]
+"""`Items.said`."""
 
 
 def check_peer(grant: Grant, id: str) -> None:
@@ -39,6 +44,17 @@ def check_said(grant: Grant, peer: str, header: Header, limits: Limits) -> None:
     if header.sender is not None and header.sender != peer:
         refusals.check_name(header.sender, "from", limits)  # before it is repeated to its sender
         _check_agent(grant, header.sender)
+
+
+def within_grant(said: Said, connection: Connection, limits: Limits) -> Said:
+    """`Items.said` for this connection: it refuses what is beyond the grant."""
+
+    def checked(id: int, header: Header, text: Text, route: Route) -> None:
+        if connection.peer is not None:  # or the mesh refuses it
+            check_said(connection.grant, connection.peer, header, limits)
+        said(id, header, text, route)
+
+    return checked
 
 
 def _check_agent(grant: Grant, id: str) -> None:

@@ -1,8 +1,9 @@
-"""What one connection has sent and the gate has not decided yet: most of a long array, and so on.
+"""What one connection has sent and the gate has not decided yet, such as most of a long array.
 
-A message costs its sender's turn, and an array may hold two thousand. So an array is decided in
-parts: the elements beyond a quantum wait for the next turn, and so does what came behind them. The
-order of what a connection says stays the same; others are served between the parts.
+A turn of a connection is a quantum of messages, but an array may hold two thousand, and an
+announcement costs as much as dozens. So beyond a quantum the elements wait for the next turn, and
+so does what came behind them. After a long announcement what came behind it waits. The order of
+what a connection says stays the same, and others are served in between.
 """
 
 from collections.abc import Sequence

@@ -1,16 +1,20 @@
 """Attacks after which each attacker gets an answer of its own, or which need other limits."""
 
+import fcntl
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests import RELAY_COMMAND
 from tests.attackers.attacks import ATTACKS, VIOLATIONS, Target
-from tests.attackers.wire import Raw, presence, said
-from tests.attackers.world import RelayProcess
+from tests.attackers.wire import PATIENCE_S, Raw, presence, said
+from tests.attackers.world import RELAY, RelayProcess
 
 PAUSE_S = 2.5
 """Longer than `reap_after_s` of the relay that is paused."""
@@ -61,3 +65,43 @@ def test_a_relay_that_was_paused_at_work_reaps_nobody_who_beat_in_time() -> None
             peer.close()
         assert "silent" not in relay.log()
         relay.end()
+
+
+def test_who_uploads_one_long_message_slowly_is_not_silent() -> None:
+    message = said("broadcast", data="x" * 120_000)
+    times = ("--presence-refresh-s", "0.2", "--stale-after-s", "0.5", "--reap-after-s", "1")
+    with RelayProcess(*times) as relay:
+        slow = Raw(relay.port).open(presence("slow"))
+        listener = Raw(relay.port).open(presence("listener"))
+        for at in range(0, len(message), 3000):  # 30 KB/s
+            slow.socket.sendall(message[at : at + 3000])
+            listener.socket.sendall(said("heartbeat"))
+            time.sleep(0.1)
+        listener.until(b'{"type":"broadcast"')
+        slow.socket.sendall(said("capabilities"))
+        slow.until(b'{"type":"capabilities_response"')
+        for peer in (slow, listener):
+            peer.close()
+        relay.end()
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have no size here")
+def test_a_relay_whose_log_nobody_reads_serves_and_ends() -> None:
+    command = [*RELAY_COMMAND, "--host", "127.0.0.1", "--port", "0"]
+    process = subprocess.Popen(command, cwd=RELAY, stderr=subprocess.PIPE, bufsize=0)
+    assert process.stderr is not None
+    try:
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        log = b""
+        while (listening := re.search(rb'"listening.*"port": ?(\d+)', log)) is None:
+            log += process.stderr.read(256)
+        port = int(listening[1])
+        for number in range(100):  # each is a line or two of the log, which is full soon
+            with Raw(port).open(presence(f"peer-{number}")) as peer:
+                peer.until(b'{"type":"presence"')
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

@@ -197,6 +197,25 @@ def test_a_long_array_waits_for_the_others_between_its_parts_and_nothing_overtak
     assert transport.closed_with is None
 
 
+@pytest.mark.parametrize("agents", [["x" * 200] * 20, ["x" * 200] * 20 + [0]])
+def test_announcements_that_cost_much_wait_for_the_others_between_them(agents: list[Any]) -> None:
+    world = World(quantum_messages=30, messages_burst=1000)
+    flooder, transport = world.join("flooder")
+    quiet, _ = world.join("quiet")
+    _, listener = world.join("listener")
+    for _ in range(5):
+        say(flooder, "heartbeat", data={"agents": agents})
+    say(flooder, "broadcast")
+    for rounds in range(1, 6):
+        assert "broadcast" not in types(listener)
+        say(quiet, "turn_end")
+        world.supervisor.round()
+        assert types(listener).count("turn_end") == rounds
+        assert types(transport).count("error") == rounds * (0 in agents)
+    world.settle()
+    assert types(listener)[-1] == "broadcast"
+
+
 def test_what_waits_of_an_array_is_decided_before_its_connection_is_over() -> None:
     world = World(quantum_messages=4, messages_burst=1000)
     leaving, _ = world.join("leaving")

@@ -70,6 +70,8 @@ TESTS: Final = {
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
     ),
+    "protocol/mesh/rating.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
+    "protocol/mesh/unfinished.py": ("actors.relay.test_peer", "actors.relay.test_ledger"),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_claims",
@@ -113,9 +115,9 @@ ENDLESS_S: Final = 30
 """Tests that have used this much CPU are in an endless loop, which a change may make."""
 
 EXPLAINED: Final[dict[str, str]] = {
-    "protocol/mesh/gate.py: _within_rate: due - now.at <= self._rate_burst_s"
-    " -> due - now.at < self._rate_burst_s": (
-        "exactly at the bound the careful formula of `_within_rate` lets as many pass, silently"
+    "protocol/mesh/rating.py: within: due - now.at <= self._burst_s"
+    " -> due - now.at < self._burst_s": (
+        "exactly at the bound the careful formula of `within` lets as many pass, silently"
     ),
     "protocol/mesh/gate.py: expire: connection.heard_at > life.since"
     " -> connection.heard_at >= life.since": (
