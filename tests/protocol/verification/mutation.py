@@ -71,7 +71,6 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
     ),
     "protocol/mesh/rating.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
-    "protocol/mesh/unfinished.py": ("actors.relay.test_peer", "actors.relay.test_ledger"),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_claims",
