@@ -61,7 +61,8 @@ _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 _NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _BRACKETS = bytes.maketrans(b"[{]}", b"(())")
-_STEPS = bytes.maketrans(b"U()D", bytes([4, 1, 256 - 1, 256 - 4]))  # as signed bytes
+_RUNS = ((16 * b"(", 16 * b")", b"V", b"E"), (4 * b"(", 4 * b")", b"U", b"D"))
+_STEPS = bytes.maketrans(b"VU()DE", bytes([16, 4, 1, 256 - 1, 256 - 4, 256 - 16]))  # signed bytes
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -262,12 +263,13 @@ def _depth(text: Text) -> int:
     bare = bare.replace(b'""', b"")
     if b'"' in bare:
         bare = b"".join(bare.split(b'"')[::2])
-    levels, before = 0, 2 * len(bare)
-    while len(bare) < 0.78 * before and bare:  # as long as it helps, take the innermost level away
-        before = len(bare)
-        bare = bare.replace(b"()", b"")
+    levels = 0
+    while (pairs := bare.count(b"()")) and pairs > 0.11 * len(bare):
+        bare = bare.replace(b"()", b"")  # as long as it helps, take the innermost level away
         levels += 1
-    runs = bare.replace(b"((((", b"U").replace(b"))))", b"D")
+    runs = bare
+    for opening, closing, up, down in _RUNS:
+        runs = runs.replace(opening, up).replace(closing, down)
     steps = memoryview(runs.translate(_STEPS)).cast("b")
     return levels + max(accumulate(steps), default=0)
 

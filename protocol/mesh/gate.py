@@ -18,6 +18,7 @@ has `accepted` for a connection.
 import heapq
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -259,7 +260,7 @@ class Gate:
         id = connection.id
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
-            said = granting.within_grant(said, connection, self._limits)
+            said = partial(granting.say, said, connection, self._limits)
         decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
         steps_left = self._limits.quantum_messages  # for elements, and for announcements
