@@ -11,6 +11,7 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 
 import logging
 import math
+from collections import deque
 from typing import Final
 
 import anyio
@@ -62,7 +63,8 @@ LONG_AGO: Final = Instant(-math.inf, 0)
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
 LITTLE_BYTES: Final = 16 * 1024
-"""A write of more than this costs by its bytes, so nothing is saved by gathering more for it."""
+"""A write of more than this costs by its bytes, so nothing is saved by gathering more for it. And
+who has no more than this to say is served although a round has all its bytes."""
 LEAST_GAP_S: Final = 1e-3
 """There are no shorter rests, because the timers of event loops count in milliseconds."""
 
@@ -168,13 +170,16 @@ class Supervisor:
             else:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
-        ready = self._inbox.take_ready()
-        while ready:
-            if messages_left <= 0 or bytes_left <= 0:
-                self._inbox.put_back(ready)  # the rest keeps its place in the queue
-                break
+        little_left = self._limits.quantum_bytes
+        ready, later = self._inbox.take_ready(), deque[PeerActor]()
+        while ready and messages_left > 0:
             actor = ready.popleft()
             waiting_bytes = actor.inbound_bytes
+            if bytes_left <= 0:  # but who has little does not wait behind many long messages
+                if waiting_bytes > min(little_left, LITTLE_BYTES):
+                    later.append(actor)
+                    continue
+                little_left -= waiting_bytes
             messages = actor.give()
             bytes_left -= waiting_bytes - actor.inbound_bytes
             if messages or actor.undecided_bytes:
@@ -185,12 +190,14 @@ class Supervisor:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
                 self._paced.pop(actor.id, None)
+        later += ready
+        self._inbox.put_back(later)  # they keep their places in the queue
         for id in displaced:  # last, because their presences may have come in
             if self._mesh.peer_of(id) is None:
                 self._mesh.ended(id, Cause.DISPLACED, now)
         until, deadline = read_until or now, self._mesh.deadline()
         if deadline is not None and deadline <= until.at:
-            for actor in ready:  # what waits has been heard
+            for actor in later:  # what waits has been heard
                 self._mesh.heard(actor.id, now)
             self._mesh.expire(until)
         self._carry_out(self._mesh.take_effects())

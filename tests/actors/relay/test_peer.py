@@ -292,6 +292,21 @@ def test_a_round_is_bounded_in_bytes_and_every_connection_gives_at_least_one_mes
     assert len(listener.sent) == 4
 
 
+def test_who_has_little_to_say_does_not_wait_behind_many_long_messages() -> None:
+    world = World(round_bytes_max=100_000, quantum_bytes=20_000, messages_burst=1000)
+    actors = [world.join(f"p{n}")[0] for n in range(5)]
+    quiet = [world.join(f"q{n}")[0] for n in range(3)]
+    _, listener = world.join("listener")
+    for actor in actors:
+        say(actor, "stream", data="x" * 150_000)
+    for actor in quiet:
+        say(actor, "ack", data="x" * 9_000)
+    for expected in (["stream", "ack", "ack"], ["stream", "ack"], ["stream"]):
+        listener.sent.clear()
+        world.supervisor.round()  # beyond its bytes it takes one quantum of short messages
+        assert types(listener) == expected
+
+
 def test_parts_of_a_message_are_signs_of_life() -> None:
     world = World()
     actor, slow = world.join("uploads slowly")
