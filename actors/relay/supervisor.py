@@ -65,6 +65,9 @@ ENOUGH: Final = 20
 LITTLE_BYTES: Final = 16 * 1024
 """A write of more than this costs by its bytes, so nothing is saved by gathering more for it. And
 who has no more than this to say is served although a round has all its bytes."""
+FLUSH_BYTES: Final = 128 * 1024
+"""A socket takes at least so much in one pass of the event loop, if its receiver reads. A round
+that sends more is followed by more passes, or rounds would outrun those who read."""
 LEAST_GAP_S: Final = 1e-3
 """There are no shorter rests, because the timers of event loops count in milliseconds."""
 
@@ -113,6 +116,7 @@ class Supervisor:
         self._tape = Tape()
         self._ledger = ledger or Ledger.within(limits)
         self._read_until = LONG_AGO  # everything that came in until then has been read
+        self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(
@@ -242,6 +246,7 @@ class Supervisor:
 
     def _carry_out(self, effects: list[Effect]) -> None:
         self._small_flush_s = 0.0
+        self._flushes = 1
         if not effects:
             return
         began = self._clock.now()
@@ -286,8 +291,10 @@ class Supervisor:
             actor = receivers.pop(end.connection)
             self._lobby.leave(actor)
             actor.stop(end.cause, own.get(end.connection), flush=flush)
-        if shared is not None and shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
-            self._small_flush_s = self._clock.now().at - began.at
+        if shared is not None:
+            self._flushes += shared.size // FLUSH_BYTES
+            if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
+                self._small_flush_s = self._clock.now().at - began.at
 
     def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
         match effect:
@@ -329,7 +336,8 @@ class Supervisor:
         if gap >= LEAST_GAP_S:
             await self._clock.sleep(gap)
         elif self._inbox:
-            await anyio.lowlevel.checkpoint()
+            for _ in range(self._flushes):
+                await anyio.lowlevel.checkpoint()
 
     async def _tick(self) -> None:
         while True:

@@ -535,3 +535,25 @@ def test_a_round_sends_few_newcomers_a_large_roster() -> None:
     assert sum(len(transport.sent) > 50 for transport in newcomers) == 2
     world.settle()
     assert all(len(transport.sent) > 50 for transport in newcomers)
+
+
+@pytest.mark.anyio
+async def test_after_much_for_everyone_sockets_take_more_than_once_before_the_next_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes: list[int] = []
+
+    async def checkpoint() -> None:
+        passes[-1] += 1
+
+    monkeypatch.setattr("anyio.lowlevel.checkpoint", checkpoint)
+    world = World()
+    speaker, _ = world.join("speaker")
+    world.join("listener")
+    for size in (100_000, 600_000):
+        say(speaker, "broadcast", data="x" * size)
+        world.supervisor.round()
+        say(speaker, "heartbeat")  # the next round has something to do
+        passes.append(0)
+        await world.supervisor._rest()
+    assert passes == [1, 5]
