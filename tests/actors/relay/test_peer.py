@@ -556,4 +556,5 @@ async def test_after_much_for_everyone_sockets_take_more_than_once_before_the_ne
         say(speaker, "heartbeat")  # the next round has something to do
         passes.append(0)
         await world.supervisor._rest()
+        world.settle()
     assert passes == [1, 5]
