@@ -67,7 +67,7 @@ class RecordingMesh(LocalMesh):
 
     def heard(self, id: int, now: Instant) -> None:
         super().heard(id, now)
-        self.decisions.append(Decision("received", now.at, id))  # nothing yet, but in time
+        self.decisions.append(Decision("heard", now.at, id))
 
     def ponged(self, id: int, now: Instant) -> None:
         super().ponged(id, now)

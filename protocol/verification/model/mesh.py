@@ -110,7 +110,7 @@ class Model:
         connection = self.connections.get(c)
         if connection is None:
             return
-        if messages and self._permit_end(connection) <= self.now:
+        if self._permit_end(connection) <= self.now:
             self._told_and_ended(c, "expired")
             return
         connection.heard_at = self.now
@@ -124,6 +124,11 @@ class Model:
             passed = self._within_rate(c, connection, len(elements))
             for one in elements[:passed] if elements else [message]:
                 self._decide(c, connection, one)
+
+    def heard(self, c: int) -> None:
+        """Something of `c` came in and waits: a sign of life."""
+        if c in self.connections:
+            self.connections[c].heard_at = self.now
 
     def ponged(self, c: int) -> None:
         """A WebSocket pong of `c`: a sign of life, if it asked for that."""

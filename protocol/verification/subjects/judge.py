@@ -127,6 +127,8 @@ class Judge:
                     if not self.sent[c] or self.sent[c].popleft() != message:
                         raise Disagreement(f"{c} was heard to say {message!r} out of its order")
                 model.received(c, messages)
+            case "heard":
+                model.heard(c)
             case "ponged":
                 model.ponged(c)
             case "ended":

@@ -13,8 +13,8 @@ from protocol.verification.model import Message, Model, Permit
 Happened = tuple[Literal["announced", "closed"], int]
 """What the passing of time did to a connection: a held announcement was applied, or it ended."""
 
-Kind = Literal["opened", "received", "ponged", "ended", "elapsed", "shut_down"]
-"""What a subject can decide."""
+Kind = Literal["opened", "heard", "received", "ponged", "ended", "elapsed", "shut_down"]
+"""What a subject can decide. `heard`: something came in, and is not decided yet."""
 
 
 class Decision(NamedTuple):
