@@ -117,6 +117,7 @@ class Supervisor:
         self._ledger = ledger or Ledger.within(limits)
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
+        self._presence_bytes = 0  # as the ledger knows it
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(
@@ -167,6 +168,7 @@ class Supervisor:
         until then is late. By default that is now.
         """
         now = self._clock.now()
+        mesh, work = self._mesh, self._mesh.work
         displaced: list[int] = []
         for control in self._inbox.take_control():
             if isinstance(control, Displaced):
@@ -175,12 +177,14 @@ class Supervisor:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
         little_left = self._limits.quantum_bytes
-        ready, later = self._inbox.take_ready(), deque[PeerActor]()
+        ready = self._inbox.take_ready()
+        later: deque[PeerActor] | None = None
         while ready and messages_left > 0:
             actor = ready.popleft()
             waiting_bytes = actor.inbound_bytes
             if bytes_left <= 0:  # but who has little does not wait behind many long messages
                 if waiting_bytes > min(little_left, LITTLE_BYTES):
+                    later = deque() if later is None else later
                     later.append(actor)
                     continue
                 little_left -= waiting_bytes
@@ -188,24 +192,31 @@ class Supervisor:
             bytes_left -= waiting_bytes - actor.inbound_bytes
             if messages or actor.undecided_bytes:
                 messages_left -= self._decide(actor, messages, now)
+                if work.extra:
+                    messages_left -= work.take()
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
                 self._paced.pop(actor.id, None)
-        later += ready
-        self._inbox.put_back(later)  # they keep their places in the queue
+        if later is not None:
+            ready.extendleft(reversed(later))
+        if ready:
+            self._inbox.put_back(ready)  # they keep their places in the queue
         for id in displaced:  # last, because their presences may have come in
             if self._mesh.peer_of(id) is None:
                 self._mesh.ended(id, Cause.DISPLACED, now)
-        until, deadline = read_until or now, self._mesh.deadline()
+        until, deadline = read_until or now, mesh.deadline()
         if deadline is not None and deadline <= until.at:
-            for actor in later:  # what waits has been heard
-                self._mesh.heard(actor.id, now)
-            self._mesh.expire(until)
-        self._carry_out(self._mesh.take_effects())
-        self._ledger.keep(self.name, self._mesh.presence_bytes)
+            for actor in ready:  # what waits has been heard
+                mesh.heard(actor.id, now)
+            mesh.expire(until)
+        self._carry_out(mesh.take_effects())
+        presence_bytes = mesh.presence_bytes
+        if presence_bytes != self._presence_bytes:
+            self._presence_bytes = presence_bytes
+            self._ledger.keep(self.name, presence_bytes)
 
     def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:

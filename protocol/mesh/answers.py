@@ -11,6 +11,7 @@ from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Deliver, Effect, Only, Refused
 from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
+from protocol.mesh.work import ERROR_WORK, Work
 
 _TYPES: Final = tuple(
     type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
@@ -20,11 +21,11 @@ _TYPES: Final = tuple(
 class Answers:
     """Answers to the connections of one gate. Appends them to `effects`, and counts in `totals`.
 
-    `errors`: how many errors were sent so far.
+    `work`: what they cost.
     """
 
     def __init__(self, limits: Limits, codec: Codec, effects: list[Effect], totals: Totals) -> None:
-        self.errors = 0
+        self.work = Work()
         self._limits = limits
         self._codec = codec
         self._effects = effects
@@ -44,7 +45,7 @@ class Answers:
         """
         turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
         text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
-        self.errors += 1
+        self.work.extra += ERROR_WORK
         self._effects.append(Deliver(text, Only((connection.id,))))
         self.note(connection, refusal.code, count, now)
 

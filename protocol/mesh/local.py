@@ -21,9 +21,6 @@ from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 
-ERROR_WORK: Final = 8
-"""To refuse a message and say why costs as much as to pass on so many more."""
-
 
 class LocalMesh:
     """One mesh in one process, and every decision about it. Never waits. Not thread-safe.
@@ -35,8 +32,9 @@ class LocalMesh:
         self, limits: Limits, *, strict: bool = False, admit: Admission = admit_all
     ) -> None:
         self._effects: list[Effect] = []
-        self.mesh = Mesh(limits, self._effects)
         self.gate = Gate(limits, self, self._effects, strict=strict, admit=admit)
+        self.work = self.gate.answers.work
+        self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
         self.said = self.mesh.said  # one item for every message, hence directly
 
@@ -53,18 +51,10 @@ class LocalMesh:
         While the connection is in `unfinished`, more of an array waits: call this again, with or
         without messages.
 
-        Returns how much work that was, in messages. The elements of an array count each, a refusal
-        counts several times, and so does what goes to the further connections of a peer. The
-        roster that a newcomer gets counts as the messages that it has.
+        Returns how many messages were decided: the elements of an array count each. What some of
+        them cost more than others is in `work`.
         """
-        gate, mesh = self.gate, self.mesh
-        answers = gate.answers
-        errors, extra = answers.errors, mesh.extra_work
-        work = gate.received(id, messages, now)
-        entry = mesh.roster.connections.get(id)
-        if entry is not None:  # its messages are left out for each connection of its peer
-            work += work * entry.peer.extra_work
-        return work + (answers.errors - errors) * ERROR_WORK + mesh.extra_work - extra
+        return self.gate.received(id, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

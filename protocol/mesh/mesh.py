@@ -33,6 +33,7 @@ from protocol.mesh.lifecycle import Cause
 from protocol.mesh.roster import Peer, Roster
 from protocol.mesh.routing import Route
 from protocol.mesh.status import Totals
+from protocol.mesh.work import Work
 
 _EVERYONE: Final = Everyone()
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
@@ -44,10 +45,10 @@ class Mesh:
     It is an `Items` (protocol.mesh.items). A method that raises Refusal has changed nothing.
     """
 
-    def __init__(self, limits: Limits, effects: list[Effect]) -> None:
+    def __init__(self, limits: Limits, effects: list[Effect], work: Work | None = None) -> None:
         self.roster = Roster()
         self.totals = Totals()
-        self.extra_work = 0  # in messages, beside one for each
+        self._work = Work() if work is None else work
         self._limits = limits
         self._effects = effects
 
@@ -65,6 +66,8 @@ class Mesh:
         peer = entry.peer
         if header.sender != peer.id or header.instance_id is not None:
             text = self._with_origin(peer, header, text)
+        if peer.extra_work:  # it is left out for each connection of its own peer
+            self._work.extra += peer.extra_work
         if route is _OTHERS:
             self._effects.append(Deliver(text, peer.others))
             self.totals.relayed += 1
@@ -77,7 +80,8 @@ class Mesh:
         if target is not None:
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
-            self.extra_work += target.extra_work
+            if target.extra_work:
+                self._work.extra += target.extra_work
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
         """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""
@@ -160,7 +164,7 @@ class Mesh:
         self.totals.relayed += 1
         if is_newcomer and connection not in blind:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
-            self.extra_work += len(self.roster.peers)
+            self._work.extra += len(self.roster.peers)
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
