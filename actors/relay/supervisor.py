@@ -194,6 +194,8 @@ class Supervisor:
                 messages_left -= self._decide(actor, messages, now)
                 if work.extra:
                     messages_left -= work.take()
+                if mesh.unfinished or actor.undecided_bytes:
+                    self._put_off(actor)
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
@@ -235,11 +237,11 @@ class Supervisor:
         except Exception as error:
             self._fail(actor, Cause.CRASHED, error, now)
             return len(messages)
-        finally:
-            unfinished = self._mesh.unfinished
-            if actor.undecided_bytes or (unfinished and actor.id in unfinished):
-                rest = unfinished.get(actor.id)
-                actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
+
+    def _put_off(self, actor: PeerActor) -> None:
+        """Give the actor another turn, if something that it gave waits in the mesh."""
+        rest = self._mesh.unfinished.get(actor.id)
+        actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
 
     def _fail(
         self,

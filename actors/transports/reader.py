@@ -98,6 +98,20 @@ class FrameReader:
 
         `has_more`: so many frames were read, and there is more; call it again, with no data.
         """
+        size = len(data)
+        if size > 8 and data[0] == _FINAL_TEXT and not (self._data or self._skip):
+            # What comes most of all, one message alone, needs nothing of what follows below.
+            length = data[1] - _MASKED
+            start = 6
+            if length == 126:
+                length, start = data[2] << 8 | data[3], 8
+            elif length == 127:
+                length = -1  # it is long, and read below
+            if length == size - start and length <= self._bytes_max and self._fragments is None:
+                text = apply_mask(data[start:], data[start - 4 : start])
+                if text.isascii() or is_utf8(text):
+                    self.frames += 1
+                    return [text]
         messages: list[Inbound] = []
         if self._data or self._skip:
             self._keep(data)
