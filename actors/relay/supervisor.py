@@ -11,7 +11,6 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 
 import logging
 import math
-from collections import deque
 from typing import Final
 
 import anyio
@@ -178,13 +177,12 @@ class Supervisor:
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
         little_left = self._limits.quantum_bytes
         ready = self._inbox.take_ready()
-        later: deque[PeerActor] | None = None
+        later: list[PeerActor] = []
         while ready and messages_left > 0:
             actor = ready.popleft()
             waiting_bytes = actor.inbound_bytes
             if bytes_left <= 0:  # but who has little does not wait behind many long messages
                 if waiting_bytes > min(little_left, LITTLE_BYTES):
-                    later = deque() if later is None else later
                     later.append(actor)
                     continue
                 little_left -= waiting_bytes
@@ -202,7 +200,7 @@ class Supervisor:
                 self._mesh.ended(actor.id, Cause.LEFT, now)
                 del self._actors[actor.id]
                 self._paced.pop(actor.id, None)
-        if later is not None:
+        if later:
             ready.extendleft(reversed(later))
         if ready:
             self._inbox.put_back(ready)  # they keep their places in the queue

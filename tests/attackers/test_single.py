@@ -68,12 +68,12 @@ def test_a_relay_that_was_paused_at_work_reaps_nobody_who_beat_in_time() -> None
 
 
 def test_who_uploads_one_long_message_slowly_is_not_silent() -> None:
-    message = said("broadcast", data="x" * 120_000)
-    times = ("--presence-refresh-s", "0.2", "--stale-after-s", "0.5", "--reap-after-s", "1")
+    message = said("broadcast", data="x" * 240_000)
+    times = ("--presence-refresh-s", "1", "--stale-after-s", "2", "--reap-after-s", "4")
     with RelayProcess(*times) as relay:
         slow = Raw(relay.port).open(presence("slow"))
         listener = Raw(relay.port).open(presence("listener"))
-        for at in range(0, len(message), 3000):  # 30 KB/s
+        for at in range(0, len(message), 3000):  # 30 KB/s, for twice the time of silence
             slow.socket.sendall(message[at : at + 3000])
             listener.socket.sendall(said("heartbeat"))
             time.sleep(0.1)
