@@ -33,6 +33,7 @@ METHODS: Final = {
     "handle_connect": ("event",),
     "handle_parser_exception": (),
     "handle_pong": ("event",),
+    "send_keepalive_ping": (),
     "on_task_complete": ("task",),
     "pause_writing": (),
     "resume_writing": (),

@@ -90,6 +90,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _chunks: Iterator[list[Buffer]] | None = None
     """What is left of a long batch: the socket is given the next chunk when it takes more."""
     _close_after: tuple[int, str] | None = None
+    _is_ping_due = False  # when this batch is written
 
     _port: Port | None = None
     _limits: Limits
@@ -249,6 +250,12 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         else:
             self.loop.call_soon(self._read_on)
 
+    def send_keepalive_ping(self) -> None:
+        """Ask for a sign of life, but not in the middle of a frame that is half written."""
+        self._is_ping_due = self._chunks is not None
+        if not self._is_ping_due:
+            super().send_keepalive_ping()
+
     def handle_pong(self, event: Frame) -> None:
         """A pong that answers our ping is a sign of life."""
         asked = self.pending_ping_payload
@@ -270,8 +277,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._port.writable()
 
     def write_long(self, batch: Batch) -> bool:
-        """Send the first part of a batch, and the rest when the socket takes it. False: nothing
-        more for now."""
+        """Send a batch in parts, each when the socket takes it. False: nothing more for now."""
         self._chunks = batch.chunks()
         return self._write_chunks()
 
@@ -283,6 +289,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
                 self.transport.writelines(chunk)
                 continue
             self._chunks = None
+            if self._is_ping_due:
+                self.send_keepalive_ping()
             if self._close_after is not None:
                 self._send_close(*self._close_after)
         return self.is_writable

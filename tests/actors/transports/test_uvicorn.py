@@ -337,6 +337,22 @@ def test_pings_are_answered_in_order_and_before_what_came_with_them() -> None:
         assert client.message()["n"] == 1
 
 
+def test_the_relays_own_ping_does_not_get_into_a_frame_that_is_half_written() -> None:
+    with LiveRelay() as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        protocol = carrier_of(live, 1)
+        protocol.is_writable = False  # as when the peer does not read
+        client.say("direct", to="a", n=1, data="x" * 900_000)
+        until(lambda: protocol._chunks is not None)
+        protocol.loop.call_soon_threadsafe(protocol.send_keepalive_ping)
+        until(lambda: protocol._is_ping_due)
+        protocol.loop.call_soon_threadsafe(protocol.resume_writing)
+        assert client.message()["n"] == 1
+        opcode, _ = client.read()
+        assert opcode == PING
+
+
 def test_of_pings_that_nobody_reads_the_answers_to_a_few_remain() -> None:
     with LiveRelay() as live, RawClient(live.port) as client:
         client.say("presence", **{"from": "a"})
