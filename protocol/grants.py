@@ -57,10 +57,10 @@ class Grant:
     milliseconds), None: never.
 
     >>> ann = Grant(peer="ann", agents=("coder", "test-*"))
-    >>> [ann.covers_peer(id) for id in ("ann", "ann/laptop", "anna", "bob")]
-    [True, True, False, False]
-    >>> [ann.covers_agent(id) for id in ("coder", "test-7", "planner")]
-    [True, True, False]
+    >>> tuple(ann.covers_peer(id) for id in ("ann", "ann/laptop", "anna", "bob"))
+    (True, True, False, False)
+    >>> tuple(ann.covers_agent(id) for id in ("coder", "test-7", "planner"))
+    (True, True, False)
     """
 
     peer: str | None = attrs.field(default=None, validator=_check_peer)
