@@ -247,12 +247,12 @@ class HttpProtocol(H11Protocol):
             return
         self._unset_keepalive_if_required()
         self.connections.discard(self)
-        protocol: Any = self.ws_protocol_class(  # type: ignore[call-arg, misc]
+        websocket: Any = self.ws_protocol_class(  # type: ignore[call-arg, misc]
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
-        protocol.connection_made(self.transport)
-        self.transport.set_protocol(protocol)
-        protocol.handle_connect(
+        websocket.connection_made(self.transport)
+        self.transport.set_protocol(websocket)
+        websocket.handle_connect(
             Request(
                 path=event.target.decode("ascii"),
                 headers=Headers(
@@ -263,13 +263,13 @@ class HttpProtocol(H11Protocol):
                 protocol=f"HTTP/{event.http_version.decode('ascii')}",
             )
         )
-        if protocol.handshake_complete:  # it has refused
+        if websocket.handshake_complete:  # it has refused
             self._refusals.tell(
-                "opening refused", "the handshake is wrong", status=protocol.response.status_code
+                "opening refused", "the handshake is wrong", status=websocket.response.status_code
             )
         else:
-            protocol.conn.parser = Protocol.parse(protocol.conn)  # the request is read
-            next(protocol.conn.parser)
+            websocket.conn.parser = Protocol.parse(websocket.conn)  # the request is read
+            next(websocket.conn.parser)
         self._is_over = True
         del self.conn  # it refers back here; without it both are gone now
 

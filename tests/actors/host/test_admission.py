@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from actors.host import keys
 from actors.host.keys import DOCUMENT_BYTES_MAX
 from actors.host.tokens import CLOCK_SKEW_S, Auth
 from protocol.limits import Limits
@@ -258,7 +259,7 @@ def test_an_issuer_that_sends_us_elsewhere_is_not_followed(issuer: str) -> None:
 def test_while_an_issuer_hangs_the_relay_goes_on(
     issuer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.host.keys.FETCH_S", 1.0)
+    monkeypatch.setattr(keys, "FETCH_S", 1.0)
     Issuer.document = None
     with trusting(issuer) as live, httpx.Client(base_url=live.http, trust_env=False) as http:
         statuses: list[int] = []

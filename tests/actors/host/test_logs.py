@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from actors.clock import VirtualClock
+from actors.host import logs
 from actors.host.logs import LINES_BURST, LINES_PER_S, RETOLD, QueuedHandler, _Foreign
 from actors.host.throttle import KINDS_MAX, RefusalLog, Throttle
 from tests.worlds.live import PATIENCE_S
@@ -106,7 +107,7 @@ def test_too_many_lines_are_dropped_and_counted_but_no_error() -> None:
 def test_the_end_waits_for_a_reader_only_for_a_while(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.host.logs.FLUSH_WITHIN_S", 0.01)
+    monkeypatch.setattr(logs, "FLUSH_WITHIN_S", 0.01)
     handler_of(pipe).flush()
     assert pipe.text == ""
 

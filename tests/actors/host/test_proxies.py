@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from actors.client.peer import join
 from actors.client.websocket import Connector, bearer_subprotocols, websocket
+from actors.host import server
 from actors.host.server import PING_INTERVAL_S
 from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, Auth
 from protocol.member.lifecycle import MemberState
@@ -181,9 +182,9 @@ async def test_who_says_nothing_stays_connected_as_long_as_the_relay_pings(
     ends = [tmp_path / "pinged", tmp_path / "silent"]
     for end in ends:
         end.mkdir()
-    monkeypatch.setattr("actors.host.server.PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(server, "PING_INTERVAL_S", 0.2)
     with relay_behind_a_proxy() as pinging:
-        monkeypatch.setattr("actors.host.server.PING_INTERVAL_S", 3600)
+        monkeypatch.setattr(server, "PING_INTERVAL_S", 3600)
         with (
             relay_behind_a_proxy() as silent,
             ReverseProxy(kind, pinging.port, ends[0], timeouts="3s") as in_front,

@@ -113,7 +113,7 @@ def test_everything_that_the_http_side_uses_of_uvicorn_is_on_the_list_and_nothin
     flow = classes["_Flow"]
     used = {*attributes_of(flow, "self"), *attributes_of(flow, "super()")} - {"_is_held"}
     assert used == set(borrowed.FLOW)
-    assert set(attributes_of(ours, "protocol.conn")) <= {*borrowed.CONNECTION}
+    assert set(attributes_of(ours, "websocket.conn")) <= {*borrowed.CONNECTION}
 
 
 @pytest.mark.parametrize("name", borrowed.HTTP_METHODS)

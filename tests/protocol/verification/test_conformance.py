@@ -15,6 +15,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from protocol.limits import Limits
+from protocol.mesh import connection as connection_module
+from protocol.mesh import mesh as mesh_module
 from protocol.verification.conformance import (
     Claim,
     Failed,
@@ -151,7 +153,7 @@ async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> N
     ("place", "wrong", "broken"),
     [
         (
-            "protocol.mesh.mesh.same_owner",
+            f"{mesh_module.__name__}.same_owner",
             lambda one, other: True,
             {
                 "owners.others-are-refused",
@@ -159,9 +161,9 @@ async def test_every_known_mistake_fails_at_its_own_claim(mistake: Mistake) -> N
                 "owners.unclaimed-ids-stay-open",
             },
         ),
-        ("protocol.mesh.mesh.Mesh._check_owner", lambda *_: (), {"owners.takeover"}),
+        (f"{mesh_module.__name__}.Mesh._check_owner", lambda *_: (), {"owners.takeover"}),
         (
-            "protocol.mesh.connection.Connection.claims",
+            f"{connection_module.__name__}.Connection.claims",
             lambda *_: None,
             {"owners.a-bad-claim-is-refused"},
         ),

@@ -17,6 +17,10 @@ from actors.relay.supervisor import Supervisor
 from protocol.envelope import Header
 from protocol.grants import Grant
 from protocol.limits import Limits
+from protocol.mesh import connection as connection_module
+from protocol.mesh import gate as gate_module
+from protocol.mesh import granting as granting_module
+from protocol.mesh import mesh as mesh_module
 from protocol.mesh.effects import Deliver, Effect, Everyone
 from protocol.mesh.items import Entrance
 from protocol.mesh.local import LocalMesh
@@ -25,6 +29,7 @@ from protocol.mesh.roster import Peer
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement, Permit
 from protocol.verification.subjects import CoreSubject, Judge, Subject, as_grant
+from protocol.verification.subjects import core as core_module
 from protocol.verification.subjects.live import LiveSubject
 from tests.worlds.actor_subject import ActorSubject, parse
 from tests.worlds.live import LiveRelay
@@ -220,15 +225,15 @@ def _a_second_too_long(permit: Permit | None) -> Grant:
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
-        ("protocol.mesh.mesh.same_owner", lambda one, other: True),
-        ("protocol.mesh.mesh.Mesh._check_owner", lambda mesh, peer, claim: ()),
-        ("protocol.mesh.gate.Gate.replaced", _lets_all_pass),
-        ("protocol.mesh.granting.check_peer", _lets_all_pass),
-        ("protocol.mesh.granting.check_agents", _lets_all_pass),
-        ("protocol.mesh.granting.check_said", _lets_all_pass),
-        ("protocol.mesh.connection.Connection.claims", _lets_all_pass),
-        ("protocol.verification.subjects.core.as_grant", _a_second_too_long),
-        ("protocol.mesh.gate.Entrance", lambda claim, watches: Entrance(claim, True)),
+        (f"{mesh_module.__name__}.same_owner", lambda one, other: True),
+        (f"{mesh_module.__name__}.Mesh._check_owner", lambda mesh, peer, claim: ()),
+        (f"{gate_module.__name__}.Gate.replaced", _lets_all_pass),
+        (f"{granting_module.__name__}.check_peer", _lets_all_pass),
+        (f"{granting_module.__name__}.check_agents", _lets_all_pass),
+        (f"{granting_module.__name__}.check_said", _lets_all_pass),
+        (f"{connection_module.__name__}.Connection.claims", _lets_all_pass),
+        (f"{core_module.__name__}.as_grant", _a_second_too_long),
+        (f"{gate_module.__name__}.Entrance", lambda claim, watches: Entrance(claim, True)),
     ],
 )
 def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(

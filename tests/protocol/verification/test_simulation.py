@@ -12,6 +12,8 @@ from typing import TypeGuard
 import pytest
 
 from protocol.instant import Instant
+from protocol.mesh import gate as gate_module
+from protocol.mesh import mesh as mesh_module
 from protocol.mesh.effects import Deliver, Effect, Everyone, Only, Others
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
@@ -169,12 +171,12 @@ def test_a_mesh_that_hears_too_well_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_mesh_in_which_an_id_has_no_owner_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.mesh.mesh.same_owner", lambda one, other: True)
+    monkeypatch.setattr(f"{mesh_module.__name__}.same_owner", lambda one, other: True)
     assert_found()
 
 
 def test_a_mesh_in_which_nobody_takes_over_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.mesh.gate.Gate.replaced", lambda *_: None)
+    monkeypatch.setattr(f"{gate_module.__name__}.Gate.replaced", lambda *_: None)
     assert_found()
 
 
