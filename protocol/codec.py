@@ -40,22 +40,6 @@ _decode_header = msgspec.json.Decoder(Header).decode
 _decode_announced = msgspec.json.Decoder(_Announced).decode
 decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_COUNTED_MAX = 4096
-"""An array that may have at most so many elements is not read beyond them."""
-
-
-@lru_cache(maxsize=4)
-def _check_number(most: int) -> Callable[[bytes], object]:
-    """Raises msgspec.ValidationError as soon as an array has more elements than this.
-
-    A decoder of lists makes an object for each element first: for the 350 000 of a megabyte of
-    `[[],[],...` it takes 55 MB and 40 ms.
-    """
-    fields = [(f"e{n}", msgspec.Raw, msgspec.Raw()) for n in range(most)]
-    few = msgspec.defstruct("Few", fields, array_like=True, forbid_unknown_fields=True)
-    return msgspec.json.Decoder(few).decode
-
-
 _decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -74,6 +58,22 @@ _MASKS = ((b"\xc2\x80", b"\\ue", b"\\uE"), (b"\xc2\x81", b"\\uf", b"\\uF"))
 """Two ways to mask an escaped backslash, and what surrogates begin with. Where two masked copies
 differ, there was one of these."""
 _BETWEEN = b" \t\r\n,"
+
+
+_COUNTED_MAX = 4096
+"""An array that may have at most so many elements is not read beyond them."""
+
+
+@lru_cache(maxsize=4)
+def _check_number(most: int) -> Callable[[bytes], object]:
+    """Raises msgspec.ValidationError as soon as an array has more elements than this.
+
+    A decoder of lists makes an object for each element first: for the 350 000 of a megabyte of
+    `[[],[],...` it takes 55 MB and 40 ms.
+    """
+    fields = [(f"e{n}", msgspec.Raw, msgspec.Raw()) for n in range(most)]
+    few = msgspec.defstruct("Few", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(few).decode
 
 
 class Codec:
