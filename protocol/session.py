@@ -15,6 +15,11 @@ from typing import Final
 TOKEN_HEADER: Final = "X-Amzn-Bedrock-AgentCore-Runtime-Custom-Token"
 """AgentCore passes on headers of this prefix, also out of a signed URL's query."""
 
+OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
+"""Pages cannot send headers. So they offer this subprotocol, as AgentCore's OAuth has it, and a
+second one: this, a dot, and the token in base64url. The server must choose one that was offered, or
+the browser closes the connection: it chooses this one, which gives nothing away."""
+
 _LABEL = "agi-diy-relay mesh:"
 
 

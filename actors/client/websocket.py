@@ -32,6 +32,7 @@ from protocol.member.errors import (
     Rejected,
     Unreachable,
 )
+from protocol.session import OAUTH_SUBPROTOCOL
 
 CLOSE_WITHIN_S: Final = 1.0
 """How long (seconds) closing waits for the other side to take the close frame."""
@@ -112,7 +113,7 @@ async def fresh_token(token: Token) -> str:
 def bearer_subprotocols(token: str) -> tuple[str, str]:
     """The subprotocols by which AgentCore takes an OAuth token at the opening of a WebSocket."""
     coded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
-    return (f"base64UrlBearerAuthorization.{coded}", "base64UrlBearerAuthorization")
+    return (f"{OAUTH_SUBPROTOCOL}.{coded}", OAUTH_SUBPROTOCOL)
 
 
 async def open_websocket(

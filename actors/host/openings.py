@@ -10,10 +10,11 @@ from starlette.websockets import WebSocket
 
 from actors.host.settings import Settings
 from actors.host.throttle import RefusalLog
-from actors.host.tokens import OAUTH_SUBPROTOCOL, NotAdmitted, Tokens, token_of
+from actors.host.tokens import NotAdmitted, Tokens, token_of
 from actors.relay.runtime import Full, Runtime
 from actors.transports.asgi import transport_for
 from protocol.grants import OPEN, Grant
+from protocol.session import OAUTH_SUBPROTOCOL
 
 DEFAULT_MESH: Final = "default"
 """The mesh of a connection that names none."""

@@ -21,12 +21,7 @@ import jwt
 from actors.clock import Clock
 from actors.host.keys import ALGORITHMS, KeySet, KeysUnavailable
 from protocol.grants import Grant
-from protocol.session import TOKEN_HEADER
-
-OAUTH_SUBPROTOCOL: Final = "base64UrlBearerAuthorization"
-"""Pages cannot send headers. So they offer this subprotocol, as AgentCore's OAuth has it, and a
-second one: this, a dot, and the token in base64url. The server must choose one that was offered, or
-the browser closes the connection: it chooses this one, which gives nothing away."""
+from protocol.session import OAUTH_SUBPROTOCOL, TOKEN_HEADER
 
 TOKEN_CHARS_MAX: Final = 8192
 CLOCK_SKEW_S: Final = 60

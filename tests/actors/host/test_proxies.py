@@ -20,9 +20,9 @@ from actors.client.peer import join
 from actors.client.websocket import Connector, bearer_subprotocols, websocket
 from actors.host import server
 from actors.host.server import PING_INTERVAL_S
-from actors.host.tokens import OAUTH_SUBPROTOCOL, TOKEN_CHARS_MAX, Auth
+from actors.host.tokens import TOKEN_CHARS_MAX, Auth
 from protocol.member.lifecycle import MemberState
-from protocol.session import TOKEN_HEADER
+from protocol.session import OAUTH_SUBPROTOCOL, TOKEN_HEADER
 from tests import ROOT
 from tests.worlds.live import HeldPort, LiveRelay
 from tests.worlds.peers import QUICK, message_of, until
