@@ -6,7 +6,7 @@
     `capabilities`              answered here
     a withheld type             counted here
     what is not granted         refused here (protocol.mesh.granting)
-    an announcement too many    held until its time has come (protocol.mesh.announcing)
+    an announcement too many    held until its time has come (protocol.mesh.announcer)
     everything else             one item for the mesh (protocol.mesh.items)
 
 The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
@@ -40,11 +40,12 @@ from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import granting, lifecycle
-from protocol.mesh.announcing import Announced, Announcements, check_agents, check_identity
+from protocol.mesh.announcer import Announcer
+from protocol.mesh.announcing import Announcements
 from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import CLOSE_CODES, Dismissed, Effect
-from protocol.mesh.items import Admission, Entrance, Items, admit_all
+from protocol.mesh.items import Admission, Items, admit_all
 from protocol.mesh.lifecycle import (
     Cause,
     Ended,
@@ -88,8 +89,8 @@ class Gate:
         self._limits = limits
         self._items = items
         self._effects = effects
-        self._admit = admit
         self._codec = Codec(limits)
+        self._announcer = Announcer(limits, self._codec, items, admit=admit, held=self._schedule)
         self.answers = Answers(limits, self._codec, effects, self.totals)
         self.refuse = self.answers.refuse
         self._routes = dict(ROUTES)
@@ -183,7 +184,11 @@ class Gate:
                 continue
             held = connection.announcements
             if held is not None and held.due <= now.at:
-                self._announce_held(connection, held.take(now.at), now)
+                announced = held.take(now.at)
+                try:
+                    self._announcer.announce(connection, announced, now)
+                except Refusal as refusal:
+                    self.refuse(connection, announced.text, refusal, now)
             life = connection.life
             if connection.heard_at > life.since:
                 # When a present peer says something, only `heard_at` changes. The table learns of
@@ -342,59 +347,14 @@ class Gate:
         if header.type == "capabilities":
             self.answers.capabilities(connection, text, now)
         elif route is Route.EVERYONE:
-            self._present(connection, self._announced(connection, header, text), now)
+            self._announcer.present(connection, header, text, now)
         elif connection.peer is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
-            self._beat(connection, self._announced(connection, header, text), now)
+            self._announcer.beat(connection, header, text, now)
         elif route is Route.NOBODY:
             self.totals.withheld += 1
         elif route is Route.REFUSED:
             raise refusals.as_the_relay(f"the type {header.type!r}")
         else:
             raise refusals.unknown_type(header.type)
-
-    # Announcements --------------------------------------------------------------------------------
-
-    def _announced(self, connection: Connection, header: Header, text: Text) -> Announced:
-        said = self._codec.announcement(text)
-        check_agents(said.agents or (), self._limits)
-        granting.check_agents(connection.grant, said.agents or ())
-        return Announced(header, text, said)
-
-    def _present(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        check_identity(announced.header, connection.peer, self._limits)
-        assert announced.header.sender is not None  # checked just now
-        granting.check_peer(connection.grant, announced.header.sender)
-        self._offer(connection, announced, now)
-
-    def _beat(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        announcements = connection.announcements
-        assert announcements is not None  # it belongs to a peer
-        if announcements.is_news(announced.said):
-            self._offer(connection, announced, now)
-        else:  # a sign of life, and nothing else
-            said = attrs.evolve(announced.said, agents=None)
-            self._items.beat(connection.id, announced.header, said, now)
-
-    def _offer(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        connection.ask_for_room(len(announced.text), self._admit)
-        announcements = connection.announcements
-        if announcements is None or announcements.offer(announced, now.at):
-            self._announce(connection, announced, now)
-        else:
-            self._schedule(connection)
-
-    def _announce_held(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        try:
-            self._announce(connection, announced, now)
-        except Refusal as refusal:
-            self.refuse(connection, announced.text, refusal, now)
-
-    def _announce(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        id, header, said = connection.id, announced.header, announced.said
-        if announced.is_presence:
-            entrance = Entrance(connection.claim, connection.grant.may_watch)
-            self._items.present(id, header, announced.text, said, now, entrance=entrance)
-        else:
-            self._items.beat(id, header, said, now)
