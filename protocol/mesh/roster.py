@@ -205,6 +205,9 @@ class Roster:
     def resolve(self, sender: Peer, header: Header) -> Peer | None:
         """The peer that a direct is for. None if the sender itself has the agent.
 
+        Existing pages publish what they say to their own agents, too. So an agent of others is not
+        found by its name alone by somebody whom the sender has not announced (`_is_at_home`).
+
         Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` (no address).
         """
         if header.target_instance_id is not None:
@@ -222,6 +225,12 @@ class Roster:
             raise _unknown("peer or agent", header.to)
         if sender.id in hosts:
             return None
+        if self._is_at_home(sender, header):
+            sentence = (
+                f"{header.sender!r} is not announced here, so a direct from it to an agent needs "
+                "`instanceId`, or the peer in `targetInstanceId`"
+            )
+            raise Refusal(ErrorCode.UNKNOWN_TARGET, sentence, target=header.to)
         if len(hosts) > 1:
             sentence = (
                 f"{len(hosts)} peers have an agent {header.to!r}: name one in `targetInstanceId`"
@@ -229,6 +238,14 @@ class Roster:
             shown = sorted(islice(hosts, _PEERS_NAMED_MAX))  # of many, those who had it first
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
+
+    def _is_at_home(self, sender: Peer, header: Header) -> bool:
+        """The message is from one local agent of the sender to another, for all that can be told:
+        `from` is neither the peer nor an agent that it announced, and nothing names the peer."""
+        name = header.sender
+        if name is None or name == sender.id or header.instance_id is not None:
+            return False
+        return sender.id not in self._hosts.get(name, ())
 
     def presences(self, without: Peer | None) -> tuple[Text, ...]:
         """The latest presence of everyone here, except of one peer."""

@@ -352,6 +352,8 @@ class Model:
             target = to
         elif peer in hosts:
             target = None  # its own tabs have it already
+        elif self._stays_at_home(peer, value):
+            faults |= self.faults.of_name(to) | {"unknown_target"}
         elif len(hosts) > 1:
             faults |= self.faults.of_name(to) | {"ambiguous_target"}
             named = hosts if len(hosts) <= NAMED_MAX else []
@@ -366,6 +368,11 @@ class Model:
             )
         elif target is not None:
             self._expect(self.of(target), text)
+
+    def _stays_at_home(self, peer: str, value: dict[str, Any]) -> bool:
+        """Said by somebody whom nobody has heard of, who does not say whose agent it is."""
+        known = {None, peer, *map(agent_id, self.peers[peer].agents)}
+        return value.get("instanceId") is None and value.get("from") not in known
 
     # Presence -------------------------------------------------------------------------------------
 

@@ -112,6 +112,14 @@ def _direct_to_an_agent(peer: Peer, _: str, turn: str, dice: random.Random) -> I
     yield text("direct", peer.id, to=dice.choice(_AGENTS), turnId=turn)
 
 
+def _command_between_local_agents(
+    peer: Peer, _: str, turn: str, dice: random.Random
+) -> Iterator[bytes]:
+    local = {} if dice.random() < 0.8 else {"instanceId": peer.id}
+    sender, to = dice.choice(("some-agent", *_AGENTS)), dice.choice(_AGENTS)
+    yield text("direct", sender, to=to, turnId=turn, **local)
+
+
 def _broadcast_of_an_agent(_: Peer, _to: str, turn: str, _dice: random.Random) -> Iterator[bytes]:
     yield text("broadcast", "some-agent", turnId=turn, data={"command": "everybody"})
 
@@ -133,6 +141,7 @@ _CONVERSATIONS: Final[tuple[Callable[[Peer, str, str, random.Random], Iterator[b
     _directs_among_broadcasts,
     _direct_to_an_instance,
     _direct_to_an_agent,
+    _command_between_local_agents,
     _broadcast_of_an_agent,
     _own_type_and_question,
     _streamed_answer,

@@ -602,6 +602,7 @@ wild = st.one_of(
 @given(st.booleans(), st.lists(wild, max_size=8))
 @example(True, [b'{"type":"presence","from":"villain","data":{"agents":["\xff"]}}'])
 @example(False, [b'{"type":"presence","from":"a"}', b'{"type":"stream"}'])
+@example(True, [b'[{"type":" "}]'])
 @settings(deadline=None, max_examples=150)
 def test_7_whatever_a_villain_sends_only_valid_messages_of_its_own_reach_others(
     announced: bool, messages: list[Inbound]
@@ -618,11 +619,15 @@ def test_7_whatever_a_villain_sends_only_valid_messages_of_its_own_reach_others(
             assert (found.get("instanceId") or found["from"]) == own[villain]
             assert found["from"] not in {"a", "b", "relay"} - {own[villain]}  # (a tab of "a"?)
             assert found["type"] not in (*WITHHELD, "heartbeat", "capabilities")
-            sent = loads(message)
+            said = loads(message)
             if found["type"] == "presence":
                 assert isinstance(found["data"], dict)
-            else:
-                assert {**found, **{k: v for k, v in sent.items() if v is not None}} == found
+            else:  # (damage may make an array of it)
+                assert any(
+                    {**found, **{k: v for k, v in sent.items() if v is not None}} == found
+                    for sent in (said if isinstance(said, list) else [said])
+                    if isinstance(sent, dict)
+                )
     assert world.is_open(villain)
     assert {"a", "b"} <= set(world.peers())
     world.say(A, text("stream", sender="a"))
@@ -1231,6 +1236,19 @@ def test_trap_2_a_local_direct_does_not_run_at_a_namesake_elsewhere() -> None:
     world = world_with_agents()
     world.say(A, text("direct", sender="h", to="h", instanceId="a", data={"command": "go"}))
     assert world.got(A) == world.got(B) == world.got(C) == []
+
+
+def test_trap_2_a_command_between_local_agents_does_not_run_at_a_strangers_namesake() -> None:
+    world = World()
+    page, stranger = world.join("page"), world.join("stranger", "coder")  # a page announces none
+    world.hush()
+    command = text("direct", sender="planner", to="coder", turnId="t", data={"command": "go"})
+    world.say(page, command)
+    assert world.got(stranger) == []
+    assert world.errors(page) == ["unknown_target"]
+    for aimed in ({"targetInstanceId": "stranger"}, {"instanceId": "page"}):
+        world.say(page, text("direct", sender="planner", to="coder", **aimed))
+        assert [m["from"] for m in world.got(stranger)] == ["planner"]
 
 
 def test_trap_3_a_custom_type_without_from_and_with_a_string_as_data_passes() -> None:

@@ -23,8 +23,14 @@ def roster_of(**hosts: tuple[Agent, ...]) -> Roster:
     return roster
 
 
-def direct(to: str | None = None, target: str | None = None) -> Header:
-    return Header("direct", None, to, None, target)
+def direct(
+    to: str | None = None,
+    target: str | None = None,
+    *,
+    sender: str | None = None,
+    instance: str | None = None,
+) -> Header:
+    return Header("direct", sender, to, instance, target)
 
 
 # Coming and going ---------------------------------------------------------------------------------
@@ -271,6 +277,32 @@ def test_an_ambiguous_target_costs_the_same_however_many_have_the_agent() -> Non
         return compared
 
     assert calls(2000) == calls(30) > 0
+
+
+def test_what_a_local_agent_says_to_an_agents_name_stays_at_home() -> None:
+    roster = roster_of(me=agents("mine"), you=agents("a", "b"), she=agents("b", "hers"))
+    for sender in ("local", "hers", "a"):  # one that nobody has announced, or only others
+        for to in ("a", "b"):
+            refusal = refused(roster, direct(to, sender=sender))
+            assert refusal.code is ErrorCode.UNKNOWN_TARGET
+            assert refusal.details == {"target": to}
+            assert "targetInstanceId" in refusal.sentence
+        assert resolve(roster, direct("mine", sender=sender)) is None
+
+
+def test_who_says_whose_agent_it_is_finds_the_agents_of_others_by_name() -> None:
+    roster = roster_of(me=agents("mine", "other"), you=agents("a"))
+    for header in (
+        direct("a"),  # the relay adds `from`
+        direct("a", sender="me"),
+        direct("a", sender="mine"),
+        direct("a", sender="local", instance="me"),
+        direct("a", sender="local", target="you"),
+        direct("you", sender="local"),
+    ):
+        assert resolve(roster, header) is roster.peers["you"]
+    roster.set_agents(roster.peers["me"], agents("other"))
+    assert refused(roster, direct("a", sender="mine")).code is ErrorCode.UNKNOWN_TARGET
 
 
 def test_nobodys_agent_is_unknown() -> None:

@@ -131,6 +131,18 @@ def test_a_direct_goes_to_an_instance_a_peer_or_the_one_other_host_of_an_agent()
     assert say(model, 1, text("direct")) == {1: ["bad_field"]}
 
 
+def test_a_direct_between_local_agents_stays_at_home() -> None:
+    model = mesh("a", "b")
+    say(model, 1, presence("a", "mine"))
+    say(model, 2, presence("b", "one"))
+    assert say(model, 1, text("direct", sender="local", to="one")) == {1: ["unknown_target"]}
+    for sender, fields in (("mine", {}), ("local", {"instanceId": "a"})):
+        sent = text("direct", sender=sender, to="one", **fields)
+        assert say(model, 1, sent).keys() == {2}
+    for fields in ({"to": "b"}, {"to": "one", "targetInstanceId": "b"}):
+        assert say(model, 1, text("direct", sender="local", **fields)).keys() == {2}
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
     [

@@ -68,3 +68,22 @@ async def a_direct_to_ones_own_agent_is_not_relayed(world: World) -> None:
     seen = [*a.traffic(), *b.traffic()]
     if seen:
         raise Lacking("nothing, at nobody", shown(seen))
+
+
+@claim("direct.between-local-agents-stays-at-home")
+async def a_direct_between_local_agents_stays_at_home(world: World) -> None:
+    """A direct to an agent's name from somebody whom its peer has not announced, without
+    `instanceId`, reaches nobody and is answered with `unknown_target`; with it, it arrives."""
+    local, agent = world.name("local"), world.name("agent")
+    a, b = await world.join("a"), await world.join("b", agent)
+    await world.settled()
+    await a.send("direct", **{"from": local}, to=agent, data={"command": "for my own agent"})
+    await world.settle()
+    seen = b.traffic()
+    if seen:
+        raise Lacking("the direct reaches nobody", shown(seen))
+    errors = [m for m in a.taken() if m.type == "error"]
+    if [m.data.get("code") for m in errors] != ["unknown_target"]:
+        raise Lacking("one error `unknown_target`", shown(errors))
+    text = await a.send("direct", **{"from": local}, to=agent, instanceId=a.id)
+    await b.arrives(text, "the direct with `instanceId` at the peer of the agent")
