@@ -22,9 +22,9 @@ from protocol.limits import Limits, MembershipLimits  # noqa: E402
 from protocol.member import lifecycle as membership  # noqa: E402
 from protocol.mesh import lifecycle  # noqa: E402
 from protocol.mesh.effects import CLOSE_CODES  # noqa: E402
-from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route  # noqa: E402
+from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, WITHHELD, Route  # noqa: E402
 
-_PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?( *<!-- end -->)", re.DOTALL)
 _NPM_VERSION = re.compile(r'(?m)^(  "version": ")[^"]+(",)$')
 
 
@@ -38,6 +38,13 @@ def routes() -> str:
         if route is ANY_OTHER_TYPE:
             rows.append(f"| any other type | {route.value} |")
     return "\n".join(rows) + "\n"
+
+
+def withheld() -> str:
+    """Which types go to nobody, and why; inside a numbered rule."""
+    rows = ["| type | nobody gets it, because it holds |", "|---|---|"]
+    rows += [f"| `{type}` | {why} |" for type, why in WITHHELD.items()]
+    return "".join(f"    {row}\n" for row in rows)
 
 
 def with_unit(name: str, default: float) -> str:
@@ -169,6 +176,7 @@ def proxy(file: str, language: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
+    "withheld": withheld,
     "costs": costs,
     "bounds": bounds,
     "errors": errors,

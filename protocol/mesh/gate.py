@@ -57,10 +57,11 @@ from protocol.mesh.lifecycle import (
     Renew,
 )
 from protocol.mesh.rating import Rating
-from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
+from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
 from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
 
+_NOBODY: Final = Route.NOBODY
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
 _STEP_BYTES: Final = 128
@@ -283,8 +284,11 @@ class Gate:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
                 route = routes.get(header.type)
                 if route is None:
-                    refusals.check_name(header.type, "type", self._limits)
-                    route = any_other_type
+                    if header.type.startswith(RELAYS_PREFIX):
+                        route = _NOBODY
+                    else:
+                        refusals.check_name(header.type, "type", self._limits)
+                        route = any_other_type
                 if route is _OTHERS or route is _TARGET:
                     said(id, header, message, route)
                 else:

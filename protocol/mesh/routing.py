@@ -2,6 +2,8 @@
 
 `ROUTES` is that table. A type that it does not list goes where a broadcast goes, so that pages can
 invent types of their own. The `strict` setting refuses such types instead.
+
+`WITHHELD` has the types that the relay takes and passes on to nobody, and why.
 """
 
 import enum
@@ -17,9 +19,27 @@ class Route(enum.Enum):
     OTHERS = "all peers except the sender"
     TARGET = "one peer"
     RELAY = "the server only"
-    NOBODY = "nobody: existing pages put credentials into these"
+    NOBODY = "nobody: existing pages mean these for themselves (rule 13)"
     REFUSED = "nobody: only the relay sends these, and a peer that does is refused"
 
+
+RELAYS_PREFIX: Final = "relay-"
+"""What the types begin with in which existing pages tell their own tabs about their relays."""
+
+WITHHELD: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        f"{RELAYS_PREFIX}*": "all types that begin so: what a page tells its own tabs about its "
+        "relays, with their addresses and the tokens in them; `relay-auth-required` opens a login "
+        "dialog on every page that receives it",
+        "configure": "a relay's address and credentials",
+        "credentials_updated": "what a page tells its own tabs about its keys: others would load "
+        "theirs anew",
+        "list_github": "a GitHub token",
+        "trigger_github": "a GitHub token",
+        "poll_github_logs": "a GitHub token",
+    }
+)
+"""Types that go to nobody, and why: what existing pages put into them, or what comes of it."""
 
 ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
     {
@@ -32,16 +52,11 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
         "ack": Route.OTHERS,
         "turn_end": Route.OTHERS,
         "error": Route.OTHERS,
-        # Existing pages send these with relay addresses and tokens inside. Nobody needs them.
-        "configure": Route.NOBODY,
-        "relay-log": Route.NOBODY,
-        "relay-connected": Route.NOBODY,
-        "relay-disconnected": Route.NOBODY,
-        "relay-config-updated": Route.NOBODY,
+        **dict.fromkeys(WITHHELD, Route.NOBODY),
         # Clients believe what it says of the relay.
         "capabilities_response": Route.REFUSED,
     }
 )
 
 ANY_OTHER_TYPE: Final = Route.OTHERS
-"""Where messages of all other types go."""
+"""Where messages of all other types go, except those that begin with `RELAYS_PREFIX`."""

@@ -24,7 +24,7 @@ from protocol.verification.model.expected import (
     Roster,
     Untouched,
 )
-from protocol.verification.model.faults import RELAY, WITHHELD, Faults
+from protocol.verification.model.faults import RELAY, Faults, is_withheld
 from protocol.verification.model.reading import (
     BINARY,
     Message,
@@ -269,9 +269,7 @@ class Model:
             self._presence(c, connection, message, value)
         elif type == "capabilities":
             self._capabilities(c, connection, value)
-        elif type in WITHHELD:
-            pass
-        else:
+        elif not is_withheld(value["type"]):
             assert peer is not None
             self._from_a_peer(c, connection, peer, message, value)
 

@@ -28,6 +28,13 @@ WITHHELD = (
     "relay-connected",
     "relay-disconnected",
     "relay-config-updated",
+    "relay-auth-required",
+    "relay-" + "x" * 300,
+    "relay-",
+    "credentials_updated",
+    "list_github",
+    "trigger_github",
+    "poll_github_logs",
 )
 
 
@@ -1052,6 +1059,29 @@ def test_13_types_that_carry_credentials_are_taken_and_never_passed_on(type: str
     world.say(A, text(type, sender="a", to="b", data={"token": "x"}))
     assert world.got(A) == world.got(B) == []
     assert world.mesh.totals.withheld == 1
+
+
+def test_13_a_token_reaches_nobody_wherever_it_stands() -> None:
+    world = world_of("a", "b")
+    trigger = text("trigger_github", repo="r", workflow="w", prompt="p", token="ghp_x")
+    world.say(A, b"[" + trigger + b"," + text("list_github", token="ghp_x", repos=[]) + b"]")
+    world.say(A, trigger.replace(b"trigger_", b"trigger\\u005f"))
+    assert world.texts(A) == world.texts(B) == []
+    assert world.mesh.totals.withheld == 3
+
+
+@pytest.mark.parametrize("type", ["relay", "relayed", "Relay-log", "x-relay-log", "github"])
+def test_13_types_that_only_look_alike_are_passed_on(type: str) -> None:
+    world = world_of("a", "b")
+    world.say(A, text(type, sender="a"))
+    assert len(world.got(B)) == 1
+
+
+def test_13_with_the_strict_setting_withheld_types_are_taken_all_the_same() -> None:
+    world = world_of("a", "b", strict=True)
+    world.say(A, *(text(type, sender="a") for type in WITHHELD))
+    assert world.got(A) == world.got(B) == []
+    assert world.mesh.totals.withheld == len(WITHHELD)
 
 
 # 14. Timestamps -----------------------------------------------------------------------------------

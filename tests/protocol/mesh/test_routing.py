@@ -19,10 +19,11 @@ TABLE = {
     "turn_end": Route.OTHERS,
     "error": Route.OTHERS,
     "configure": Route.NOBODY,
-    "relay-log": Route.NOBODY,
-    "relay-connected": Route.NOBODY,
-    "relay-disconnected": Route.NOBODY,
-    "relay-config-updated": Route.NOBODY,
+    "credentials_updated": Route.NOBODY,
+    "list_github": Route.NOBODY,
+    "trigger_github": Route.NOBODY,
+    "poll_github_logs": Route.NOBODY,
+    "relay-*": Route.NOBODY,
     "capabilities_response": Route.REFUSED,
 }
 

@@ -17,6 +17,7 @@ from actors.relay.supervisor import Supervisor
 from protocol.envelope import Header
 from protocol.grants import Grant
 from protocol.limits import Limits
+from protocol.mesh import announcer as announcer_module
 from protocol.mesh import connection as connection_module
 from protocol.mesh import gate as gate_module
 from protocol.mesh import granting as granting_module
@@ -233,7 +234,7 @@ def _a_second_too_long(permit: Permit | None) -> Grant:
         (f"{granting_module.__name__}.check_said", _lets_all_pass),
         (f"{connection_module.__name__}.Connection.claims", _lets_all_pass),
         (f"{core_module.__name__}.as_grant", _a_second_too_long),
-        (f"{gate_module.__name__}.Entrance", lambda claim, watches: Entrance(claim, True)),
+        (f"{announcer_module.__name__}.Entrance", lambda claim, watches: Entrance(claim, True)),
     ],
 )
 def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
