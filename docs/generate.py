@@ -90,6 +90,11 @@ def costs() -> str:
     rows = (
         ("frames in", "", rate(limits.frames_in_per_s, limits.frames_in_burst, "frames")),
         ("bytes in", request, rate(limits.bytes_in_per_s, limits.bytes_in_burst, "bytes")),
+        (
+            "beyond that, all such connections together",
+            "",
+            f"{limits.crowd_bytes_per_s:,.10g} bytes a second",
+        ),
         ("messages", "", rate(limits.messages_per_s, limits.messages_burst, "messages")),
         (
             "announcements",

@@ -58,6 +58,8 @@ _MASKS = ((b"\xc2\x80", b"\\ue", b"\\uE"), (b"\xc2\x81", b"\\uf", b"\\uF"))
 """Two ways to mask an escaped backslash, and what surrogates begin with. Where two masked copies
 differ, there was one of these."""
 _BETWEEN = b" \t\r\n,"
+_BRACKET_BYTES = 8
+"""Where depth must be found, a bracket costs about as much as so many bytes of plain text."""
 
 
 _COUNTED_MAX = 4096
@@ -77,10 +79,14 @@ def _check_number(most: int) -> Callable[[bytes], object]:
 
 
 class Codec:
-    """Reads messages within `limits`. Every reading method raises Refusal, and nothing else."""
+    """Reads messages within `limits`. Every reading method raises Refusal, and nothing else.
+
+    `extra_bytes`: how much more than plain text the texts have cost so far, in bytes of plain text.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.extra_bytes = 0
         self._long_number = b"0" * (limits.number_digits_max + 1)
         # A text this short can neither nest too deep nor hold a number that is too long.
         self._surely_flat = min(2 * limits.nesting_max, limits.number_digits_max)
@@ -195,6 +201,11 @@ class Codec:
             at += len(texts[-1])
         return texts
 
+    def take_extra_bytes(self) -> int:
+        """`extra_bytes` since the last call."""
+        extra, self.extra_bytes = self.extra_bytes, 0
+        return extra
+
     def turn_id(self, text: Text) -> msgspec.Raw | None:
         """The `turnId` as it was written, for the echo in an error. None if it cannot be read."""
         try:
@@ -208,6 +219,7 @@ class Codec:
             raise Refusal(ErrorCode.MALFORMED, "not UTF-8") from error
         masked = _masked(text, 0)
         if masked is not text:
+            self.extra_bytes += 2 * len(text)
             try:
                 header = _decode_header(masked)
             except (msgspec.DecodeError, RecursionError) as other:
@@ -232,9 +244,11 @@ class Codec:
         """Check depth and digits. `text` is JSON already, so every string in it has an end."""
         limits = self._limits
         opening = text.count(b"[") + text.count(b"{")
-        if opening > limits.nesting_max and _depth(text) > limits.nesting_max:
-            sentence = f"nested deeper than {limits.nesting_max} levels"
-            raise Refusal(ErrorCode.MALFORMED, sentence)
+        if opening > limits.nesting_max:
+            self.extra_bytes += _BRACKET_BYTES * opening
+            if _depth(text) > limits.nesting_max:
+                sentence = f"nested deeper than {limits.nesting_max} levels"
+                raise Refusal(ErrorCode.MALFORMED, sentence)
         if len(text) > limits.number_digits_max and self._has_long_number(text):
             sentence = f"a number has more than {limits.number_digits_max} digits"
             raise Refusal(ErrorCode.MALFORMED, sentence)

@@ -115,6 +115,13 @@ class Limits:
         1_500_000.0, "bytes per second from one connection, sustained", "as above", 1024.0
     )
     bytes_in_burst: int = _bound(2**19, "bytes of one connection at once", "as above", 1024)
+    crowd_bytes_per_s: float = _bound(
+        6_000_000.0,
+        "bytes per second from all connections of the process that have used up their bursts, "
+        "sustained",
+        "these connections are read in turns",
+        1024.0,
+    )
     inbox_messages_max: int = _bound(
         1024,
         "messages of one connection that wait to be decided",

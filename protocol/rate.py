@@ -24,6 +24,6 @@ class Rate:
         """When the next one may go (monotonic seconds)."""
         return self._due - self._burst_s
 
-    def take(self, at: float, count: int = 1) -> None:
+    def take(self, at: float, count: float = 1) -> None:
         """`count` go now."""
         self._due = max(self._due, at) + count * self._interval_s

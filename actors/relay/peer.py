@@ -169,6 +169,10 @@ class PeerActor:
             change, self._partial_bytes = bytes - self._partial_bytes, bytes
             self._ledger.add(change)
 
+    def turn_s(self, bytes: float, at: float) -> float:
+        """The transport has read more than the burst of this connection by so many bytes."""
+        return self._ledger.crowd.turn_s(bytes, at)
+
     def ponged(self) -> None:
         """A WebSocket pong arrived."""
         if not self.is_stopped:
@@ -273,6 +277,10 @@ class PeerActor:
             self._is_queued = True
             self._inbox.ready(self)
         self._ledger.add(change)
+
+    def charge(self, bytes: int) -> None:
+        """To decide what it said has cost as much as so many bytes more."""
+        self._transport.charge(bytes)
 
     def tell(self, batch: Batch) -> None:
         """Send what this connection gets from one round."""

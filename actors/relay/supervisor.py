@@ -9,7 +9,6 @@ A failure of one connection does not reach another. If an exception occurs while
 decided, this connection ends (1011). An exception in its peer actor never reaches the supervisor.
 """
 
-import logging
 import math
 from typing import Final
 
@@ -18,6 +17,7 @@ import anyio.lowlevel
 import attrs
 
 from actors.clock import Clock
+from actors.relay.journal import Journal
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.mailboxes import Inbox
@@ -45,8 +45,6 @@ from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus, Totals
-
-log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
 """How often (seconds) a mesh looks for deadlines that have passed."""
@@ -110,6 +108,7 @@ class Supervisor:
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
         self._next_id = 1
+        self._journal = Journal(name)
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
@@ -167,7 +166,7 @@ class Supervisor:
         until then is late. By default that is now.
         """
         now = self._clock.now()
-        mesh, work = self._mesh, self._mesh.work
+        mesh, codec, work = self._mesh, self._mesh.codec, self._mesh.work
         displaced: list[int] = []
         for control in self._inbox.take_control():
             if isinstance(control, Displaced):
@@ -192,6 +191,8 @@ class Supervisor:
                 messages_left -= self._decide(actor, messages, now)
                 if work.extra:
                     messages_left -= work.take()
+                if codec.extra_bytes:
+                    actor.charge(codec.take_extra_bytes())
                 if mesh.unfinished or actor.undecided_bytes:
                     self._put_off(actor)
             elif actor.close_code is None:  # a part of a message came in
@@ -249,10 +250,7 @@ class Supervisor:
         now: Instant,
         reason: str | None = None,
     ) -> None:
-        facts = {"mesh": self.name, "connection": actor.id, "peer": self._mesh.peer_of(actor.id)}
-        if reason is not None:
-            facts["reason"] = reason
-        log.warning(cause.value, extra=facts, exc_info=error)
+        self._journal.failed(actor.id, self._mesh.peer_of(actor.id), cause, error, reason)
         self._mesh.ended(actor.id, cause, now)
 
     def _carry_out(self, effects: list[Effect]) -> None:
@@ -286,7 +284,7 @@ class Supervisor:
                     tape.dismiss(connection)
                     dismissed.append(effect)
                 case PeerJoined() | PeerLeft() | Refused():
-                    self._note(effect)
+                    self._journal.note(effect)
         shared, own = tape.finish()
         receivers = self._receivers
         if shared is not None:
@@ -306,17 +304,6 @@ class Supervisor:
             self._flushes += shared.size // FLUSH_BYTES
             if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
                 self._small_flush_s = self._clock.now().at - began.at
-
-    def _note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
-        match effect:
-            case PeerJoined(peer, connection, agents):
-                facts = {"peer": peer, "connection": connection, "agents": agents}
-                log.info("joined", extra={"mesh": self.name, **facts})
-            case PeerLeft(peer, cause):
-                log.info("left", extra={"mesh": self.name, "peer": peer, "cause": cause.value})
-            case Refused(connection, peer, code, count):
-                facts = {"peer": peer, "connection": connection, "count": count}
-                log.warning("refused", extra={"mesh": self.name, "code": code.code, **facts})
 
     # When rounds happen ---------------------------------------------------------------------------
 

@@ -127,6 +127,9 @@ class AsgiTransport:
     def abort(self) -> None:
         self._scope.cancel()
 
+    def charge(self, bytes: int) -> None:
+        pass  # it does not bound how fast it reads
+
     def pause_reading(self) -> None:
         self._readable = anyio.Event()
 

@@ -110,6 +110,9 @@ class MemoryTransport:
     def abort(self) -> None:
         self._connection.end(ABNORMAL, "")
 
+    def charge(self, bytes: int) -> None:
+        pass  # it does not bound how fast it reads
+
     def pause_reading(self) -> None:
         self._connection.set_reading(False)
 

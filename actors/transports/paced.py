@@ -130,6 +130,9 @@ class PacedTransport:
         self._clear()
         self._transport.abort()
 
+    def charge(self, bytes: int) -> None:
+        self._transport.charge(bytes)
+
     def pause_reading(self) -> None:
         self._transport.pause_reading()
 
@@ -143,6 +146,9 @@ class PacedTransport:
 
     def partial(self, bytes: int) -> None:
         self._port.partial(bytes)
+
+    def turn_s(self, bytes: float, at: float) -> float:
+        return self._port.turn_s(bytes, at)
 
     def ponged(self) -> None:
         self._port.ponged()

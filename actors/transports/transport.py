@@ -52,6 +52,13 @@ class Port(Protocol):
         """
         ...
 
+    def turn_s(self, bytes: float, at: float) -> float:
+        """The connection was read beyond its burst by so many bytes at monotonic time `at`.
+
+        Returns for how many seconds it must not be read, because others are in debt, too.
+        """
+        ...
+
     def ponged(self) -> None:
         """The peer answered a WebSocket ping of ours. This is a sign of life.
 
@@ -131,6 +138,10 @@ class Transport(Protocol):
 
     def abort(self) -> None:
         """Cut the connection now. What still waits here is lost. `port.closed` follows."""
+        ...
+
+    def charge(self, bytes: int) -> None:
+        """Count so many bytes as read, as far as this transport bounds how fast it reads."""
         ...
 
     def pause_reading(self) -> None:

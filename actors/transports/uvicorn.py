@@ -33,6 +33,7 @@ from websockets.protocol import Protocol
 from actors.frames import CHUNK_BYTES, Batch, Buffer
 from actors.link import ABNORMAL
 from actors.transports.asgi import EXTENSION
+from actors.transports.intake import Intake
 from actors.transports.reader import FrameReader
 from actors.transports.transport import Port
 from protocol.limits import Limits
@@ -98,9 +99,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _holds_little = False
     _is_wanted = True  # the port wants to read on
     _is_resting = False  # this connection has read enough for now
-    _frames_until = 0.0  # so many in all may be read before the time that passed is counted
-    _bytes_left = 0.0  # so many more
-    _counted_at = 0.0
+    _intake: Intake
     _heard_at = 0.0
     _partial_bytes = 0  # what the port knows of
 
@@ -118,9 +117,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         self._port = port
         self._limits = limits
         self._reader = FrameReader(limits.message_bytes_max)
-        self._frames_until = limits.frames_in_burst
-        self._bytes_left = limits.bytes_in_burst
-        self._counted_at = self._heard_at = self.loop.time()
+        self._heard_at = self.loop.time()
+        self._intake = Intake(limits, self._heard_at)
         # The application returns at once, because a task per connection costs 15 KB. uvicorn then
         # closes the socket, unless it sees by this timer that a close is under way already.
         self.close_timer = cast("asyncio.TimerHandle", _NO_TIMER)
@@ -174,14 +172,15 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if reader.held != self._partial_bytes:
             self._partial_bytes = reader.held
             port.partial(reader.held)
-        self._bytes_left -= len(data)
+        intake = self._intake
+        intake.bytes_left -= len(data)
         if reader.is_special:
             self._look_at(reader)
         elif not messages and self._heard_at + 1.0 <= (now := self.loop.time()):
             self._heard_at = now
             port.received([])  # bytes of an unfinished message are a sign of life
-        if self._bytes_left < 0 or reader.frames > self._frames_until:
-            self._rest(self._debt_s())
+        if intake.bytes_left < 0 or reader.frames > intake.frames_until:
+            self._rest(intake.rest_s(reader.frames, self.loop.time(), port))
         elif reader.has_more:
             self._rest(0.0)
 
@@ -228,18 +227,11 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(pongs)
 
-    def _debt_s(self) -> float:
-        """Seconds in which nothing may be read, so that the bounds hold: the rest waits in the
-        kernel, and then with the peer."""
-        limits, now = self._limits, self.loop.time()
-        passed_s, self._counted_at = now - self._counted_at, now
-        read = self._reader.frames
-        frames = self._frames_until - read + passed_s * limits.frames_in_per_s
-        bytes = self._bytes_left + passed_s * limits.bytes_in_per_s
-        self._frames_until = read + min(limits.frames_in_burst, frames)
-        self._bytes_left = min(limits.bytes_in_burst, bytes)
-        wait_s = max(-frames / limits.frames_in_per_s, -bytes / limits.bytes_in_per_s)
-        return max(0.0, wait_s)
+    def charge(self, bytes: int) -> None:
+        """Count so many bytes as read. The next read pays for them, if this goes beyond the
+        burst."""
+        if self._port is not None:
+            self._intake.bytes_left -= bytes
 
     def _rest(self, seconds: float) -> None:
         """Read nothing for so long; with 0, until the others have been read."""
@@ -392,6 +384,9 @@ class UvicornTransport:
 
     def abort(self) -> None:
         self._protocol.transport.abort()
+
+    def charge(self, bytes: int) -> None:
+        self._protocol.charge(bytes)
 
     def pause_reading(self) -> None:
         self._protocol.set_reading(False)

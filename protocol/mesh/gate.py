@@ -90,9 +90,9 @@ class Gate:
         self._limits = limits
         self._items = items
         self._effects = effects
-        self._codec = Codec(limits)
-        self._announcer = Announcer(limits, self._codec, items, admit=admit, held=self._schedule)
-        self.answers = Answers(limits, self._codec, effects, self.totals)
+        self.codec = Codec(limits)
+        self._announcer = Announcer(limits, self.codec, items, admit=admit, held=self._schedule)
+        self.answers = Answers(limits, self.codec, effects, self.totals)
         self.refuse = self.answers.refuse
         self._routes = dict(ROUTES)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
@@ -267,7 +267,7 @@ class Gate:
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
-        decode, routes, any_other_type = self._codec.header, self._routes, self._any_other_type
+        decode, routes, any_other_type = self.codec.header, self._routes, self._any_other_type
         bytes_max = self._limits.message_bytes_max
         steps_left = self._limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
@@ -322,12 +322,12 @@ class Gate:
         """
         assert isinstance(message, bytes)
         try:
-            elements = self._codec.elements(message)
+            elements = self.codec.elements(message)
         except Refusal as too_many:
             elements, refusal = [], too_many
         if elements:
             passed = self._within_rate(connection, elements, now, counted=True)
-            return self._codec.texts(message, passed), len(elements)
+            return self.codec.texts(message, passed), len(elements)
         self.refuse(connection, message, refusal, now)
         return [], 0
 

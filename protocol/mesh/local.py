@@ -33,6 +33,7 @@ class LocalMesh:
     ) -> None:
         self._effects: list[Effect] = []
         self.gate = Gate(limits, self, self._effects, strict=strict, admit=admit)
+        self.codec = self.gate.codec
         self.work = self.gate.answers.work
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished

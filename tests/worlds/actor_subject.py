@@ -148,6 +148,9 @@ class Socket:
     def abort(self) -> None:
         raise NotImplementedError
 
+    def charge(self, bytes: int) -> None:
+        pass
+
     def pause_reading(self) -> None:
         self.relay_reads = False
 

@@ -37,6 +37,7 @@ class HandTransport:
         self.closed_with: int | None = None
         self.fails = False
         self.aborted = False
+        self.charged = 0
 
     async def run(self, port: Port) -> None:
         raise NotImplementedError
@@ -55,6 +56,9 @@ class HandTransport:
 
     def abort(self) -> None:
         self.aborted = True
+
+    def charge(self, bytes: int) -> None:
+        self.charged += bytes
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -558,3 +562,30 @@ async def test_after_much_for_everyone_sockets_take_more_than_once_before_the_ne
         await world.supervisor._rest()
         world.settle()
     assert passes == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("data", "least"),
+    [
+        (b"[" * 100 + b"]" * 100, 0),  # short
+        ((b"[" * 100 + b"]" * 100 + b",") * 500 + b"0", 8 * 50_000),
+        (b"[]," * 50_000 + b"0", 8 * 50_000),
+        (b'"' + b"\\ud800" * 20_000 + b'"', 2 * 120_000),
+    ],
+)
+def test_a_text_that_costs_more_than_others_is_charged_to_its_connection(
+    data: bytes, least: int
+) -> None:
+    world = World()
+    actor, transport = world.join("a")
+    actor.received([b'{"type":"broadcast","data":[' + data + b"]}"])
+    world.settle()
+    assert least <= transport.charged <= 1.1 * least + 20
+
+
+def test_plain_text_is_charged_with_nothing_but_its_bytes() -> None:
+    world = World()
+    actor, transport = world.join("a")
+    actor.received([b'{"type":"broadcast","data":"' + b"x" * 500_000 + b'"}'])
+    world.settle()
+    assert transport.charged == 0

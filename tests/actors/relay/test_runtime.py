@@ -12,8 +12,8 @@ import pytest
 
 from actors.clock import VirtualClock
 from actors.link import LinkClosed
+from actors.relay.journal import Journal
 from actors.relay.runtime import Full, Runtime
-from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Port
 from protocol.instant import Instant
@@ -140,7 +140,7 @@ async def test_a_mesh_does_not_run_in_the_context_of_its_first_connection() -> N
         def emit(self, record: logging.LogRecord) -> None:
             seen.append((record.getMessage(), trace.get()))
 
-    log, handler = logging.getLogger(Supervisor.__module__), Handler()
+    log, handler = logging.getLogger(Journal.__module__), Handler()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
@@ -311,6 +311,9 @@ class CrashingTransport:
 
     def abort(self) -> None:
         self.closed = True
+
+    def charge(self, bytes: int) -> None:
+        pass
 
     def pause_reading(self) -> None: ...
 

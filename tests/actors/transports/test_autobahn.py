@@ -111,6 +111,9 @@ class Echo:
                 assert isinstance(message, bytes), "a message within bounds was refused"
                 self._transport.send(Batch([message]))
 
+    def turn_s(self, bytes: float, at: float) -> float:
+        return 0.0
+
     def partial(self, bytes: int) -> None: ...
 
     def ponged(self) -> None:

@@ -38,6 +38,7 @@ class Wire:
         self.takes = True
         self.reading = True
         self.holds_little = False
+        self.charged: list[int] = []
 
     def hold_little(self) -> None:
         self.holds_little = True
@@ -55,6 +56,9 @@ class Wire:
     def abort(self) -> None:
         self.aborted = True
 
+    def charge(self, bytes: int) -> None:
+        self.charged.append(bytes)
+
     def pause_reading(self) -> None:
         self.reading = False
 
@@ -70,6 +74,10 @@ class Actor:
 
     def received(self, messages: list[Inbound]) -> None:
         self.told.append(messages)
+
+    def turn_s(self, bytes: float, at: float) -> float:
+        self.told.append(f"turn {bytes} {at}")
+        return 0.5
 
     def partial(self, bytes: int) -> None:
         self.told.append(f"partial {bytes}")
@@ -420,6 +428,14 @@ def test_a_close_that_waits_can_be_hurried() -> None:
     world.tick(2)
     assert world.wire.closed == [(1001, "bye")]
     assert len(world.wire.sent) == 1
+
+
+def test_what_concerns_reading_goes_through_in_both_directions() -> None:
+    world = World()
+    world.paced.charge(7)
+    assert world.wire.charged == [7]
+    assert world.paced.turn_s(8.0, 9.0) == 0.5
+    assert world.actor.told == ["turn 8.0 9.0"]
 
 
 def test_a_close_happens_once() -> None:

@@ -280,6 +280,9 @@ class Notes:
     def received(self, messages: list[Inbound]) -> None:
         self.told += ["received"] * len(messages)
 
+    def turn_s(self, bytes: float, at: float) -> float:
+        return 0.0
+
     def partial(self, bytes: int) -> None: ...
 
     def ponged(self) -> None:

@@ -327,6 +327,21 @@ def test_bytes_are_read_no_faster_than_their_bound_and_nothing_is_lost() -> None
         assert time.monotonic() - began >= least_s > 0.05
 
 
+def test_a_text_that_is_costly_to_read_is_paid_for_by_whoever_sent_it() -> None:
+    limits = Limits(bytes_in_per_s=1024.0, bytes_in_burst=500_000)
+    with LiveRelay(limits=limits) as live, RawClient(live.port) as client:
+        client.say("presence", **{"from": "a"})
+        client.message()
+        protocol = carrier_of(live, 1)
+        data = [[[[]]]] * 20_000
+        client.say("direct", to="a", data=data)  # the bytes alone are within the burst
+        assert client.message()["data"] == data
+        assert protocol._intake.bytes_left < 0
+        client.say("direct", to="a", data=0)
+        assert client.message()["data"] == 0  # it is read already
+        until(lambda: protocol.read_paused)
+
+
 def test_pings_are_answered_in_order_and_before_what_came_with_them() -> None:
     with LiveRelay() as live, RawClient(live.port) as client:
         client.say("presence", **{"from": "a"})
