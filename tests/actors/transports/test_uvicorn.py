@@ -333,7 +333,7 @@ def test_a_text_that_is_costly_to_read_is_paid_for_by_whoever_sent_it() -> None:
         client.say("presence", **{"from": "a"})
         client.message()
         protocol = carrier_of(live, 1)
-        data = [[[[]]]] * 20_000
+        data: list[object] = [[[[]]]] * 20_000
         client.say("direct", to="a", data=data)  # the bytes alone are within the burst
         assert client.message()["data"] == data
         assert protocol._intake.bytes_left < 0
