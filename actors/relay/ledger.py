@@ -3,7 +3,8 @@
 There is one `Ledger` for all meshes of a process. It counts, at the moment when it begins and ends:
 
 - for every connection what it costs at rest, and the presences of all rosters: what *stands*.
-- what has arrived and is not decided: inboxes, and messages of which a part is still to come.
+- what has arrived and is not decided: inboxes with more than a little, and messages of which a part
+  is still to come.
 - what waits to be sent: the batches in outboxes, and the batch that a transport is busy with. What
   several connections share counts once, however many of them hold it.
 
@@ -28,7 +29,8 @@ from protocol.limits import Limits
 
 CONNECTION_BYTES: Final = 16 * 1024
 """What a connection costs at rest. Measured over 1 500 of them: 7.4 KB each, and 8.5 KB with a
-short presence. The rest is for agents in the roster, and for what allocators leave unused."""
+short presence. The rest is for the little that may wait uncounted (actors/relay/peer.py), for agents in
+the roster, and for what allocators leave unused."""
 TEXT_BYTES: Final = 100
 """What a text costs beside its bytes: the head of the object, and the references to it."""
 LEAST_BYTES: Final = 2**26

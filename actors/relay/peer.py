@@ -74,6 +74,11 @@ class Displaced:
 
 Control = Opened | Ponged | Failed | Displaced
 
+LITTLE_BYTES: Final = 4096
+LITTLE_MESSAGES: Final = 16
+"""So much of one connection may wait uncounted: the ledger's figure for a connection at rest has
+room for it. Most reads bring less, and then nothing need be looked at."""
+
 
 class PeerActor:
     """One connection.
@@ -83,6 +88,7 @@ class PeerActor:
     """
 
     __slots__ = (
+        "_counted",
         "_flush_then",
         "_inbound",
         "_inbox",
@@ -90,6 +96,8 @@ class PeerActor:
         "_is_read_paused",
         "_ledger",
         "_limits",
+        "_little_bytes",
+        "_little_messages",
         "_outbox",
         "_partial_bytes",
         "_transport",
@@ -121,6 +129,11 @@ class PeerActor:
         self._ledger = ledger
         self._partial_bytes = 0
         self._inbound: list[Inbound] = []
+        self._counted = 0  # what the ledger knows of them
+        self._little_messages = min(
+            LITTLE_MESSAGES, limits.inbox_messages_max, limits.quantum_messages
+        )
+        self._little_bytes = min(LITTLE_BYTES, limits.inbox_bytes_max, limits.quantum_bytes)
         self.inbound_bytes = 0
         self.undecided_bytes = 0
         self._is_queued = False
@@ -142,15 +155,23 @@ class PeerActor:
         """Messages arrived. Their size is `size_of`, here and in `give`, over any transport."""
         if self.is_stopped:
             return
-        if self._inbound:
-            self._inbound += messages
+        inbound = self._inbound
+        if inbound:
+            inbound += messages
         else:
-            self._inbound = messages
-        bytes = sum(map(size_of, messages))
-        self.inbound_bytes += bytes
+            self._inbound = inbound = messages
+        if len(messages) == 1 and messages[0].__class__ is bytes:  # most often
+            self.inbound_bytes += len(messages[0])
+        else:
+            self.inbound_bytes += sum(map(size_of, messages))
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)
+        if self.inbound_bytes > self._little_bytes or len(inbound) > self._little_messages:
+            self._bound_inbound()
+
+    def _bound_inbound(self) -> None:
+        """More than a little waits: it counts, and too much of it ends the reading."""
         limits = self._limits
         if (
             len(self._inbound) > limits.inbox_messages_max
@@ -158,10 +179,13 @@ class PeerActor:
         ) and not self._is_read_paused:
             self._is_read_paused = True
             self._transport.pause_reading()
-        ledger = self._ledger  # (not by `add`: this comes with every read)
-        ledger.held += bytes + TEXT_BYTES * len(messages)
-        if ledger.held > ledger.bytes_max:
-            ledger.relieve()
+        self._count()
+
+    def _count(self) -> None:
+        """Tell the ledger what waits to be taken. A little is part of what a connection costs."""
+        held = self.inbound_bytes + TEXT_BYTES * len(self._inbound)
+        change, self._counted = held - self._counted, held
+        self._ledger.add(change)
 
     def partial(self, bytes: int) -> None:
         """So many bytes of messages that are not complete wait in the transport."""
@@ -219,17 +243,21 @@ class PeerActor:
 
         Nothing while something is `undecided`, because that comes before.
         """
-        limits = self._limits
         if self.undecided_bytes:
             self._is_queued = bool(self._inbound)
             if self._is_queued:
                 self._inbox.ready(self)
             return []
+        if not self._counted:  # a little
+            given, self._inbound = self._inbound, []
+            self.inbound_bytes = 0
+            self._is_queued = False
+            return given
+        limits = self._limits
         if (
             len(self._inbound) <= limits.quantum_messages
             and self.inbound_bytes <= limits.quantum_bytes
         ):
-            bytes = self.inbound_bytes
             given, self._inbound = self._inbound, []
             self.inbound_bytes = 0
             self._is_queued = False
@@ -247,7 +275,7 @@ class PeerActor:
         ):
             self._is_read_paused = False
             self._transport.resume_reading()
-        self._ledger.held -= bytes + TEXT_BYTES * len(given)
+        self._count()
         return given
 
     def _quantum(self) -> tuple[int, int]:
@@ -352,8 +380,8 @@ class PeerActor:
         self._close(Cause.EVICTED, reason)
 
     def _drop_inbound(self) -> None:
-        self._ledger.add(-self.inbound_bytes - TEXT_BYTES * len(self._inbound))
         self._inbound, self.inbound_bytes = [], 0
+        self._count()
 
     def _forget_transport(self) -> None:
         """The transport has nothing more of this connection, in either direction."""

@@ -25,7 +25,6 @@ from actors.relay.peer import Control, Displaced, Failed, Opened, PeerActor, Pon
 from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
-from protocol.envelope import Inbound
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -188,7 +187,11 @@ class Supervisor:
             messages = actor.give()
             bytes_left -= waiting_bytes - actor.inbound_bytes
             if messages or actor.undecided_bytes:
-                messages_left -= self._decide(actor, messages, now)
+                try:
+                    messages_left -= mesh.received(actor.id, messages, now)
+                except Exception as error:
+                    self._fail(actor, Cause.CRASHED, error, now)
+                    messages_left -= len(messages)
                 if work.extra:
                     messages_left -= work.take()
                 if codec.extra_bytes:
@@ -213,7 +216,7 @@ class Supervisor:
             for actor in ready:  # what waits has been heard
                 mesh.heard(actor.id, now)
             mesh.expire(until)
-        self._carry_out(mesh.take_effects())
+        self._carry_out(mesh.take_effects(), now)
         presence_bytes = mesh.presence_bytes
         if presence_bytes != self._presence_bytes:
             self._presence_bytes = presence_bytes
@@ -229,13 +232,6 @@ class Supervisor:
                 self._mesh.ponged(actor.id, now)
             case Failed(actor, cause, error, reason):
                 self._fail(actor, cause, error, now, reason)
-
-    def _decide(self, actor: PeerActor, messages: list[Inbound], now: Instant) -> int:
-        try:
-            return self._mesh.received(actor.id, messages, now)
-        except Exception as error:
-            self._fail(actor, Cause.CRASHED, error, now)
-            return len(messages)
 
     def _put_off(self, actor: PeerActor) -> None:
         """Give the actor another turn, if something that it gave waits in the mesh."""
@@ -253,12 +249,11 @@ class Supervisor:
         self._journal.failed(actor.id, self._mesh.peer_of(actor.id), cause, error, reason)
         self._mesh.ended(actor.id, cause, now)
 
-    def _carry_out(self, effects: list[Effect]) -> None:
+    def _carry_out(self, effects: list[Effect], now: Instant) -> None:
         self._small_flush_s = 0.0
         self._flushes = 1
         if not effects:
             return
-        began = self._clock.now()
         tape = self._tape
         dismissed: list[Dismissed] = []
         for effect in effects:
@@ -285,13 +280,14 @@ class Supervisor:
                     dismissed.append(effect)
                 case PeerJoined() | PeerLeft() | Refused():
                     self._journal.note(effect)
+        began = self._clock.now() if tape.is_shared else now
         shared, own = tape.finish()
         receivers = self._receivers
         if shared is not None:
             for connection in tape.present:
                 if connection not in own:
                     receivers[connection].tell(shared)
-        leaving = {end.connection for end in dismissed}
+        leaving = {end.connection for end in dismissed} if dismissed else ()
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
                 receivers[connection].tell(batch)
@@ -360,7 +356,7 @@ class Supervisor:
         while self._inbox:
             self.round()
         self._mesh.shut_down(self._clock.now())
-        self._carry_out(self._mesh.take_effects())
+        self._carry_out(self._mesh.take_effects(), self._clock.now())
 
     def hurry(self) -> None:
         """Close the connections that still have something queued, and drop that."""

@@ -105,6 +105,11 @@ class Tape:
         self._texts: list[Text] = []
         self._cuts: dict[int, _Cut] = {}
 
+    @property
+    def is_shared(self) -> bool:
+        """Something goes to several receivers, so far."""
+        return bool(self._texts)
+
     def admit(self, connection: int) -> None:
         """From here on the connection gets what goes to everyone."""
         self._cut(connection).start = len(self._texts)
@@ -128,15 +133,17 @@ class Tape:
         for connection in excluded:
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:
-                cut.catch_up(index)
+                if cut.start < index:
+                    cut.catch_up(index)
                 cut.start = index + 1
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
-        end = len(self._texts)
+        end, cuts = len(self._texts), self._cuts
         for connection in connections:
-            cut = self._cuts.get(connection) or self._cut(connection)
-            cut.catch_up(end)
+            cut = cuts.get(connection) or self._cut(connection)
+            if cut.start < end:
+                cut.catch_up(end)
             cut.pieces += texts
 
     def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:

@@ -64,6 +64,7 @@ from protocol.mesh.unfinished import Unfinished
 _NOBODY: Final = Route.NOBODY
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
+_PRESENT: Final = PeerState.PRESENT
 _STEP_BYTES: Final = 128
 """To read so many bytes of an announcement costs about as much as to decide a message."""
 
@@ -129,7 +130,9 @@ class Gate:
         if connection.grant is not OPEN and connection.has_run_out(now):
             self._dismiss(connection, refusals.expired(), Cause.EXPIRED, now)
             return 0
-        self._hear(connection, now)
+        connection.heard_at = now.at
+        if connection.life.state is not _PRESENT:
+            self._hear(connection, now)
         messages = self._within_rate(connection, messages, now, counted=False)
         if self.unfinished and id in self.unfinished:
             waiting = self.unfinished.pop(id)
@@ -229,7 +232,7 @@ class Gate:
 
     def _hear(self, connection: Connection, now: Instant) -> None:
         connection.heard_at = now.at
-        if connection.life.state is not PeerState.PRESENT:
+        if connection.life.state is not _PRESENT:
             self._apply(connection, lifecycle.transition(connection.life, Heard(now.at)), now)
 
     def _apply(self, connection: Connection, step: lifecycle.Step, now: Instant) -> None:
