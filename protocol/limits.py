@@ -315,8 +315,25 @@ class MembershipLimits:
         "the peer tries again",
         0.0,
     )
+    retry_max_s: float = _bound(
+        3.0,
+        "longest wait between two attempts while nobody answers, so that everybody is back within "
+        "seconds of the relay",
+        "the peer tries again",
+        0.0,
+    )
     backoff_max_s: float = _bound(
-        30.0, "longest wait between two attempts", "the peer tries again", 0.0
+        30.0,
+        "the same while somebody answers, and refuses (`retry_max_s` is never longer than this)",
+        "the peer tries again",
+        0.0,
+    )
+    hedge_after_s: float = _bound(
+        1.5,
+        "time for which an opening may stay without an answer",
+        "another one is tried beside it, and takes the place of the one that was tried before "
+        "this; the first one stays",
+        0.01,
     )
     give_up_after_s: float = _bound(
         30.0,

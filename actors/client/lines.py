@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 
 from actors.client.driver import Driver
 from actors.client.websocket import Address, Connector
-from actors.link import Link, LinkClosed
+from actors.link import ABNORMAL, Link, LinkClosed
 from protocol.member.errors import BadAddress, RelayError, Unreachable
 from protocol.member.outgoing import Frame
 
@@ -80,7 +80,7 @@ class Lines:
                 await self._use(line, link)
             except Exception:
                 log.exception("connection crashed", extra={"peer": self._driver.member.id})
-                self._lost(line)
+                self._lost(line, LinkClosed(ABNORMAL, "it crashed"))
             finally:
                 await link.aclose()
 
@@ -95,11 +95,12 @@ class Lines:
                     frame = await link.receive()
                     driver.member.received(line.number, frame, driver.now())
                     driver.obey()
+                end = LinkClosed(ABNORMAL, "it took nothing")
             except LinkClosed as closed:
-                extra = {"peer": driver.member.id, "code": closed.code}
-                log.info("connection closed", extra=extra)
+                end = closed
+            log.info("connection closed: %s", end, extra={"peer": driver.member.id})
             tasks.cancel_scope.cancel()
-        self._lost(line)
+        self._lost(line, end)
 
     async def _write(self, line: _Line, link: Link) -> None:
         driver = self._driver
@@ -130,12 +131,12 @@ class Lines:
             line.is_sending = False
             self._driver.sendable.set()  # there is room now
 
-    def _lost(self, line: _Line) -> None:
-        self._driver.member.closed(line.number, self._driver.now())
-        self._driver.obey()
+    def _lost(self, line: _Line, end: LinkClosed) -> None:
+        driver = self._driver
+        driver.member.closed(line.number, driver.now(), end.code, end.reason)
+        driver.obey()
 
     def _not_made(self, line: _Line, error: RelayError) -> None:
         driver = self._driver
-        log.info("not connected", extra={"peer": driver.member.id, "reason": str(error)})
         driver.member.failed(line.number, error, driver.now())
         driver.obey()

@@ -42,6 +42,7 @@ from protocol.limits import MembershipLimits
 from protocol.member.effects import (
     Announced,
     Arrived,
+    AttemptFailed,
     Chunk,
     Close,
     Effect,
@@ -418,6 +419,9 @@ class Peer:
                 self._services[service].put(effect)
             case Ignored(what):
                 log.warning("ignored", extra={"peer": self.id, "what": what})
+            case AttemptFailed(error, news):
+                level = logging.WARNING if news else logging.INFO
+                log.log(level, "not connected, tries again: %s", error, extra={"peer": self.id})
             case Finished(error):
                 self._finish(error)
 

@@ -11,6 +11,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 import anyio
@@ -24,7 +25,10 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from actors.client.hedging import Hedge
+from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL, Link, LinkClosed
+from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     BadAddress,
     NoCredentials,
@@ -43,6 +47,7 @@ MESSAGE_BYTES_MAX: Final = 2**24
 IDLE_FRAMES_MAX: Final = 10_000
 """Beyond so many frames between two messages that complete none (pings, pongs, fragments), the
 connection is closed (1008): the other side sends nothing, as fast as it can."""
+HEDGE_AFTER_S: Final = MembershipLimits().hedge_after_s
 PONGS_MAX: Final = 100
 """Beyond so many answers to pings that the other side does not take, nothing more is read."""
 
@@ -117,9 +122,20 @@ def bearer_subprotocols(token: str) -> tuple[str, str]:
 
 
 async def open_websocket(
-    address: Address, ssl_context: ssl.SSLContext | None = None
+    address: Address, ssl_context: ssl.SSLContext | None = None, clock: Clock | None = None
 ) -> "WebSocketLink":
-    """Connect. Raises BadAddress, Unreachable, Rejected, NotARelay; waits as long as it takes."""
+    """Connect. Raises BadAddress, Unreachable, Rejected, NotARelay; waits as long as it takes. If
+    nobody answers, further openings are tried beside it (actors/client/hedging.py)."""
+    hedge = Hedge(
+        partial(_open, address, ssl_context),
+        WebSocketLink._cut,
+        after_s=HEDGE_AFTER_S,
+        clock=clock or SystemClock(),
+    )
+    return await hedge.first()
+
+
+async def _open(address: Address, ssl_context: ssl.SSLContext | None) -> "WebSocketLink":
     try:
         uri = parse_uri(address.url)
     except (InvalidURI, ValueError):

@@ -35,14 +35,17 @@
  * @import { Services } from "./services.js"
  */
 
-import { AnnouncementRefused, IdTaken, NotARelay, Replaced } from "./errors.js";
+import { AnnouncementRefused, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
 import { Nonsense, readFrame } from "./incoming.js";
 import { begun, deadline, expire, isInUse, renewedBy, transition } from "./lifecycle.js";
 import { isRelays, messageOf, sentenceOf, word, writeMessage } from "./messages.js";
 import { positive } from "./outgoing.js";
+import { refuses } from "./patience.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
+/** RFC 6455: the connection was lost without a close. */
+const LOST_CODE = 1006;
 export const NONCE_CHARS_MAX = 32;
 
 /** A connection whose grant ends is replaced after this part of the time that is left. */
@@ -203,18 +206,33 @@ export class Connections {
   }
 
   /**
-   * The connection is over, or could not be opened.
+   * The connection is over, or could not be opened. `code`, `reason`: as it was closed.
    *
    * @param {number} connection
    * @param {Instant} now
+   * @param {number} [code]
+   * @param {string} [reason]
    */
-  closed(connection, now) {
+  closed(connection, now, code = LOST_CODE, reason = "") {
+    const isRefusal = refuses(code);
     if (connection === this.#use) {
-      this.#apply("Lost", now, this.#owner.roll());
+      this.#apply("Lost", now, { chance: this.#owner.roll(), isRefusal });
     } else if (connection === this.#next?.connection) {
       this.#rooms.patience.passed();
-      this.#apply("Failed", now, this.#owner.roll());
+      this.#miss(`the connection was closed before the relay answered (${code})`, reason);
+      this.#apply("Failed", now, { chance: this.#owner.roll(), isRefusal });
     }
+  }
+
+  /**
+   * An attempt has failed without an error.
+   *
+   * @param {string} sentence
+   * @param {string} [reason]
+   */
+  #miss(sentence, reason) {
+    const error = new Unreachable(reason ? `${sentence}: ${sentenceOf(reason)}` : sentence);
+    this.#rooms.patience.missed(error);
   }
 
   /**
@@ -229,7 +247,9 @@ export class Connections {
     if (this.#rooms.patience.failed(error, now.at, { isInUse: this.#use !== null })) {
       this.#owner.giveUp(now, error);
     } else {
-      this.#apply("Failed", now, this.#owner.roll(), this.#rooms.patience.lastAttemptAt);
+      const until = this.#rooms.patience.lastAttemptAt;
+      const isRefusal = !(error instanceof Unreachable);
+      this.#apply("Failed", now, { chance: this.#owner.roll(), until, isRefusal });
     }
   }
 
@@ -239,7 +259,16 @@ export class Connections {
    * @param {Instant} now
    */
   nudge(now) {
-    this.#apply("Nudged", now, this.#owner.roll());
+    this.#apply("Nudged", now, { chance: this.#owner.roll() });
+  }
+
+  /**
+   * Closes whatever is open, and makes no connection until `nudge`.
+   *
+   * @param {Instant} now
+   */
+  suspend(now) {
+    this.#apply("Suspended", now);
   }
 
   /**
@@ -270,7 +299,11 @@ export class Connections {
    */
   expire(now) {
     if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
-    this.#step(expire(this.#life, now.at, this.#owner.roll(), this.#limits), now);
+    const step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);
+    if (step.effects.includes("discard")) {
+      this.#miss(`the relay has not answered within ${this.#limits.joinWithinS} s`);
+    }
+    this.#step(step, now);
   }
 
   get #beatDue() {
@@ -297,11 +330,11 @@ export class Connections {
   /**
    * @param {EventName} name
    * @param {Instant} now
-   * @param {number} [chance]
-   * @param {number} [until]
+   * @param {{ chance?: number, until?: number, isRefusal?: boolean }} [how]
    */
-  #apply(name, now, chance = 0, until = Infinity) {
-    this.#step(transition(this.#life, { name, at: now.at, chance, until }, this.#limits), now);
+  #apply(name, now, how) {
+    const event = { name, at: now.at, chance: 0, ...how };
+    this.#step(transition(this.#life, event, this.#limits), now);
   }
 
   /**
@@ -489,7 +522,8 @@ export class Connections {
       // Something that was never accepted: be what was, and try again.
       this.#tell(answered);
       this.#emit({ effect: "Arrived", message: error, size: this.#size });
-      this.closed(coming.connection, now);
+      this.#rooms.patience.passed();
+      this.#apply("Failed", now, { chance: this.#owner.roll() });
     } else {
       this.failed(coming.connection, refused, now);
     }

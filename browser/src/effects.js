@@ -61,6 +61,13 @@
  */
 
 /**
+ * A connection could not be made, because of `error`. Another one will be tried. `news`: the program
+ * should hear of it, because the same was not told since it was present last.
+ *
+ * @typedef {{ effect: "AttemptFailed", error: RelayError, news: boolean }} AttemptFailed
+ */
+
+/**
  * The relay has taken the announcement with this number, or refused it with `error`.
  *
  * @typedef {{ effect: "Announced", number: number, error: RelayError | null }} Announced
@@ -106,8 +113,8 @@
  */
 
 /**
- * @typedef {Open | Transmit | Close | Sendable | Arrived | Changed | Ready | Announced | Unsent | Chunk
- *   | TurnEnded | Handle | Ignored | Finished} Effect
+ * @typedef {Open | Transmit | Close | Sendable | Arrived | Changed | Ready | AttemptFailed | Announced
+ *   | Unsent | Chunk | TurnEnded | Handle | Ignored | Finished} Effect
  */
 
 export {};

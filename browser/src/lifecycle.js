@@ -1,7 +1,7 @@
 /**
  * The life of a membership, on the peer's own side. The twin of protocol/member/lifecycle.py.
  *
- * Six states, nine events, and what to do in every cell: the state afterwards, and an action. At any
+ * Seven states, ten events, and what to do in every cell: the state afterwards, and an action. At any
  * time there are at most two connections, the one in use and the next one. Why an overlap loses and
  * repeats nothing: all connections of a mesh see one same order of messages, in which the presence
  * that the next one announces is a mark. The one in use is read up to the mark, the next one from
@@ -13,11 +13,12 @@
  * @import { Limits } from "./limits.js"
  */
 
-/** @typedef {"waiting" | "joining" | "present" | "renewing" | "switching" | "ended"} State */
+/** @typedef {"waiting" | "joining" | "present" | "renewing" | "switching"
+ *   | "suspended" | "ended"} State */
 
 /**
  * @typedef {"Joined" | "Failed" | "Heard" | "Marked" | "Lost" | "Silent" | "Elapsed" | "Nudged"
- *   | "Ended"} EventName
+ *   | "Suspended" | "Ended"} EventName
  */
 
 /**
@@ -35,6 +36,7 @@
  * @property {number} at monotonic time (seconds)
  * @property {number} chance for a backoff that may follow
  * @property {number} [until] when that is over at the latest
+ * @property {boolean} [isRefusal] it happened because somebody there said no
  */
 
 /**
@@ -45,7 +47,8 @@
  * @property {number | null} due when the state runs out by itself; null if never
  * @property {number} heard when something last came on the connection in use
  * @property {number | null} doubted since when there is doubt that it is alive; null: there is none
- * @property {number} attempts how many have failed in a row
+ * @property {number} attempts how many have failed in a row because nobody answered
+ * @property {number} refusals or because somebody refused; one of the two is 0
  * @property {number} joined when the connection in use was joined
  */
 
@@ -76,6 +79,7 @@ const EVENTS = [
   "Silent",
   "Elapsed",
   "Nudged",
+  "Suspended",
   "Ended",
 ];
 
@@ -84,6 +88,7 @@ export const TABLE = Object.freeze({
   waiting: whole("waiting", {
     Elapsed: ["joining", "attempt"],
     Nudged: ["joining", "attempt"],
+    Suspended: ["suspended", "suspend"],
     Ended: ["ended", "finish"],
   }),
   joining: whole("joining", {
@@ -91,6 +96,7 @@ export const TABLE = Object.freeze({
     Failed: ["waiting", "back_off"],
     Elapsed: ["waiting", "back_off"],
     Nudged: ["joining", "ignored"], // It is being made already.
+    Suspended: ["suspended", "suspend"],
     Ended: ["ended", "finish"],
   }),
   present: whole("present", {
@@ -99,6 +105,7 @@ export const TABLE = Object.freeze({
     Silent: ["waiting", "back_off"],
     Elapsed: ["renewing", "attempt"],
     Nudged: ["present", "doubt"],
+    Suspended: ["suspended", "suspend"],
     Ended: ["ended", "finish"],
   }),
   renewing: whole("renewing", {
@@ -110,6 +117,7 @@ export const TABLE = Object.freeze({
     Silent: ["joining", "carry_on"],
     Elapsed: ["present", "postpone"],
     Nudged: ["renewing", "doubt"],
+    Suspended: ["suspended", "suspend"],
     Ended: ["ended", "finish"],
   }),
   switching: whole("switching", {
@@ -120,10 +128,17 @@ export const TABLE = Object.freeze({
     Silent: ["present", "replace"],
     Elapsed: ["present", "replace"],
     Nudged: ["switching", "ignored"], // A fresh connection is there already.
+    Suspended: ["suspended", "suspend"],
+    Ended: ["ended", "finish"],
+  }),
+  suspended: whole("suspended", {
+    Nudged: ["joining", "attempt"],
+    Suspended: ["suspended", "ignored"],
     Ended: ["ended", "finish"],
   }),
   ended: whole("ended", {
     Nudged: ["ended", "ignored"],
+    Suspended: ["ended", "ignored"],
     Ended: ["ended", "ignored"],
   }),
 });
@@ -164,19 +179,27 @@ const ACTIONS = {
    * @type {Action} */
   replace: (old, { at }, limits) => [inUseFrom(old, at, limits), "drop", "adopt"],
 
-  /** No connection is left: try again, later after every failure. @type {Action} */
-  back_off: (old, { at, chance, until = Infinity }, limits) => {
-    // What counts are failures in a row, and a connection that lasted ends the row.
-    const lasted = old.state !== "joining" && at - old.joined > limits.backoffMaxS;
-    const failed = lasted ? 0 : old.attempts;
-    const due = Math.min(at + backoff(failed, chance, limits), until);
-    return [{ ...begun(due), attempts: failed + 1 }, old.state === "joining" ? "discard" : "drop"];
+  /** No connection is left: try again, later after every failure. Where nobody answers, it is never
+   * much later, because whoever comes back expects to find everyone. @type {Action} */
+  back_off: (old, { at, chance, until = Infinity, isRefusal }, limits) => {
+    let attempts = isRefusal ? 0 : old.attempts + 1;
+    let refusals = isRefusal ? old.refusals + 1 : 0;
+    if (old.state !== "joining") {
+      const lastedS = at - old.joined; // What was before a healthy connection is forgotten.
+      if (lastedS > limits.retryMaxS) attempts = Math.min(attempts, 1);
+      if (lastedS > limits.backoffMaxS) refusals = Math.min(refusals, 1);
+    }
+    const waitMaxS = isRefusal ? limits.backoffMaxS : limits.retryMaxS;
+    const waitS = backoff(attempts + refusals - 1, chance, waitMaxS, limits);
+    const after = { ...begun(Math.min(at + waitS, until)), attempts, refusals };
+    return [after, old.state === "joining" ? "discard" : "drop"];
   },
 
-  /** The replacement was not made; the one in use still is. Try again later. @type {Action} */
+  /** The replacement was not made; the one in use still is, so there is no hurry. Try again later.
+   * @type {Action} */
   postpone: (old, { at, chance }, limits) => {
-    const due = at + backoff(old.attempts, chance, limits);
-    return [{ ...old, due, attempts: old.attempts + 1 }, "discard"];
+    const due = at + backoff(old.attempts, chance, limits.backoffMaxS, limits);
+    return [{ ...old, due, attempts: old.attempts + 1, refusals: 0 }, "discard"];
   },
 
   /** The one in use is lost, but the next is on its way already; its time goes on. @type {Action} */
@@ -189,6 +212,9 @@ const ACTIONS = {
    * @type {Action} */
   doubt: (old, { at }) => (old.doubted === null ? [{ ...old, doubted: at }, "probe"] : [old]),
 
+  /** Close whatever is open, and wait for a nudge. @type {Action} */
+  suspend: () => [begun(null), "discard", "drop"],
+
   /** Close whatever is open. @type {Action} */
   finish: () => [begun(null), "discard", "drop"],
 };
@@ -200,20 +226,22 @@ const ACTIONS = {
  * @returns {Membership}
  */
 function inUseFrom(old, at, limits) {
-  const due = at + limits.renewAfterS;
-  return { ...begun(due), heard: at, attempts: old.attempts, joined: at };
+  const { attempts, refusals } = old;
+  return { ...begun(at + limits.renewAfterS), heard: at, attempts, refusals, joined: at };
 }
 
 /**
- * Seconds to wait after so many failures before this one: doubled each time up to a bound, then
+ * Seconds to wait after so many failures before this one: doubled each time up to `waitMaxS`, then
  * spread evenly from nothing to that, so that a thousand peers do not come back as one.
  *
  * @param {number} attempts
  * @param {number} chance
+ * @param {number} waitMaxS
  * @param {Readonly<Limits>} limits
  */
-export function backoff(attempts, chance, limits) {
-  return chance * Math.min(limits.backoffMaxS, limits.backoffFirstS * 2 ** Math.min(attempts, 64));
+export function backoff(attempts, chance, waitMaxS, limits) {
+  const grownS = limits.backoffFirstS * 2 ** Math.min(attempts, 64);
+  return chance * Math.min(waitMaxS, limits.backoffMaxS, grownS);
 }
 
 /**
@@ -223,7 +251,8 @@ export function backoff(attempts, chance, limits) {
  * @returns {Membership}
  */
 export function begun(at) {
-  return { state: "waiting", due: at, heard: 0, doubted: null, attempts: 0, joined: 0 };
+  const none = { heard: 0, doubted: null, attempts: 0, refusals: 0, joined: 0 };
+  return { state: "waiting", due: at, ...none };
 }
 
 /**

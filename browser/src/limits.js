@@ -13,8 +13,12 @@ export const LIMITS = Object.freeze({
   joinWithinS: 20,
   /** The longest wait after the first failure; doubled after each. */
   backoffFirstS: 0.5,
-  /** The longest wait between attempts. */
+  /** The longest wait between attempts while nobody answers. */
+  retryMaxS: 3,
+  /** The same while somebody answers, and refuses. */
   backoffMaxS: 30,
+  /** For which an opening may stay without an answer before the relay is looked for in another way. */
+  hedgeAfterS: 1.5,
   /** Of nothing but errors that no further attempt should mend, once present: then the peer ends. */
   giveUpAfterS: 30,
   /** For which a peer tries again while others have its id. */
@@ -76,7 +80,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|giveUp|taken|serve|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|retry|giveUp|taken|serve|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

@@ -64,8 +64,8 @@ export class Lines {
     socket.onmessage = ({ data }) => {
       this.#driver.report((member, now) => member.received(number, data, now));
     };
-    socket.onclose = () => {
-      if (wasOpen) this.#driver.report((member, now) => member.closed(number, now));
+    socket.onclose = ({ code, reason }) => {
+      if (wasOpen) this.#driver.report((member, now) => member.closed(number, now, code, reason));
       else this.#openings.failed(address.url, (error) => this.#failed(number, error));
     };
     return socket;

@@ -225,13 +225,15 @@ export class Member {
   }
 
   /**
-   * The connection is over, or could not be opened.
+   * The connection is over, or could not be opened. `code`, `reason`: as it was closed.
    *
    * @param {number} connection
    * @param {Instant} now
+   * @param {number} [code]
+   * @param {string} [reason]
    */
-  closed(connection, now) {
-    this.#connections.closed(connection, now);
+  closed(connection, now, code, reason) {
+    this.#connections.closed(connection, now, code, reason);
   }
 
   /**
@@ -252,6 +254,15 @@ export class Member {
    */
   nudge(now) {
     this.#connections.nudge(now);
+  }
+
+  /**
+   * Nobody will listen for a while: say goodbye to the relay, and wait for a nudge.
+   *
+   * @param {Instant} now
+   */
+  suspend(now) {
+    this.#connections.suspend(now);
   }
 
   /** Takes nothing more from the program (it gets Left). To be followed by `end`, when what is queued

@@ -7,6 +7,11 @@
  * of nothing else, because tokens get renewed, and what stands in front of a relay answers all kinds
  * of things while it restarts.
  *
+ * While nobody answers, the peer tries again and again, seldom more than a few seconds apart
+ * (lifecycle.js). Only where somebody answers and refuses it tries ever less often: with an error, or
+ * with a close code that says no (`refuses`). Each reason is told once (`AttemptFailed`), and the last
+ * one is what joining ends with if it takes too long.
+ *
  * An id that somebody else has is tried again for `takenForS` in any case: perhaps that is only this
  * page's own last connection, which died unnoticed.
  *
@@ -16,6 +21,21 @@
  */
 
 import { IdTaken, Unreachable } from "./errors.js";
+
+/** The close codes with which a relay says no: a rule was broken, or there is no room. */
+const REFUSES = [1002, 1003, 1007, 1008, 1009, 1010, 1013];
+/** So many reasons are told once each; whatever is told beyond that is told again. */
+const TOLD_MAX = 16;
+
+/**
+ * Whoever closed a connection with this code said no. Codes from 4000 on are those that whatever is in
+ * front of a relay may have of its own.
+ *
+ * @param {number} code
+ */
+export function refuses(code) {
+  return REFUSES.includes(code) || (code >= 4000 && code < 5000);
+}
 
 /** The patience of one peer. */
 export class Patience {
@@ -30,6 +50,8 @@ export class Patience {
   #isTaken = false;
   /** The latest. @type {RelayError | null} */
   #failure = null;
+  /** The reasons that were told since it was present last. @type {Set<string>} */
+  #told = new Set();
   #withinS = 0;
   /** @type {number | null} */
   #joinDue = null;
@@ -38,7 +60,7 @@ export class Patience {
 
   /**
    * @param {Readonly<Limits>} limits
-   * @param {(effect: Effect) => void} emit takes the effect `Ready`
+   * @param {(effect: Effect) => void} emit takes the effects `Ready` and `AttemptFailed`
    */
   constructor(limits, emit) {
     this.#limits = limits;
@@ -66,12 +88,23 @@ export class Patience {
   joined(at) {
     this.#failingSince = null;
     this.#wasPresent = true;
+    this.#told.clear();
     this.#readyDue = at + this.#limits.probeWithinS;
   }
 
-  /** An attempt has failed without an error of its own, which is no permanent one. */
+  /** An attempt has failed, and not with a permanent error. */
   passed() {
     this.#failingSince = null;
+  }
+
+  /**
+   * An attempt has failed because nobody answered; no permanent error is undone by that.
+   *
+   * @param {Unreachable} error
+   */
+  missed(error) {
+    this.#failure = error;
+    this.#tell(error);
   }
 
   /**
@@ -81,7 +114,28 @@ export class Patience {
    * @param {number} at
    * @param {{ isInUse: boolean }} where
    */
-  failed(error, at, { isInUse }) {
+  failed(error, at, where) {
+    const givesUp = this.#givesUp(error, at, where);
+    if (!givesUp) this.#tell(error);
+    return givesUp;
+  }
+
+  /** @param {RelayError} error */
+  #tell(error) {
+    const news = !this.#told.has(error.message);
+    if (news) {
+      if (this.#told.size >= TOLD_MAX) this.#told.clear();
+      this.#told.add(error.message);
+    }
+    this.#emit({ effect: "AttemptFailed", error, news });
+  }
+
+  /**
+   * @param {RelayError} error
+   * @param {number} at
+   * @param {{ isInUse: boolean }} where
+   */
+  #givesUp(error, at, { isInUse }) {
     this.#failure = error;
     if (error.isTransient) {
       this.#failingSince = null;
@@ -142,7 +196,9 @@ export class Patience {
     if (isInUse) {
       this.complete();
     } else if (due === this.#joinDue) {
-      const sentence = `not present after ${this.#withinS} s; is the relay running at this URL?`;
+      const sentence =
+        `nobody has answered at this URL within ${this.#withinS} s; check host and port, and ` +
+        "whether a firewall is in between";
       return this.#failure ?? new Unreachable(sentence);
     } else {
       this.#readyDue = null; // That connection was lost; the next one has time of its own.

@@ -10,7 +10,7 @@
  * @import { Agent } from "./agents.js"
  * @import { MaybeCalled } from "./cognito.js"
  * @import { Happened } from "./driver.js"
- * @import { Effect, Handle, TurnEnded } from "./effects.js"
+ * @import { AttemptFailed, Effect, Handle, TurnEnded } from "./effects.js"
  * @import { RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Limits } from "./limits.js"
@@ -430,6 +430,8 @@ export class Peer {
         return this.#changed.set();
       case "Ready":
         return this.#ready.resolve();
+      case "AttemptFailed":
+        return void (effect.news && console.warn(`agi-diy-relay-client: ${triesAgain(effect)}`));
       case "Announced":
         return settle(this.#announcing, effect.number, effect.error);
       case "Unsent":
@@ -498,6 +500,11 @@ export class Peer {
       this.#driver.report((member, now) => member.fail(command, sentenceOf(error), now));
     }
   }
+}
+
+/** @param {AttemptFailed} failed */
+function triesAgain({ error }) {
+  return `not connected, tries again: ${error.message}`;
 }
 
 /**

@@ -48,6 +48,7 @@ from protocol.member.errors import (
     NotARelay,
     RelayError,
     Replaced,
+    Unreachable,
 )
 from protocol.member.incoming import Excess, Nonsense, read_frame
 from protocol.member.lifecycle import (
@@ -62,17 +63,20 @@ from protocol.member.lifecycle import (
     Membership,
     MemberState,
     Nudged,
+    Suspended,
 )
 from protocol.member.messages import Message, sentence_of, write_message
 from protocol.member.outgoing import Frame, Outgoing, positive
 from protocol.member.ownership import Ownership
-from protocol.member.patience import Patience
+from protocol.member.patience import Patience, refuses
 from protocol.member.roster import Roster
 from protocol.member.services import Services
 
 QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
 NONCE_CHARS_MAX: Final = 32
+LOST_CODE: Final = 1006
+"""RFC 6455: the connection was lost without a close."""
 
 RENEW_AT: Final = 0.8
 """A connection whose grant ends is replaced after this part of the time that is left."""
@@ -198,13 +202,22 @@ class Connections:
                 self._size = one.size
                 self._on_next(coming, one.fields, now)
 
-    def closed(self, connection: int, now: Instant) -> None:
-        """The connection is over, or could not be opened."""
+    def closed(
+        self, connection: int, now: Instant, code: int = LOST_CODE, reason: str = ""
+    ) -> None:
+        """The connection is over, or could not be opened. `code`, `reason`: as it was closed."""
+        is_refusal = refuses(code)
         if connection == self._use:
-            self._apply(Lost(now.at, self._roll()), now)
+            self._apply(Lost(now.at, self._roll(), is_refusal=is_refusal), now)
         elif self._next is not None and connection == self._next.connection:
             self._rooms.patience.passed()
-            self._apply(Failed(now.at, self._roll()), now)
+            self._miss(f"the connection was closed before the relay answered ({code})", reason)
+            self._apply(Failed(now.at, self._roll(), is_refusal=is_refusal), now)
+
+    def _miss(self, sentence: str, reason: str = "") -> None:
+        """An attempt has failed without an error."""
+        error = Unreachable(f"{sentence}: {sentence_of(reason)}" if reason else sentence)
+        self._rooms.patience.missed(error)
 
     def failed(self, connection: int, error: RelayError, now: Instant) -> None:
         """The connection could not be made. The peer tries again, or gives up."""
@@ -214,11 +227,16 @@ class Connections:
             self._give_up(now, error)
         else:
             until = self._rooms.patience.last_attempt_at
-            self._apply(Failed(now.at, self._roll(), until), now)
+            is_refusal = not isinstance(error, Unreachable)
+            self._apply(Failed(now.at, self._roll(), until, is_refusal), now)
 
     def nudge(self, now: Instant) -> None:
         """Look now whether the connection is alive, or try again now."""
         self._apply(Nudged(now.at, self._roll()), now)
+
+    def suspend(self, now: Instant) -> None:
+        """Close whatever is open, and make no connection until `nudge`."""
+        self._apply(Suspended(now.at), now)
 
     def end(self, now: Instant) -> None:
         """Close whatever is open, for good."""
@@ -235,7 +253,11 @@ class Connections:
         """Do what is due."""
         if self.is_in_use and self._beat_due <= now.at:
             self._heartbeat(now)
-        self._step(membership.expire(self._life, now.at, self._roll(), self._limits), now)
+        step = membership.expire(self._life, now.at, self._roll(), self._limits)
+        if membership.Effect.DISCARD in step.effects:
+            within_s = self._limits.join_within_s
+            self._miss(f"the relay has not answered within {within_s:g} s")
+        self._step(step, now)
 
     @property
     def _beat_due(self) -> float:
@@ -393,7 +415,8 @@ class Connections:
         if answered is not None:  # something that was never accepted: be what was, and try again
             self._tell(answered)
             self._emit(Arrived(error, self._size))
-            self.closed(coming.connection, now)
+            self._rooms.patience.passed()
+            self._apply(Failed(now.at, self._roll()), now)
         else:
             self.failed(coming.connection, refused, now)
 

@@ -63,6 +63,17 @@ class Ready:
 
 
 @attrs.frozen
+class AttemptFailed:
+    """A connection could not be made, because of `error`. Another one will be tried.
+
+    `news`: the program should hear of it, because the same was not told since it was present last.
+    """
+
+    error: RelayError
+    news: bool
+
+
+@attrs.frozen
 class Announced:
     """The relay has taken the announcement with this number, or refused it with `error`."""
 
@@ -132,6 +143,7 @@ Effect = (
     | Arrived
     | Changed
     | Ready
+    | AttemptFailed
     | Announced
     | Unsent
     | Chunk

@@ -1,7 +1,7 @@
 """The life of a membership: how a peer comes into a mesh and stays there, as one total table.
 
 This is the peer's own side of the matter; the relay's side is protocol/mesh/lifecycle.py, and the
-two are written alike. Six states, nine events, fifty-four cells, all of them in `TABLE`, the target
+two are written alike. Seven states, ten events, seventy cells, all of them in `TABLE`, the target
 of a transition nowhere else. The browser module has the same table in its own language, and a test
 compares the two.
 
@@ -10,6 +10,7 @@ compares the two.
     PRESENT     one connection, in use
     RENEWING    in use, while its replacement is being made
     SWITCHING   the replacement has joined; the one in use still delivers what came before that
+    SUSPENDED   asleep, and no connection is there; nothing happens until the peer is nudged
     ENDED       over: the peer has left, or has met a permanent error
 
 At any time there are at most two connections: the one **in use** (PRESENT, RENEWING, SWITCHING) and
@@ -42,6 +43,7 @@ class MemberState(enum.Enum):
     PRESENT = "present"
     RENEWING = "renewing"
     SWITCHING = "switching"
+    SUSPENDED = "suspended"
     ENDED = "ended"
 
 
@@ -51,11 +53,12 @@ class MemberState(enum.Enum):
 @attrs.frozen
 class _Happened:
     """What happened at monotonic time `at` (seconds). A backoff that may follow is by `chance`, and
-    over at `until`."""
+    over at `until`. `is_refusal`: it happened because somebody there said no."""
 
     at: float
     chance: float = 0.0
     until: float = math.inf
+    is_refusal: bool = False
 
 
 @attrs.frozen
@@ -95,7 +98,12 @@ class Elapsed(_Happened):
 
 @attrs.frozen
 class Nudged(_Happened):
-    """There is reason to look now: the network is back, or the machine has slept."""
+    """There is reason to look now: the network is back, or the machine, or the peer, has slept."""
+
+
+@attrs.frozen
+class Suspended(_Happened):
+    """The peer falls asleep, and says goodbye: it will not hear what is said to it meanwhile."""
 
 
 @attrs.frozen
@@ -103,8 +111,8 @@ class Ended(_Happened):
     """The peer leaves, or has met a permanent error."""
 
 
-Event = Joined | Failed | Heard | Marked | Lost | Silent | Elapsed | Nudged | Ended
-EVENTS: Final = (Joined, Failed, Heard, Marked, Lost, Silent, Elapsed, Nudged, Ended)
+Event = Joined | Failed | Heard | Marked | Lost | Silent | Elapsed | Nudged | Suspended | Ended
+EVENTS: Final = (*(Joined, Failed, Heard, Marked, Lost, Silent, Elapsed, Nudged, Suspended, Ended),)
 
 
 class Effect(enum.Enum):
@@ -126,8 +134,8 @@ class Membership:
 
     `due`: when the state runs out by itself, None if never. `heard`: when something last came on
     the connection in use. `doubted`: since when there is doubt that it is alive, None if there is
-    none. `attempts`: how many have failed in a row. `joined`: when the connection in use was
-    joined.
+    none. `attempts`: how many have failed in a row because nobody answered; `refusals`: or because
+    somebody refused. One of the two is 0. `joined`: when the connection in use was joined.
     """
 
     state: MemberState
@@ -135,6 +143,7 @@ class Membership:
     heard: float = 0.0
     doubted: float | None = None
     attempts: int = 0
+    refusals: int = 0
     joined: float = 0.0
 
 
@@ -191,17 +200,28 @@ def replace(old: Membership, event: Event, limits: MembershipLimits) -> Step:
 
 
 def back_off(old: Membership, event: Event, limits: MembershipLimits) -> Step:
-    """No connection is left: try again, later after every failure."""
-    failed = _in_a_row(old, event, limits)
-    due = min(event.at + backoff(failed, event.chance, limits), event.until)
+    """No connection is left: try again, later after every failure. Where nobody answers, it is
+    never much later, because whoever comes back expects to find everyone."""
+    if event.is_refusal:
+        attempts, refusals, wait_max_s = 0, old.refusals + 1, limits.backoff_max_s
+    else:
+        attempts, refusals, wait_max_s = old.attempts + 1, 0, limits.retry_max_s
+    if old.state is not MemberState.JOINING:  # what was before a healthy connection is forgotten
+        lasted_s = event.at - old.joined
+        attempts = min(attempts, 1) if lasted_s > limits.retry_max_s else attempts
+        refusals = min(refusals, 1) if lasted_s > limits.backoff_max_s else refusals
+    wait_s = backoff(attempts + refusals - 1, event.chance, wait_max_s, limits)
+    due = min(event.at + wait_s, event.until)
     effects = (Effect.DISCARD,) if old.state is MemberState.JOINING else (Effect.DROP,)
-    return Step(Membership(old.state, due, attempts=failed + 1), effects)
+    return Step(Membership(old.state, due, attempts=attempts, refusals=refusals), effects)
 
 
 def postpone(old: Membership, event: Event, limits: MembershipLimits) -> Step:
-    """The replacement was not made; the one in use still is. Try again later."""
-    due = event.at + backoff(old.attempts, event.chance, limits)
-    return Step(attrs.evolve(old, due=due, attempts=old.attempts + 1), (Effect.DISCARD,))
+    """The replacement was not made; the one in use still is, so there is no hurry. Try again
+    later."""
+    wait_s = backoff(old.attempts, event.chance, limits.backoff_max_s, limits)
+    due, attempts = event.at + wait_s, old.attempts + 1
+    return Step(attrs.evolve(old, due=due, attempts=attempts, refusals=0), (Effect.DISCARD,))
 
 
 def carry_on(old: Membership, event: Event, limits: MembershipLimits) -> Step:
@@ -221,19 +241,25 @@ def doubt(old: Membership, event: Event, limits: MembershipLimits) -> Step:
     return Step(attrs.evolve(old, doubted=event.at), (Effect.PROBE,))
 
 
+def suspend(old: Membership, event: Event, limits: MembershipLimits) -> Step:
+    """Close whatever is open, and wait for a nudge."""
+    return Step(Membership(old.state, None), (Effect.DISCARD, Effect.DROP))
+
+
 def finish(old: Membership, event: Event, limits: MembershipLimits) -> Step:
     """Close whatever is open."""
     return Step(Membership(old.state, None), (Effect.DISCARD, Effect.DROP))
 
 
-def backoff(attempts: int, chance: float, limits: MembershipLimits) -> float:
-    """Seconds to wait after so many failures before this one: doubled each time up to a bound, then
-    spread evenly from nothing to that, so that a thousand peers do not come back as one.
+def backoff(attempts: int, chance: float, wait_max_s: float, limits: MembershipLimits) -> float:
+    """Seconds to wait after so many failures before this one: doubled each time up to `wait_max_s`,
+    then spread evenly from nothing to that, so that a thousand peers do not come back as one.
 
-    >>> [backoff(n, 0.5, MembershipLimits(backoff_first_s=1, backoff_max_s=30)) for n in (0, 1, 9)]
+    >>> [backoff(n, 0.5, 30.0, MembershipLimits(backoff_first_s=1)) for n in (0, 1, 9)]
     [0.5, 1.0, 15.0]
     """
-    return chance * min(limits.backoff_max_s, limits.backoff_first_s * 2.0 ** min(attempts, 64))
+    grown_s = limits.backoff_first_s * 2.0 ** min(attempts, 64)
+    return chance * min(wait_max_s, limits.backoff_max_s, grown_s)
 
 
 def _in_use(old: Membership, event: Event, limits: MembershipLimits) -> Membership:
@@ -242,13 +268,9 @@ def _in_use(old: Membership, event: Event, limits: MembershipLimits) -> Membersh
         due=event.at + limits.renew_after_s,
         heard=event.at,
         attempts=old.attempts,
+        refusals=old.refusals,
         joined=event.at,
     )
-
-
-def _in_a_row(old: Membership, event: Event, limits: MembershipLimits) -> int:
-    lasted = old.state is not MemberState.JOINING and event.at - old.joined > limits.backoff_max_s
-    return 0 if lasted else old.attempts
 
 
 # The table ----------------------------------------------------------------------------------------
@@ -262,7 +284,7 @@ class Edge:
     action: Action
 
 
-_W, _J, _P, _R, _S, _E = MemberState
+_W, _J, _P, _R, _S, _Z, _E = MemberState
 
 TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
     {
@@ -274,6 +296,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_W, Silent): Edge(_W, impossible),
         (_W, Elapsed): Edge(_J, attempt),
         (_W, Nudged): Edge(_J, attempt),
+        (_W, Suspended): Edge(_Z, suspend),
         (_W, Ended): Edge(_E, finish),
         (_J, Joined): Edge(_P, enter),
         (_J, Failed): Edge(_W, back_off),
@@ -283,6 +306,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_J, Silent): Edge(_J, impossible),
         (_J, Elapsed): Edge(_W, back_off),
         (_J, Nudged): Edge(_J, ignored),  # it is being made already
+        (_J, Suspended): Edge(_Z, suspend),
         (_J, Ended): Edge(_E, finish),
         (_P, Joined): Edge(_P, impossible),
         (_P, Failed): Edge(_P, impossible),
@@ -292,6 +316,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_P, Silent): Edge(_W, back_off),
         (_P, Elapsed): Edge(_R, attempt),
         (_P, Nudged): Edge(_P, doubt),
+        (_P, Suspended): Edge(_Z, suspend),
         (_P, Ended): Edge(_E, finish),
         (_R, Joined): Edge(_S, switch),
         (_R, Failed): Edge(_P, postpone),
@@ -301,6 +326,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_R, Silent): Edge(_J, carry_on),
         (_R, Elapsed): Edge(_P, postpone),
         (_R, Nudged): Edge(_R, doubt),
+        (_R, Suspended): Edge(_Z, suspend),
         (_R, Ended): Edge(_E, finish),
         (_S, Joined): Edge(_S, impossible),
         (_S, Failed): Edge(_P, postpone),
@@ -310,7 +336,18 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_S, Silent): Edge(_P, replace),
         (_S, Elapsed): Edge(_P, replace),
         (_S, Nudged): Edge(_S, ignored),  # a fresh connection is there already
+        (_S, Suspended): Edge(_Z, suspend),
         (_S, Ended): Edge(_E, finish),
+        (_Z, Joined): Edge(_Z, impossible),
+        (_Z, Failed): Edge(_Z, impossible),
+        (_Z, Heard): Edge(_Z, impossible),
+        (_Z, Marked): Edge(_Z, impossible),
+        (_Z, Lost): Edge(_Z, impossible),
+        (_Z, Silent): Edge(_Z, impossible),
+        (_Z, Elapsed): Edge(_Z, impossible),
+        (_Z, Nudged): Edge(_J, attempt),
+        (_Z, Suspended): Edge(_Z, ignored),
+        (_Z, Ended): Edge(_E, finish),
         (_E, Joined): Edge(_E, impossible),
         (_E, Failed): Edge(_E, impossible),
         (_E, Heard): Edge(_E, impossible),
@@ -319,6 +356,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
         (_E, Silent): Edge(_E, impossible),
         (_E, Elapsed): Edge(_E, impossible),
         (_E, Nudged): Edge(_E, ignored),
+        (_E, Suspended): Edge(_E, ignored),
         (_E, Ended): Edge(_E, ignored),
     }
 )

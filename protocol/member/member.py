@@ -24,7 +24,7 @@ from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements, Said
 from protocol.member.asks import Asks
-from protocol.member.connections import NONCE_CHARS_MAX, Connections, Rooms
+from protocol.member.connections import LOST_CODE, NONCE_CHARS_MAX, Connections, Rooms
 from protocol.member.effects import Effect, Finished, Sendable
 from protocol.member.errors import Left, RelayError
 from protocol.member.lifecycle import MemberState
@@ -158,9 +158,11 @@ class Member:
         """A frame arrived on the connection."""
         self._connections.received(connection, frame, now)
 
-    def closed(self, connection: int, now: Instant) -> None:
-        """The connection is over, or could not be opened."""
-        self._connections.closed(connection, now)
+    def closed(
+        self, connection: int, now: Instant, code: int = LOST_CODE, reason: str = ""
+    ) -> None:
+        """The connection is over, or could not be opened. `code`, `reason`: as it was closed."""
+        self._connections.closed(connection, now, code, reason)
 
     def failed(self, connection: int, error: RelayError, now: Instant) -> None:
         """The connection could not be made. Some errors end the peer (see patience)."""
@@ -169,6 +171,10 @@ class Member:
     def nudge(self, now: Instant) -> None:
         """There is reason to look now whether the connection is alive, or to try again."""
         self._connections.nudge(now)
+
+    def suspend(self, now: Instant) -> None:
+        """Nobody will listen for a while: say goodbye to the relay, and wait for a nudge."""
+        self._connections.suspend(now)
 
     def leave(self) -> None:
         """Take nothing more from the program (it gets Left). To be followed by `end`, when what is

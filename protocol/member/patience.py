@@ -5,20 +5,43 @@ was never present ends with the first one. A peer that has been present ends onl
 `give_up_after_s` of nothing else, because tokens get renewed, and a proxy in front of a relay may
 answer anything while the relay restarts.
 
+While nobody answers, the peer tries again and again, seldom more than a few seconds apart
+(lifecycle). Only where somebody answers and refuses it tries ever less often: with an error, or
+with a close code of `REFUSES`. Each reason is told once (`AttemptFailed`), and the last one is what
+joining ends with if it takes too long.
+
 An id that somebody else has is tried again for `taken_for_s` in any case: perhaps that is only this
 program's own last connection, which died unnoticed.
 """
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from protocol.limits import MembershipLimits
-from protocol.member.effects import Effect, Ready
+from protocol.member.effects import AttemptFailed, Effect, Ready
 from protocol.member.errors import IdTaken, RelayError, Unreachable
+
+REFUSES: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 1013})
+"""The close codes with which a relay says no: a rule was broken, or there is no room."""
+OWN_CODES: Final = range(4000, 5000)
+"""Codes that whatever is in front of a relay may have of its own. They count as a no, too."""
+
+TOLD_MAX: Final = 16
+"""So many reasons are told once each; whatever is told beyond that is told again."""
+
+
+def refuses(code: int) -> bool:
+    """Whoever closed a connection with this code said no.
+
+    >>> refuses(1008), refuses(1001)
+    (True, False)
+    """
+    return code in REFUSES or code in OWN_CODES
 
 
 class Patience:
-    """The patience of one peer. `emit` takes the effect `Ready`."""
+    """The patience of one peer. `emit` takes the effects `Ready` and `AttemptFailed`."""
 
     def __init__(self, limits: MembershipLimits, *, emit: Callable[[Effect], None]) -> None:
         self.is_ready = False
@@ -29,6 +52,7 @@ class Patience:
         self._failing_since: float | None = None  # with nothing but permanent errors
         self._is_taken = False  # all of them: somebody else has the id
         self._failure: RelayError | None = None  # the latest
+        self._told: set[str] = set()  # since it was present last
         self._within_s = 0.0
         self._join_due: float | None = None
         self._ready_due: float | None = None  # from then on nobody will say that it is whole
@@ -43,14 +67,35 @@ class Patience:
         is whole: after `probe_within_s` it counts as whole."""
         self._failing_since = None
         self._was_present = True
+        self._told.clear()
         self._ready_due = at + self._limits.probe_within_s
 
     def passed(self) -> None:
-        """An attempt has failed without an error of its own, which is no permanent one."""
+        """An attempt has failed, and not with a permanent error."""
         self._failing_since = None
+
+    def missed(self, error: Unreachable) -> None:
+        """An attempt has failed because nobody answered; no permanent error is undone by that."""
+        self._failure = error
+        self._tell(error)
 
     def failed(self, error: RelayError, at: float, *, is_in_use: bool) -> bool:
         """An attempt has failed; `is_in_use`: another connection is there. True: give up."""
+        gives_up = self._gives_up(error, at, is_in_use=is_in_use)
+        if not gives_up:
+            self._tell(error)
+        return gives_up
+
+    def _tell(self, error: RelayError) -> None:
+        reason = str(error)
+        news = reason not in self._told
+        if news:
+            if len(self._told) >= TOLD_MAX:
+                self._told.clear()
+            self._told.add(reason)
+        self._emit(AttemptFailed(error, news))
+
+    def _gives_up(self, error: RelayError, at: float, *, is_in_use: bool) -> bool:
         self._failure = error
         if error.is_transient:
             self._failing_since = None
@@ -99,7 +144,10 @@ class Patience:
         if is_in_use:
             self.complete()
         elif due == self._join_due:
-            sentence = f"not present after {self._within_s:g} s; is the relay running at this URL?"
+            sentence = (
+                f"nobody has answered at this URL within {self._within_s:g} s; check host and "
+                "port, and whether a firewall is in between"
+            )
             return self._failure or Unreachable(sentence)
         else:
             self._ready_due = None  # that connection was lost; the next one has time of its own

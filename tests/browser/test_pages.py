@@ -498,7 +498,7 @@ def test_a_page_that_comes_online_does_not_wait_for_its_next_attempt(
     page.evaluate("() => { window.isUp = false; }")
     options = {
         "id": "ann",
-        "limits": {"backoffFirstS": 300, "backoffMaxS": 300},
+        "limits": {"backoffFirstS": 300, "retryMaxS": 300, "backoffMaxS": 300},
         "withinS": 60,
     }
     page.evaluate(

@@ -169,7 +169,7 @@ const limits: Readonly<Limits> = limitsWith({ turnsMax: 2, giveUpAfterS: 0 });
 const record: Membership = begun(0);
 const step = transition(record, { name: "Elapsed", at: 1, chance: 0.5 }, limits);
 const due: number | null = deadline(expire(step.membership, 2, 0.5, LIMITS).membership, LIMITS);
-console.log(TABLE.waiting.Elapsed[0], backoff(1, 0.5, limits), due, signed, kinds);
+console.log(TABLE.waiting.Elapsed[0], backoff(1, 0.5, 3, limits), due, signed, kinds);
 
 // @ts-expect-error a peer needs an id
 void join({ url: "ws://x" });

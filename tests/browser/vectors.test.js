@@ -27,10 +27,11 @@ const byId = (peers) => new Map(Object.entries(peers));
 const FUNCTIONS = {
   agent_id: ({ agent }) => agentId(agent),
   session_id: ({ mesh, secret }) => sessionId(mesh, secret),
-  backoff: ({ attempts, chance }) => lifecycle.backoff(attempts, chance, LIMITS),
+  backoff: ({ attempts, chance, wait_max_s }) =>
+    lifecycle.backoff(attempts, chance, wait_max_s, LIMITS),
   deadline: ({ membership }) => lifecycle.deadline(membership, LIMITS),
   expire: ({ membership, now, chance }) => lifecycle.expire(membership, now, chance, LIMITS),
-  transition: ({ old, event }) => lifecycle.transition(old, event, LIMITS),
+  transition: ({ old, event }) => lifecycle.transition(old, camelKeys(event), LIMITS),
   read_frame({ frame }) {
     try {
       return readFrame(frame, LIMITS);
@@ -101,9 +102,11 @@ const EVENTS = {
   begin: (member, now, { within_s }) => member.begin(now, within_s),
   opened: (member, now, { connection }) => member.opened(connection, now),
   received: (member, now, { connection, frame }) => member.received(connection, frame, now),
-  closed: (member, now, { connection }) => member.closed(connection, now),
+  closed: (member, now, { connection, code, reason }) =>
+    member.closed(connection, now, code, reason),
   failed: (member, now, { connection, error }) => member.failed(connection, errorOf(error), now),
   nudge: (member, now) => member.nudge(now),
+  suspend: (member, now) => member.suspend(now),
   leave: (member) => member.leave(),
   end: (member, now, { error }) => member.end(now, error && errorOf(error)),
   expire: (member, now) => member.expire(now),

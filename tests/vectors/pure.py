@@ -67,17 +67,22 @@ def membership() -> Iterator[Case]:
                 heard=at - chance.randrange(-1, 60),
                 doubted=chance.choice([None, at - chance.randrange(8)]),
                 attempts=chance.choice([0, 1, 5, 80]),
+                refusals=chance.choice([0, 0, 1, 5, 80]),
                 joined=at - chance.choice([1, 29, 31, 3000]),
             )
             roll = chance.choice([0.0, 0.25, 0.5, 0.875])
-            happened = {"name": event.__name__, "at": at, "chance": roll}
+            said_no = chance.random() < 0.5
+            happened = {
+                **{"name": event.__name__, "at": at, "chance": roll},
+                **({"is_refusal": True} if said_no else {}),
+            }
             yield {
                 "name": f"{event.__name__} while {state.value}",
                 "call": "transition",
                 "arguments": {"old": record(old), "event": happened},
                 **_attempt(
-                    lambda old=old, event=event, at=at, roll=roll: lifecycle.transition(
-                        old, event(at, roll), limits
+                    lambda old=old, event=event, at=at, roll=roll, no=said_no: lifecycle.transition(
+                        old, event(at, roll, is_refusal=no), limits
                     )
                 ),
             }
@@ -99,8 +104,8 @@ def membership() -> Iterator[Case]:
         yield {
             "name": f"the backoff after {attempts} failures",
             "call": "backoff",
-            "arguments": {"attempts": attempts, "chance": 0.75},
-            "returns": lifecycle.backoff(attempts, 0.75, limits),
+            "arguments": {"attempts": attempts, "chance": 0.75, "wait_max_s": 20.0},
+            "returns": lifecycle.backoff(attempts, 0.75, 20.0, limits),
         }
 
 

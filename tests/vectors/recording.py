@@ -17,8 +17,8 @@ Step = dict[str, Any]
 Case = dict[str, Any]
 
 EVENTS = (
-    *("begin", "opened", "received", "closed", "failed", "nudge", "leave", "end", "expire"),
-    *("announce", "send", "withdraw", "ask", "abandon", "serve", "stop_serving"),
+    *("begin", "opened", "received", "closed", "failed", "nudge", "suspend", "leave"),
+    *("end", "expire", "announce", "send", "withdraw", "ask", "abandon", "serve", "stop_serving"),
     *("stream", "finish", "fail", "next_frame"),
 )
 """The methods of `Member` that are events."""

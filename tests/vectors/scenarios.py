@@ -998,6 +998,69 @@ def announced(name: str, **setup: Any) -> tuple[Story, str, str]:
 
 
 def connections() -> Iterator[Story]:
+    s = joined("how a connection was closed says how soon the next is made")
+    s.member.roll = 0.9375
+    for number, code in enumerate((1006, 1001, 1013, 1008, 1008, 4003, 1011, 1006), start=1):
+        s.do("closed", number, code, *(["because"] if number % 2 else []))
+        s.wait(60.0)
+    yield s
+
+    s = joined("a connection that lasts is a new beginning", limits={"heartbeat_every_s": 20})
+    s.member.roll = 0.9375
+    turn = 1
+    for number, (lasted, code) in enumerate(
+        ((1.0, 1006), (2.0, 1006), (4.0, 1006), (1.0, 1013), (10.0, 1013), (29.0, 1013)), start=1
+    ):
+        s.wait(lasted)
+        s.do("closed", number, code)
+        s.wait(10.0)
+        turn += 2
+        s.join(connection=number + 1, first_turn=turn)
+    yield s
+
+    s = joined("asleep it has no connection, and when it is nudged it makes one at once")
+    s.do("suspend")
+    s.do("suspend")
+    s.do("send", {"type": "waits"})
+    s.do("ask", "helper", "x")
+    s.do("announce", ["coder", "tester"], None)
+    s.do("closed", 1, 1000)
+    s.do("received", 1, "{}")
+    s.sleep(3600.0)
+    s.do("nudge")
+    s.join(presence("bob", "helper"), connection=2, first_turn=3)
+    s.pump()
+    yield s
+
+    s = renewing("it falls asleep while one connection replaces another")
+    s.open(2)
+    s.do("suspend")
+    s.do("opened", 2)
+    s.do("nudge")
+    yield s
+
+    s, mark, _ = announced("it falls asleep while the old connection still delivers")
+    s.hear(presence("ann", "coder", turn=mark), connection=2)
+    s.do("suspend")
+    s.hear(presence("ann", "coder", turn=mark), connection=1)
+    s.do("nudge")
+    yield s
+
+    s = Story("it falls asleep before it was ever present", limits={"join_within_s": 5})
+    s.do("begin", within_s=8.0)
+    s.do("suspend")
+    s.do("failed", 1, PASSING)
+    s.wait(4.0)
+    s.do("nudge")
+    s.wait(5.0)
+    yield s
+
+    s = joined("it leaves in its sleep")
+    s.do("suspend")
+    s.do("end")
+    s.do("suspend")
+    yield s
+
     s, mark, sync = announced("one connection replaces another, which delivers the mark last")
     s.hear(presence("ann", "coder", turn=mark), connection=2)
     s.pump(2)

@@ -24,7 +24,7 @@ from protocol.member.messages import Message
 
 Serve = Callable[[Command], Any]
 Memory = Callable[[], Awaitable[MemoryLink]]
-QUICK = MembershipLimits(backoff_first_s=0.02, backoff_max_s=0.05)
+QUICK = MembershipLimits(backoff_first_s=0.02, retry_max_s=0.05, backoff_max_s=0.05)
 """Reconnects at once."""
 SECRET = "s3cr3t-t0ken"
 """What no error and no log line may show."""

@@ -36,6 +36,9 @@ from tests.worlds.proxy import Proxy, http
 
 pytestmark = pytest.mark.anyio
 
+SLOW = MembershipLimits(backoff_first_s=60, retry_max_s=60, backoff_max_s=60)
+"""Reconnects when it is nudged."""
+
 
 async def test_after_a_restart_of_the_relay_everybody_is_back() -> None:
     with HeldPort() as port, LiveRelay(port=port) as first:
@@ -127,7 +130,9 @@ async def test_renewal_under_traffic_loses_doubles_and_reorders_nothing(rounds: 
 
 
 async def test_while_there_is_no_connection_messages_wait_within_bounds() -> None:
-    limits = MembershipLimits(queue_messages_max=3, backoff_first_s=60, backoff_max_s=60)
+    limits = MembershipLimits(
+        queue_messages_max=3, backoff_first_s=60, retry_max_s=60, backoff_max_s=60
+    )
     with LiveRelay() as live:
         async with Proxy(live.port) as proxy, join(live.url, "bob") as bob:
             async with join(proxy.url, "ann", limits=limits) as ann:
@@ -143,10 +148,9 @@ async def test_while_there_is_no_connection_messages_wait_within_bounds() -> Non
 
 
 async def test_or_they_fail_at_once_if_that_was_asked_for() -> None:
-    limits = MembershipLimits(backoff_first_s=60, backoff_max_s=60)
     with LiveRelay() as live:
         async with Proxy(live.port) as proxy:
-            async with join(proxy.url, "ann", limits=limits, offline="fail") as ann:
+            async with join(proxy.url, "ann", limits=SLOW, offline="fail") as ann:
                 await proxy.cut()
                 await until(lambda: ann.state is MemberState.WAITING)
                 with pytest.raises(NotConnected):

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.limits import Limits, MembershipLimits
-from protocol.member.effects import Transmit
+from protocol.member.effects import AttemptFailed, Transmit
+from protocol.member.errors import AnnouncementRefused
 from protocol.member.lifecycle import MemberState
 from tests.worlds.member import BOB, MemberWorld, beat, joined, renewing
 from tests.worlds.mesh import presence, text
 
-WAITING, JOINING, PRESENT, RENEWING, SWITCHING, ENDED = MemberState
+WAITING, JOINING, PRESENT, RENEWING, SWITCHING, SUSPENDED, ENDED = MemberState
 
 
 # Staying ------------------------------------------------------------------------------------------
@@ -111,30 +112,136 @@ def test_what_is_sent_meanwhile_waits_in_order() -> None:
     assert [m["data"] for m in world.world.got(BOB) if m["type"] == "broadcast"] == [0, 1, 2]
 
 
-def test_attempts_come_ever_later_and_never_stop() -> None:
-    world = MemberWorld()
+def gaps(world: MemberWorld, fail: Callable[[], None], count: int = 12) -> list[float]:
+    """The times between attempts that all fail like this, the dice at their worst."""
     world.chance = 0.999
-    world.begin()
     times = []
-    for _ in range(12):
+    for _ in range(count):
         times.append(world.world.at)
-        world.refuse()
+        fail()
         while not world.opening:
             due = world.member.deadline()
             assert due is not None
             world.wait(due - world.world.at)
-    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
-    assert gaps == sorted(gaps)
-    assert gaps[0] == pytest.approx(0.5, rel=0.01)
-    assert gaps[-1] == pytest.approx(30.0, rel=0.01)
+    return [later - sooner for sooner, later in itertools.pairwise(times)]
 
 
-def test_an_attempt_that_hangs_is_given_up() -> None:
+def begun() -> MemberWorld:
     world = MemberWorld()
     world.begin()
+    return world
+
+
+def reasons(world: MemberWorld) -> list[str]:
+    """Why attempts have failed."""
+    return [str(effect.error) for effect in world.seen if isinstance(effect, AttemptFailed)]
+
+
+def test_while_nobody_answers_attempts_go_on_every_few_seconds_for_ever() -> None:
+    world = begun()
+    waited = gaps(world, world.refuse, 200)
+    assert waited[0] == pytest.approx(0.5, rel=0.01)
+    assert waited[-1] == pytest.approx(3.0, rel=0.01)
+    assert waited == sorted(waited)
+
+
+def test_a_server_that_refuses_is_asked_ever_less_often() -> None:
+    def refuse() -> None:
+        world.pipes[world.opening[0]].is_closed = True
+        refused = AnnouncementRefused("no_room", "full")
+        world.member.failed(world.opening.popleft(), refused, world.now)
+        world.obey()
+
+    def close() -> None:
+        world.member.closed(world.opening.popleft(), world.now, 1013, "come back later")
+        world.obey()
+
+    for fail in (refuse, close):
+        world = begun()
+        waited = gaps(world, fail)
+        assert waited == sorted(waited)
+        assert waited[0] == pytest.approx(0.5, rel=0.01)
+        assert waited[-1] == pytest.approx(30.0, rel=0.01)
+
+
+def test_an_attempt_that_hangs_is_given_up_and_says_so() -> None:
+    world = begun()
     world.wait(world.limits.join_within_s)
     assert world.member.state in (WAITING, JOINING)
     assert world.pipes[1].is_closed
+    assert reasons(world) == ["the relay has not answered within 20 s"]
+
+
+def test_a_replacement_that_hangs_is_given_up_and_says_so() -> None:
+    world = renewing(joined())
+    for _ in range(2):
+        beat(world)
+        while world.fall(1):
+            pass
+    assert reasons(world) == ["the relay has not answered within 20 s"]
+    assert world.member.is_in_use
+    assert 1 in world.live()
+
+
+def test_a_connection_that_is_closed_before_the_presence_says_how() -> None:
+    world = begun()
+    world.open()
+    world.member.closed(1, world.now, 1013, "full")
+    world.obey()
+    assert reasons(world) == ["the connection was closed before the relay answered (1013): full"]
+
+
+# Asleep -------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_falls_asleep_says_goodbye_at_once() -> None:
+    world = joined()
+    world.member.suspend(world.now)
+    world.obey()
+    assert world.member.state is SUSPENDED
+    assert world.live() == []
+    assert "ann" not in world.world.peers()
+    [offline] = [m for m in world.world.got(BOB) if m.get("data", {}).get("status") == "offline"]
+    assert offline["data"]["reason"] == "left"
+
+
+def test_asleep_it_does_nothing_and_wakes_up_at_once() -> None:
+    world = joined()
+    world.member.suspend(world.now)
+    world.obey()
+    world.world.wait(20.0)
+    assert world.member.deadline() is None
+    world.send("broadcast", data="waits")
+    assert not world.opening
+    world.member.nudge(world.now)
+    world.obey()
+    world.settle()
+    assert world.member.state is PRESENT
+    assert "waits" in [m.get("data") for m in world.world.got(BOB)]
+
+
+@pytest.mark.parametrize("state", [WAITING, JOINING, RENEWING, SWITCHING])
+def test_it_may_fall_asleep_at_any_time(state: MemberState) -> None:
+    world = renewing(joined()) if state in (RENEWING, SWITCHING) else joined()
+    if state is SWITCHING:
+        world.open()
+        world.settle_until(lambda: world.member.state is SWITCHING)
+    elif state is WAITING:
+        world.chance = 0.5
+        world.lose(1)
+    elif state is JOINING:
+        world.lose(1)
+        world.wait(1.0)
+    assert world.member.state is state
+    world.member.suspend(world.now)
+    world.obey()
+    assert world.member.state is SUSPENDED
+    assert world.live() == []
+    world.opening.clear()
+    world.member.nudge(world.now)
+    world.obey()
+    world.settle()
+    assert world.member.state is PRESENT
 
 
 def test_many_nudges_ask_once() -> None:

@@ -34,6 +34,7 @@ from protocol.member.lifecycle import (
     Nudged,
     Silent,
     Step,
+    Suspended,
     begun,
     deadline,
     diagram,
@@ -44,11 +45,12 @@ from protocol.member.lifecycle import (
     transition,
 )
 
-WAITING, JOINING, PRESENT, RENEWING, SWITCHING, ENDED = MemberState
+WAITING, JOINING, PRESENT, RENEWING, SWITCHING, SUSPENDED, ENDED = MemberState
 OPEN, ADOPT, DISCARD, DROP, PROBE = Effect
 LIMITS = MembershipLimits(
     join_within_s=20,
     backoff_first_s=1,
+    retry_max_s=8,
     backoff_max_s=16,
     silent_after_s=30,
     probe_within_s=5,
@@ -58,22 +60,23 @@ LIMITS = MembershipLimits(
 
 # Every cell once more: a row per event, a column per state. `-`: impossible, `.`: ignored.
 EXPECTED = """
-          waiting         joining           present            renewing             switching         ended
-Joined    -               present/enter     -                  switching/switch     -                 -
-Failed    -               waiting/back_off  -                  present/postpone     present/postpone  -
-Heard     -               -                 present/touch      renewing/touch       switching/touch   -
-Marked    -               -                 -                  present/replace      present/replace   -
-Lost      -               -                 waiting/back_off   joining/carry_on     present/replace   -
-Silent    -               -                 waiting/back_off   joining/carry_on     present/replace   -
-Elapsed   joining/attempt waiting/back_off  renewing/attempt   present/postpone     present/replace   -
-Nudged    joining/attempt .                 present/doubt      renewing/doubt       .                 .
-Ended     ended/finish    ended/finish      ended/finish       ended/finish         ended/finish      .
+          waiting           joining           present            renewing             switching         suspended        ended
+Joined    -                 present/enter     -                  switching/switch     -                 -                -
+Failed    -                 waiting/back_off  -                  present/postpone     present/postpone  -                -
+Heard     -                 -                 present/touch      renewing/touch       switching/touch   -                -
+Marked    -                 -                 -                  present/replace      present/replace   -                -
+Lost      -                 -                 waiting/back_off   joining/carry_on     present/replace   -                -
+Silent    -                 -                 waiting/back_off   joining/carry_on     present/replace   -                -
+Elapsed   joining/attempt   waiting/back_off  renewing/attempt   present/postpone     present/replace   -                -
+Nudged    joining/attempt   .                 present/doubt      renewing/doubt       .                 joining/attempt  .
+Suspended suspended/suspend suspended/suspend suspended/suspend  suspended/suspend    suspended/suspend .                .
+Ended     ended/finish      ended/finish      ended/finish       ended/finish         ended/finish      ended/finish     .
 """  # noqa: E501
 ACTIONS = {
     name: getattr(membership, name)
     for name in (
         *("ignored", "impossible", "attempt", "enter", "switch", "replace", "back_off"),
-        *("postpone", "carry_on", "touch", "doubt", "finish"),
+        *("postpone", "carry_on", "touch", "doubt", "suspend", "finish"),
     )
 }
 CELLS: tuple[tuple[MemberState, Any], ...] = tuple(itertools.product(MemberState, EVENTS))
@@ -81,7 +84,8 @@ CELLS: tuple[tuple[MemberState, Any], ...] = tuple(itertools.product(MemberState
 
 def record(state: MemberState, **fields: Any) -> Membership:
     """A record of this state: since 100, in use since 50, two attempts failed, in doubt."""
-    whole = Membership(state, None if state is ENDED else 200.0, heard=100.0, joined=50.0)
+    due = None if state in (SUSPENDED, ENDED) else 200.0
+    whole = Membership(state, due, heard=100.0, joined=50.0)
     doubted = 105.0 if state in IN_USE else None
     return attrs.evolve(attrs.evolve(whole, attempts=2, doubted=doubted), **fields)
 
@@ -133,8 +137,9 @@ def law_exactly_the_events_about_what_is_there_are_possible() -> None:
             Marked: use and coming,
             Lost: use,
             Silent: use,
-            Elapsed: state is not ENDED,
+            Elapsed: state not in (SUSPENDED, ENDED),
             Nudged: True,
+            Suspended: True,
             Ended: True,
         }[kind]
         assert (step(state, kind) is not None) == possible
@@ -179,14 +184,15 @@ def law_a_connection_once_joined_is_fresh() -> None:
     for state, kind in ((JOINING, Joined), (RENEWING, Marked), (SWITCHING, Marked)):
         done = step(state, kind)
         assert done is not None
-        assert done.membership == Membership(PRESENT, 3410.0, 110.0, None, 2, 110.0)
+        assert done.membership == Membership(PRESENT, 3410.0, 110.0, None, 2, 0, 110.0)
         assert done.effects == ((ADOPT,) if state is JOINING else (DROP, ADOPT))
     for end in (Lost, Silent, Elapsed):  # the old one can deliver no more
         assert step(SWITCHING, end) == step(SWITCHING, Marked)
 
 
 def law_an_attempt_has_its_time() -> None:
-    for state, kind in ((WAITING, Elapsed), (WAITING, Nudged), (PRESENT, Elapsed)):
+    starts = ((WAITING, Elapsed), (WAITING, Nudged), (PRESENT, Elapsed), (SUSPENDED, Nudged))
+    for state, kind in starts:
         done = step(state, kind)
         assert done is not None
         target = RENEWING if state is PRESENT else JOINING
@@ -210,7 +216,7 @@ def law_losing_the_last_connection_means_waiting() -> None:
         assert done.membership == Membership(
             WAITING, 110.0 + 0.5 * (1 if fresh else 4), attempts=1 if fresh else 3
         )
-    short = step(PRESENT, Lost, joined=100.0)
+    short = step(PRESENT, Lost, joined=105.0)
     assert short is not None
     assert short.membership.attempts == 3  # it had not
 
@@ -248,25 +254,32 @@ def law_a_nudge_disturbs_nothing_that_is_on_its_way() -> None:
         assert step(state, Nudged, doubted=doubted) == Step(record(state, doubted=doubted))
 
 
+def law_who_sleeps_has_no_connection_and_waits_for_a_nudge() -> None:
+    for state in set(MemberState) - {SUSPENDED, ENDED}:
+        assert step(state, Suspended) == Step(Membership(SUSPENDED, None), (DISCARD, DROP))
+    assert step(SUSPENDED, Suspended) == Step(record(SUSPENDED))
+    assert deadline(record(SUSPENDED), LIMITS) is None
+
+
 def law_the_end_is_the_end() -> None:
     for state in MemberState:
         done = step(state, Ended)
         assert done is not None
         if state is not ENDED:
             assert done == Step(Membership(ENDED, None), (DISCARD, DROP))
-    for kind in (Nudged, Ended):
+    for kind in (Nudged, Suspended, Ended):
         assert step(ENDED, kind) == Step(record(ENDED))
     assert deadline(record(ENDED), LIMITS) is None
 
 
-def law_whoever_has_not_ended_has_a_deadline() -> None:
+def law_whoever_is_awake_and_has_not_ended_has_a_deadline() -> None:
     for _, _, done in steps():
         due = deadline(done.membership, LIMITS)
-        assert (due is None) == (done.membership.state is ENDED)
+        assert (due is None) == (done.membership.state in (SUSPENDED, ENDED))
 
 
 def law_from_everywhere_it_comes_to_be_present() -> None:
-    for state in (WAITING, JOINING, PRESENT, RENEWING, SWITCHING):
+    for state in set(MemberState) - {ENDED}:
         life = record(state)
         for kind in (Elapsed, Nudged, Joined, Marked, Elapsed, Joined, Marked):
             if life.state is PRESENT:
@@ -291,8 +304,9 @@ LAWS_OF_BEHAVIOUR: tuple[Callable[[], None], ...] = (
     law_the_replacement_has_joined,
     law_doubt_begins_and_asks_once,
     law_a_nudge_disturbs_nothing_that_is_on_its_way,
+    law_who_sleeps_has_no_connection_and_waits_for_a_nudge,
     law_the_end_is_the_end,
-    law_whoever_has_not_ended_has_a_deadline,
+    law_whoever_is_awake_and_has_not_ended_has_a_deadline,
     law_from_everywhere_it_comes_to_be_present,
 )
 LAWS = (law_every_cell_is_written, law_every_cell_is_as_written_here, *LAWS_OF_BEHAVIOUR)
@@ -301,6 +315,51 @@ LAWS = (law_every_cell_is_written, law_every_cell_is_as_written_here, *LAWS_OF_B
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_law(law: Callable[[], None]) -> None:
     law()
+
+
+# How long it waits --------------------------------------------------------------------------------
+
+
+def wait(life: Membership, event: type[Event], *, refused: bool = False) -> tuple[float, int, int]:
+    """How long it waits, the dice at their worst; and what it counts then."""
+    done = transition(life, event(110.0, 1.0, is_refusal=refused), LIMITS).membership
+    assert done.due is not None
+    return done.due - 110.0, done.attempts, done.refusals
+
+
+def test_while_nobody_answers_it_never_waits_long() -> None:
+    for attempts, waited in ((0, 1.0), (1, 2.0), (2, 4.0), (3, 8.0), (4, 8.0), (10_000, 8.0)):
+        for event in (Failed, Elapsed):
+            done = wait(record(JOINING, attempts=attempts), event)
+            assert done == (waited, attempts + 1, 0)
+
+
+def test_while_somebody_refuses_it_waits_ever_longer() -> None:
+    for refusals, waited in ((0, 1.0), (3, 8.0), (4, 16.0), (5, 16.0), (10_000, 16.0)):
+        life = record(JOINING, attempts=0, refusals=refusals)
+        assert wait(life, Failed, refused=True) == (waited, 0, refusals + 1)
+
+
+def test_a_refusal_after_hours_without_an_answer_is_the_first_one_and_the_reverse() -> None:
+    assert wait(record(JOINING, attempts=5000), Failed, refused=True) == (1.0, 0, 1)
+    assert wait(record(JOINING, attempts=0, refusals=50), Failed) == (1.0, 1, 0)
+
+
+def test_what_came_before_a_connection_that_lasted_is_forgotten() -> None:
+    """Longer than the wait that it would make shorter, so that nobody comes ever faster."""
+    for lasted, counted in ((8.0, 6), (8.1, 1)):
+        life = record(PRESENT, joined=110.0 - lasted, attempts=5)
+        assert wait(life, Lost) == (8.0 if counted == 6 else 1.0, counted, 0)
+    for lasted, counted in ((16.0, 6), (16.1, 1)):
+        life = record(PRESENT, joined=110.0 - lasted, attempts=0, refusals=5)
+        waited = 16.0 if counted == 6 else 1.0
+        assert wait(life, Lost, refused=True) == (waited, 0, counted)
+
+
+def test_the_shorter_of_both_bounds_is_that_of_an_attempt() -> None:
+    limits = attrs.evolve(LIMITS, backoff_max_s=0.5)
+    done = transition(record(JOINING), Failed(110.0, 1.0), limits).membership
+    assert done.due == 110.5
 
 
 # Time ---------------------------------------------------------------------------------------------
@@ -329,7 +388,7 @@ def test_silence_is_measured_from_the_last_word_or_from_the_doubt(state: MemberS
     assert silent_at(record(state), LIMITS) == 110.0
 
 
-@pytest.mark.parametrize("state", [WAITING, JOINING, ENDED])
+@pytest.mark.parametrize("state", [WAITING, JOINING, SUSPENDED, ENDED])
 def test_without_a_connection_in_use_nothing_can_be_silent(state: MemberState) -> None:
     assert silent_at(record(state), LIMITS) is None
 
@@ -385,8 +444,8 @@ def test_the_diagram_has_an_arrow_for_every_cell_in_which_something_happens() ->
 
 def test_the_table_of_the_docs_shows_every_cell() -> None:
     header, _, *rows = table_rows().splitlines()
-    assert header.count("|") == 8
-    assert [row.count("|") for row in rows] == [8] * 9
+    assert header.count("|") == 9
+    assert [row.count("|") for row in rows] == [9] * 10
 
 
 # No cell can change unnoticed ---------------------------------------------------------------------
@@ -428,4 +487,4 @@ def test_every_change_of_one_cell_breaks_a_law(monkeypatch: pytest.MonkeyPatch) 
                 # Whoever changes the table and the copy of it here alike still meets these.
                 assert some_law_fails(LAWS_OF_BEHAVIOUR), f"{cell} may behave as {mutant}"
             tried += 1
-    assert tried == 54 * (6 * 12 - 1)
+    assert tried == 70 * (7 * 13 - 1)

@@ -22,7 +22,7 @@ from protocol.member.lifecycle import MemberState
 from tests.worlds.member import BOB, MemberWorld, joined, renewing
 from tests.worlds.mesh import text
 
-WAITING, JOINING, PRESENT, RENEWING, SWITCHING, ENDED = MemberState
+WAITING, JOINING, PRESENT, RENEWING, SWITCHING, SUSPENDED, ENDED = MemberState
 
 
 # Joining ------------------------------------------------------------------------------------------

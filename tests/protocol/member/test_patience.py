@@ -5,9 +5,9 @@ import math
 import pytest
 
 from protocol.limits import MembershipLimits
-from protocol.member.effects import Effect, Ready
+from protocol.member.effects import AttemptFailed, Effect, Ready
 from protocol.member.errors import IdTaken, NoCredentials, RelayError, Unreachable
-from protocol.member.patience import Patience
+from protocol.member.patience import TOLD_MAX, Patience, refuses
 
 FINAL, PASSING, TAKEN = NoCredentials("log in"), Unreachable("nobody there"), IdTaken()
 LIMITS = MembershipLimits(give_up_after_s=30, probe_within_s=5, taken_for_s=35)
@@ -100,7 +100,61 @@ def test_joining_has_its_time_and_ends_with_what_failed_last() -> None:
     waiting = Waiting(10.0)
     waiting.fails(PASSING, 1.0)
     assert waiting.patience.expire(10.0, is_in_use=False) is PASSING
+    assert waiting.effects == [AttemptFailed(PASSING, news=True)]
+
+
+def test_the_reason_of_every_attempt_is_told_and_each_is_news_once() -> None:
+    other = Unreachable("somebody else there")
+    waiting = Waiting(was_present=True)
+    for at, error in enumerate((PASSING, PASSING, other, PASSING, FINAL)):
+        waiting.fails(error, float(at))
+    waiting.patience.missed(other)
+    told = [(e.error, e.news) for e in waiting.effects if isinstance(e, AttemptFailed)]
+    assert [news for _, news in told] == [True, False, True, False, True, False]
+    assert [error for error, _ in told] == [PASSING, PASSING, other, PASSING, FINAL, other]
+    waiting.patience.joined(10.0)
+    waiting.fails(PASSING, 11.0)
+    assert waiting.effects[-1] == AttemptFailed(PASSING, news=True)
+
+
+def test_what_is_remembered_to_have_been_told_is_bounded() -> None:
+    waiting = Waiting()
+    for number in range(10 * TOLD_MAX):
+        waiting.fails(Unreachable(f"reason {number}"), 1.0)
+    assert len(waiting.patience._told) <= TOLD_MAX
+
+
+def test_what_ends_the_peer_is_no_attempt_that_another_follows() -> None:
+    waiting = Waiting()
+    assert waiting.fails(FINAL, 1.0)
     assert waiting.effects == []
+
+
+def test_joining_ends_with_the_reason_of_an_attempt_that_nobody_answered() -> None:
+    waiting = Waiting(10.0)
+    waiting.fails(PASSING, 1.0)
+    hung = Unreachable("no answer")
+    waiting.patience.missed(hung)
+    assert waiting.patience.expire(10.0, is_in_use=False) is hung
+
+
+def test_an_attempt_that_nobody_answered_undoes_no_permanent_error() -> None:
+    waiting = Waiting(was_present=True)
+    assert not waiting.fails(FINAL, 60.0)
+    waiting.patience.missed(Unreachable("no answer"))
+    assert waiting.fails(FINAL, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "says_no"),
+    [
+        *((1000, False), (1001, False), (1005, False), (1006, False), (1011, False)),
+        *((1012, False), (1014, False), (1008, True), (1013, True), (1009, True)),
+        *((3999, False), (4000, True), (4999, True), (5000, False)),
+    ],
+)
+def test_some_close_codes_say_no(code: int, *, says_no: bool) -> None:
+    assert refuses(code) is says_no
 
 
 def test_a_peer_that_has_joined_by_then_is_ready() -> None:
