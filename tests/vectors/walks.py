@@ -22,16 +22,8 @@ LIMITS: dict[str, Any] = {
 EDGE: dict[str, Any] = {"frames_per_s": 20.0, "frame_bytes_max": 1024}
 
 KINDS = {
-    **{
-        "settle": 10,
-        "some": 30,
-        "wait": 12,
-        "lose": 3,
-        "fail": 3,
-        "nudge": 2,
-        "sleep": 1,
-        "suspend": 1,
-    },
+    **{"settle": 10, "some": 30, "wait": 12, "lose": 3, "fail": 3, "nudge": 2},
+    **{"sleep": 1, "suspend": 1},
     **{"send": 8, "pump": 10, "announce": 4, "ask": 8, "abandon": 2},
     **{"serve": 3, "stop": 2, "stream": 4, "finish": 4, "failure": 2},
     **{"bob": 6, "bob asks": 10, "bob answers": 10, "carol": 3, "carol goes": 3, "rename": 2},

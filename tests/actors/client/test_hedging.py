@@ -90,7 +90,7 @@ async def test_what_is_answered_too_late_is_closed(openings: Openings) -> None:
     await openings.clock.advance(2.1)
     await openings.answer(1, 2)
     assert openings.result in (1, 2)
-    assert openings.dropped == [{1: 2, 2: 1}[openings.result]]  # type: ignore[index]
+    assert openings.dropped == [{1: 2, 2: 1}[openings.result]]
 
 
 async def test_an_error_of_the_first_one_counts(openings: Openings) -> None:
