@@ -224,7 +224,7 @@ export class Announcements {
  */
 function listed(agents) {
   if (!Array.isArray(agents)) throw new TypeError("agents must be an array, of ids or of objects");
-  return copyOf(agents);
+  return copyOf(agents, "agents");
 }
 
 /**
@@ -233,5 +233,5 @@ function listed(agents) {
  */
 function described(metadata) {
   if (!isRecord(metadata)) throw new TypeError("metadata must be an object");
-  return copyOf(metadata);
+  return copyOf(metadata, "metadata");
 }

@@ -1,10 +1,10 @@
 /** A command that is served, as its handler sees it. What is answered is decided in services.js. */
 
 import { warnOnce } from "./deprecated.js";
-import { textOf, word } from "./messages.js";
+import { isRecord, textOf, word } from "./messages.js";
 
 /**
- * @import { Message } from "./messages.js"
+ * @import { Json, Message } from "./messages.js"
  */
 
 /** A command to one of this peer's agents. */
@@ -19,7 +19,8 @@ export class Command {
   agent;
   /** What ties the command and its answers together. @type {string} */
   turnId;
-  /** All that the message says; `data.command` is the command as it was given. @type {any} */
+  /** All that the message says; `data.command` is the command as it was given.
+   * @type {Readonly<Record<string, Json>>} */
   data;
   /**
    * Sends a piece of the answer. Resolves when it is handed to the socket. Rejects as `Peer.send`
@@ -40,7 +41,9 @@ export class Command {
     this.asker = message.origin;
     this.agent = agent;
     this.turnId = message.turnId ?? "";
-    this.data = message.data;
+    /** @type {unknown} */
+    const data = message.data;
+    this.data = isRecord(data) ? data : {};
     this.stream = stream;
   }
 

@@ -12,6 +12,7 @@
 
 import { agentIds } from "./agents.js";
 import { AmbiguousTarget, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
+import { checkJson } from "./json.js";
 
 /** The relay's own name. */
 const RELAY = "relay";
@@ -29,18 +30,26 @@ const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
  */
 
 /**
+ * Any JSON, as it arrives.
+ *
+ * @typedef {null | boolean | number | string | JsonArray | JsonObject} Json
+ * @typedef {readonly Json[]} JsonArray
+ * @typedef {{ readonly [name: string]: Json }} JsonObject
+ */
+
+/**
  * One message as it arrived.
  *
  * @typedef {object} Message
  * @property {string} type `broadcast`, `direct`, `stream`, ... or any word of the peers' own
  * @property {string | undefined} from the peer, or one of its agents, that sent it
  * @property {string | undefined} to the peer or agent that it was addressed to
- * @property {any} data what it says
+ * @property {Json | undefined} data what it says
  * @property {string | undefined} turnId what ties a command and its answers together
  * @property {string | undefined} origin the peer that it came from; the relay guarantees it
  * @property {number | undefined} timestamp when it was sent, in milliseconds since 1970, by the
  *   sender's clock
- * @property {Readonly<Record<string, any>>} fields all of it
+ * @property {Readonly<Record<string, Json>>} fields all of it
  */
 
 /**
@@ -49,7 +58,7 @@ const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
  * @typedef {object} RemotePeer
  * @property {string} id
  * @property {readonly string[]} agents the ids of its agents
- * @property {Readonly<Record<string, any>>} data what it announced
+ * @property {Readonly<Record<string, Json>>} data what it announced
  */
 
 /**
@@ -78,14 +87,16 @@ export function messageOf(fields) {
  */
 export function remotePeerOf(presence) {
   const agents = agentIds(word(presence, "agents"));
-  const data = isRecord(presence.data) ? presence.data : {};
+  /** @type {unknown} */
+  const said = presence.data;
+  const data = isRecord(said) ? said : {};
   return Object.freeze({ id: presence.from ?? "", agents, data });
 }
 
 /**
  * `data.name`; undefined where `data` is no object or has no such member.
  *
- * @param {Message} message
+ * @param {{ data: unknown }} message
  * @param {string} name
  * @returns {any}
  */
@@ -202,31 +213,32 @@ export function compose(id, fields, now) {
 }
 
 /**
- * One message as text. Throws TypeError if something in it is no JSON, or has no end.
+ * One message as text. Throws TypeError, with the way to it, if something in it is no JSON or has no
+ * end.
  *
  * @param {unknown} fields
+ * @param {string} [name] what the value is called in the error
  * @returns {string}
  */
-export function writeMessage(fields) {
-  let text;
+export function writeMessage(fields, name) {
   try {
-    text = JSON.stringify(fields);
+    checkJson(fields, name);
+    return JSON.stringify(fields);
   } catch (error) {
     if (error instanceof RangeError) throw new TypeError("nested too deep to be JSON");
     throw error;
   }
-  if (text === undefined) throw new TypeError(`${typeof fields} is no JSON`);
-  return text;
 }
 
 /**
  * The value as it arrives elsewhere. Throws TypeError if it is no JSON.
  *
  * @param {unknown} value
+ * @param {string} [name] what the value is called in the error
  * @returns {any}
  */
-export function copyOf(value) {
-  return JSON.parse(writeMessage(value));
+export function copyOf(value, name) {
+  return JSON.parse(writeMessage(value, name));
 }
 
 /**

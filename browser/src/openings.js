@@ -24,7 +24,7 @@ const REFUSED =
 /**
  * A URL, or one with the subprotocols to offer.
  *
- * @typedef {string | { url: string, protocols?: string[] }} Address
+ * @typedef {string | URL | { url: string | URL, protocols?: string[] }} Address
  */
 
 export class Openings {
@@ -35,12 +35,18 @@ export class Openings {
   #refusals = 0;
 
   /**
-   * @param {string | (() => Address | Promise<Address>)} url
+   * Throws BadAddress for what is no URL and no function.
+   *
+   * @param {string | URL | (() => Address | Promise<Address>)} url
    * @param {MaybeCalled<string> | null} token
    * @param {World} world
    */
   constructor(url, token, world) {
-    this.#url = url;
+    const known = typeof url === "function" ? url : hrefOf(url);
+    if (known === null) {
+      throw new BadAddress("the url must be a string, a URL, or a function that returns one");
+    }
+    this.#url = known;
     this.#token = token;
     this.#world = world;
   }
@@ -60,9 +66,9 @@ export class Openings {
     const url = this.#url;
     /** @type {any} */
     const address = typeof url === "function" ? await asked("url", url) : url;
-    const isText = typeof address === "string";
-    const [where, offered] = isText ? [address] : [address?.url, address?.protocols];
-    if (typeof where !== "string") throw new BadAddress("the url function must return a URL");
+    const where = hrefOf(address) ?? hrefOf(address?.url);
+    const offered = address?.protocols;
+    if (where === null) throw new BadAddress("the url function must return a URL");
     const token = this.#token;
     const bearer = token === null ? [] : await asked("token", () => bearerProtocols(token));
     return { url: where, protocols: [...(offered ?? []), ...bearer] };
@@ -118,6 +124,17 @@ async function asked(what, ask) {
     if (error instanceof RelayError) throw error;
     throw new Unreachable(`the ${what} function failed (${nameOf(error)})`);
   }
+}
+
+/**
+ * The text of a URL, null if it is none. A URL of another window is one, too.
+ *
+ * @param {any} url
+ * @returns {string | null}
+ */
+function hrefOf(url) {
+  if (typeof url === "string") return url;
+  return typeof url?.href === "string" ? url.href : null;
 }
 
 /**

@@ -14,7 +14,7 @@
  * @import { RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Limits } from "./limits.js"
- * @import { Message, RemotePeer } from "./messages.js"
+ * @import { Json, Message, RemotePeer } from "./messages.js"
  * @import { Address } from "./openings.js"
  * @import { Change } from "./roster.js"
  * @import { Deferred } from "./waiting.js"
@@ -25,10 +25,11 @@ import { random } from "./bytes.js";
 import { Command, sentenceOf } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
-import { BadAddress, Left } from "./errors.js";
+import { Left } from "./errors.js";
 import { ownerOf } from "./ids.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
+import { Listeners } from "./listeners.js";
 import { Member } from "./member.js";
 import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
@@ -49,7 +50,7 @@ const OVERFILL = 10;
 
 /**
  * @typedef {object} JoinOptions
- * @property {string | (() => Address | Promise<Address>)} url where the relay is; a function is
+ * @property {string | URL | (() => Address | Promise<Address>)} url where the relay is; a function is
  *   called anew for every connection
  * @property {string} id the peer's id, the same over all its connections; see `peerId`
  * @property {readonly Agent[]} [agents]
@@ -76,6 +77,31 @@ const OVERFILL = 10;
  */
 
 /**
+ * What a peer tells those who listen (`Peer.on`), by the names of the events.
+ *
+ * @typedef {object} Events
+ * @property {State} state where the membership is in its life now
+ * @property {Change} roster who has come, changed and gone
+ * @property {Message} message every message that arrives
+ * @property {RelayError | null} ended the peer is over: null after `leave()`, else the error
+ */
+
+/** @type {readonly (keyof Events)[]} */
+const EVENTS = ["state", "roster", "message", "ended"];
+
+/**
+ * Begins to join a mesh, and returns the peer at once: to listen to, to serve and to send with. What it
+ * sends waits until it has joined. `await peer.joined` for that. Throws TypeError, RangeError or
+ * BadAddress for options that cannot be meant.
+ *
+ * @param {JoinOptions} options
+ * @returns {Peer}
+ */
+export function connect(options) {
+  return new Peer(options);
+}
+
+/**
  * Joins a mesh. Resolves to the peer once it is in the mesh and knows who else is. Rejects with a
  * RelayError: an error that no further attempt should mend at once, any other after `withinS`. Rejects
  * with TypeError or RangeError for options that cannot be meant.
@@ -83,11 +109,14 @@ const OVERFILL = 10;
  * @param {JoinOptions} options
  * @returns {Promise<Peer>}
  */
-export function join(options) {
-  return Peer.join(options);
+export async function join(options) {
+  return connect(options).joined;
 }
 
-/** A peer of a mesh. Made by `join`. Iterate over it for every message that arrives. */
+/**
+ * A peer of a mesh. Made by `connect` and `join`. Listen to it (`on`), or iterate over it for every
+ * message that arrives: each listener and each loop gets everything.
+ */
 export class Peer {
   #limits;
   #driver;
@@ -103,43 +132,35 @@ export class Peer {
   #sending = new Map();
   /** By number of the announcement. @type {Map<number, Deferred<void>>} */
   #announcing = new Map();
-  /** @type {Deferred<void>} */
-  #ready = deferred();
+  /** @type {Deferred<Peer>} */
+  #joined = deferred();
   /** @type {Deferred<RelayError | null>} */
   #ended = deferred();
   #changed = new Signal();
+  #listeners;
+  /** What those who listen were told last. @type {State} */
+  #toldState = "waiting";
+  /** The same; null while nobody listens. @type {Map<string, RemotePeer> | null} */
+  #toldRoster = null;
+  /** The roster may be another than that. */
+  #hasNews = false;
   /** Nothing waits to be sent any more. */
   #drained = new Signal();
   /** @type {Promise<void> | null} */
   #leaving = null;
   #unwatch;
 
-  /**
-   * As the function `join`.
-   *
-   * @param {JoinOptions} options
-   */
-  static async join({ joinTimeoutS, withinS = joinTimeoutS ?? 40, ...options }) {
-    if (joinTimeoutS !== undefined) warnOnce("joinTimeoutS", "withinS");
-    const peer = new Peer(options);
-    peer.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
-    await peer.#ready.promise;
-    return peer;
-  }
-
-  /**
-   * @param {Omit<JoinOptions, "withinS" | "joinTimeoutS"> & { _env?: Partial<World> }} options
-   */
+  /** @param {JoinOptions & { _env?: Partial<World> }} options as for the function `connect` */
   constructor({ url, id, agents = [], metadata = {}, limits, offline = "wait", ...options }) {
+    const { joinTimeoutS, withinS = joinTimeoutS ?? 40 } = options;
     const { keepalive, owner = ownerOf(id), takeover = false, token = null, _env } = options;
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
     if (offline !== "wait" && offline !== "fail") {
       throw new TypeError('offline must be "wait" or "fail"');
     }
-    if (typeof url !== "string" && typeof url !== "function") {
-      throw new BadAddress("the url must be a string, or a function that returns one");
-    }
+    if (joinTimeoutS !== undefined) warnOnce("joinTimeoutS", "withinS");
     const world = { ...WORLD, ..._env };
+    const openings = new Openings(url, token, world);
     this.#limits = limitsWith(limits);
     const member = new Member(id, agents, metadata, this.#limits, {
       token: random(),
@@ -157,13 +178,23 @@ export class Peer {
       carryOut: (effect) => this.#carryOut(effect),
       settled: () => this.#settled(),
     });
-    const openings = new Openings(url, token, world);
     this.#lines = new Lines(openings, this.#driver, (tickets) => {
       for (const ticket of tickets) settle(this.#sending, ticket, null);
     });
     this.#shelf = new Shelf(this.#limits);
     this.#unread = new Unread(this.#shelf);
+    this.#listeners = /** @type {Listeners<Events>} */ (new Listeners(EVENTS, world.report));
     this.#unwatch = world.watch(() => this.nudge());
+    this.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
+  }
+
+  /**
+   * As the function `join`.
+   *
+   * @param {JoinOptions} options
+   */
+  static join(options) {
+    return join(options);
   }
 
   get #member() {
@@ -196,6 +227,16 @@ export class Peer {
   }
 
   /**
+   * Resolves to the peer itself, once it is in the mesh and knows who else is. Rejects with what ended
+   * it before, after `leave()` with Left.
+   *
+   * @returns {Promise<Peer>}
+   */
+  get joined() {
+    return this.#joined.promise;
+  }
+
+  /**
    * Resolves when this is over: to null after `leave()`, else to the error.
    *
    * @returns {Promise<RelayError | null>}
@@ -205,8 +246,26 @@ export class Peer {
   }
 
   /**
-   * Every message that arrives. A reader that is too slow gets a `Lagged`, and can iterate on. The
-   * iteration ends when the peer leaves, and throws what ended it otherwise.
+   * Calls the listener for every event of this name from now on: `state`, `roster`, `message` or
+   * `ended`. Returns how to stop that. A listener is called at once when something happens; what it
+   * throws is reported as an uncaught error, and hurts nobody else. Throws TypeError.
+   *
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {(told: Events[Name]) => void} listener
+   * @returns {() => void}
+   */
+  on(event, listener) {
+    const stop = this.#listeners.on(event, listener);
+    if (event === "roster") this.#toldRoster ??= this.roster;
+    return stop;
+  }
+
+  /**
+   * Every message that arrives, for every loop. The first loop begins with what arrived before it; any
+   * other goes on where one was left (`break`, an error), or else begins now. A reader that is too
+   * slow gets a `Lagged`, and can iterate on. The iteration ends when the peer leaves, and throws what
+   * ended it otherwise.
    *
    * @returns {AsyncIterableIterator<Message>}
    */
@@ -341,19 +400,20 @@ export class Peer {
 
   /**
    * Gives a command to an agent, or to a peer itself. It is queued by the call; what comes of it, the
-   * turn tells. Throws TypeError (null, undefined, no JSON), RangeError (a timeout below 0), TooLarge,
+   * turn tells: `await` it for the result, iterate over it for the chunks. Throws TypeError (null, undefined, no JSON), RangeError (a timeout below 0), TooLarge,
    * and what ended the peer.
    *
+   * @template [Result=Json] what the agent returns
    * @param {string} agent
    * @param {{}} command
    * @param {AskOptions} [options]
-   * @returns {Turn}
+   * @returns {Turn<Result>}
    */
   ask(agent, command, options = {}) {
     return this.#driver.tell((member, now) => {
       const turnId = member.ask(agent, command, now, options);
       /** @type {Unread<string>} */
-      const chunks = new Unread(this.#shelf);
+      const chunks = new Unread(this.#shelf, { keepsAll: true });
       /** @type {Deferred<any>} */
       const over = deferred();
       this.#turns.set(turnId, { chunks, over });
@@ -411,8 +471,27 @@ export class Peer {
 
   /** Every effect was carried out: what waits may be sent now. */
   #settled() {
+    this.#tellChanges();
     this.#lines.pump();
     if (this.#member.queued === 0) this.#drained.set();
+  }
+
+  /** Those who listen hear of a new state, and of a new roster. */
+  #tellChanges() {
+    const { state } = this;
+    if (state !== this.#toldState) {
+      this.#toldState = state;
+      this.#listeners.tell("state", state);
+    }
+    if (this.#toldRoster === null || !this.#hasNews) return;
+    this.#hasNews = false;
+    if (!this.#listeners.has("roster")) {
+      this.#toldRoster = null;
+      return;
+    }
+    const change = compare(this.#toldRoster, this.roster);
+    this.#toldRoster = new Map(change.here);
+    if (!isEmpty(change)) this.#listeners.tell("roster", change);
   }
 
   /** @param {Effect} effect */
@@ -425,11 +504,13 @@ export class Peer {
       case "Close":
         return this.#lines.close(effect.connection);
       case "Arrived":
-        return this.#unread.put(effect.message, effect.size);
+        this.#unread.put(effect.message, effect.size);
+        return this.#listeners.tell("message", effect.message);
       case "Changed":
+        this.#hasNews = true;
         return this.#changed.set();
       case "Ready":
-        return this.#ready.resolve();
+        return this.#joined.resolve(this);
       case "AttemptFailed":
         return void (effect.news && console.warn(`agi-diy-relay-client: ${triesAgain(effect)}`));
       case "Announced":
@@ -465,13 +546,15 @@ export class Peer {
     this.#lines.end();
     this.#driver.end();
     const over = error ?? new Left();
-    this.#ready.reject(over);
+    this.#joined.reject(over);
     this.#unread.finish(error);
     for (const ticket of [...this.#sending.keys()]) settle(this.#sending, ticket, over);
     for (const number of [...this.#announcing.keys()]) settle(this.#announcing, number, over);
     this.#ended.resolve(error);
     this.#changed.set();
     this.#drained.set();
+    this.#tellChanges();
+    this.#listeners.tell("ended", error);
   }
 
   /**

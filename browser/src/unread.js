@@ -5,7 +5,8 @@ import { iterator, Signal } from "./waiting.js";
 
 /**
  * All that is unread of one peer, its messages and the chunks of its turns: together it costs no more
- * than `unreadBytesMax`. Beyond, the heaviest loses its oldest items.
+ * than `unreadBytesMax`. Beyond, the heaviest loses its oldest items; what was read already, and is
+ * only kept, goes before anything else.
  */
 export class Shelf {
   /** Weak, because a program may drop a turn with all its chunks. @type {Set<WeakRef<Unread<any>>>} */
@@ -18,7 +19,7 @@ export class Shelf {
   }
 
   /**
-   * So much more is unread there.
+   * So much more is there.
    *
    * @param {WeakRef<Unread<any>>} unread
    * @param {number} size
@@ -30,7 +31,7 @@ export class Shelf {
   }
 
   /**
-   * So much was read there. `isEmpty`: that was the last of it.
+   * So much has gone from there. `isEmpty`: that was the last of it.
    *
    * @param {WeakRef<Unread<any>>} unread
    * @param {number} size
@@ -50,7 +51,9 @@ export class Shelf {
     }
     this.#size = full.reduce((sum, { size }) => sum + size, 0);
     while (this.#size > this.limits.unreadBytesMax) {
-      const heaviest = full.reduce((one, other) => (other.size > one.size ? other : one));
+      const read = full.filter(({ isReadInPart }) => isReadInPart);
+      const among = read.length ? read : full;
+      const heaviest = among.reduce((one, other) => (other.size > one.size ? other : one));
       // The latest stays in any case.
       if (heaviest.length === 1 && heaviest.size === this.#size) return;
       heaviest.drop();
@@ -59,7 +62,19 @@ export class Shelf {
 }
 
 /**
- * What arrived and was not read yet. Each item goes to one reader.
+ * How far a loop has come: the number of the item that it reads next. `isLeft`: it reads no more.
+ *
+ * @typedef {{ next: number, isLeft: boolean }} Place
+ */
+
+/**
+ * What arrived and may be read, once by every loop. All loops share the items: one that is slow loses
+ * its oldest, and the others nothing.
+ *
+ * A loop that is left (`break`, or an error such as Lagged) leaves its place, and the next loop that
+ * begins goes on there. Without such a place a loop begins with what arrives from then on. What no
+ * place needs any more goes at once; if it `keepsAll`, it stays, as long as there is room, and a loop
+ * begins with the first of it.
  *
  * @template Item
  */
@@ -68,21 +83,49 @@ export class Unread {
   size = 0;
   /** @type {{ item: Item, size: number }[]} */
   #items = [];
-  #dropped = 0;
+  /** How many items have gone: the number of the first that is there. */
+  #gone = 0;
+  /** How many items were read by somebody. */
+  #read = 0;
+  /** Weak, because a program may drop an iterator. @type {Set<WeakRef<Place>>} */
+  #places = new Set();
+  /** Of loops that were left, or have not begun. @type {Place[]} */
+  #left = [];
   /** @type {{ error: Error | null } | null} */
   #end = null;
   #news = new Signal();
   #shelf;
+  #keepsAll;
   #reference = new WeakRef(this);
 
-  /** @param {Shelf} shelf */
-  constructor(shelf) {
+  /**
+   * @param {Shelf} shelf
+   * @param {{ keepsAll?: boolean }} [how]
+   */
+  constructor(shelf, { keepsAll = false } = {}) {
     this.#shelf = shelf;
+    this.#keepsAll = keepsAll;
+    if (!keepsAll) this.#left.push({ next: 0, isLeft: false }); // The first loop reads from the beginning.
   }
 
   /** How many items there are. */
   get length() {
     return this.#items.length;
+  }
+
+  /** How many items have gone. */
+  get gone() {
+    return this.#gone;
+  }
+
+  /** The items that are there. */
+  get items() {
+    return this.#items.map(({ item }) => item);
+  }
+
+  /** The oldest item was read by somebody. */
+  get isReadInPart() {
+    return this.#items.length > 0 && this.#gone < this.#read;
   }
 
   /**
@@ -96,26 +139,21 @@ export class Unread {
     this.#items.push({ item, size });
     this.size += size;
     this.#shelf.put(this.#reference, size);
+    this.#tidy();
     if (this.#items.length > this.#shelf.limits.unreadMessagesMax) this.drop();
     this.#news.set();
   }
 
-  /** The oldest item goes. Whoever reads is told. */
+  /** The oldest item goes. Whoever has not read it is told. */
   drop() {
-    this.#take();
-    this.#dropped += 1;
-  }
-
-  /** @returns {Item} */
-  #take() {
-    const { item, size } = /** @type {{ item: Item, size: number }} */ (this.#items.shift());
+    const { size } = /** @type {{ size: number }} */ (this.#items.shift());
+    this.#gone += 1;
     this.size -= size;
     this.#shelf.take(this.#reference, size, this.#items.length === 0);
-    return item;
   }
 
   /**
-   * Nothing more comes. A reader stops after the rest, with this error if there is one.
+   * Nothing more comes. A loop stops after the rest, with this error if there is one.
    *
    * @param {Error | null} [error]
    */
@@ -124,22 +162,85 @@ export class Unread {
     this.#news.set();
   }
 
-  /** @returns {Promise<IteratorResult<Item, undefined>>} */
-  async #next() {
-    for (;;) {
-      if (this.#dropped) {
-        const count = this.#dropped;
-        this.#dropped = 0;
-        throw new Lagged(count);
+  /** What every loop has read goes. */
+  #tidy() {
+    if (this.#keepsAll) return;
+    let needed = Infinity;
+    for (const { next } of this.#left) needed = Math.min(needed, next);
+    for (const reference of this.#places) {
+      const place = reference.deref();
+      if (place) needed = Math.min(needed, place.next);
+      else this.#places.delete(reference);
+    }
+    while (this.#items.length > 0 && this.#gone < needed) this.drop();
+  }
+
+  // Reading
+
+  [Symbol.asyncIterator]() {
+    /** null between a Lagged and going on. @type {Place | null} */
+    let place = this.#enter();
+    let isOver = false;
+    return iterator(
+      async () => {
+        if (isOver) return { done: true, value: undefined };
+        place ??= this.#enter();
+        try {
+          return await this.#next(place);
+        } catch (error) {
+          if (error instanceof Lagged) {
+            this.#leave(place);
+            place = null;
+          }
+          throw error;
+        }
+      },
+      () => {
+        if (place && !isOver) this.#leave(place);
+        isOver = true;
+      },
+    );
+  }
+
+  #enter() {
+    const start = this.#keepsAll ? 0 : this.#gone + this.#items.length;
+    const place = this.#left.shift() ?? { next: start, isLeft: false };
+    this.#places.add(new WeakRef(place));
+    return place;
+  }
+
+  /** @param {Place} place */
+  #leave(place) {
+    for (const reference of this.#places) {
+      if (reference.deref() === place) this.#places.delete(reference);
+    }
+    this.#left.push({ ...place });
+    place.isLeft = true; // It may be waiting for the next item: that is not for it any more.
+    this.#news.set();
+  }
+
+  /**
+   * @param {Place} place
+   * @returns {Promise<IteratorResult<Item, undefined>>}
+   */
+  async #next(place) {
+    while (!place.isLeft) {
+      const missed = this.#gone - place.next;
+      if (missed > 0) {
+        place.next = this.#gone;
+        throw new Lagged(missed);
       }
-      if (this.#items.length) return { done: false, value: this.#take() };
+      const next = this.#items[place.next - this.#gone];
+      if (next) {
+        place.next += 1;
+        this.#read = Math.max(this.#read, place.next);
+        this.#tidy();
+        return { done: false, value: next.item };
+      }
       if (this.#end?.error) throw this.#end.error;
       if (this.#end) return { done: true, value: undefined };
       await this.#news.next;
     }
-  }
-
-  [Symbol.asyncIterator]() {
-    return iterator(() => this.#next());
+    return { done: true, value: undefined };
   }
 }

@@ -47,12 +47,16 @@ export class Signal {
  *
  * @template Value
  * @param {() => Promise<IteratorResult<Value, undefined>>} next
+ * @param {() => void} [left] is called when the loop over it is left
  * @returns {AsyncIterableIterator<Value>}
  */
-export function iterator(next) {
+export function iterator(next, left = () => {}) {
   return {
     next,
-    return: async () => ({ done: true, value: undefined }),
+    async return() {
+      left();
+      return { done: true, value: undefined };
+    },
     [Symbol.asyncIterator]() {
       return this;
     },

@@ -662,7 +662,7 @@ test("what a handler throws is an error; so is a result that is no JSON", async 
   await hear(world, command({ to: "other" }));
   const errors = answers(world).filter(({ type }) => type === "error");
   assert.equal(errors[0].data.error, "out of ink");
-  assert.match(errors[1].data.error, /BigInt/);
+  assert.match(errors[1].data.error, /data.result is a BigInt/);
 });
 
 test("whatever a handler throws, whoever asked is told something", async () => {

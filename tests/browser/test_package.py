@@ -87,7 +87,7 @@ def test_rooms_import_only_rooms_and_never_in_a_circle() -> None:
 def test_what_is_decided_is_decided_without_the_world() -> None:
     """In the rooms that are called as in Python, with nothing but one another and UTF-8."""
     twins = {path.stem for path in (ROOT / "protocol/member").glob("*.py")} - {"__init__"}
-    decided = twins | {"agents", "limits", "rate"}
+    decided = twins | {"agents", "json", "limits", "rate"}
     world = r"\b(WebSocket|setTimeout|performance|Date|random|crypto|document|fetch|async|await)\b"
     for room in decided:
         assert set(imported(room)) <= decided | {"bytes"}, room

@@ -3,7 +3,9 @@
 import type {
   Change,
   Command,
+  Events,
   JoinOptions,
+  Json,
   Limits,
   Membership,
   Message,
@@ -20,9 +22,11 @@ import {
   backoff,
   begun,
   cognitoCredentials,
+  connect,
   deadline,
   expire,
   IdTaken,
+  isMessage,
   join,
   Lagged,
   Left,
@@ -83,6 +87,16 @@ const options: JoinOptions = {
 const peer: Peer = await join(options);
 await join({ url: oauth({ arn, mesh: "m", token: "t" }), id: "x" });
 await join({ url: () => ({ url: "ws://x", protocols: ["p"] }), id: "x" });
+await join({ url: new URL("ws://x"), id: "x" });
+const early: Peer = connect({ url: async () => new URL("ws://x"), id: "x" });
+const joined: Peer = await early.joined;
+const stops: (() => void)[] = [
+  joined.on("state", (state: State) => console.log(state)),
+  joined.on("roster", ({ joined, here }: Change) => console.log(joined.length, here.size)),
+  joined.on("message", ({ type, data }) => console.log(type, data)),
+  joined.on("ended", (error) => console.log(error?.message)),
+];
+const told: Events["ended"] = null;
 
 const state: State = peer.state;
 const bob: RemotePeer | undefined = peer.roster.get("bob");
@@ -90,15 +104,11 @@ const agents: readonly string[] = bob?.agents ?? [];
 
 for await (const message of peer) {
   const seen: Message = message;
-  console.log(
-    seen.type,
-    seen.from,
-    seen.to,
-    seen.data.anything,
-    seen.turnId,
-    seen.origin,
-    seen.fields.more,
-  );
+  console.log(seen.type, seen.from, seen.to, seen.data, seen.turnId, seen.origin, seen.fields.more);
+  if (isMessage(seen, "stream")) console.log(seen.data.chunk.length);
+  if (isMessage(seen, "error")) console.log(seen.data.error.length, seen.data.code);
+  if (isMessage(seen, "turn_end")) console.log(seen.data.result);
+  if (isMessage(seen, "presence")) console.log(seen.data.status);
 }
 const changes: AsyncIterableIterator<Change> = peer.changes();
 for await (const change of changes) {
@@ -117,14 +127,25 @@ peer.nudge();
 
 const turn: Turn = peer.ask("coder", "write", { timeoutS: 3, peer: "bob", fields: { x: 1 } });
 for await (const chunk of turn) console.log(chunk.length, turn.turnId);
-const result: string = await turn.result();
+const answer: Json = await turn;
+const same: Json = await turn.result();
+const chunks: string[] = turn.chunks;
+const typed: Turn<string> = peer.ask<string>("coder", "write");
+const result: string = await typed;
+const length: number = await typed
+  .then(
+    (text) => text.length,
+    () => 0,
+  )
+  .finally(() => console.log(answer, same, chunks, turn.dropped, told, stops));
+await turn.catch((error) => console.log(error, length));
 
 const stop: () => void = peer.serve(
   async (command: Command) => {
     await command.stream(
       command.text + command.from + command.asker + command.agent + command.turnId,
     );
-    return { result, data: command.data };
+    return { result, data: command.data.command };
   },
   { agents: ["a"] },
 );
@@ -175,5 +196,9 @@ console.log(TABLE.waiting.Elapsed[0], backoff(1, 0.5, 3, limits), due, signed, k
 void join({ url: "ws://x" });
 // @ts-expect-error null is no command
 peer.ask("coder", null);
+// @ts-expect-error there is no such event
+peer.on("anything", () => {});
+// @ts-expect-error what others say may be anything
+console.log((await turn).length);
 // @ts-expect-error there is no such state
 TABLE.sleeping;
