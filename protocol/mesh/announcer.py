@@ -24,6 +24,8 @@ class Announcer:
 
     `admit`: asked before a first or a longer announcement passes. `held`: called after an
     announcement was held, since the connection has something to do at another time now.
+
+    `held_bytes`: those of everything that is held, of all connections.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Announcer:
         self._items = items
         self._admit = admit
         self._held = held
+        self.held_bytes = 0
 
     def present(self, connection: Connection, header: Header, text: Text, now: Instant) -> None:
         """A presence."""
@@ -60,8 +63,22 @@ class Announcer:
             said = attrs.evolve(announced.said, agents=None)
             self._items.beat(connection.id, header, said, now)
 
+    def take(self, connection: Connection, at: float) -> Announced:
+        """Take out the held one whose time has come, for `announce`."""
+        announcements = connection.announcements
+        assert announcements is not None  # it has something that is held
+        before = announcements.held_bytes
+        announced = announcements.take(at)
+        self.held_bytes += announcements.held_bytes - before
+        return announced
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is over, and what is held of it goes with it."""
+        if connection.announcements is not None:
+            self.held_bytes -= connection.announcements.held_bytes
+
     def announce(self, connection: Connection, announced: Announced, now: Instant) -> None:
-        """Its time has come: pass it to the mesh."""
+        """Pass it to the mesh."""
         id, header, said = connection.id, announced.header, announced.said
         if announced.is_presence:
             entrance = Entrance(connection.claim, connection.grant.may_watch)
@@ -78,7 +95,17 @@ class Announcer:
     def _offer(self, connection: Connection, announced: Announced, now: Instant) -> None:
         connection.ask_for_room(len(announced.text), self._admit)
         announcements = connection.announcements
-        if announcements is None or announcements.offer(announced, now.at):
+        if announcements is None:
+            self.announce(connection, announced, now)
+            return
+        if (
+            announcements.must_wait(now.at)
+            and (refusal := self._admit(len(announced.text))) is not None
+        ):
+            raise refusal
+        before = announcements.held_bytes
+        if announcements.offer(announced, now.at):
             self.announce(connection, announced, now)
         else:
+            self.held_bytes += announcements.held_bytes - before
             self._held(connection)

@@ -61,10 +61,14 @@ class Announcements:
         latest = self._held[-1].agents if self._held else self.agents
         return said.agents is not None and said.agents != latest
 
+    def must_wait(self, at: float) -> bool:
+        """What is offered at monotonic time `at` (seconds) would be held."""
+        return bool(self._held) or self._rate.opens_at() > at
+
     def offer(self, announced: Announced, at: float) -> bool:
         """Something is announced at monotonic time `at` (seconds). True: apply it now. False: it
         is held."""
-        if not self._held and self._rate.opens_at() <= at:
+        if not self.must_wait(at):
             self._count(announced, at)
             return True
         if announced.is_presence:
@@ -72,6 +76,11 @@ class Announcements:
         else:
             self._held = (*(held for held in self._held if held.is_presence), announced)
         return False
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of what is held."""
+        return sum(len(held.text) for held in self._held)
 
     @property
     def due(self) -> float:

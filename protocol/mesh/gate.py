@@ -92,7 +92,7 @@ class Gate:
         self._items = items
         self._effects = effects
         self.codec = Codec(limits)
-        self._announcer = Announcer(limits, self.codec, items, admit=admit, held=self._schedule)
+        self.announcer = Announcer(limits, self.codec, items, admit=admit, held=self._schedule)
         self.answers = Answers(limits, self.codec, effects, self.totals)
         self.refuse = self.answers.refuse
         self._routes = dict(ROUTES)
@@ -188,9 +188,9 @@ class Gate:
                 continue
             held = connection.announcements
             if held is not None and held.due <= now.at:
-                announced = held.take(now.at)
+                announced = self.announcer.take(connection, now.at)
                 try:
-                    self._announcer.announce(connection, announced, now)
+                    self.announcer.announce(connection, announced, now)
                 except Refusal as refusal:
                     self.refuse(connection, announced.text, refusal, now)
             life = connection.life
@@ -244,6 +244,7 @@ class Gate:
                     self._items.gone(connection.id, cause, now)
                 case Hangup(cause):
                     del self.connections[connection.id]
+                    self.announcer.forget(connection)
                     self.unfinished.pop(connection.id, None)
                     self._effects.append(Dismissed(connection.id, cause, CLOSE_CODES[cause]))
                 case Join() | Renew():
@@ -354,11 +355,11 @@ class Gate:
         if header.type == "capabilities":
             self.answers.capabilities(connection, text, now)
         elif route is Route.EVERYONE:
-            self._announcer.present(connection, header, text, now)
+            self.announcer.present(connection, header, text, now)
         elif connection.peer is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
-            self._announcer.beat(connection, header, text, now)
+            self.announcer.beat(connection, header, text, now)
         elif route is Route.NOBODY:
             self.totals.withheld += 1
         elif route is Route.REFUSED:

@@ -110,8 +110,8 @@ class LocalMesh:
 
     @property
     def presence_bytes(self) -> int:
-        """The bytes of all presences that are kept."""
-        return self.mesh.roster.presence_bytes
+        """The bytes of all presences that are kept, and of announcements that wait."""
+        return self.mesh.roster.presence_bytes + self.gate.announcer.held_bytes
 
     # What comes of it -----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.envelope import ErrorCode, Refusal
 from protocol.limits import Limits
 from tests.worlds.mesh import World, presence, text, world_of
 
@@ -178,6 +179,37 @@ def test_what_is_held_is_dropped_with_its_connection() -> None:
     world.wait(5.0)
     assert world.got(B) == []
     assert set(world.peers()) == {"b"}
+
+
+def test_what_is_held_counts_among_what_the_mesh_keeps() -> None:
+    world = exhausted()
+    before = world.mesh.presence_bytes
+    held, beaten = presence("a", "held", mood="x" * 1000), beat("y" * 200)
+    world.say(A, presence("a", "lost"), held, beaten)
+    assert world.mesh.presence_bytes == before + len(held) + len(beaten)
+    world.wait(10.0)
+    kept = world.texts(B)[-1]
+    assert world.mesh.presence_bytes == len(kept) + len(presence("b"))
+    world.say(A, *[beat(f"agent {n}") for n in range(5)])
+    world.end(A)
+    assert world.mesh.presence_bytes == len(presence("b"))
+
+
+def test_where_there_is_no_room_nothing_is_held() -> None:
+    room = 10_000
+
+    def admit(presence_bytes: int) -> Refusal | None:
+        return None if presence_bytes <= room else Refusal(ErrorCode.NO_ROOM, "full")
+
+    world = World(FEW, admit=admit)
+    world.join("a")
+    world.say(A, beat("one"), beat("two"))
+    world.hush()
+    room = 10
+    world.say(A, beat("three"))
+    assert world.errors(A) == ["no_room"]
+    world.wait(10.0)
+    assert world.peers()["a"].agents == ("two",)
 
 
 def test_what_is_wrong_in_itself_is_refused_at_once_and_replaces_nothing() -> None:
