@@ -14,21 +14,8 @@ from typing import Final
 
 import attrs
 
-from tests.attackers.wire import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Raw,
-    Running,
-    frame,
-    opening,
-    pour,
-    presence,
-    said,
-)
+from tests.attackers.wire import Raw, Running, opening, pour, presence, said
+from tests.worlds.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 MIB: Final = 2**20
 

@@ -16,7 +16,8 @@ import sys
 import time
 from typing import Any, Final, TypedDict
 
-from tests.attackers.wire import PONG, frame, opening, presence, said
+from tests.attackers.wire import opening, presence, said
+from tests.worlds.frames import PONG, frame
 
 EXCHANGE_EVERY_S: Final = 0.02
 BROADCAST_EVERY_S: Final = 0.1

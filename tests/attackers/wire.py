@@ -8,39 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Any, Final, Self
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+from tests.worlds.frames import frame
 
 PATIENCE_S: Final = 60.0
 """How long to wait for an answer that must come."""
 
 Running = Callable[[], bool]
 """Is the attack still to go on?"""
-
-
-def frame(
-    payload: bytes = b"",
-    opcode: int = TEXT,
-    *,
-    fin: bool = True,
-    reserved: int = 0,
-    mask: bytes | None = bytes(4),
-    says_bytes: int | None = None,
-) -> bytes:
-    """A frame as a client sends it. `says_bytes`: the length that its header says instead."""
-    length = len(payload) if says_bytes is None else says_bytes
-    masked = 0 if mask is None else 0x80
-    head = bytes((fin << 7 | reserved << 4 | opcode,))
-    if length < 126:
-        head += bytes((masked | length,))
-    elif length < 2**16:
-        head += bytes((masked | 126,)) + length.to_bytes(2)
-    else:
-        head += bytes((masked | 127,)) + length.to_bytes(8)
-    if mask is None:
-        return head + payload
-    if any(mask):
-        payload = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
-    return head + mask + payload
 
 
 def said(type: str, origin: str | None = None, **fields: Any) -> bytes:

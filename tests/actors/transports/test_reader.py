@@ -9,22 +9,16 @@ from hypothesis import strategies as st
 
 from actors.transports.reader import INVALID_TEXT, PINGS_MAX, PROTOCOL_ERROR, FrameReader
 from protocol.envelope import ErrorCode, Inbound, Unreadable
+from tests.worlds import frames
 
 BOUND: Final = 1000
 MASK: Final = b"\x11\x22\x33\x44"
 
 
 def frame(first: int, payload: bytes = b"") -> bytes:
-    """A masked frame, as clients send it."""
-    length = len(payload)
-    if length < 126:
-        head = struct.pack("!BB", first, 0x80 | length)
-    elif length < 65536:
-        head = struct.pack("!BBH", first, 0x80 | 126, length)
-    else:
-        head = struct.pack("!BBQ", first, 0x80 | 127, length)
-    key = (MASK * (length // 4 + 1))[:length]
-    return head + MASK + bytes(a ^ b for a, b in zip(payload, key, strict=True))
+    """A frame by its whole first byte."""
+    fin, reserved, opcode = bool(first & 0x80), first >> 4 & 7, first & 0x0F
+    return frames.frame(payload, opcode, fin=fin, reserved=reserved, mask=MASK)
 
 
 def shown(messages: list[Inbound]) -> list[bytes | ErrorCode]:

@@ -17,26 +17,8 @@ from hypothesis import strategies as st
 from actors.transports.reader import PINGS_MAX
 from actors.transports.uvicorn import LITTLE_BYTES, MeshProtocol, UvicornTransport
 from protocol.limits import Limits
+from tests.worlds.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
-
-TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
-
-
-def frame(
-    payload: bytes, opcode: int = TEXT, *, fin: bool = True, mask: bytes = b"\1\2\3\4"
-) -> bytes:
-    """A client's frame."""
-    first = (0x80 if fin else 0) | opcode
-    length = len(payload)
-    if length < 126:
-        head = struct.pack("!BB", first, 0x80 | length)
-    elif length < 65536:
-        head = struct.pack("!BBH", first, 0x80 | 126, length)
-    else:
-        head = struct.pack("!BBQ", first, 0x80 | 127, length)
-    key = (mask * (length // 4 + 1))[:length]
-    masked = int.from_bytes(payload) ^ int.from_bytes(key)
-    return head + mask + masked.to_bytes(length)
 
 
 class RawClient:
