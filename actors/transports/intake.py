@@ -28,8 +28,8 @@ class Intake:
     def rest_s(self, frames: int, at: float, port: Port) -> float:
         """Seconds for which nothing may be read, after `frames` in all were read until `at`.
 
-        Whoever is in debt for bytes also waits for a turn among all who are (`Port.turn_s`). That
-        wait pays off nothing.
+        Whoever is in debt also waits for a turn among all who are (`Port.turn_s`). That wait pays
+        off nothing. A frame counts there for as many bytes as may come in its time.
         """
         limits = self._limits
         passed_s = max(0.0, at - self._counted_at)
@@ -37,7 +37,10 @@ class Intake:
         bytes_left = self.bytes_left + passed_s * limits.bytes_in_per_s
         self.frames_until = frames + min(limits.frames_in_burst, frames_left)
         self.bytes_left = min(limits.bytes_in_burst, bytes_left)
-        own_s = max(0.0, -frames_left / limits.frames_in_per_s, -bytes_left / limits.bytes_in_per_s)
-        turn_s = port.turn_s(-bytes_left, at) if bytes_left < 0 else 0.0
-        self._counted_at = at + max(0.0, turn_s - own_s)
-        return max(own_s, turn_s)
+        self._counted_at = at
+        debt_s = max(-frames_left / limits.frames_in_per_s, -bytes_left / limits.bytes_in_per_s)
+        if debt_s <= 0.0:
+            return 0.0
+        turn_s = port.turn_s(debt_s * limits.bytes_in_per_s, at)
+        self._counted_at += max(0.0, turn_s - debt_s)
+        return max(debt_s, turn_s)

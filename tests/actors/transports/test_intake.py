@@ -55,6 +55,16 @@ def test_too_many_frames_are_a_debt_too() -> None:
     assert rest(intake, 0, 0.5, Alone(), frames=25) == 0.0
 
 
+def test_frames_take_turns_as_bytes_do() -> None:
+    crowd = Crowd(LIMITS)
+    intakes = [Intake(LIMITS, 0.0) for _ in range(3)]
+    rests = [rest(intake, 0, 0.0, InCrowd(crowd), frames=20 + 80) for intake in intakes]
+    # 80 frames take 8 s of a connection, and 2 s of the crowd.
+    assert rests == pytest.approx([8.0, 8.0, 8.0])
+    late = Intake(LIMITS, 0.0)
+    assert rest(late, 0, 0.0, InCrowd(crowd), frames=21) == pytest.approx(6.0)
+
+
 def test_a_long_silence_saves_no_more_than_a_burst() -> None:
     intake = Intake(LIMITS, 0.0)
     assert rest(intake, 0, 1e6, Alone()) == 0.0
