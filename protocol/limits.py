@@ -316,7 +316,7 @@ class MembershipLimits:
         0.0,
     )
     retry_max_s: float = _bound(
-        3.0,
+        2.0,
         "longest wait between two attempts while nobody answers, so that everybody is back within "
         "seconds of the relay",
         "the peer tries again",
@@ -331,8 +331,15 @@ class MembershipLimits:
     hedge_after_s: float = _bound(
         1.5,
         "time for which an opening may stay without an answer",
-        "another one is tried beside it, and takes the place of the one that was tried before "
-        "this; the first one stays",
+        "another one is tried beside it, and then another one in the place of that; the first one "
+        "stays",
+        0.01,
+    )
+    hedge_max_s: float = _bound(
+        4.0,
+        "longest time between two of these; it doubles with each, so that they are no burden to a "
+        "relay that is only slow",
+        "the next one is tried",
         0.01,
     )
     give_up_after_s: float = _bound(
@@ -429,5 +436,6 @@ class MembershipLimits:
             ("heartbeat_every_s", "silent_after_s"),
             ("probe_within_s", "silent_after_s"),
             ("join_within_s", "renew_after_s"),
+            ("hedge_after_s", "hedge_max_s"),
         ):
             _check_less(self, small, large)

@@ -4,7 +4,7 @@ A connection that was asked for while a relay was away may hang for long after i
 packets were lost, or what stands in front of the relay has forgotten it. A new one would be
 answered at once. But a server may also need long for its first answer, as AgentCore does when it
 starts a session; whoever gives up on that gets nowhere. So the first opening stays, and a second
-one beside it is made anew every `after_s`. Whichever is answered first counts, but for one answer:
+one beside it is made anew, again and again. Whichever is answered first counts, but for one answer:
 who refuses a second one may do so because of the first.
 """
 
@@ -23,7 +23,8 @@ Opened = TypeVar("Opened")
 class Hedge(Generic[Opened]):
     """Openings of one connection. `open` makes one; `drop` closes one that came too late.
 
-    `after_s`: how long (seconds of `clock`) an opening may stay without an answer.
+    The second one comes after `after_s` (seconds of `clock`); then the time doubles, up to
+    `most_s`, because whoever is only slow is not helped by many openings.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Hedge(Generic[Opened]):
         drop: Callable[[Opened], Awaitable[None]],
         *,
         after_s: float,
+        most_s: float,
         clock: Clock,
     ) -> None:
         self._open = open
         self._drop = drop
         self._after_s = after_s
+        self._most_s = most_s
         self._clock = clock
         self._opened: list[Opened] = []  # at most one
         self._error: Exception | None = None
@@ -60,9 +63,10 @@ class Hedge(Generic[Opened]):
         return self._opened[0]
 
     async def _try_others(self, tasks: TaskGroup) -> None:
-        other = anyio.CancelScope()
+        other, pause_s = anyio.CancelScope(), self._after_s
         while True:
-            await self._clock.sleep(self._after_s)
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._most_s)
             if self._is_refused:
                 return
             other.cancel()

@@ -47,7 +47,7 @@ MESSAGE_BYTES_MAX: Final = 2**24
 IDLE_FRAMES_MAX: Final = 10_000
 """Beyond so many frames between two messages that complete none (pings, pongs, fragments), the
 connection is closed (1008): the other side sends nothing, as fast as it can."""
-HEDGE_AFTER_S: Final = MembershipLimits().hedge_after_s
+_LIMITS: Final = MembershipLimits()
 PONGS_MAX: Final = 100
 """Beyond so many answers to pings that the other side does not take, nothing more is read."""
 
@@ -129,7 +129,8 @@ async def open_websocket(
     hedge = Hedge(
         partial(_open, address, ssl_context),
         WebSocketLink._cut,
-        after_s=HEDGE_AFTER_S,
+        after_s=_LIMITS.hedge_after_s,
+        most_s=_LIMITS.hedge_max_s,
         clock=clock or SystemClock(),
     )
     return await hedge.first()

@@ -14,11 +14,13 @@ export const LIMITS = Object.freeze({
   /** The longest wait after the first failure; doubled after each. */
   backoffFirstS: 0.5,
   /** The longest wait between attempts while nobody answers. */
-  retryMaxS: 3,
+  retryMaxS: 2,
   /** The same while somebody answers, and refuses. */
   backoffMaxS: 30,
   /** For which an opening may stay without an answer before the relay is looked for in another way. */
   hedgeAfterS: 1.5,
+  /** The longest time between two such looks; it doubles with each. */
+  hedgeMaxS: 4,
   /** Of nothing but errors that no further attempt should mend, once present: then the peer ends. */
   giveUpAfterS: 30,
   /** For which a peer tries again while others have its id. */
@@ -74,6 +76,7 @@ const ASCENDING = [
   ["heartbeatEveryS", "silentAfterS"],
   ["probeWithinS", "silentAfterS"],
   ["joinWithinS", "renewAfterS"],
+  ["hedgeAfterS", "hedgeMaxS"],
 ];
 
 /** @param {string} name */
