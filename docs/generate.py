@@ -33,8 +33,9 @@ def routes() -> str:
     rows = ["| type | audience |", "|---|---|"]
     order = (Route.EVERYONE, Route.RELAY, Route.TARGET, Route.OTHERS, Route.NOBODY, Route.REFUSED)
     for route in order:
-        types = ", ".join(f"`{type}`" for type, where in ROUTES.items() if where is route)
-        rows.append(f"| {types} | {route.value} |")
+        listed = [type for type, where in ROUTES.items() if where is route]
+        types = WITHHELD if route is Route.NOBODY else listed
+        rows.append(f"| {', '.join(f'`{type}`' for type in types)} | {route.value} |")
         if route is ANY_OTHER_TYPE:
             rows.append(f"| any other type | {route.value} |")
     return "\n".join(rows) + "\n"

@@ -6,9 +6,10 @@ Tell it what happens to connections, and at which `Instant`. Connections are nam
 `take_effects()` returns what must be done, in order (protocol.mesh.effects).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from protocol.envelope import Announcement, Header, Text
+from protocol.envelope import Announcement, Header, Inbound, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -36,11 +37,7 @@ class LocalMesh:
         self.work = self.gate.answers.work
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
-        # These come for every read and for every message, hence directly. While a connection is in
-        # `unfinished`, `received` is called again; what messages cost beside their number is in
-        # `work` and `codec`.
-        self.received = self.gate.received
-        self.said = self.mesh.said
+        self.said = self.mesh.said  # one item for every message, hence directly
 
     # What happens to connections, as the gate has it ----------------------------------------------
 
@@ -48,6 +45,17 @@ class LocalMesh:
         """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames.
         `grant`: what it may do."""
         self.gate.opened(id, now, is_paced=is_paced, grant=grant)
+
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored.
+
+        While the connection is in `unfinished`, more of an array waits: call this again, with or
+        without messages.
+
+        Returns how many messages were decided: the elements of an array count each. What some of
+        them cost more than others is in `work` and `codec`.
+        """
+        return self.gate.received(id, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from protocol.mesh.effects import Deliver, Everyone, Only, Others, Snapshot
-from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, Route
+from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, WITHHELD, Route
 
 TABLE = {
     "presence": Route.EVERYONE,
@@ -23,13 +23,17 @@ TABLE = {
     "list_github": Route.NOBODY,
     "trigger_github": Route.NOBODY,
     "poll_github_logs": Route.NOBODY,
-    "relay-*": Route.NOBODY,
     "capabilities_response": Route.REFUSED,
 }
 
 
 def test_the_table_is_that_of_the_design() -> None:
     assert ROUTES == TABLE
+
+
+def test_what_is_withheld_has_a_reason_and_nothing_else_has() -> None:
+    nobody = {type for type, route in ROUTES.items() if route is Route.NOBODY}
+    assert {*WITHHELD} == {f"{RELAYS_PREFIX}*"} | nobody
 
 
 def test_any_other_type_goes_where_a_broadcast_goes() -> None:
