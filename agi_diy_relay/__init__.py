@@ -10,8 +10,8 @@ called without their extra:
 from actors.client.agentcore import agentcore, oauth
 from actors.client.asking import Turn
 from actors.client.changes import Changes
+from actors.client.command import Command
 from actors.client.peer import Peer, join
-from actors.client.serving import Command
 from actors.client.websocket import Address, websocket
 from actors.link import Link, LinkClosed
 from actors.relay.runtime import Full, Runtime

@@ -424,6 +424,13 @@ class MembershipLimits:
         "further ones are answered with the error `busy`",
         1,
     )
+    threads_max: int = _bound(
+        40,
+        "threads in which plain functions serve commands, in Python; those that were abandoned "
+        "count until they end",
+        "commands wait for one",
+        1,
+    )
     serve_within_s: float = _bound(
         20.0, "time for which a command waits for a `serve`", "it is not answered", 0.0
     )

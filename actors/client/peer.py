@@ -21,7 +21,7 @@ import logging
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,10 +31,11 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from actors.client.asking import Turn
+from actors.client.calling import Handler, Threads
 from actors.client.changes import Changes
 from actors.client.driver import Driver
 from actors.client.lines import Lines
-from actors.client.serving import Command, Service
+from actors.client.serving import Service
 from actors.client.unread import Shelf, Unread
 from actors.client.websocket import Connector, Token, websocket
 from actors.clock import Clock, SystemClock
@@ -161,6 +162,7 @@ class Peer:
         self._answers: dict[int, _Answer] = {}
         self._turns: dict[str, Turn] = {}
         self._services: dict[int, Service] = {}
+        self._threads = Threads(limits.threads_max)
 
     # Being here -----------------------------------------------------------------------------------
 
@@ -371,14 +373,17 @@ class Peer:
 
     async def serve(
         self,
-        handler: Callable[[Command], Any],
+        handler: Handler,
         agents: Iterable[str] | None = None,
     ) -> None:
         """Answer commands until the peer leaves; raises what ended it otherwise.
 
-        The handler, async or not, is called for each: its `command.stream(...)` sends chunks, what
-        it returns is the result, and an exception is an `error` with its words. Up to `turns_max`
-        commands are handled at a time.
+        The handler is called for each: its `command.stream(...)` sends chunks, what it returns is
+        the result, and an exception is logged and told as an `error` with its words. A generator
+        yields chunks and returns the result. Async functions run on the event loop; plain ones in
+        up to `threads_max` worker threads, where `command.stream` waits by itself. When a command
+        is cancelled its thread goes on, until the function looks at `command.is_over` or streams.
+        Up to `turns_max` commands are handled at a time.
         `agents`: those that are served (this peer's id for commands to the peer itself); by default
         all commands that come. The first `serve` for an agent gets its commands, also those that
         came up to `serve_within_s` before it.
@@ -386,7 +391,7 @@ class Peer:
         if isinstance(self._member.over, Left):
             return
         number = self._member.serve(agents, self._driver.now())
-        service = self._services[number] = Service(self._driver, handler)
+        service = self._services[number] = Service(self._driver, handler, self._threads)
         self._driver.obey()
         try:
             await service.run()

@@ -59,6 +59,36 @@ export class Command {
 }
 
 /**
+ * It is a generator, async or not: what a generator function returns.
+ *
+ * @param {any} returned by a handler
+ * @returns {returned is Generator<string> | AsyncGenerator<string>}
+ */
+export function isGenerator(returned) {
+  const kind = Object.prototype.toString.call(returned);
+  return kind === "[object AsyncGenerator]" || kind === "[object Generator]";
+}
+
+/**
+ * What the generator returns, after all that it yields was streamed.
+ *
+ * @param {Generator<string> | AsyncGenerator<string>} chunks
+ * @param {(chunk: string) => Promise<void>} stream
+ * @returns {Promise<unknown>}
+ */
+export async function streamed(chunks, stream) {
+  try {
+    for (;;) {
+      const { done, value } = await chunks.next();
+      if (done) return value;
+      await stream(value);
+    }
+  } finally {
+    await chunks.return(undefined);
+  }
+}
+
+/**
  * What is told of anything that a handler threw: something in any case.
  *
  * @param {any} thrown

@@ -1,6 +1,6 @@
 /**
  * Every bound and every duration of one membership, in one place. Names, defaults and relations are
- * those of `MembershipLimits` in protocol/limits.py.
+ * those of `MembershipLimits` in protocol/limits.py (but for its threads, which a page does not have).
  *
  * Units are the last part of a name: `S` seconds, `BytesMax` bytes, `Max` a count.
  *

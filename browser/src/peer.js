@@ -22,7 +22,7 @@
  */
 
 import { random } from "./bytes.js";
-import { Command, sentenceOf } from "./command.js";
+import { Command, isGenerator, sentenceOf, streamed } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
 import { Left } from "./errors.js";
@@ -424,8 +424,9 @@ export class Peer {
   /**
    * Answers commands for these agents (the peer's id: for the peer itself), by default for all of this
    * peer's; also those that came up to `serveWithinS` before. What the handler streams becomes chunks,
-   * what it returns the result, what it throws an error. Returns how to stop: commands under way are
-   * still answered then. Throws TypeError, and what ended the peer.
+   * what it returns the result, what it throws an error, which the console shows too. A generator
+   * yields chunks and returns the result. Returns how to stop: commands under way are still answered
+   * then. Throws TypeError, and what ended the peer.
    *
    * @param {(command: Command) => unknown} handler
    * @param {{ agents?: readonly string[] }} [options]
@@ -577,9 +578,13 @@ export class Peer {
     const stream = (chunk) => this.#queued((member, now) => member.stream(command, chunk, now));
     try {
       await null; // So that a handler never runs in the middle of something.
-      const result = await handler?.(new Command(message, agent, stream));
+      const returned = await handler?.(new Command(message, agent, stream));
+      const result = isGenerator(returned) ? await streamed(returned, stream) : returned;
       this.#driver.tell((member, now) => member.finish(command, result, now));
     } catch (error) {
+      if (this.#member.over === null) {
+        console.error(`agi-diy-relay-client: the handler of ${agent} failed:`, error);
+      }
       this.#driver.report((member, now) => member.fail(command, sentenceOf(error), now));
     }
   }

@@ -28,8 +28,8 @@ from botocore.credentials import RefreshableCredentials
 from websockets.asyncio.client import ClientConnection, connect
 
 from actors.client.agentcore import presigned, with_token
+from actors.client.command import Command
 from actors.client.peer import Peer, join
-from actors.client.serving import Command
 from actors.client.websocket import Address, Connector, Token, websocket
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import AnnouncementRefused, Rejected, TurnFailed, UnknownTarget

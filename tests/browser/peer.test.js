@@ -889,3 +889,72 @@ test("nothing is served after it was stopped, nor after leaving", async () => {
   await world.settle();
   assert.equal(peer.state, "ended");
 });
+
+/** What the console shows as errors meanwhile. */
+async function shown(body) {
+  const [errors, original] = [[], console.error];
+  console.error = (...told) => errors.push(told);
+  try {
+    await body();
+  } finally {
+    console.error = original;
+  }
+  return errors;
+}
+
+test("what a handler throws is shown where it runs, too", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  const error = new Error("out of ink");
+  peer.serve(() => Promise.reject(error), { agents: ["coder"] });
+  peer.serve(() => new Map(), { agents: ["other"] });
+  const errors = await shown(async () => {
+    await hear(world, command());
+    await hear(world, command({ to: "other" }));
+  });
+  assert.deepEqual(errors[0], ["agi-diy-relay-client: the handler of coder failed:", error]);
+  assert.match(errors[1][1].message, /^data\.result is a Map/);
+  assert.equal(errors.length, 2);
+});
+
+test("a handler that is over with its peer is not shown as failed", async () => {
+  const { world, peer } = await joined({ agents: ["coder"] });
+  let answer;
+  peer.serve(() => new Promise((resolve) => (answer = resolve)));
+  await hear(world, command());
+  const errors = await shown(async () => {
+    await peer.leave();
+    answer("too late");
+    await world.settle();
+  });
+  assert.deepEqual(errors, []);
+});
+
+test("a handler may be a generator, async or not", async () => {
+  const { world, peer } = await joined({ agents: ["coder", "other"] });
+  peer.serve(
+    function* () {
+      yield "a";
+      yield "b";
+      return "done";
+    },
+    { agents: ["coder"] },
+  );
+  let isClosed = false;
+  peer.serve(
+    async function* () {
+      try {
+        yield "c";
+        yield new Map();
+      } finally {
+        isClosed = true;
+      }
+    },
+    { agents: ["other"] },
+  );
+  const said = () => answers(world).map(({ type, data }) => data.chunk ?? data.result ?? type);
+  await hear(world, command());
+  assert.deepEqual(said(), ["ack", "a", "b", "done"]);
+  await shown(() => hear(world, command({ to: "other" })));
+  assert.deepEqual(said().slice(4), ["ack", "c", "error"]);
+  assert.ok(isClosed);
+});

@@ -17,8 +17,8 @@ import jwt
 import pytest
 import websockets.sync.server
 
+from actors.client.command import Command
 from actors.client.peer import Peer, join
-from actors.client.serving import Command
 from actors.host import server
 from actors.host.tokens import Auth
 from protocol.limits import Limits

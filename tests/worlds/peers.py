@@ -9,8 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from actors.client.command import Command
 from actors.client.peer import Peer
-from actors.client.serving import Command
 from actors.client.websocket import Connector
 from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime

@@ -9,8 +9,8 @@ import anyio.to_thread
 import jwt
 import pytest
 
+from actors.client.command import Command
 from actors.client.peer import Peer, join
-from actors.client.serving import Command
 from actors.client.websocket import Connector, websocket
 from actors.clock import SystemClock, VirtualClock
 from actors.host.tokens import Auth

@@ -11,8 +11,8 @@ import anyio.to_thread
 import attrs
 import pytest
 
+from actors.client.command import Command
 from actors.client.peer import join
-from actors.client.serving import Command
 from actors.client.websocket import Connector, websocket
 from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime
@@ -183,9 +183,9 @@ async def test_who_waits_for_a_handler_that_is_cancelled_is_told(where: Connecto
     async with join(where, "bob") as bob, join(where, "ann") as ann:
         async with anyio.create_task_group() as serving:
 
-            def cancel(_: Command) -> Awaitable[None]:
+            async def cancel(_: Command) -> None:
                 serving.cancel_scope.cancel()
-                return anyio.sleep_forever()
+                await anyio.sleep_forever()
 
             serving.start_soon(bob.serve, cancel)
             with anyio.CancelScope(shield=True), pytest.raises(TurnFailed, match="cancelled"):
@@ -209,9 +209,12 @@ async def test_who_waits_for_a_service_that_is_over_is_told(here: Memory) -> Non
 
 async def test_chunks_sent_at_the_same_time_have_numbers_of_their_own(where: Connector) -> None:
     async def stream(command: Command) -> None:
+        async def say(chunk: str) -> None:
+            await command.stream(chunk)
+
         async with anyio.create_task_group() as tasks:
             for chunk in "abc":
-                tasks.start_soon(command.stream, chunk)
+                tasks.start_soon(say, chunk)
 
     async with join(where, "bob") as bob, join(where, "ann") as ann, Serving(bob, stream):
         await ann.ask("bob", "x")
