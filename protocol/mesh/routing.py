@@ -47,6 +47,7 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
         "heartbeat": Route.RELAY,
         "capabilities": Route.RELAY,
         "direct": Route.TARGET,
+        "cancel": Route.TARGET,
         "broadcast": Route.OTHERS,
         "stream": Route.OTHERS,
         "ack": Route.OTHERS,

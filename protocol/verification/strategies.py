@@ -166,6 +166,7 @@ def directs(me: str) -> st.SearchStrategy[bytes]:
             {**_origin(me), "instanceId": me, **_EXTRA},
         ),
         _message({"type": "direct"}, {"to": nowhere, **_EXTRA}),
+        _message({"type": "cancel", "to": anyone}, {**_origin(me), **_EXTRA}),
     )
 
 

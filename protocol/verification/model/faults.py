@@ -27,7 +27,8 @@ WITHHELD: Final = (
 RELAYS_OWN: Final = ("capabilities_response",)
 FANNED_OUT: Final = ("broadcast", "stream", "ack", "turn_end", "error")
 _KEPT: Final = (*WITHHELD, *RELAYS_OWN)
-KNOWN: Final = ("presence", "heartbeat", "capabilities", "direct", *FANNED_OUT, *_KEPT)
+TO_ONE: Final = ("direct", "cancel")
+KNOWN: Final = ("presence", "heartbeat", "capabilities", *TO_ONE, *FANNED_OUT, *_KEPT)
 
 
 def is_withheld(type: str) -> bool:

@@ -24,7 +24,7 @@ from protocol.verification.model.expected import (
     Roster,
     Untouched,
 )
-from protocol.verification.model.faults import RELAY, Faults, is_withheld
+from protocol.verification.model.faults import RELAY, TO_ONE, Faults, is_withheld
 from protocol.verification.model.reading import (
     BINARY,
     Message,
@@ -283,7 +283,7 @@ class Model:
         added = self._missing_origin(peer, value)
         faults |= self.faults.of_size(message, added)
         text = Made({**value, **added}) if added else Untouched(message)
-        if value["type"] == "direct":
+        if value["type"] in TO_ONE:
             self._direct(c, peer, value, faults, text)
         elif faults:
             self._error(c, faults, value)

@@ -13,6 +13,7 @@ TABLE = {
     "heartbeat": Route.RELAY,
     "capabilities": Route.RELAY,
     "direct": Route.TARGET,
+    "cancel": Route.TARGET,
     "broadcast": Route.OTHERS,
     "stream": Route.OTHERS,
     "ack": Route.OTHERS,

@@ -87,3 +87,20 @@ async def a_direct_between_local_agents_stays_at_home(world: World) -> None:
         raise Lacking("one error `unknown_target`", shown(errors))
     text = await a.send("direct", **{"from": local}, to=agent, instanceId=a.id)
     await b.arrives(text, "the direct with `instanceId` at the peer of the agent")
+
+
+@claim("direct.a-cancel-reaches-whoever-it-names")
+async def a_cancel_reaches_whoever_it_names(world: World) -> None:
+    """A `cancel` reaches the peer that it names, as a direct does, and nobody else."""
+    a, b, c = await world.join("a"), await world.join("b"), await world.join("c")
+    await world.settled()
+    text = await a.send("cancel", to=b.id, turnId="t")
+    await a.send("cancel", to=world.name("nobody"), turnId="t")
+    await world.settle()
+    at_b, at_c = b.traffic(), c.traffic()
+    if at_c or not at_b:
+        raise Lacking(f"the cancel at {b.id} only", f"there: {len(at_b)}, at {c.id}: {len(at_c)}")
+    expect(len(at_b) == 1 and at_b[0].carries(text), text, at_b)
+    codes = [m.data.get("code") for m in a.taken() if m.type == "error"]
+    if codes != ["unknown_target"]:
+        raise Lacking("one error `unknown_target`", str(codes))
