@@ -40,7 +40,9 @@ export { cognitoCredentials } from "./src/cognito.js";
 export {
   AmbiguousTarget,
   AnnouncementRefused,
+  AnswerGap,
   BadAddress,
+  Gap,
   IdTaken,
   Lagged,
   Left,
@@ -48,6 +50,7 @@ export {
   NoCredentials,
   NotARelay,
   NotConnected,
+  NotServed,
   QueueFull,
   Rejected,
   RelayError,

@@ -420,7 +420,7 @@ class MembershipLimits:
     )
     turns_max: int = _bound(
         256,
-        "commands that one peer serves at a time",
+        "commands that one peer serves at a time, and that wait for a `serve`",
         "further ones are answered with the error `busy`",
         1,
     )
@@ -432,7 +432,22 @@ class MembershipLimits:
         1,
     )
     serve_within_s: float = _bound(
-        20.0, "time for which a command waits for a `serve`", "it is not answered", 0.0
+        20.0,
+        "time for which a command waits for a `serve`",
+        "it is answered with the error `not_served`",
+        0.0,
+    )
+    ack_every_s: float = _bound(
+        10.0,
+        "silence of an agent that works on a command",
+        "its peer says another `ack`, so that the asker goes on waiting",
+        0.01,
+    )
+    asker_back_within_s: float = _bound(
+        6.0,
+        "time for an asker that has gone offline to come back",
+        "what it has asked is cancelled",
+        0.0,
     )
     leave_within_s: float = _bound(
         5.0, "time to send what is queued when the peer leaves", "the rest is dropped", 0.0

@@ -4,7 +4,10 @@ Everything else in this package works with a `Driver` instead of the whole peer,
 know nothing of the others.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -30,6 +33,8 @@ class Driver:
         """What waits to be sent, or the room for more, is not what it was."""
         self._carry_out = carry_out
         self._due = Signal()  # something is due earlier than was known
+        self._abandoned: deque[str] = deque()  # turns of which the collector of garbage told
+        self._thread: int | None = None  # in which time is kept
         self._sleeps_until: float | None = None
 
     def now(self) -> Instant:
@@ -60,8 +65,18 @@ class Driver:
             self.check()
             await self.sendable.wait()
 
+    def abandon_later(self, turn: str) -> None:
+        """Tell the member that nobody waits for this turn any more. May be called at any time, in
+        the middle of something and in any thread; in another one it takes until something else is
+        due."""
+        self._abandoned.append(turn)
+        if threading.get_ident() == self._thread:
+            with suppress(Exception):  # the loop may be over by now, and then nothing matters
+                self._due.set()
+
     async def keep_time(self) -> None:
         """Tell the member what is due, for ever."""
+        self._thread = threading.get_ident()
         while True:
             woken = self._due.next
             due = self._sleeps_until = self.member.deadline()
@@ -72,6 +87,8 @@ class Driver:
                 tasks.cancel_scope.cancel()
             self._sleeps_until = None
             now = self.now()
+            while self._abandoned:
+                self.member.abandon(self._abandoned.popleft(), now)
             if (due := self.member.deadline()) is not None and due <= now.at:
                 self.member.expire(now)
             self.obey()

@@ -44,12 +44,14 @@ from protocol.member.effects import (
     Announced,
     Arrived,
     AttemptFailed,
+    Cancelled,
     Chunk,
     Close,
     Effect,
     Finished,
     Handle,
     Ignored,
+    Missed,
     Open,
     Transmit,
     TurnEnded,
@@ -222,7 +224,8 @@ class Peer:
         From the call on nothing more can be sent (Left). Calling it again does nothing. If it is
         cancelled, the peer is still there: call it again.
         """
-        self._member.leave()
+        self._member.leave(self._driver.now())
+        self._driver.obey()
         with anyio.move_on_after(self._limits.leave_within_s):
             while self.state is not MemberState.ENDED and self._is_sending:
                 await self._driver.sendable.wait()
@@ -279,8 +282,9 @@ class Peer:
     async def __anext__(self) -> Message:
         """Every message that arrives, presences and what belongs to turns included.
 
-        Raises Lagged after messages were dropped unread; iterate again for the rest. Ends when the
-        peer leaves; raises what ended it otherwise.
+        Raises Lagged after messages were dropped unread, and Gap where some may be missing because
+        the connection was lost; iterate again for the rest. Ends when the peer leaves; raises what
+        ended it otherwise.
         """
         return await self._unread.get()
 
@@ -348,27 +352,40 @@ class Peer:
         command: Any,
         *,
         peer: str | None = None,
+        any: bool = False,
         timeout_s: float = 60.0,
         **fields: Any,
     ) -> Turn:
         """Give a command to an agent, or to a peer. It is queued by this call.
 
-        Await the `Turn` for the result; iterate over it for the chunks. You need do neither, but a
-        task that is cancelled while it waits for the turn abandons it.
+        Await the `Turn` for the result; iterate over it for the chunks. You need do neither. What
+        nobody waits for any more is cancelled (see `Turn`), and so is everything when the peer
+        leaves.
         `command`: text, or any JSON but None. `peer`: which one is meant, where several have this
-        agent. `timeout_s`: the longest silence (seconds) of the agent. `fields`: further fields of
-        the message. Raises TypeError (no JSON), ValueError, TooLarge, and what ended the peer.
-        Awaiting raises TurnError and its kinds, QueueFull, NotConnected, what ended the peer.
+        agent. `any`: it may be any of them: one with the fewest commands of this peer, and another
+        one, once, if that one leaves or does not take it. `timeout_s`: the longest silence
+        (seconds) of the agent. `fields`: further fields of the message; `answers="all"` has it
+        answered for all to read. Raises TypeError (no JSON), ValueError, TooLarge, and what ended
+        the peer. Awaiting raises TurnError and its kinds, QueueFull, NotConnected, what ended the
+        peer.
         """
         turn_id = self._member.ask(
-            agent, command, self._driver.now(), peer=peer, timeout_s=timeout_s, fields=fields
+            agent,
+            command,
+            self._driver.now(),
+            peer=peer,
+            any=any,
+            timeout_s=timeout_s,
+            fields=fields,
         )
-        turn = self._turns[turn_id] = Turn(turn_id, agent, self._shelf, self._abandon)
+        turn = self._turns[turn_id] = Turn(
+            turn_id, agent, self._shelf, self._abandon, self._driver.abandon_later
+        )
         self._driver.obey()
         return turn
 
     def _abandon(self, turn_id: str) -> None:
-        self._member.abandon(turn_id)
+        self._member.abandon(turn_id, self._driver.now())
         self._driver.obey()
 
     async def serve(
@@ -406,6 +423,8 @@ class Peer:
         match effect:
             case Arrived(message, size):
                 self._unread.put(message, size)
+            case Missed(error):
+                self._unread.gap(error)
             case Transmit(connection, text):
                 self._lines.transmit(connection, text)
             case Open(connection):
@@ -422,6 +441,9 @@ class Peer:
                 self._turns.pop(turn).end(error, result)
             case Handle(service=service):
                 self._services[service].put(effect)
+            case Cancelled(service, command):
+                if service in self._services:
+                    self._services[service].cancel(command)
             case Ignored(what):
                 log.warning("ignored", extra={"peer": self.id, "what": what})
             case AttemptFailed(error, news):

@@ -25,6 +25,7 @@ class Service:
         self._handler = handler
         self._threads = threads
         self._begun: deque[Handle] = deque()
+        self._scopes: dict[int, anyio.CancelScope] = {}  # of those that run, by number
         self._news = Signal()
         self._is_over = False
         self._error: RelayError | None = None
@@ -33,6 +34,12 @@ class Service:
         """A command to handle."""
         self._begun.append(handle)
         self._news.set()
+
+    def cancel(self, command: int) -> None:
+        """Nobody waits for this command any more: its handler is cancelled, wherever it waits."""
+        self._begun = deque(handle for handle in self._begun if handle.command != command)
+        if command in self._scopes:
+            self._scopes[command].cancel()
 
     def end(self, error: RelayError | None) -> None:
         """No more commands will come."""
@@ -51,12 +58,23 @@ class Service:
             raise self._error.with_traceback(None)
 
     async def _handle(self, handle: Handle) -> None:
+        scope = self._scopes[handle.command] = anyio.CancelScope()
+        try:
+            with scope:
+                await self._answer(handle, scope)
+        finally:
+            del self._scopes[handle.command]
+
+    async def _answer(self, handle: Handle, scope: anyio.CancelScope) -> None:
         driver, command = self._driver, Command(self._driver, handle)
         try:
             result = await call(self._handler, command, self._threads)
             await driver.room()
-            driver.member.finish(handle.command, result, driver.now())
+            if not scope.cancel_called:  # else nobody waits for what it found all the same
+                driver.member.finish(handle.command, result, driver.now())
         except Exception as error:
+            if scope.cancel_called:
+                return  # the command is over; so much for what it says of that
             if driver.member.over is None:  # else that is all that has failed
                 extra = {"peer": driver.member.id, "agent": handle.agent}
                 log.error("handler failed", extra=extra, exc_info=error)

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from actors.signal import Signal
 from protocol.limits import MembershipLimits
-from protocol.member.errors import Lagged
+from protocol.member.errors import Lagged, RelayError
 
 Item = TypeVar("Item")
 
@@ -52,6 +52,8 @@ class Unread(Generic[Item]):
         self._shelf = shelf
         self._items: deque[tuple[Item, int]] = deque()
         self._dropped = 0
+        self._read = 0  # how many items were read or dropped, since the beginning
+        self._gaps: deque[tuple[int, RelayError]] = deque()  # each before the item of this number
         self._end: Exception | None = None
         self._changed = Signal()
 
@@ -64,6 +66,19 @@ class Unread(Generic[Item]):
             self.drop()
         self._changed.set()
 
+    def gap(self, error: RelayError) -> None:
+        """Something may be missing before the next item. Of several such errors in a row the last
+        is told."""
+        place = self._read + len(self._items)
+        if self._gaps and self._gaps[-1][0] == place:
+            self._gaps.pop()
+        self._gaps.append((place, error))
+        self._changed.set()
+
+    def rest(self) -> tuple[Item, ...]:
+        """What was not read, which stays here."""
+        return tuple(item for item, _ in self._items)
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -71,9 +86,12 @@ class Unread(Generic[Item]):
         """The oldest item goes. Whoever reads is told."""
         self._take()
         self._dropped += 1
+        while len(self._gaps) > 1 and self._gaps[1][0] <= self._read:
+            self._gaps.popleft()  # they are in one place now
 
     def _take(self) -> Item:
         item, size = self._items.popleft()
+        self._read += 1
         self.size -= size
         self._shelf.take(self, size)
         return item
@@ -84,12 +102,15 @@ class Unread(Generic[Item]):
         self._changed.set()
 
     async def get(self) -> Item:
-        """The next item; waits for one. Raises Lagged once after items were dropped, then the error
-        that ended it, or StopAsyncIteration."""
+        """The next item; waits for one. Raises Lagged once after items were dropped, the error of
+        each gap in its place, at the end the error that ended it, or StopAsyncIteration."""
         while True:
             if self._dropped:
                 count, self._dropped = self._dropped, 0
                 raise Lagged(count)
+            if self._gaps and self._gaps[0][0] <= self._read:
+                _, error = self._gaps.popleft()
+                raise error
             if self._items:
                 return self._take()
             if self._end is not None:

@@ -29,13 +29,15 @@ export class Command {
    * @type {(chunk: string) => Promise<void>}
    */
   stream;
+  #signal;
 
   /**
    * @param {Message} message
    * @param {string} agent
    * @param {(chunk: string) => Promise<void>} stream
+   * @param {AbortSignal} signal
    */
-  constructor(message, agent, stream) {
+  constructor(message, agent, stream, signal) {
     this.text = textOf(word(message, "command"));
     this.from = message.from;
     this.asker = message.origin;
@@ -45,6 +47,12 @@ export class Command {
     const data = message.data;
     this.data = isRecord(data) ? data : {};
     this.stream = stream;
+    this.#signal = signal;
+  }
+
+  /** It is aborted when nobody waits for the answer any more: pass it on to whatever takes long. */
+  get signal() {
+    return this.#signal;
   }
 
   /**

@@ -35,10 +35,10 @@
  * @import { Services } from "./services.js"
  */
 
-import { AnnouncementRefused, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
+import { AnnouncementRefused, Gap, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
 import { Nonsense, readFrame } from "./incoming.js";
 import { begun, deadline, expire, isInUse, renewedBy, transition } from "./lifecycle.js";
-import { isRelays, messageOf, sentenceOf, word, writeMessage } from "./messages.js";
+import { isRelays, messageOf, opened, sentenceOf, word, writeMessage } from "./messages.js";
 import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
 
@@ -114,6 +114,10 @@ export class Connections {
   #beat = { at: 0, wallMs: 0 };
   /** Nothing was heard since the last heartbeat. */
   #isQuiet = false;
+  /** When something was heard on a connection in use; null before the first. @type {number | null} */
+  #heardAt = null;
+  /** All of the connection that is replaced was read. */
+  #isWhole = true;
 
   /**
    * @param {string} id
@@ -179,6 +183,7 @@ export class Connections {
   received(connection, frame, now) {
     if (connection === this.#use) {
       this.#isQuiet = false;
+      this.#heardAt = now.at;
       this.#apply("Heard", now);
     } else if (this.#next?.connection !== connection) {
       return;
@@ -392,7 +397,9 @@ export class Connections {
     if (this.isInUse) {
       outgoing.isConnected = true;
     } else if (outgoing.isConnected) {
-      for (const lost of outgoing.disconnected()) this.#emit({ effect: "Unsent", ...lost });
+      const dropped = outgoing.disconnected();
+      for (const lost of dropped) this.#emit({ effect: "Unsent", ...lost });
+      asks.unsent(dropped);
       asks.flush();
     }
   }
@@ -402,6 +409,11 @@ export class Connections {
     const coming = present(this.#next);
     this.#use = coming.connection;
     this.#next = null;
+    if (this.#heardAt !== null && !this.#isWhole) {
+      this.#emit({ effect: "Missed", error: new Gap(now.at - this.#heardAt) });
+    }
+    this.#heardAt = now.at;
+    this.#isWhole = false;
     this.#ignored.clear();
     this.#beat = now;
     this.#isQuiet = false;
@@ -534,18 +546,18 @@ export class Connections {
    * @param {Instant} now
    */
   #onUse(fields, now) {
-    const message = messageOf(fields);
+    const message = opened(messageOf(fields));
     const { type, turnId, origin } = message;
     if (type === "presence") this.#noteOwn(message);
     const isOwn = isRelays(message) || origin === this.#id;
     if (isOwn && turnId?.startsWith(`${this.#owner.token}:`)) {
       this.#onOwn(message, turnId, now);
     } else if (type === "presence") {
-      this.#onPresence(message);
+      this.#onPresence(message, now);
     } else if (type === "error" && isRelays(message) && word(message, "code") === "replaced") {
       this.#owner.giveUp(now, new Replaced());
     } else if (type !== "capabilities_response" || !isRelays(message)) {
-      this.#rooms.asks.answer(message, this.#size, now.at);
+      this.#rooms.asks.answer(message, this.#size, now);
       this.#rooms.services.note(message, this.#size, now);
       this.#arrived(message);
     }
@@ -558,7 +570,9 @@ export class Connections {
 
   /** @param {Message} presence */
   #noteOwn(presence) {
-    if (presence.from === this.#id) this.#rooms.roster.noteOwn(presence);
+    if (presence.from !== this.#id) return;
+    const isAnothers = !presence.turnId?.startsWith(`${this.#owner.token}:`);
+    this.#rooms.roster.noteOwn(presence, { isAnothers });
   }
 
   /**
@@ -572,6 +586,7 @@ export class Connections {
     const { announcements } = this.#rooms;
     if (message.type === "presence" && message.from === this.#id) {
       if (turnId === this.#next?.presence) {
+        this.#isWhole = true;
         this.#apply("Marked", now);
       } else if (announcements.isAsked(turnId)) {
         this.#tell(announcements.taken(turnId));
@@ -599,15 +614,14 @@ export class Connections {
    * @param {Instant} now
    */
   #answered(message, turnId, now) {
-    const { asks, outgoing, patience, roster } = this.#rooms;
+    const { outgoing, patience, roster } = this.#rooms;
     const coming = this.#next;
     if (coming !== null && turnId === coming.fence && coming.presence === null) {
       this.#announceOn(coming, now);
     } else if (turnId === this.#sync) {
       this.#sync = null;
       roster.complete();
-      asks.rosterChanged();
-      this.#emit({ effect: "Changed" });
+      this.#rosterChanged(now);
       patience.complete();
     } else if (message.type === "error") {
       this.#arrived(message);
@@ -632,19 +646,26 @@ export class Connections {
     this.#life = renewedBy(this.#life, Math.max(soonest, now.at + RENEW_AT * expiresInS));
   }
 
-  /** @param {Message} presence */
-  #onPresence(presence) {
+  /**
+   * @param {Message} presence
+   * @param {Instant} now
+   */
+  #onPresence(presence, now) {
     const noted = this.#rooms.roster.note(presence, this.#size);
     if (noted.isIgnored) {
       const { peersMax, rosterBytesMax } = this.#limits;
       const bounds = `at most ${peersMax} peers, of ${rosterBytesMax} bytes together`;
       this.#ignore("a presence for which the roster has no room", bounds);
     }
-    if (noted.hasChanged) {
-      this.#rooms.asks.rosterChanged();
-      this.#emit({ effect: "Changed" });
-    }
+    if (noted.hasChanged) this.#rosterChanged(now);
     if (noted.isNews) this.#arrived(presence);
+  }
+
+  /** @param {Instant} now */
+  #rosterChanged(now) {
+    this.#rooms.asks.rosterChanged(now);
+    this.#rooms.services.rosterChanged(now);
+    this.#emit({ effect: "Changed" });
   }
 
   /**

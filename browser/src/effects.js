@@ -49,6 +49,12 @@
  */
 
 /**
+ * Messages may be missing before those that arrive from now on: `error` says why.
+ *
+ * @typedef {{ effect: "Missed", error: RelayError }} Missed
+ */
+
+/**
  * `state` or `roster` is not what it was.
  *
  * @typedef {{ effect: "Changed" }} Changed
@@ -100,6 +106,12 @@
  */
 
 /**
+ * Nobody waits for this command any more, which the handler of `service` has: it may stop.
+ *
+ * @typedef {{ effect: "Cancelled", service: number, command: number }} Cancelled
+ */
+
+/**
  * Something that the relay sent was not taken: `what` it was, and what bounds it. Told once for each
  * bound and connection.
  *
@@ -113,8 +125,8 @@
  */
 
 /**
- * @typedef {Open | Transmit | Close | Sendable | Arrived | Changed | Ready | AttemptFailed | Announced
- *   | Unsent | Chunk | TurnEnded | Handle | Ignored | Finished} Effect
+ * @typedef {Open | Transmit | Close | Sendable | Arrived | Missed | Changed | Ready | AttemptFailed
+ *   | Announced | Unsent | Chunk | TurnEnded | Handle | Cancelled | Ignored | Finished} Effect
  */
 
 export {};

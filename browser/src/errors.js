@@ -111,6 +111,18 @@ export class Lagged extends RelayError {
   }
 }
 
+/** Messages may be missing here, because a connection was lost: the peer heard nothing for the
+ * `seconds` until the next one had joined. Iterate again: what came after it is still there. */
+export class Gap extends RelayError {
+  name = "Gap";
+  /** @param {number} seconds */
+  constructor(seconds) {
+    const lost = `what was said in the ${Math.ceil(seconds)} s until this peer was back may be missing`;
+    super(`the connection was lost; ${lost}`);
+    this.seconds = seconds;
+  }
+}
+
 /** The peer has left the mesh. */
 export class Left extends RelayError {
   name = "Left";
@@ -124,9 +136,11 @@ export class Left extends RelayError {
 /** A command got no result. */
 export class TurnError extends RelayError {
   name = "TurnError";
+  /** What had come of the answer by then. @type {readonly string[]} */
+  chunks = [];
 }
 
-/** The agent gave no sign of life in time. */
+/** The agent gave no sign of life in time. It is told to stop. */
 export class TurnTimeout extends TurnError {
   name = "TurnTimeout";
 }
@@ -136,7 +150,26 @@ export class TurnFailed extends TurnError {
   name = "TurnFailed";
 }
 
-/** No peer of the mesh has this agent. */
+/** Chunks of the answer were lost, came twice, or out of order. `result`: what the agent gave at the
+ * end, if only that showed that something is missing. */
+export class AnswerGap extends TurnError {
+  name = "AnswerGap";
+  /**
+   * @param {string} sentence
+   * @param {unknown} [result]
+   */
+  constructor(sentence, result = null) {
+    super(sentence);
+    this.result = result;
+  }
+}
+
+/** The peer has this agent, but its program does not serve it. */
+export class NotServed extends TurnError {
+  name = "NotServed";
+}
+
+/** No peer of the mesh has this agent, or the peer that was asked does not. */
 export class UnknownTarget extends TurnError {
   name = "UnknownTarget";
 }

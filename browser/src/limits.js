@@ -59,6 +59,10 @@ export const LIMITS = Object.freeze({
   turnsMax: 256,
   /** For which a command waits that nobody serves. */
   serveWithinS: 20,
+  /** Silence of an agent that works on a command, after which its peer says another `ack`. */
+  ackEveryS: 10,
+  /** For which an asker may be offline before what it has asked is cancelled. */
+  askerBackWithinS: 6,
   /** To send what is queued when leaving. */
   leaveWithinS: 5,
 });
@@ -83,7 +87,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|retry|giveUp|taken|serve|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|retry|giveUp|taken|serve|asker|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

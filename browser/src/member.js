@@ -58,11 +58,12 @@ import { Services } from "./services.js";
  */
 
 /**
- * How a command is given: `peer`, which one is meant; `timeoutS`, the longest silence, null if any;
- * `fields`, further fields of the message.
+ * How a command is given: `peer`, which one is meant; `any`, it may be any of those that have the agent;
+ * `timeoutS`, the longest silence, null if any; `fields`, further fields of the message.
  *
  * @typedef {object} Asking
  * @property {string | null} [peer]
+ * @property {boolean} [any]
  * @property {number | null} [timeoutS]
  * @property {Record<string, unknown>} [fields]
  */
@@ -118,7 +119,7 @@ export class Member {
     const ownership = new Ownership(id, owner, { takeover });
     const roster = new Roster(id, limits);
     const patience = new Patience(limits, emit);
-    const asks = new Asks(id, limits, { roster, announcements, outgoing, emit });
+    const asks = new Asks(id, limits, { roster, announcements, outgoing, roll, emit });
     const services = new Services(id, limits, { roster, announcements, outgoing, emit });
     this.#roster = roster;
     this.#patience = patience;
@@ -265,10 +266,16 @@ export class Member {
     this.#connections.suspend(now);
   }
 
-  /** Takes nothing more from the program (it gets Left). To be followed by `end`, when what is queued
-   * has been sent or has had its time (`leaveWithinS`). */
-  leave() {
+  /**
+   * Takes nothing more from the program (it gets Left). Commands that are under way end, and whoever
+   * works on them is told. To be followed by `end`, when what is queued has been sent or has had its time
+   * (`leaveWithinS`).
+   *
+   * @param {Instant} now
+   */
+  leave(now) {
     this.over ??= new Left();
+    this.#asks.leave(this.over, now);
   }
 
   /**
@@ -335,27 +342,29 @@ export class Member {
   /**
    * Gives a command to an agent, or to a peer. Returns its turn id, under which the effects `Chunk`
    * and `TurnEnded` tell what comes of it. Throws TypeError (no command, or no JSON), RangeError (a
-   * timeout below 0), TooLarge, and what ended the peer.
+   * timeout below 0, or `peer` and `any`), TooLarge, and what ended the peer.
    *
    * @param {string} agent
    * @param {unknown} command
    * @param {Instant} now
    * @param {Asking} [how]
    */
-  ask(agent, command, now, { peer = null, timeoutS = 60, fields = {} } = {}) {
+  ask(agent, command, now, { peer = null, any = false, timeoutS = 60, fields = {} } = {}) {
     this.#checkOver();
     const turnId = this.#makeTurnId();
-    this.#asks.ask(turnId, agent, command, now, { peer, timeoutS, fields });
+    this.#asks.ask(turnId, agent, command, now, { peer, any, timeoutS, fields });
     return turnId;
   }
 
   /**
-   * Nobody waits for this turn any more. If it was not sent yet, it never will be.
+   * Nobody waits for this turn any more. If it was not sent yet, it never will be; if it was, whoever
+   * works on it is told. If it is over already, nothing happens.
    *
    * @param {string} turnId
+   * @param {Instant} now
    */
-  abandon(turnId) {
-    this.#asks.abandon(turnId);
+  abandon(turnId, now) {
+    this.#asks.abandon(turnId, now);
   }
 
   /**
@@ -457,8 +466,8 @@ export class Member {
    */
   expire(now) {
     this.#connections.expire(now);
-    this.#asks.expire(now.at);
-    this.#services.expire(now.at);
+    this.#asks.expire(now);
+    this.#services.expire(now);
     const error = this.#patience.expire(now.at, { isInUse: this.isInUse });
     if (error !== null) this.end(now, error);
   }

@@ -4,18 +4,25 @@
  *
  * A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its answers have the
  * same `turnId`: an `ack`, any number of `stream`s (`data.chunk`, `data.chunkNum` from 0), and at the
- * end a `turn_end` (`data.result`) or an `error` (`data.error`). These are the words of the existing
- * pages.
+ * end a `turn_end` (`data.result`, and in `data.chunks` how many chunks there were) or an `error`
+ * (`data.error`). These are the words of the existing pages, and everyone receives these answers.
+ *
+ * A command that says `answers: "direct"` is answered to its asker alone: each answer is a `direct` that
+ * has the type of the answer in `answer`, and the same `turnId` and `data`. A `cancel` with the `turnId`
+ * says that the asker waits no more.
  *
  * @import { Instant } from "./effects.js"
  */
 
 import { agentIds } from "./agents.js";
-import { AmbiguousTarget, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
+import { AmbiguousTarget, NotServed, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
 import { checkJson } from "./json.js";
 
 /** The relay's own name. */
 const RELAY = "relay";
+
+/** The types that answer a command. @type {readonly unknown[]} */
+export const ANSWERS = ["ack", "stream", "turn_end", "error"];
 
 /** An error says no more than that: one that is too large to be sent would say nothing. */
 const SENTENCE_CHARS_MAX = 1000;
@@ -146,15 +153,60 @@ export function isCommand(message) {
 }
 
 /**
- * What an `error` that answers a command means. The relay's own have a code.
+ * The message as its reader sees it: an answer that came to the asker alone has the type of that answer.
+ * All other messages are as they came.
+ *
+ * @param {Message} message
+ * @returns {Readonly<Message>}
+ */
+export function opened(message) {
+  const { type, fields } = message;
+  if (type !== "direct" || !ANSWERS.includes(fields.answer)) return message;
+  return messageOf({ ...fields, type: fields.answer });
+}
+
+/**
+ * This answer, as `opened` shows it, came to the asker alone.
+ *
+ * @param {Message} answer
+ */
+export function isPrivate({ type, fields }) {
+  return fields.answer === type;
+}
+
+/**
+ * The fields of an answer to this command: to its asker alone if it says so, else to everyone in the
+ * words of existing pages.
+ *
+ * @param {Message} command
+ * @param {string} agent
+ * @param {string} type
+ * @param {object} data
+ * @returns {Wire}
+ */
+export function replyTo({ from, origin, turnId, fields }, agent, type, data) {
+  if (fields.answers === "direct" && origin !== undefined) {
+    // Both fields: somebody else may have an agent that is called like the asker.
+    const named = { to: origin, targetInstanceId: origin };
+    return { type: "direct", from: agent, ...named, answer: type, turnId, data };
+  }
+  const address = from === undefined ? {} : { to: from };
+  return { type, from: agent, ...address, turnId, data };
+}
+
+/**
+ * What an `error` that answers a command means. The relay's own have a code, and some of those that
+ * peers of this project give.
  *
  * @param {Message} message
  */
 export function turnError(message) {
   const sentence = sentenceOf(word(message, "error"), "the agent reported an error without words");
-  if (!isRelays(message)) return new TurnFailed(sentence);
   const code = word(message, "code");
   if (code === "unknown_target") return new UnknownTarget(sentence);
+  if (!isRelays(message)) {
+    return code === "not_served" ? new NotServed(sentence) : new TurnFailed(sentence);
+  }
   if (code === "ambiguous_target") {
     const listed = word(message, "peers");
     const peers = Array.isArray(listed) ? listed.filter((id) => typeof id === "string") : [];

@@ -153,13 +153,13 @@ export class Outgoing {
   }
 
   /**
-   * Takes a message out of the queue again, if it is still there.
+   * Takes a message out of the queue again. Returns whether it was still there.
    *
    * @param {number} ticket
    */
   withdraw(ticket) {
     this.#bytes -= this.#queue.get(ticket)?.size ?? 0;
-    this.#queue.delete(ticket);
+    return this.#queue.delete(ticket);
   }
 
   /**

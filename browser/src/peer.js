@@ -25,7 +25,7 @@ import { random } from "./bytes.js";
 import { Command, isGenerator, sentenceOf, streamed } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
-import { Left } from "./errors.js";
+import { Left, TurnError } from "./errors.js";
 import { ownerOf } from "./ids.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
@@ -73,7 +73,12 @@ const OVERFILL = 10;
  * @typedef {object} AskOptions
  * @property {number} [timeoutS] the longest silence of the agent, in seconds; 60 by default
  * @property {string} [peer] the peer that is meant, where several have the agent
- * @property {Fields} [fields] further fields of the message
+ * @property {boolean} [any] it may be any of those that have the agent: one with the fewest commands of
+ *   this peer, and another one, once, if that one leaves or does not take it
+ * @property {AbortSignal} [signal] abandons the turn when it is aborted; its reason is the `cause` of the
+ *   TurnError
+ * @property {Fields} [fields] further fields of the message; `answers: "all"` has it answered for all to
+ *   read
  */
 
 /**
@@ -83,11 +88,13 @@ const OVERFILL = 10;
  * @property {State} state where the membership is in its life now
  * @property {Change} roster who has come, changed and gone
  * @property {Message} message every message that arrives
+ * @property {RelayError} gap messages may be missing before those that arrive from now on, because the
+ *   connection was lost (a `Gap`)
  * @property {RelayError | null} ended the peer is over: null after `leave()`, else the error
  */
 
 /** @type {readonly (keyof Events)[]} */
-const EVENTS = ["state", "roster", "message", "ended"];
+const EVENTS = ["state", "roster", "message", "gap", "ended"];
 
 /**
  * Begins to join a mesh, and returns the peer at once: to listen to, to serve and to send with. What it
@@ -124,10 +131,12 @@ export class Peer {
   #shelf;
   /** @type {Unread<Message>} */
   #unread;
-  /** @type {Map<string, { chunks: Unread<string>, over: Deferred<any> }>} */
+  /** @type {Map<string, { chunks: Unread<string>, over: Deferred<any>, cause?: unknown }>} */
   #turns = new Map();
   /** By number of the service. @type {Map<number, (command: Command) => unknown>} */
   #handlers = new Map();
+  /** By number of the command: what tells its handler to stop. @type {Map<number, AbortController>} */
+  #aborts = new Map();
   /** By ticket: what is told when it was handed to a socket. @type {Map<number, Deferred<void>>} */
   #sending = new Map();
   /** By number of the announcement. @type {Map<number, Deferred<void>>} */
@@ -246,7 +255,7 @@ export class Peer {
   }
 
   /**
-   * Calls the listener for every event of this name from now on: `state`, `roster`, `message` or
+   * Calls the listener for every event of this name from now on: `state`, `roster`, `message`, `gap` or
    * `ended`. Returns how to stop that. A listener is called at once when something happens; what it
    * throws is reported as an uncaught error, and hurts nobody else. Throws TypeError.
    *
@@ -264,8 +273,8 @@ export class Peer {
   /**
    * Every message that arrives, for every loop. The first loop begins with what arrived before it; any
    * other goes on where one was left (`break`, an error), or else begins now. A reader that is too
-   * slow gets a `Lagged`, and can iterate on. The iteration ends when the peer leaves, and throws what
-   * ended it otherwise.
+   * slow gets a `Lagged`, and a `Gap` where messages may be missing because the connection was lost; it
+   * can iterate on. The iteration ends when the peer leaves, and throws what ended it otherwise.
    *
    * @returns {AsyncIterableIterator<Message>}
    */
@@ -400,8 +409,10 @@ export class Peer {
 
   /**
    * Gives a command to an agent, or to a peer itself. It is queued by the call; what comes of it, the
-   * turn tells: `await` it for the result, iterate over it for the chunks. Throws TypeError (null, undefined, no JSON), RangeError (a timeout below 0), TooLarge,
-   * and what ended the peer.
+   * turn tells: `await` it for the result, iterate over it for the chunks. What nobody waits for any
+   * more is cancelled (see `Turn`), and so is everything when the peer leaves. Throws TypeError (null,
+   * undefined, no JSON), RangeError (a timeout below 0, `peer` and `any`), TooLarge, and what ended the
+   * peer.
    *
    * @template [Result=Json] what the agent returns
    * @param {string} agent
@@ -409,16 +420,41 @@ export class Peer {
    * @param {AskOptions} [options]
    * @returns {Turn<Result>}
    */
-  ask(agent, command, options = {}) {
-    return this.#driver.tell((member, now) => {
-      const turnId = member.ask(agent, command, now, options);
+  ask(agent, command, { signal, ...how } = {}) {
+    const turn = this.#driver.tell((member, now) => {
+      const turnId = member.ask(agent, command, now, how);
       /** @type {Unread<string>} */
       const chunks = new Unread(this.#shelf, { keepsAll: true });
       /** @type {Deferred<any>} */
       const over = deferred();
-      this.#turns.set(turnId, { chunks, over });
-      return new Turn(turnId, chunks, over.promise);
+      const cause = signal?.reason;
+      this.#turns.set(turnId, { chunks, over, cause });
+      if (signal?.aborted) member.abandon(turnId, now); // Then it is not sent at all.
+      return new Turn(turnId, chunks, over.promise, () => this.#abandon(turnId));
     });
+    if (signal && !signal.aborted) this.#abandonBy(signal, turn);
+    return turn;
+  }
+
+  /**
+   * @param {string} turnId
+   * @param {unknown} [cause]
+   */
+  #abandon(turnId, cause) {
+    const turn = this.#turns.get(turnId);
+    if (turn) turn.cause = cause;
+    this.#driver.tell((member, now) => member.abandon(turnId, now));
+  }
+
+  /**
+   * @param {AbortSignal} signal
+   * @param {Turn<any>} turn
+   */
+  #abandonBy(signal, turn) {
+    const abandon = () => this.#abandon(turn.turnId, signal.reason);
+    signal.addEventListener("abort", abandon);
+    const forget = () => signal.removeEventListener("abort", abandon);
+    turn.then(forget, forget); // A signal may live longer than many turns.
   }
 
   /**
@@ -457,7 +493,7 @@ export class Peer {
   }
 
   async #leave() {
-    this.#member.leave();
+    this.#driver.tell((member, now) => member.leave(now));
     const cancel = this.#driver.after(this.#limits.leaveWithinS, () => this.#end());
     while (this.#member.queued > 0 && this.state !== "ended") await this.#drained.next;
     cancel();
@@ -507,6 +543,9 @@ export class Peer {
       case "Arrived":
         this.#unread.put(effect.message, effect.size);
         return this.#listeners.tell("message", effect.message);
+      case "Missed":
+        this.#unread.gap(effect.error);
+        return this.#listeners.tell("gap", effect.error);
       case "Changed":
         this.#hasNews = true;
         return this.#changed.set();
@@ -524,6 +563,8 @@ export class Peer {
         return this.#turnEnded(effect);
       case "Handle":
         return void this.#handle(effect);
+      case "Cancelled":
+        return this.#abort(effect.command, new TurnError("nobody waits for this command any more"));
       case "Ignored":
         return console.warn(`agi-diy-relay-client: ignored ${effect.what}`);
       case "Finished":
@@ -536,6 +577,10 @@ export class Peer {
   #turnEnded({ turn, error, result }) {
     const ended = this.#turns.get(turn);
     this.#turns.delete(turn);
+    if (error instanceof TurnError) {
+      error.chunks = ended?.chunks.items ?? [];
+      if (ended?.cause !== undefined) error.cause = ended.cause;
+    }
     ended?.chunks.finish(error);
     if (error) ended?.over.reject(error);
     else ended?.over.resolve(result);
@@ -549,6 +594,7 @@ export class Peer {
     const over = error ?? new Left();
     this.#joined.reject(over);
     this.#unread.finish(error);
+    for (const command of [...this.#aborts.keys()]) this.#abort(command, over);
     for (const ticket of [...this.#sending.keys()]) settle(this.#sending, ticket, over);
     for (const number of [...this.#announcing.keys()]) settle(this.#announcing, number, over);
     this.#ended.resolve(error);
@@ -576,17 +622,38 @@ export class Peer {
     const handler = this.#handlers.get(service);
     /** @param {string} chunk */
     const stream = (chunk) => this.#queued((member, now) => member.stream(command, chunk, now));
+    const { signal } = this.#abortable(command);
     try {
       await null; // So that a handler never runs in the middle of something.
-      const returned = await handler?.(new Command(message, agent, stream));
+      const returned = await handler?.(new Command(message, agent, stream, signal));
       const result = isGenerator(returned) ? await streamed(returned, stream) : returned;
+      if (signal.aborted) return; // The command is over; nobody waits for the result.
       this.#driver.tell((member, now) => member.finish(command, result, now));
     } catch (error) {
+      if (signal.aborted) return;
       if (this.#member.over === null) {
         console.error(`agi-diy-relay-client: the handler of ${agent} failed:`, error);
       }
       this.#driver.report((member, now) => member.fail(command, sentenceOf(error), now));
+    } finally {
+      this.#aborts.delete(command);
     }
+  }
+
+  /** @param {number} command */
+  #abortable(command) {
+    const abort = new AbortController();
+    this.#aborts.set(command, abort);
+    return abort;
+  }
+
+  /**
+   * @param {number} command
+   * @param {RelayError} reason
+   */
+  #abort(command, reason) {
+    this.#aborts.get(command)?.abort(reason);
+    this.#aborts.delete(command);
   }
 }
 

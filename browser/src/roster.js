@@ -79,6 +79,8 @@ export class Roster {
   /** The agents of all connections with the peer's own id, as the relay tells them.
    * @type {ReadonlySet<string>} */
   sharedAgentIds = new Set();
+  /** The peer has been seen with another connection that is not its own. */
+  isShared = false;
   /** Presences were ignored: there may be peers that are not in it. */
   isCut = false;
   #ownId;
@@ -172,11 +174,14 @@ export class Roster {
   }
 
   /**
-   * A presence of the peer itself arrived, from whichever of its connections.
+   * A presence of the peer itself arrived. `isAnothers`: from a connection of somebody else who shares
+   * the id.
    *
    * @param {Message} presence
+   * @param {{ isAnothers: boolean }} how
    */
-  noteOwn(presence) {
+  noteOwn(presence, { isAnothers }) {
+    this.isShared ||= isAnothers;
     this.sharedAgentIds = new Set(remotePeerOf(presence).agents);
   }
 }

@@ -5,9 +5,13 @@
  * A service is a handler of the program, for some agents or for whatever is for this peer. A command
  * goes to the first service for the agent it names; the peer's own id stands for the peer itself. A
  * peer is visible to others before its program gets as far as `serve`, so a command that nobody
- * serves waits `serveWithinS` for a service. More than `turnsMax` at a time, or than cost
- * `unreadBytesMax`, are told that the peer is busy. Every command that a service takes is answered by
- * an `ack` at once, and by one `turn_end` or `error` at the end.
+ * serves waits `serveWithinS` for a service, and then its asker is told. More than `turnsMax` at a time,
+ * or than cost `unreadBytesMax`, are told that the peer is busy.
+ *
+ * Every command that a service takes is answered by an `ack` at once, and by one `turn_end` or `error` at
+ * the end. As long as the agent says nothing, the `ack` is repeated every `ackEveryS`: to an asker that
+ * is answered alone always, to everyone only before the first chunk, because existing pages take it for
+ * a beginning. A command is cancelled when its asker says so, or is offline for `askerBackWithinS`.
  *
  * @import { Neighbours } from "./asks.js"
  * @import { Instant } from "./effects.js"
@@ -16,9 +20,10 @@
  */
 
 import { RelayError, TurnError } from "./errors.js";
-import { compose, isCommand, sentenceOf } from "./messages.js";
+import { compose, isCommand, replyTo, sentenceOf } from "./messages.js";
 
-const NOT_SERVED = "cancelled: it is not served any more";
+const STOPPED = "cancelled: it is not served any more";
+const CANCELLED = "cancelled: nobody waits for it any more";
 const BUSY = "busy: too many commands at a time; try again later";
 
 /**
@@ -34,10 +39,27 @@ const BUSY = "busy: too many commands at a time; try again later";
  */
 
 /**
- * A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent.
+ * A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent. `ackAt`: when
+ * to give another sign of life (null: never). `askerWasHere`: its asker has been in the roster meanwhile.
+ * `goneAt`: when the asker has been away for too long.
  *
- * @typedef {{ service: number, agent: string, message: Message, size: number, chunks: number }} Command
+ * @typedef {object} Command
+ * @property {number} service
+ * @property {string} agent
+ * @property {Message} message
+ * @property {number} size
+ * @property {number} chunks
+ * @property {number | null} ackAt
+ * @property {boolean} askerWasHere
+ * @property {number | null} goneAt
  */
+
+/**
+ * Only its asker receives the answers to this command.
+ *
+ * @param {Command} command
+ */
+const isAnsweredAlone = ({ message }) => message.fields.answers === "direct";
 
 /** The services of one peer. */
 export class Services {
@@ -85,7 +107,7 @@ export class Services {
     if (agents !== null && !Array.isArray(agents)) throw new TypeError("agents must be an array");
     this.#numbers += 1;
     this.#services.push({ number: this.#numbers, agents: agents && [...agents] });
-    this.expire(now.at);
+    this.expire(now);
     for (const waiting of this.#drain()) this.#offer(waiting, now);
     return this.#numbers;
   }
@@ -101,7 +123,7 @@ export class Services {
     this.#services = this.#services.filter(({ number }) => number !== service);
     if (!cancels) return;
     for (const [number, command] of [...this.#commands]) {
-      if (command.service === service) this.fail(number, NOT_SERVED, now);
+      if (command.service === service) this.fail(number, STOPPED, now);
     }
   }
 
@@ -115,6 +137,7 @@ export class Services {
    * @param {Instant} now
    */
   note(message, size, now) {
+    if (message.type === "cancel") this.#cancel(message, now);
     if (!isCommand(message) || message.origin === this.#id) return;
     const due = now.at + this.#limits.serveWithinS;
     this.#offer({ message, size, due, served: new Set() }, now);
@@ -138,17 +161,33 @@ export class Services {
     if (named.every((agent) => served.has(agent))) return;
     const isHere = message.to !== undefined && this.#roster.sharedAgentIds.has(message.to);
     if (!isHere && this.#services.some(({ agents }) => agents === null)) {
-      // Then it is for none that this peer has, and never will be served.
-      this.#tell(
-        message,
-        this.#id,
-        "error",
-        { error: `there is no agent ${message.to} here` },
-        now,
-      );
+      this.#refuseUnserved(message, now); // It never will be.
     } else {
       this.#wait({ ...waiting, served });
+      this.#makeRoom(now);
     }
+  }
+
+  /**
+   * Tells the asker that no agent takes its command. What is for the peer itself, or for all, the
+   * program may answer by itself, and another program with this id what is for its own.
+   *
+   * @param {Message} message
+   * @param {Instant} now
+   */
+  #refuseUnserved(message, now) {
+    const { to: agent } = message;
+    const isOwn = agent !== undefined && this.#announcements.agentIds.includes(agent);
+    if (message.type === "broadcast" || agent === undefined || agent === this.#id) return;
+    let data;
+    if (!isOwn && !this.#roster.sharedAgentIds.has(agent)) {
+      data = { error: `there is no agent ${agent} here`, code: "unknown_target" };
+    } else if (isOwn && !this.#roster.isShared) {
+      data = { error: `${agent} is here, but nobody serves it`, code: "not_served" };
+    } else {
+      return;
+    }
+    this.#tell(message, this.#id, "error", data, now);
   }
 
   /**
@@ -192,34 +231,109 @@ export class Services {
     }
     this.#commandsBegun += 1;
     const command = this.#commandsBegun;
-    this.#commands.set(command, { service, agent, message, size, chunks: 0 });
+    this.#commands.set(command, {
+      service,
+      agent,
+      message,
+      size,
+      chunks: 0,
+      ackAt: now.at + this.#limits.ackEveryS,
+      askerWasHere: this.#isHere(message.origin),
+      goneAt: null,
+    });
     this.#commandsSize += size;
     this.#tell(message, agent, "ack", {}, now);
     this.#emit({ effect: "Handle", service, command, agent, message });
   }
 
-  // What waits for a service
+  // Who waits for the answer
+
+  /** @param {string | undefined} asker */
+  #isHere(asker) {
+    return asker !== undefined && this.#roster.peers.has(asker);
+  }
 
   /**
-   * The oldest make room for it.
+   * An asker waits no more. Nobody else may say that.
    *
-   * @param {Unserved} command
+   * @param {Message} cancel
+   * @param {Instant} now
    */
+  #cancel(cancel, now) {
+    /** @param {{ message: Message }} one */
+    const isMeant = ({ message: { origin, turnId } }) =>
+      origin === cancel.origin && turnId === cancel.turnId;
+    for (const [number, command] of [...this.#commands]) {
+      if (isMeant(command)) this.#forsake(number, now);
+    }
+    for (const waiting of this.#drain()) {
+      if (!isMeant(waiting)) this.#wait(waiting);
+    }
+  }
+
+  /**
+   * Nobody waits for this command any more.
+   *
+   * @param {number} number
+   * @param {Instant} now
+   */
+  #forsake(number, now) {
+    const command = this.#over(number);
+    if (!command) return;
+    const { service, agent, message } = command;
+    if (command.goneAt === null || !isAnsweredAlone(command)) {
+      this.#tell(message, agent, "error", { error: CANCELLED, code: "cancelled" }, now);
+    }
+    this.#emit({ effect: "Cancelled", service, command: number });
+  }
+
+  /**
+   * Somebody has come or gone.
+   *
+   * @param {Instant} now
+   */
+  rosterChanged(now) {
+    for (const command of this.#commands.values()) {
+      if (this.#isHere(command.message.origin)) {
+        command.askerWasHere = true;
+        command.goneAt = null;
+      } else if (command.askerWasHere && !this.#roster.isCut) {
+        command.goneAt ??= now.at + this.#limits.askerBackWithinS;
+      }
+    }
+  }
+
+  // What waits for a service
+
+  /** @param {Unserved} command */
   #wait(command) {
     this.#unserved.push(command);
     this.#unservedSize += command.size;
+  }
+
+  /**
+   * The oldest go if too much waits, and their askers are told.
+   *
+   * @param {Instant} now
+   */
+  #makeRoom(now) {
     const { turnsMax, unreadBytesMax } = this.#limits;
     while (
       this.#unserved.length > 1 &&
       (this.#unserved.length > turnsMax || this.#unservedSize > unreadBytesMax)
     ) {
-      this.#forget();
+      const { message } = this.#shift();
+      if (message.type !== "broadcast") {
+        this.#tell(message, this.#id, "error", { error: BUSY, code: "busy" }, now);
+      }
     }
   }
 
-  /** The oldest waits no more. */
-  #forget() {
-    this.#unservedSize -= this.#unserved.shift()?.size ?? 0;
+  /** The oldest of those that wait, which waits no more. */
+  #shift() {
+    const oldest = /** @type {Unserved} */ (this.#unserved.shift());
+    this.#unservedSize -= oldest.size;
+    return oldest;
   }
 
   #drain() {
@@ -243,21 +357,37 @@ export class Services {
   }
 
   /**
-   * When (monotonic seconds) the first that waits has waited long enough; null if never.
+   * When (monotonic seconds) something is due first; null if nothing is.
    *
    * @returns {number | null}
    */
   deadline() {
-    return this.#unserved[0]?.due ?? null;
+    let first = this.#unserved[0]?.due ?? Infinity;
+    for (const { ackAt, goneAt } of this.#commands.values()) {
+      first = Math.min(first, ackAt ?? Infinity, goneAt ?? Infinity);
+    }
+    return first === Infinity ? null : first;
   }
 
   /**
-   * Forgets what has waited long enough.
+   * Refuses what has waited long enough, gives signs of life, cancels for who is gone.
    *
-   * @param {number} at
+   * @param {Instant} now
    */
-  expire(at) {
-    while (this.#unserved[0] && this.#unserved[0].due <= at) this.#forget();
+  expire(now) {
+    while (this.#unserved[0] && this.#unserved[0].due <= now.at) {
+      this.#refuseUnserved(this.#shift().message, now);
+    }
+    for (const [number, command] of [...this.#commands]) {
+      if (command.goneAt !== null && command.goneAt <= now.at) {
+        this.#forsake(number, now);
+      } else if (command.ackAt !== null && command.ackAt <= now.at) {
+        command.ackAt = now.at + this.#limits.ackEveryS;
+        if (this.#outgoing.isConnected && command.goneAt === null) {
+          this.#tell(command.message, command.agent, "ack", {}, now);
+        }
+      }
+    }
   }
 
   // What is answered
@@ -274,6 +404,7 @@ export class Services {
     const streamed = this.#underWay(command);
     const ticket = this.#answer(streamed, "stream", { chunk, chunkNum: streamed.chunks }, now);
     streamed.chunks += 1;
+    streamed.ackAt = isAnsweredAlone(streamed) ? now.at + this.#limits.ackEveryS : null;
     return ticket;
   }
 
@@ -286,8 +417,9 @@ export class Services {
    * @param {Instant} now
    */
   finish(command, result, now) {
-    const data = { result: result ?? null };
-    const ticket = this.#answer(this.#underWay(command), "turn_end", data, now);
+    const finished = this.#underWay(command);
+    const data = { result: result ?? null, chunks: finished.chunks };
+    const ticket = this.#answer(finished, "turn_end", data, now);
     this.#over(command);
     return ticket;
   }
@@ -363,8 +495,7 @@ export class Services {
    * @param {object} data
    * @param {Instant} now
    */
-  #text({ from, turnId }, agent, type, data, now) {
-    const address = from === undefined ? {} : { to: from };
-    return compose(this.#id, { type, from: agent, ...address, turnId, data }, now);
+  #text(message, agent, type, data, now) {
+    return compose(this.#id, replyTo(message, agent, type, data), now);
   }
 }

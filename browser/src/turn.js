@@ -1,5 +1,7 @@
 /** A command that was given, as its user sees it. What comes of it is decided in asks.js. */
 
+import { iterator } from "./waiting.js";
+
 /**
  * @import { Json } from "./messages.js"
  * @import { Unread } from "./unread.js"
@@ -7,7 +9,8 @@
 
 /**
  * A command and its answers. `await` it for the result, iterate over it for the chunks, or both. Made
- * by `Peer.ask`. (An async function that returns a turn returns its result, as with any promise.)
+ * by `Peer.ask`. It is abandoned by `cancel`, by its `signal`, and by a loop over its chunks that is left
+ * (`break`, an error); then whoever works on the command is told to stop. (An async function that returns a turn returns its result, as with any promise.)
  *
  * @template [Result=Json]
  * @implements {PromiseLike<Result>}
@@ -17,16 +20,25 @@ export class Turn {
   turnId;
   #chunks;
   #result;
+  #abandon;
 
   /**
    * @param {string} turnId
    * @param {Unread<string>} chunks
    * @param {Promise<Result>} result
+   * @param {() => void} abandon
    */
-  constructor(turnId, chunks, result) {
+  constructor(turnId, chunks, result, abandon) {
     this.turnId = turnId;
     this.#chunks = chunks;
     this.#result = result;
+    this.#abandon = abandon;
+  }
+
+  /** Nobody waits for this any more: waiting for it rejects with a TurnError. Once the turn is over,
+   * nothing happens. */
+  cancel() {
+    this.#abandon();
   }
 
   /**
@@ -87,11 +99,19 @@ export class Turn {
 
   /**
    * The chunks, from the first on, as they come. At the end the iteration stops, or throws what
-   * `result()` rejects with. A reader that is too slow gets a `Lagged`.
+   * `result()` rejects with. A reader that is too slow gets a `Lagged`. To leave the loop is to abandon
+   * the turn.
    *
    * @returns {AsyncIterableIterator<string>}
    */
   [Symbol.asyncIterator]() {
-    return this.#chunks[Symbol.asyncIterator]();
+    const chunks = this.#chunks[Symbol.asyncIterator]();
+    return iterator(
+      () => chunks.next(),
+      () => {
+        chunks.return?.();
+        this.#abandon();
+      },
+    );
   }
 }

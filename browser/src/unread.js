@@ -1,6 +1,6 @@
 /** What arrived for a program and was not read yet: bounded, and the oldest go first. */
 
-import { Lagged } from "./errors.js";
+import { Gap, Lagged } from "./errors.js";
 import { iterator, Signal } from "./waiting.js";
 
 /**
@@ -62,9 +62,16 @@ export class Shelf {
 }
 
 /**
- * How far a loop has come: the number of the item that it reads next. `isLeft`: it reads no more.
+ * How far a loop has come: the number of the item that it reads next, and of the last gap that it was
+ * told of. `isLeft`: it reads no more.
  *
- * @typedef {{ next: number, isLeft: boolean }} Place
+ * @typedef {{ next: number, gap: number, isLeft: boolean }} Place
+ */
+
+/**
+ * Something may be missing before the item number `at`. Gaps have numbers of their own, from 1.
+ *
+ * @typedef {{ number: number, at: number, error: Error }} Missing
  */
 
 /**
@@ -91,6 +98,10 @@ export class Unread {
   #places = new Set();
   /** Of loops that were left, or have not begun. @type {Place[]} */
   #left = [];
+  /** In their order. @type {Missing[]} */
+  #gaps = [];
+  /** How many there were. */
+  #gapsTold = 0;
   /** @type {{ error: Error | null } | null} */
   #end = null;
   #news = new Signal();
@@ -105,7 +116,7 @@ export class Unread {
   constructor(shelf, { keepsAll = false } = {}) {
     this.#shelf = shelf;
     this.#keepsAll = keepsAll;
-    if (!keepsAll) this.#left.push({ next: 0, isLeft: false }); // The first loop reads from the beginning.
+    if (!keepsAll) this.#left.push({ next: 0, gap: 0, isLeft: false }); // The first loop reads all.
   }
 
   /** How many items there are. */
@@ -144,10 +155,25 @@ export class Unread {
     this.#news.set();
   }
 
+  /**
+   * Something may be missing before the next item. Of several such errors in a row the last is told.
+   *
+   * @param {Error} error
+   */
+  gap(error) {
+    if (this.#end) return;
+    const at = this.#gone + this.#items.length;
+    if (this.#gaps.at(-1)?.at === at) this.#gaps.pop();
+    this.#gapsTold += 1;
+    this.#gaps.push({ number: this.#gapsTold, at, error });
+    this.#news.set();
+  }
+
   /** The oldest item goes. Whoever has not read it is told. */
   drop() {
     const { size } = /** @type {{ size: number }} */ (this.#items.shift());
     this.#gone += 1;
+    while ((this.#gaps[1]?.at ?? Infinity) <= this.#gone) this.#gaps.shift(); // They are in one place now.
     this.size -= size;
     this.#shelf.take(this.#reference, size, this.#items.length === 0);
   }
@@ -178,7 +204,7 @@ export class Unread {
   // Reading
 
   [Symbol.asyncIterator]() {
-    /** null between a Lagged and going on. @type {Place | null} */
+    /** null between a Lagged or a Gap and going on. @type {Place | null} */
     let place = this.#enter();
     let isOver = false;
     return iterator(
@@ -188,7 +214,7 @@ export class Unread {
         try {
           return await this.#next(place);
         } catch (error) {
-          if (error instanceof Lagged) {
+          if (error instanceof Lagged || error instanceof Gap) {
             this.#leave(place);
             place = null;
           }
@@ -204,7 +230,7 @@ export class Unread {
 
   #enter() {
     const start = this.#keepsAll ? 0 : this.#gone + this.#items.length;
-    const place = this.#left.shift() ?? { next: start, isLeft: false };
+    const place = this.#left.shift() ?? { next: start, gap: this.#gapsTold, isLeft: false };
     this.#places.add(new WeakRef(place));
     return place;
   }
@@ -229,6 +255,11 @@ export class Unread {
       if (missed > 0) {
         place.next = this.#gone;
         throw new Lagged(missed);
+      }
+      const gap = this.#gaps.find(({ number, at }) => number > place.gap && at <= place.next);
+      if (gap) {
+        place.gap = gap.number;
+        throw gap.error;
       }
       const next = this.#items[place.next - this.#gone];
       if (next) {

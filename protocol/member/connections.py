@@ -38,12 +38,14 @@ from protocol.member.effects import (
     Close,
     Effect,
     Ignored,
+    Missed,
     Open,
     Transmit,
     Unsent,
 )
 from protocol.member.errors import (
     AnnouncementRefused,
+    Gap,
     IdTaken,
     NotARelay,
     RelayError,
@@ -65,7 +67,7 @@ from protocol.member.lifecycle import (
     Nudged,
     Suspended,
 )
-from protocol.member.messages import Message, sentence_of, write_message
+from protocol.member.messages import Message, opened, sentence_of, write_message
 from protocol.member.outgoing import Frame, Outgoing, positive
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience, refuses
@@ -149,6 +151,8 @@ class Connections:
         self._size = 0  # what the message costs that is being read
         self._beat = Instant(0.0, 0)
         self._is_quiet = False  # nothing was heard since the last heartbeat
+        self._heard_at: float | None = None  # on a connection in use, None before the first
+        self._is_whole = True  # all of the connection that is replaced was read
 
     @property
     def state(self) -> MemberState:
@@ -182,7 +186,7 @@ class Connections:
     def received(self, connection: int, frame: str | bytes, now: Instant) -> None:
         """A frame arrived on the connection."""
         if connection == self._use:
-            self._is_quiet = False
+            self._is_quiet, self._heard_at = False, now.at
             self._apply(Heard(now.at), now)
         elif self._next is None or self._next.connection != connection:
             return
@@ -320,6 +324,7 @@ class Connections:
             dropped = self._rooms.outgoing.disconnected()
             for lost in dropped:
                 self._emit(Unsent(lost.ticket, lost.error))
+            self._rooms.asks.unsent(dropped)
             self._rooms.asks.flush()
 
     def _adopt(self, now: Instant) -> None:
@@ -327,6 +332,9 @@ class Connections:
         assert coming is not None
         assert coming.said is not None
         self._use, self._next = coming.connection, None
+        if self._heard_at is not None and not self._is_whole:
+            self._emit(Missed(Gap(now.at - self._heard_at)))
+        self._heard_at, self._is_whole = now.at, False
         self._ignored.clear()
         self._beat, self._is_quiet = now, False
         self._rooms.patience.joined(now.at)
@@ -421,18 +429,18 @@ class Connections:
             self.failed(coming.connection, refused, now)
 
     def _on_use(self, fields: Mapping[str, Any], now: Instant) -> None:
-        message = Message(fields)
+        message = opened(Message(fields))
         turn_id = message.turn_id
         if message.type == "presence":
             self._note_own(message)
         if turn_id is not None and turn_id.startswith(self._own) and self._is_own(message):
             self._on_own(message, turn_id, now)
         elif message.type == "presence":
-            self._on_presence(message)
+            self._on_presence(message, now)
         elif message.type == "error" and message.is_relays and message.word("code") == "replaced":
             self._give_up(now, Replaced())
         elif message.type != "capabilities_response" or not message.is_relays:
-            self._rooms.asks.answer(message, self._size, now.at)
+            self._rooms.asks.answer(message, self._size, now)
             self._rooms.services.note(message, self._size, now)
             self._emit(Arrived(message, self._size))
 
@@ -441,13 +449,15 @@ class Connections:
 
     def _note_own(self, presence: Message) -> None:
         if presence.sender == self._id:
-            self._rooms.roster.note_own(presence)
+            is_anothers = not (presence.turn_id or "").startswith(self._own)
+            self._rooms.roster.note_own(presence, is_anothers=is_anothers)
 
     def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:
         """The answer to something that the membership itself has sent; none of the user's."""
         coming, announcements = self._next, self._rooms.announcements
         if message.type == "presence" and message.sender == self._id:
             if coming is not None and turn_id == coming.presence:
+                self._is_whole = True
                 self._apply(Marked(now.at), now)
             elif announcements.is_asked(turn_id):
                 self._tell(announcements.taken(turn_id))
@@ -471,8 +481,7 @@ class Connections:
         elif turn_id == self._sync:
             self._sync = None
             self._rooms.roster.complete()
-            self._rooms.asks.roster_changed()
-            self._emit(Changed())
+            self._roster_changed(now)
             self._rooms.patience.complete()
         elif message.type == "error":
             self._emit(Arrived(message, self._size))
@@ -489,17 +498,21 @@ class Connections:
             due = max(soonest, now.at + RENEW_AT * expires_in_s)
             self._life = membership.renewed_by(self._life, due)
 
-    def _on_presence(self, presence: Message) -> None:
+    def _on_presence(self, presence: Message, now: Instant) -> None:
         noted = self._rooms.roster.note(presence, self._size)
         if noted.is_ignored:
             peers_max, bytes_max = self._limits.peers_max, self._limits.roster_bytes_max
             bounds = f"at most {peers_max} peers, of {bytes_max} bytes together"
             self._ignore("a presence for which the roster has no room", bounds)
         if noted.has_changed:
-            self._rooms.asks.roster_changed()
-            self._emit(Changed())
+            self._roster_changed(now)
         if noted.is_news:
             self._emit(Arrived(presence, self._size))
+
+    def _roster_changed(self, now: Instant) -> None:
+        self._rooms.asks.roster_changed(now)
+        self._rooms.services.roster_changed(now)
+        self._emit(Changed())
 
     def _ignore(self, what: str, bounds: str) -> None:
         if what not in self._ignored:

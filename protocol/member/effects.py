@@ -53,6 +53,13 @@ class Arrived:
 
 
 @attrs.frozen
+class Missed:
+    """Messages may be missing before those that arrive from now on: `error` says why."""
+
+    error: RelayError
+
+
+@attrs.frozen
 class Changed:
     """`state` or `roster` is not what it was."""
 
@@ -121,6 +128,14 @@ class Handle:
 
 
 @attrs.frozen
+class Cancelled:
+    """Nobody waits for this command any more, which the handler of `service` has: it may stop."""
+
+    service: int
+    command: int
+
+
+@attrs.frozen
 class Ignored:
     """Something that the relay sent was not taken: `what` it was, and what bounds it. Told once for
     each bound and connection."""
@@ -141,6 +156,7 @@ Effect = (
     | Close
     | Sendable
     | Arrived
+    | Missed
     | Changed
     | Ready
     | AttemptFailed
@@ -149,6 +165,7 @@ Effect = (
     | Chunk
     | TurnEnded
     | Handle
+    | Cancelled
     | Ignored
     | Finished
 )

@@ -4,6 +4,8 @@ All are `RelayError`s, so that one `except` is enough. Their sentences never hol
 signatures, query strings or message contents.
 """
 
+import math
+
 
 class RelayError(Exception):
     """What can go wrong between a peer and the mesh.
@@ -128,6 +130,21 @@ class Lagged(RelayError):
         self.count = count
 
 
+class Gap(RelayError):
+    """Messages may be missing here, because a connection was lost: the peer heard nothing for the
+    `seconds` until the next one had joined.
+
+    What came after it is still there; iterate again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the connection was lost; what was said in the {math.ceil(seconds)} s until this peer "
+            "was back may be missing"
+        )
+        self.seconds = seconds
+
+
 class Left(RelayError):
     """The peer has left the mesh."""
 
@@ -139,19 +156,40 @@ class Left(RelayError):
 
 
 class TurnError(RelayError):
-    """A command got no result."""
+    """A command got no result.
+
+    `chunks`: what had come of the answer and was not iterated over. Who iterates gets these chunks
+    all the same, before the error.
+    """
+
+    chunks: tuple[str, ...] = ()
 
 
 class TurnTimeout(TurnError):
-    """The agent gave no sign of life in time."""
+    """The agent gave no sign of life in time. It is told to stop."""
 
 
 class TurnFailed(TurnError):
     """The agent answered with an error, whose sentence this is."""
 
 
+class AnswerGap(TurnError):
+    """Chunks of the answer were lost, came twice, or out of order.
+
+    `result`: what the agent gave at the end, if only that showed that something is missing.
+    """
+
+    def __init__(self, sentence: str, result: object = None) -> None:
+        super().__init__(sentence)
+        self.result = result
+
+
+class NotServed(TurnError):
+    """The peer has this agent, but its program does not serve it."""
+
+
 class UnknownTarget(TurnError):
-    """No peer of the mesh has this agent."""
+    """No peer of the mesh has this agent, or the peer that was asked does not."""
 
 
 class AmbiguousTarget(TurnError):

@@ -79,7 +79,13 @@ class Member:
         self._roster = roster = Roster(id, limits)
         self._patience = Patience(limits, emit=emit)
         self._asks = Asks(
-            id, limits, roster=roster, announcements=announcements, outgoing=outgoing, emit=emit
+            id,
+            limits,
+            roster=roster,
+            announcements=announcements,
+            outgoing=outgoing,
+            roll=roll,
+            emit=emit,
         )
         self._services = Services(
             id, limits, roster=roster, announcements=announcements, outgoing=outgoing, emit=emit
@@ -176,10 +182,12 @@ class Member:
         """Nobody will listen for a while: say goodbye to the relay, and wait for a nudge."""
         self._connections.suspend(now)
 
-    def leave(self) -> None:
-        """Take nothing more from the program (it gets Left). To be followed by `end`, when what is
-        queued has been sent or has had its time (`leave_within_s`)."""
+    def leave(self, now: Instant) -> None:
+        """Take nothing more from the program (it gets Left). Commands that are under way end, and
+        whoever works on them is told. To be followed by `end`, when what is queued has been sent or
+        has had its time (`leave_within_s`)."""
         self.over = self.over or Left()
+        self._asks.leave(self.over, now)
 
     def end(self, now: Instant, error: RelayError | None = None) -> None:
         """Leave now, or give up because of `error`. Everything that is under way ends."""
@@ -234,26 +242,36 @@ class Member:
         now: Instant,
         *,
         peer: str | None = None,
+        any: bool = False,
         timeout_s: float | None = 60.0,
         fields: Mapping[str, Any] | None = None,
     ) -> str:
         """Give a command to an agent, or to a peer. Returns its turn id, under which the effects
         `Chunk` and `TurnEnded` tell what comes of it.
 
-        `peer`: which one is meant. `timeout_s`: the longest silence, None if any. `fields`: further
-        fields of the message. Raises TypeError (no command, or no JSON), ValueError (a timeout
-        below 0), TooLarge, and what ended the peer.
+        `peer`: which one is meant. `any`: it may be any of those that have the agent. `timeout_s`:
+        the longest silence, None if any. `fields`: further fields of the message. Raises TypeError
+        (no command, or no JSON), ValueError (a timeout below 0, or `peer` and `any`), TooLarge, and
+        what ended the peer.
         """
         self._check_over()
         turn = self._make_turn_id()
         self._asks.ask(
-            turn, agent, command, now, peer=peer, timeout_s=timeout_s, fields=fields or {}
+            turn,
+            agent,
+            command,
+            now,
+            peer=peer,
+            any=any,
+            timeout_s=timeout_s,
+            fields=fields or {},
         )
         return turn
 
-    def abandon(self, turn: str) -> None:
-        """Nobody waits for this turn any more. If it was not sent yet, it never will be."""
-        self._asks.abandon(turn)
+    def abandon(self, turn: str, now: Instant) -> None:
+        """Nobody waits for this turn any more. If it was not sent yet, it never will be; if it was,
+        whoever works on it is told. If it is over already, nothing happens."""
+        self._asks.abandon(turn, now)
 
     def serve(self, agents: Iterable[str] | None, now: Instant) -> int:
         """Have commands for these agents handled (`Handle`), None: all that are for this peer.
@@ -306,8 +324,8 @@ class Member:
     def expire(self, now: Instant) -> None:
         """Do what is due."""
         self._connections.expire(now)
-        self._asks.expire(now.at)
-        self._services.expire(now.at)
+        self._asks.expire(now)
+        self._services.expire(now)
         error = self._patience.expire(now.at, is_in_use=self.is_in_use)
         if error is not None:
             self.end(now, error)

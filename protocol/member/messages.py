@@ -2,7 +2,12 @@
 
 A command is a `direct` or `broadcast` with a `turnId` and `data.command`. Its answers have the same
 `turnId`: an `ack`, any number of `stream`s (`data.chunk`, `data.chunkNum` from 0), and at the end a
-`turn_end` (`data.result`) or an `error` (`data.error`). These are the words of the existing pages.
+`turn_end` (`data.result`, and in `data.chunks` how many chunks there were) or an `error`
+(`data.error`). These are the words of the existing pages, and everyone receives these answers.
+
+A command that says `answers: "direct"` is answered to its asker alone: each answer is a `direct`
+that has the type of the answer in `answer`, and the same `turnId` and `data`. A `cancel` with the
+`turnId` says that the asker waits no more.
 """
 
 import json
@@ -18,6 +23,7 @@ from protocol.envelope import RELAY
 from protocol.instant import Instant
 from protocol.member.errors import (
     AmbiguousTarget,
+    NotServed,
     TurnError,
     TurnFailed,
     TurnRefused,
@@ -26,6 +32,9 @@ from protocol.member.errors import (
 
 OWN_TYPES: Final = frozenset({"presence", "heartbeat", "capabilities"})
 """What a peer sends by itself, and no program by hand."""
+
+ANSWERS: Final = frozenset({"ack", "stream", "turn_end", "error"})
+"""The types that answer a command."""
 
 SENTENCE_CHARS_MAX: Final = 1000
 """An error says no more than that: one that is too large to be sent would say nothing."""
@@ -107,14 +116,48 @@ def is_command(message: Message) -> bool:
     return is_sent_so and message.word("command") is not None
 
 
+def opened(message: Message) -> Message:
+    """The message as its reader sees it: an answer that came to the asker alone has the type of
+    that answer. All other messages are as they came.
+
+    >>> opened(Message({"type": "direct", "answer": "ack"})).type
+    'ack'
+    """
+    answer = message.fields.get("answer")
+    if message.type == "direct" and isinstance(answer, str) and answer in ANSWERS:
+        return Message({**message.fields, "type": answer})
+    return message
+
+
+def is_private(answer: Message) -> bool:
+    """This answer, as `opened` shows it, came to the asker alone."""
+    return bool(answer.fields.get("answer") == answer.type)
+
+
+def reply_to(command: Message, agent: str, type: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an answer to this command: to its asker alone if it says so, else to everyone
+    in the words of existing pages."""
+    if command.fields.get("answers") == "direct" and command.origin is not None:
+        # Both fields: somebody else may have an agent that is called like the asker.
+        named = {"to": command.origin, "targetInstanceId": command.origin}
+        reply = {"type": "direct", "from": agent, **named, "answer": type}
+    else:
+        reply = {"type": type, "from": agent}
+        if command.sender is not None:
+            reply["to"] = command.sender
+    return {**reply, "turnId": command.turn_id, "data": data}
+
+
 def turn_error(message: Message) -> TurnError:
-    """What an `error` that answers a command means. The relay's own have a code."""
+    """What an `error` that answers a command means. The relay's own have a code, and some of those
+    that peers of this project give."""
     sentence = sentence_of(message.word("error"), "the agent reported an error without words")
+    code = message.word("code")
+    if code == "unknown_target":
+        return UnknownTarget(sentence)
     if not message.is_relays:
-        return TurnFailed(sentence)
-    match message.word("code"):
-        case "unknown_target":
-            return UnknownTarget(sentence)
+        return NotServed(sentence) if code == "not_served" else TurnFailed(sentence)
+    match code:
         case "ambiguous_target":
             listed = message.word("peers")
             peers = listed if isinstance(listed, list) else []

@@ -131,10 +131,12 @@ class Outgoing:
         self._bytes += size
         return self._ticket
 
-    def withdraw(self, ticket: int) -> None:
-        """Take a message out of the queue again, if it is still there."""
-        if ticket in self._queue:
-            self._bytes -= self._queue.pop(ticket)[1]
+    def withdraw(self, ticket: int) -> bool:
+        """Take a message out of the queue again. Returns whether it was still there."""
+        if ticket not in self._queue:
+            return False
+        self._bytes -= self._queue.pop(ticket)[1]
+        return True
 
     def disconnected(self) -> list[Dropped]:
         """There is no connection any more. What may not wait for the next one is dropped, the

@@ -67,6 +67,8 @@ class Roster:
         self.peers: dict[str, RemotePeer] = {}
         self.shared_agent_ids: frozenset[str] = frozenset()
         """The agents of all connections with the peer's own id, as the relay tells them."""
+        self.is_shared = False
+        """The peer has been seen with another connection that is not its own."""
         self.is_cut = False
         """Presences were ignored: there may be peers that are not in it."""
         self._own_id = own_id
@@ -125,6 +127,8 @@ class Roster:
             self.peers[id] = peer
         return Noted(is_news=True, has_changed=has_changed)
 
-    def note_own(self, presence: Message) -> None:
-        """A presence of the peer itself arrived, from whichever of its connections."""
+    def note_own(self, presence: Message, *, is_anothers: bool) -> None:
+        """A presence of the peer itself arrived. `is_anothers`: from a connection of somebody else
+        who shares the id."""
+        self.is_shared = self.is_shared or is_anothers
         self.shared_agent_ids = frozenset(RemotePeer.of(presence).agents)

@@ -371,6 +371,7 @@ test("a command gets its chunks and its result, and both can be had", async () =
     to: "coder",
     instanceId: "me",
     targetInstanceId: "bob",
+    answers: "direct",
     data: { command: "write a haiku" },
   });
   const chunks = collect(turn);
@@ -640,7 +641,7 @@ test("a command is acknowledged, streamed to, and answered with what the handler
     { type: "ack", ...address, data: {} },
     { type: "stream", ...address, data: { chunk: "a", chunkNum: 0 } },
     { type: "stream", ...address, data: { chunk: "b", chunkNum: 1 } },
-    { type: "turn_end", ...address, data: { result: { sum: 2 } } },
+    { type: "turn_end", ...address, data: { result: { sum: 2 }, chunks: 2 } },
   ]);
   assert.deepEqual(seen, [
     {
@@ -705,7 +706,7 @@ test("a command for an agent that is not here is answered, where a server is for
     from: "me",
     to: "ann",
     turnId: "t2",
-    data: { error: "there is no agent stranger here" },
+    data: { error: "there is no agent stranger here", code: "unknown_target" },
   });
 });
 

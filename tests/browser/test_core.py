@@ -149,6 +149,7 @@ def test_both_languages_fail_in_the_same_ways_with_the_same_sentences(node: Node
         "IdTaken": (),
         "Replaced": (),
         "Lagged": (3,),
+        "Gap": (3.25,),
         "Left": (),
         "AmbiguousTarget": ("why", ["a"]),
         "TurnRefused": ("code", "why"),

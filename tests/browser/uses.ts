@@ -17,6 +17,7 @@ import type {
 import {
   AmbiguousTarget,
   AnnouncementRefused,
+  AnswerGap,
   agentcore,
   BadAddress,
   backoff,
@@ -25,6 +26,7 @@ import {
   connect,
   deadline,
   expire,
+  Gap,
   IdTaken,
   isMessage,
   join,
@@ -36,6 +38,7 @@ import {
   NoCredentials,
   NotARelay,
   NotConnected,
+  NotServed,
   oauth,
   peerId,
   presign,
@@ -94,6 +97,7 @@ const stops: (() => void)[] = [
   joined.on("state", (state: State) => console.log(state)),
   joined.on("roster", ({ joined, here }: Change) => console.log(joined.length, here.size)),
   joined.on("message", ({ type, data }) => console.log(type, data)),
+  joined.on("gap", (gap) => console.log(gap.message)),
   joined.on("ended", (error) => console.log(error?.message)),
 ];
 const told: Events["ended"] = null;
@@ -126,6 +130,8 @@ await peer.announce({ agents: ["z"] });
 peer.nudge();
 
 const turn: Turn = peer.ask("coder", "write", { timeoutS: 3, peer: "bob", fields: { x: 1 } });
+const { signal }: AbortController = new AbortController();
+peer.ask("coder", "write", { any: true, signal }).cancel();
 for await (const chunk of turn) console.log(chunk.length, turn.turnId);
 const answer: Json = await turn;
 const same: Json = await turn.result();
@@ -142,6 +148,8 @@ await turn.catch((error) => console.log(error, length));
 
 const stop: () => void = peer.serve(
   async (command: Command) => {
+    const aborted: boolean = command.signal.aborted;
+    console.log(aborted);
     await command.stream(
       command.text + command.from + command.asker + command.agent + command.turnId,
     );
@@ -161,7 +169,9 @@ const signed: string = await presign({
 const kinds: (new (...given: never[]) => RelayError)[] = [
   AmbiguousTarget,
   AnnouncementRefused,
+  AnswerGap,
   BadAddress,
+  Gap,
   IdTaken,
   Lagged,
   Left,
@@ -169,6 +179,7 @@ const kinds: (new (...given: never[]) => RelayError)[] = [
   NoCredentials,
   NotARelay,
   NotConnected,
+  NotServed,
   QueueFull,
   Rejected,
   Replaced,
@@ -185,6 +196,9 @@ if (why instanceof AnnouncementRefused || why instanceof TurnRefused)
   console.log(why.code, why.isTransient);
 if (why instanceof AmbiguousTarget) console.log(why.peers.length);
 if (why instanceof Lagged) console.log(why.count + 1);
+if (why instanceof Gap) console.log(why.seconds + 1);
+if (why instanceof TurnError) console.log(why.chunks.length);
+if (why instanceof AnswerGap) console.log(why.result);
 
 const limits: Readonly<Limits> = limitsWith({ turnsMax: 2, giveUpAfterS: 0 });
 const record: Membership = begun(0);

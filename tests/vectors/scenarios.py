@@ -8,6 +8,7 @@ from protocol.member.incoming import cost_of
 from protocol.member.messages import write_message
 from tests.vectors.recording import Case
 from tests.vectors.stories import Story, answer, command, joined, presence, relays
+from tests.vectors.turns import turns
 
 LONG = "x" * 1024
 SMALL = {"messageBytes": 1024}
@@ -720,7 +721,7 @@ def services() -> Iterator[Story]:
     s.do("serve", None)
     yield s
 
-    s = joined("but is forgotten after it")
+    s = joined("and no longer")
     s.hear(command("coder"))
     s.wait(20.0)
     s.do("serve", None)
@@ -1531,6 +1532,7 @@ ROOMS: dict[str, Room] = {
     "outgoing": outgoing,
     "asks": asks,
     "services": services,
+    "turns": turns,
     "patience": patience,
     "connections": connections,
     "ownership": ownership,

@@ -106,7 +106,7 @@ def test_every_event_is_in_them() -> None:
 def test_every_effect_is_in_them() -> None:
     assert {effect["effect"] for effect in EFFECTS} == {
         *("Open", "Transmit", "Close", "Sendable", "Arrived", "Changed", "Ready", "Announced"),
-        "AttemptFailed",
+        *("AttemptFailed", "Missed", "Cancelled"),
         *("Unsent", "Chunk", "TurnEnded", "Handle", "Ignored", "Finished"),
     }
 
@@ -115,8 +115,13 @@ def test_every_end_of_a_turn_is_in_them() -> None:
     ends = {e["error"] and e["error"]["error"] for e in EFFECTS if e["effect"] == "TurnEnded"}
     assert ends == {
         None,
-        *("TurnFailed", "UnknownTarget", "AmbiguousTarget", "TurnRefused"),  # told
-        *("TurnTimeout", "TargetLeft", "TurnError"),  # decided here; the last: abandoned
+        *("TurnFailed", "UnknownTarget", "AmbiguousTarget", "TurnRefused", "NotServed"),  # told
+        *(
+            "AnswerGap",
+            "TurnTimeout",
+            "TargetLeft",
+            "TurnError",
+        ),  # decided here; the last: abandoned
         *("QueueFull", "NotConnected", "Left", "NoCredentials", "Replaced"),  # not sent, or over
     }
 

@@ -26,7 +26,15 @@ KINDS = {
     **{"sleep": 1, "suspend": 1},
     **{"send": 8, "pump": 10, "announce": 4, "ask": 8, "abandon": 2},
     **{"serve": 3, "stop": 2, "stream": 4, "finish": 4, "failure": 2},
-    **{"bob": 6, "bob asks": 10, "bob answers": 10, "carol": 3, "carol goes": 3, "rename": 2},
+    **{
+        "bob": 6,
+        "bob asks": 10,
+        "bob cancels": 3,
+        "bob answers": 10,
+        "carol": 3,
+        "carol goes": 3,
+        "rename": 2,
+    },
 }
 """What may happen next, and how often."""
 
@@ -54,6 +62,7 @@ class Walk:
         self.carols: list[int] = []
         self.turns: list[str] = []
         self.services: list[int] = []
+        self.commands: list[str] = []
         self.count = 0
 
     def case(self) -> Case:
@@ -117,10 +126,11 @@ class Walk:
                 agent = dice.choice(["helper", "bob", "twin", "nobody", "coder", "ann"])
                 peer = dice.choice([None, None, "bob"])
                 timeout_s = dice.choice([2.0, 60.0, None])
-                turn = self._try("ask", agent, self.count, peer=peer, timeout_s=timeout_s)
+                how = {"peer": peer, "any": peer is None and dice.random() < 0.4}
+                turn = self._try("ask", agent, self.count, timeout_s=timeout_s, **how)
                 self.turns += [turn] if turn else []
             case "abandon" if self.turns:
-                self.member.abandon(dice.choice(self.turns))
+                self.member.abandon(dice.choice(self.turns), now)
             case "serve":
                 number = self._try("serve", dice.choice([None, ["coder"], ["poet", "ann"]]))
                 self.services += [number] if number else []
@@ -139,12 +149,22 @@ class Walk:
                 to = dice.choice(["ann", "coder", "tester", "poet"])
                 data = {"command": self.count}
                 target = {"to": to, "targetInstanceId": "ann", "turnId": f"c-{self.count}"}
+                target |= dice.choice([{}, {"answers": "direct"}])
+                self.commands.append(target["turnId"])
                 mesh.say(self.bob, text("direct", sender="bob", data=data, **target))
+            case "bob cancels" if self.commands:
+                turn = dice.choice(self.commands[-3:])
+                mesh.say(self.bob, text("cancel", sender="bob", to="ann", turnId=turn))
             case "bob answers" if self.turns:
                 type = dice.choice(["ack", "stream", "stream", "turn_end", "error"])
                 answer = {"chunk": "c", "result": self.count, "error": "no"}
+                answer |= dice.choice([{}, {}, {"chunkNum": dice.randrange(3)}])
                 turn = dice.choice(self.turns[-3:])
-                mesh.say(self.bob, text(type, sender="bob", to="ann", turnId=turn, data=answer))
+                fields = {"to": "ann", "turnId": turn, "data": answer}
+                if dice.random() < 0.5:
+                    fields |= {"answer": type, "targetInstanceId": "ann"}
+                    type = "direct"
+                mesh.say(self.bob, text(type, sender="bob", **fields))
             case "carol" if not self.carols:
                 self.carols.append(mesh.join("carol", "twin"))
             case "carol goes" if self.carols:

@@ -1,6 +1,7 @@
 """Commands given: a turn in time, over memory and over WebSockets."""
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -9,16 +10,23 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from actors.client.asking import Turn
 from actors.client.command import Command
 from actors.client.peer import join
 from actors.client.websocket import Connector
 from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime
+from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     AmbiguousTarget,
+    AnswerGap,
+    Gap,
+    Lagged,
+    NotServed,
     RelayError,
     TargetLeft,
     TooLarge,
+    TurnError,
     TurnTimeout,
     UnknownTarget,
 )
@@ -285,3 +293,244 @@ async def test_many_wait_for_one_turn(where: Connector) -> None:
             for _ in range(3):
                 tasks.start_soon(wait)
         assert [result["words"] for result in results] == [2, 2, 2]
+
+
+# Nobody waits any more ----------------------------------------------------------------------------
+
+
+class Endless:
+    """A handler that streams one chunk and then works for ever."""
+
+    def __init__(self) -> None:
+        self.is_at_work = anyio.Event()
+        self.is_cancelled = anyio.Event()
+
+    async def __call__(self, command: Command) -> None:
+        await command.stream("thinking")
+        self.is_at_work.set()
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            self.is_cancelled.set()
+            raise
+
+
+async def _scope(turn: Turn, work: Endless) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(turn.result)
+        await work.is_at_work.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def _timeout(turn: Turn, work: Endless) -> None:
+    with pytest.raises(TurnTimeout):
+        await turn
+
+
+async def _break(turn: Turn, work: Endless) -> None:
+    async for chunk in turn:
+        assert chunk == "thinking"
+        break
+
+
+async def _raise(turn: Turn, work: Endless) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async for chunk in turn:
+            len(chunk) // 0
+
+
+async def _block(turn: Turn, work: Endless) -> None:
+    async with turn:
+        await work.is_at_work.wait()
+
+
+async def _call(turn: Turn, work: Endless) -> None:
+    await work.is_at_work.wait()
+    turn.cancel()
+    turn.cancel()
+
+
+@pytest.mark.parametrize("give_up", [_scope, _timeout, _break, _raise, _block, _call])
+async def test_whatever_ends_the_waiting_ends_the_work(
+    where: Connector, give_up: Callable[[Turn, Endless], Awaitable[None]]
+) -> None:
+    work = Endless()
+    async with join(where, "bob", agents=["writer"]) as bob, join(where, "ann") as ann:
+        async with Serving(bob, work):
+            turn = ann.ask("writer", "x", timeout_s=0.5 if give_up is _timeout else 60)
+            await give_up(turn, work)
+            with anyio.fail_after(10):
+                await work.is_cancelled.wait()
+            with pytest.raises(TurnError, match="no sign" if give_up is _timeout else "abandoned"):
+                await turn
+
+
+async def test_whoever_leaves_ends_the_work(where: Connector) -> None:
+    work = Endless()
+    async with join(where, "bob", agents=["writer"]) as bob, Serving(bob, work):
+        async with join(where, "ann") as ann:
+            ann.ask("writer", "x")
+            await work.is_at_work.wait()
+        with anyio.fail_after(5):
+            await work.is_cancelled.wait()
+
+
+async def test_whoever_is_cut_off_and_does_not_come_back_ends_the_work() -> None:
+    work, limits = Endless(), MembershipLimits(asker_back_within_s=0.05)
+    async with Runtime() as runtime:
+        here = Switch(partial(runtime.connect, "mesh"))
+        there = partial(runtime.connect, "mesh")
+        async with join(there, "bob", agents=["writer"], limits=limits) as bob, Serving(bob, work):
+            async with join(here, "ann") as ann:
+                ann.ask("writer", "x")
+                await work.is_at_work.wait()
+                here.off()
+                with anyio.fail_after(10):
+                    await work.is_cancelled.wait()
+
+
+async def test_a_loop_that_lagged_may_be_followed_by_another(where: Connector) -> None:
+    async def stream(command: Command) -> str:
+        for number in range(20):
+            await command.stream(str(number))
+        return "done"
+
+    limits = MembershipLimits(unread_messages_max=5)
+    async with join(where, "bob") as bob, join(where, "ann", limits=limits) as ann:
+        async with Serving(bob, stream):
+            turn = ann.ask("bob", "x")
+            await turn
+            with pytest.raises(Lagged):
+                async for _ in turn:
+                    pass
+            assert [chunk async for chunk in turn] == ["15", "16", "17", "18", "19"]
+
+
+# What is missing ----------------------------------------------------------------------------------
+
+
+async def test_an_asker_that_was_cut_off_in_the_middle_of_an_answer_is_told() -> None:
+    """The rest of the chunks comes after the connection is back, and so does the result."""
+    go_on = anyio.Event()
+
+    async def stream(command: Command) -> str:
+        for number in range(5):
+            await command.stream(str(number))
+        await go_on.wait()
+        return "done"
+
+    async with Runtime() as runtime:
+        here = Switch(partial(runtime.connect, "mesh"))
+        there = partial(runtime.connect, "mesh")
+        async with (
+            join(there, "bob", agents=["writer"]) as bob,
+            join(here, "ann", limits=QUICK) as ann,
+            Serving(bob, stream),
+        ):
+            turn = ann.ask("writer", "x")
+            chunks = [await anext(turn) for _ in range(2)]
+            await until(lambda: len(turn._chunks) == 3)
+            here.off()
+            await until(lambda: "ann" not in bob.roster)
+            for number in (5, 6):  # as the handler would; nobody hears it
+                await bob.stream(turn.id, str(number), number, to="ann", agent="writer")
+            here.is_on = True
+            await until(lambda: "ann" in bob.roster and ann.state is MemberState.PRESENT)
+            await bob.stream(turn.id, "7", 7, to="ann", agent="writer")
+            with pytest.raises(AnswerGap, match="chunks 5 to 6") as caught:
+                await turn
+            assert caught.value.chunks == ("2", "3", "4")
+            with pytest.raises(AnswerGap):
+                async for chunk in turn:
+                    chunks.append(chunk)
+            assert chunks == ["0", "1", "2", "3", "4"]
+            with pytest.raises(Gap):
+                while True:
+                    await anext(ann)
+
+
+# Who reads the answers ----------------------------------------------------------------------------
+
+
+async def test_only_the_asker_reads_the_answers(where: Connector) -> None:
+    async with (
+        join(where, "bob", agents=["writer"]) as bob,
+        join(where, "ann") as ann,
+        join(where, "eve", agents=["ann's"]) as eve,
+        Serving(bob, write),
+    ):
+        assert await ann.ask("writer", "one two") == {"words": 2, "by": "writer"}
+        await bob.broadcast("done")
+        seen = []
+        while (message := await anext(eve)).type != "broadcast":
+            seen.append(message.type)
+        assert set(seen) == {"presence"}
+        assert (await message_of(ann, "turn_end")).origin == "bob"
+
+
+async def test_an_asker_may_have_everybody_read_them(where: Connector) -> None:
+    async with (
+        join(where, "bob", agents=["writer"]) as bob,
+        join(where, "ann") as ann,
+        join(where, "eve") as eve,
+        Serving(bob, write),
+    ):
+        turn = ann.ask("writer", "one two", answers="all")
+        assert await turn == {"words": 2, "by": "writer"}
+        assert (await message_of(eve, "turn_end")).turn_id == turn.id
+
+
+# Any of several -----------------------------------------------------------------------------------
+
+
+async def test_any_of_several_spreads_and_goes_on_to_another_if_one_leaves(
+    where: Connector,
+) -> None:
+    async with join(where, "ann") as ann, join(where, "carol", agents=["twin"]) as carol:
+        async with join(where, "bob", agents=["twin"]) as bob:
+            await until(lambda: len(ann.roster) == 2)
+            turns = [ann.ask("twin", "x", any=True) for _ in range(4)]
+            commands = [await message_of(bob, "direct") for _ in range(2)]
+            assert {command.turn_id for command in commands} < {turn.id for turn in turns}
+            await bob.ack(str(commands[0].turn_id))
+            await until(lambda: all(turn.id for turn in turns))
+        async with Serving(carol, lambda _: value_of("carol")):
+            ends = []
+            for turn in turns:
+                try:
+                    ends.append(await turn)
+                except TargetLeft:
+                    ends.append("bob left")
+            assert sorted(ends) == ["bob left", "carol", "carol", "carol"]
+
+
+async def test_an_agent_that_nobody_serves_is_an_error_in_time(where: Connector) -> None:
+    limits = MembershipLimits(serve_within_s=0.05)
+    async with join(where, "bob", agents=["idle"], limits=limits), join(where, "ann") as ann:
+        with anyio.fail_after(10), pytest.raises(NotServed, match="idle"):
+            await ann.ask("idle", "x")
+
+
+async def test_an_agent_that_thinks_for_long_is_waited_for() -> None:
+    async def body(where: Connector, clock: VirtualClock) -> None:
+        async def think(command: Command) -> str:
+            await clock.sleep(600.0)
+            return "at last"
+
+        async with (
+            join(where, "bob", agents=["thinker"], clock=clock) as bob,
+            join(where, "ann", clock=clock) as ann,
+            Serving(bob, think),
+            anyio.create_task_group() as tasks,
+        ):
+            answers: list[str] = []
+
+            async def ask() -> None:
+                answers.append(await ann.ask("thinker", "x", timeout_s=15))
+
+            tasks.start_soon(ask)
+            for _ in range(130):
+                await clock.advance(5.0)
+            assert answers == ["at last"]
+
+    await in_virtual_time(body)

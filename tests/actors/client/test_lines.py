@@ -17,6 +17,7 @@ from actors.client.websocket import Connector, websocket
 from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     BadAddress,
+    Gap,
     NoCredentials,
     NotConnected,
     QueueFull,
@@ -290,6 +291,8 @@ async def test_rejections_later_end_it_only_if_they_go_on() -> None:
             await until(lambda: ann.state is MemberState.ENDED)
             with pytest.raises(Rejected, match="403"):
                 await ann.broadcast("x")
+            with pytest.raises(Gap):
+                [message async for message in ann]
             with pytest.raises(Rejected):
                 [message async for message in ann]
             with pytest.raises(Rejected):

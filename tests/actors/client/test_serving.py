@@ -20,6 +20,7 @@ from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     NoCredentials,
     TurnFailed,
+    UnknownTarget,
 )
 from tests.worlds.live import LiveRelay
 from tests.worlds.peers import (
@@ -132,7 +133,7 @@ async def test_a_command_answered_by_hand_is_not_served_too(where: Connector) ->
 async def test_a_command_for_an_agent_that_is_not_here_fails_at_once(where: Connector) -> None:
     async with join(where, "bob", agents=["a"]) as bob, join(where, "ann") as ann:
         async with Serving(bob, write):
-            with pytest.raises(TurnFailed, match="typo"):
+            with pytest.raises(UnknownTarget, match="typo"):
                 await ann.ask("typo", "x", peer="bob")
 
 
@@ -148,7 +149,7 @@ async def test_agents_of_another_connection_of_the_same_peer_are_left_to_it(
         async with Serving(one, lambda _: value_of(1)), Serving(two, lambda _: value_of(2)):
             assert await ann.ask("a", "x") == 1
             assert await ann.ask("b", "x") == 2
-            with pytest.raises(TurnFailed, match="typo"):
+            with pytest.raises(UnknownTarget, match="typo"):
                 await ann.ask("typo", "x", peer="tabs")
 
 

@@ -1,10 +1,11 @@
 """What arrived and was not read yet."""
 
+import anyio
 import pytest
 
 from actors.client.unread import Shelf, Unread
 from protocol.limits import MembershipLimits
-from protocol.member.errors import Lagged
+from protocol.member.errors import Gap, Lagged
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +67,55 @@ async def test_what_nobody_holds_any_more_takes_no_room() -> None:
     for number in range(2):
         kept.put(number, 500)
     assert [await kept.get() for _ in range(2)] == [0, 1]
+
+
+async def test_a_gap_is_told_once_in_its_place() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits()))
+    unread.put(1)
+    for seconds in (2.0, 3.0):
+        unread.gap(Gap(seconds))
+    unread.put(2)
+    unread.gap(Gap(4.0))
+    assert await unread.get() == 1
+    with pytest.raises(Gap) as caught:
+        await unread.get()
+    assert caught.value.seconds == 3.0
+    assert await unread.get() == 2
+    unread.end()
+    with pytest.raises(Gap):
+        await unread.get()
+    with pytest.raises(StopAsyncIteration):
+        await unread.get()
+
+
+async def test_a_gap_wakes_whoever_waits() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits()))
+    async with anyio.create_task_group() as tasks:
+        caught: list[Gap] = []
+
+        async def wait() -> None:
+            try:
+                await unread.get()
+            except Gap as gap:
+                caught.append(gap)
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        unread.gap(Gap(1.0))
+    assert len(caught) == 1
+
+
+async def test_gaps_among_what_was_dropped_are_one() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_messages_max=3)))
+    for number in range(10):
+        unread.gap(Gap(float(number)))
+        unread.put(number)
+    with pytest.raises(Lagged):
+        await unread.get()
+    for number in range(7, 10):
+        with pytest.raises(Gap) as caught:
+            await unread.get()
+        assert caught.value.seconds == float(number)
+        assert await unread.get() == number
+    unread.put(10)
+    assert await unread.get() == 10

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.limits import Limits, MembershipLimits
-from protocol.member.effects import AttemptFailed, Transmit
-from protocol.member.errors import AnnouncementRefused
+from protocol.member.effects import Arrived, AttemptFailed, Missed, Transmit
+from protocol.member.errors import AnnouncementRefused, Gap
 from protocol.member.lifecycle import MemberState
 from tests.worlds.member import BOB, MemberWorld, beat, joined, renewing
 from tests.worlds.mesh import presence, text
@@ -422,3 +422,68 @@ def test_whatever_happens_there_are_at_most_two_connections_and_it_comes_back(se
     assert not world.finished
     present = set(world.world.peers()) - {"ann"}
     assert set(world.member.roster) == present
+
+
+# What may be missing ------------------------------------------------------------------------------
+
+
+def missed(world: MemberWorld) -> list[float]:
+    """The seconds of every gap that the program was told of."""
+    told = [effect.error for effect in world.seen if isinstance(effect, Missed)]
+    return [gap.seconds for gap in told if isinstance(gap, Gap)]
+
+
+def test_after_a_lost_connection_the_program_is_told_before_what_comes_next() -> None:
+    world = joined()
+    world.world.say(BOB, text("broadcast", data=1))
+    world.settle()
+    world.wait(7.0)
+    world.lose(1)
+    world.world.say(BOB, text("broadcast", data="lost"))
+    world.wait(0.0)
+    world.settle()
+    world.world.say(BOB, text("broadcast", data=2))
+    world.settle()
+    assert world.data("broadcast") == [1, 2]
+    assert missed(world) == [7.0]
+    shown = [e for e in world.seen if isinstance(e, Missed) or getattr(e, "message", None)]
+    places = [isinstance(effect, Missed) for effect in shown if not _is_presence(effect)]
+    assert places == [False, True, False]
+
+
+def _is_presence(effect: object) -> bool:
+    return isinstance(effect, Arrived) and effect.message.type == "presence"
+
+
+def test_joining_and_renewing_lose_nothing_and_say_nothing() -> None:
+    world = joined(MembershipLimits(renew_after_s=60.0))
+    renewing(world)
+    world.settle()
+    assert world.member.state is PRESENT
+    assert world.live() == [2]
+    assert missed(world) == []
+    world.lose(2)
+    world.wait(1.0)
+    world.settle()
+    assert len(missed(world)) == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_connection_that_is_lost_while_it_is_replaced_leaves_a_gap(ahead: bool) -> None:
+    world = joined(MembershipLimits(renew_after_s=60.0))
+    renewing(world)
+    if ahead:
+        world.settle_until(lambda: world.member.state is SWITCHING)
+    world.lose(1)
+    world.settle()
+    assert world.member.state is PRESENT
+    assert len(missed(world)) == 1
+
+
+def test_a_replaced_connection_that_delivers_too_slowly_leaves_a_gap() -> None:
+    world = joined(MembershipLimits(renew_after_s=60.0, switch_within_s=5.0))
+    renewing(world)
+    world.settle_until(lambda: world.member.state is SWITCHING)
+    world.wait(5.0)
+    assert world.member.state is PRESENT
+    assert len(missed(world)) == 1

@@ -417,7 +417,7 @@ def test_a_peer_present_on_a_relay_that_ignores_capabilities_has_its_time_too() 
 def test_a_peer_that_is_leaving_takes_nothing_more_and_sends_what_it_has() -> None:
     world = joined()
     world.send("broadcast", data="last words")
-    world.member.leave()
+    world.member.leave(world.now)
     with pytest.raises(Left):
         world.send("broadcast", data="too late")
     with pytest.raises(Left):

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from protocol.instant import Instant
-from protocol.member.errors import AmbiguousTarget, TurnFailed, TurnRefused, UnknownTarget
+from protocol.member.errors import (
+    AmbiguousTarget,
+    NotServed,
+    TurnFailed,
+    TurnRefused,
+    UnknownTarget,
+)
 from protocol.member.messages import (
     Message,
     RemotePeer,
@@ -14,6 +20,9 @@ from protocol.member.messages import (
     copy_of,
     is_command,
     is_offline,
+    is_private,
+    opened,
+    reply_to,
     sentence_of,
     text_of,
     turn_error,
@@ -99,7 +108,7 @@ def test_an_error_of_the_relay_says_what_it_is() -> None:
     def error(sender: str, **data: Any) -> Any:
         return turn_error(Message({"type": "error", "from": sender, "data": data}))
 
-    assert type(error("bob", code="unknown_target", error="x")) is TurnFailed
+    assert type(error("bob", code="ambiguous_target", error="x")) is TurnFailed
     assert type(error("relay", code="unknown_target", error="x")) is UnknownTarget
     several = error("relay", code="ambiguous_target", error="x", peers=["a", "b"])
     assert isinstance(several, AmbiguousTarget)
@@ -109,6 +118,40 @@ def test_an_error_of_the_relay_says_what_it_is() -> None:
     assert isinstance(refused, TurnRefused)
     assert (refused.code, str(refused)) == ("rate_limited", "slow (rate_limited)")
     assert "without words" in str(error("bob"))
+
+
+def test_a_peer_may_say_that_it_has_no_such_agent_or_does_not_serve_it() -> None:
+    for code, kind in (("unknown_target", UnknownTarget), ("not_served", NotServed)):
+        said = {"type": "error", "from": "bob", "data": {"code": code, "error": "x"}}
+        assert type(turn_error(Message(said))) is kind
+
+
+def test_an_answer_to_the_asker_alone_is_read_as_what_it_answers() -> None:
+    command = Message(
+        {
+            **{"type": "direct", "from": "tab", "instanceId": "ann", "turnId": "t"},
+            "answers": "direct",
+        }
+    )
+    reply = reply_to(command, "coder", "stream", {"chunk": "a"})
+    assert reply == {
+        **{"type": "direct", "from": "coder", "to": "ann", "targetInstanceId": "ann"},
+        **{"answer": "stream", "turnId": "t", "data": {"chunk": "a"}},
+    }
+    read = opened(Message(reply))
+    assert (read.type, is_private(read)) == ("stream", True)
+    public = Message(reply_to(Message({"from": "tab", "turnId": "t"}), "coder", "ack", {}))
+    assert public.fields == {
+        **{"type": "ack", "from": "coder", "to": "tab", "turnId": "t", "data": {}}
+    }
+    assert opened(public) is public
+    assert not is_private(public)
+
+
+@pytest.mark.parametrize("answer", [None, "", "direct", "presence", 5, ["ack"], {"ack": 1}])
+def test_what_is_no_answer_is_read_as_it_came(answer: Any) -> None:
+    message = Message({"type": "direct", "answer": answer})
+    assert opened(message) is message
 
 
 def test_what_should_be_text_becomes_text() -> None:

@@ -35,8 +35,16 @@ def test_the_peer_itself_is_not_among_the_others() -> None:
     roster = Roster("ann", MembershipLimits())
     assert roster.note(presence("ann", "a"), 0) == NEWS
     assert roster.peers == {}
-    roster.note_own(presence("ann", "a", "b"))
+    roster.note_own(presence("ann", "a", "b"), is_anothers=False)
     assert roster.shared_agent_ids == {"a", "b"}
+    assert not roster.is_shared
+
+
+def test_a_peer_that_is_seen_with_a_connection_of_another_program_shares_its_id() -> None:
+    roster = Roster("ann", MembershipLimits())
+    roster.note_own(presence("ann", "a"), is_anothers=True)
+    roster.note_own(presence("ann", "b"), is_anothers=False)
+    assert roster.is_shared
 
 
 def test_a_roster_that_comes_again_is_no_news_but_what_changed_is() -> None:

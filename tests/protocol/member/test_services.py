@@ -8,12 +8,15 @@ import pytest
 from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements
-from protocol.member.effects import Effect, Handle
+from protocol.member.effects import Cancelled, Effect, Handle
 from protocol.member.errors import QueueFull, TooLarge, TurnError
 from protocol.member.messages import Message
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.roster import Roster
 from protocol.member.services import Services
+
+PRIVATE: dict[str, Any] = {"answers": "direct"}
+"""What a command says that is answered to its asker alone."""
 
 
 class Server:
@@ -54,6 +57,28 @@ class Server:
         named = {} if to is None else {"to": to}
         said = {"type": type, "from": "bob", "turnId": turn, "data": {"command": "x"}}
         self.services.note(Message({**said, **named, **more}), size, self.now)
+
+    def come(self, peer: str, **data: Any) -> None:
+        said = Message({"type": "presence", "from": peer, "data": {"agents": [], **data}})
+        if self.roster.note(said, 0).has_changed:
+            self.services.roster_changed(self.now)
+
+    def go(self, peer: str) -> None:
+        self.come(peer, status="offline")
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; what is due happens at its time."""
+        until = self.at + seconds
+        while (due := self.services.deadline()) is not None and due <= until:
+            self.at = due
+            self.services.expire(self.now)
+        self.at = until
+
+    def cancelled(self) -> list[tuple[int, int]]:
+        """Service and number of the commands that were cancelled since this was asked last."""
+        cancelled = [e for e in self.effects if isinstance(e, Cancelled)]
+        self.effects.clear()
+        return [(effect.service, effect.command) for effect in cancelled]
 
     def handled(self) -> list[tuple[int, str, str | None]]:
         """Service, agent and turn of what was handed on since this was asked last."""
@@ -144,7 +169,7 @@ def test_agents_of_another_connection_of_the_peer_are_left_to_it() -> None:
     server = Server()
     server.serve()
     own = {"type": "presence", "from": "ann", "data": {"agents": ["a", "b", "c"]}}
-    server.roster.note_own(Message(own))
+    server.roster.note_own(Message(own), is_anothers=True)
     server.hear("c")
     assert server.sent() == []
     assert server.handled() == []
@@ -175,18 +200,53 @@ def test_a_command_waits_for_a_service_that_comes_in_time() -> None:
     server.at = 20.0
     service = server.serve()
     assert server.handled() == [(service, "a", "2")]
+    server.services.finish(1, None, server.now)
     assert server.services.deadline() is None
 
 
 def test_what_has_waited_long_enough_is_forgotten() -> None:
     server = Server(serve_within_s=20)
     server.hear("a", "1")
-    server.services.expire(19.9)
+    server.services.expire(Instant(19.9, 7))
     assert server.services.deadline() == 20.0
-    server.services.expire(20.0)
+    server.services.expire(Instant(20.0, 7))
     assert server.services.deadline() is None
     server.serve()
     assert server.handled() == []
+
+
+def refused(server: Server, *hears: str, type: str = "direct", **more: Any) -> list[Any]:
+    """Turn and code of what is refused after commands to these agents have waited long enough."""
+    for to in hears:
+        server.hear(to, to, type, **more)
+    server.at += 20.0
+    server.services.expire(server.now)
+    return [(turn, data["code"]) for type, turn, data in server.said() if type == "error"]
+
+
+def test_the_asker_of_an_agent_that_nobody_serves_is_told() -> None:
+    server = Server()
+    assert refused(server, "a", "typo") == [("a", "not_served"), ("typo", "unknown_target")]
+    server.serve("b")
+    assert refused(server, "a") == [("a", "not_served")]
+    assert refused(server, "b") == []
+
+
+def test_what_the_program_may_answer_by_itself_is_not_refused() -> None:
+    server = Server()
+    assert refused(server, "ann") == []
+    assert refused(server, "a", type="broadcast") == []
+    server.hear("a", "1")
+    server.services.answered("1")
+    assert refused(server) == []
+
+
+def test_what_another_program_under_the_same_id_may_serve_is_not_refused() -> None:
+    server = Server()
+    own = {"type": "presence", "from": "ann", "data": {"agents": ["a", "b", "c"]}}
+    server.roster.note_own(Message(own), is_anothers=True)
+    assert refused(server, "a", "c") == []
+    assert refused(server, "typo") == [("typo", "unknown_target")]
 
 
 def test_a_broadcast_waits_for_the_agents_not_served_yet() -> None:
@@ -244,7 +304,7 @@ def test_a_command_is_acknowledged_at_once_and_answered_in_the_words_of_pages() 
         {**named, "type": "ack", "data": {}},
         {**named, "type": "stream", "data": {"chunk": "some", "chunkNum": 0}},
         {**named, "type": "stream", "data": {"chunk": "more", "chunkNum": 1}},
-        {**named, "type": "turn_end", "data": {"result": None}},
+        {**named, "type": "turn_end", "data": {"result": None, "chunks": 2}},
     ]
 
 
@@ -357,3 +417,207 @@ def test_after_the_end_nothing_is_under_way_or_waits() -> None:
     server.sent()
     server.services.fail(1, "no", server.now)
     assert server.sent() == []
+
+
+def test_whoever_asks_so_is_answered_alone() -> None:
+    server = Server()
+    server.serve()
+    server.hear("a", "1", **{"from": "tab-agent", "instanceId": "page", **PRIVATE})
+    server.services.stream(1, "some", server.now)
+    server.services.finish(1, "all", server.now)
+    named: dict[str, Any] = {
+        **{"type": "direct", "from": "a", "to": "page", "targetInstanceId": "page"},
+        **{"turnId": "1", "instanceId": "ann", "timestamp": 7},
+    }
+    assert server.sent() == [
+        {**named, "answer": "ack", "data": {}},
+        {**named, "answer": "stream", "data": {"chunk": "some", "chunkNum": 0}},
+        {**named, "answer": "turn_end", "data": {"result": "all", "chunks": 1}},
+    ]
+
+
+def test_refusals_go_to_the_asker_alone_too() -> None:
+    server = Server(turns_max=1)
+    server.serve()
+    for turn in "12":
+        server.hear("a", turn, **PRIVATE)
+    server.hear("typo", "3", **PRIVATE)
+    assert [(m["type"], m["answer"], m["turnId"]) for m in server.sent()] == [
+        *(("direct", "ack", "1"), ("direct", "error", "2"), ("direct", "error", "3")),
+    ]
+
+
+@pytest.mark.parametrize("answers", [None, "all", True, ["direct"], "Direct"])
+def test_whoever_does_not_ask_so_is_answered_for_all(answers: Any) -> None:
+    server = Server()
+    server.serve()
+    server.hear("a", "1", answers=answers)
+    assert [m["type"] for m in server.sent()] == ["ack"]
+
+
+# Signs of life ------------------------------------------------------------------------------------
+
+
+def acks_after(server: Server, seconds: float) -> int:
+    server.sent()
+    server.wait(seconds)
+    return len(server.sent())
+
+
+def test_while_an_agent_thinks_its_peer_gives_signs_of_life() -> None:
+    server = Server(ack_every_s=10)
+    server.serve()
+    server.hear("a", "1")
+    assert server.services.deadline() == 10.0
+    assert acks_after(server, 9.9) == 0
+    assert acks_after(server, 50.2) == 6
+    server.wait(0.0)
+    server.services.finish(1, 1, server.now)
+    assert acks_after(server, 100.0) == 0
+    assert server.services.deadline() is None
+
+
+def test_a_failed_command_gives_no_sign_of_life() -> None:
+    server = Server()
+    server.serve()
+    server.hear("a", "1")
+    server.services.fail(1, "no", server.now)
+    assert acks_after(server, 100.0) == 0
+
+
+def test_for_all_to_read_there_is_none_after_the_first_chunk() -> None:
+    server = Server(ack_every_s=10)
+    server.serve()
+    server.hear("a", "1")
+    server.hear("b", "2", **PRIVATE)
+    for number in (1, 2):
+        server.services.stream(number, "x", server.now)
+    server.sent()
+    server.wait(30.0)
+    assert [(m["turnId"], m["answer"]) for m in server.sent()] == [("2", "ack")] * 3
+    server.services.stream(2, "y", server.now)
+    assert acks_after(server, 9.9) == 0
+    assert acks_after(server, 0.2) == 1
+
+
+def test_whoever_was_asleep_gives_one_sign_of_life_and_not_all_of_them() -> None:
+    server = Server(ack_every_s=10)
+    server.serve()
+    server.hear("a", "1")
+    server.sent()
+    server.at = 1000.0
+    server.services.expire(server.now)
+    assert len(server.sent()) == 1
+    assert server.services.deadline() == 1010.0
+
+
+def test_without_a_connection_signs_of_life_do_not_pile_up() -> None:
+    server = Server(ack_every_s=10)
+    server.serve()
+    server.hear("a", "1")
+    server.sent()
+    server.outgoing.disconnected()
+    server.wait(100.0)
+    assert len(server.outgoing) == 0
+    server.outgoing.is_connected = True
+    assert acks_after(server, 10.0) == 1
+
+
+# Nobody waits any more ----------------------------------------------------------------------------
+
+
+def cancel(server: Server, turn: str, sender: str = "bob", **more: Any) -> None:
+    said = {"type": "cancel", "from": sender, "to": "ann", "turnId": turn, **more}
+    server.services.note(Message(said), 1, server.now)
+
+
+def test_an_asker_may_cancel_and_everybody_sees_the_end() -> None:
+    server = Server()
+    first, second = server.serve("a"), server.serve("b")
+    server.hear(None, "1", "broadcast")
+    server.hear("a", "2")
+    server.sent()
+    cancel(server, "1")
+    assert server.cancelled() == [(first, 1), (second, 2)]
+    assert [(type, turn, data["code"]) for type, turn, data in server.said()] == [
+        *(("error", "1", "cancelled"), ("error", "1", "cancelled")),
+    ]
+    cancel(server, "1")
+    with pytest.raises(TurnError, match="over"):
+        server.services.finish(1, "late", server.now)
+    server.services.fail(1, "late", server.now)
+    assert server.sent() == []
+    server.services.finish(3, "in time", server.now)
+
+
+def test_nobody_else_may_cancel() -> None:
+    server = Server()
+    server.serve()
+    agent: dict[str, Any] = {"from": "agent", "instanceId": "bob"}
+    server.hear("a", "1", **agent)
+    cancel(server, "1", "eve")
+    cancel(server, "1", "bob", instanceId="eve")
+    cancel(server, "2")
+    server.services.note(Message({"type": "cancel", "from": "bob", "turnId": None}), 1, server.now)
+    assert server.cancelled() == []
+    cancel(server, "1")
+    assert len(server.cancelled()) == 1
+
+
+def test_what_waits_for_a_service_may_be_cancelled() -> None:
+    server = Server()
+    for turn in "12":
+        server.hear("a", turn)
+    cancel(server, "1")
+    service = server.serve()
+    assert server.handled() == [(service, "a", "2")]
+
+
+def test_an_asker_that_stays_away_has_cancelled() -> None:
+    server = Server(asker_back_within_s=6)
+    server.come("bob")
+    service = server.serve()
+    server.hear("a", "1", **PRIVATE)
+    server.hear("a", "2")
+    server.sent()
+    server.go("bob")
+    server.wait(5.9)
+    assert server.cancelled() == []
+    server.wait(0.2)
+    assert server.cancelled() == [(service, 1), (service, 2)]
+    assert [turn for _, turn, _ in server.said()] == ["2"]  # nobody would hear the other
+    assert server.services.deadline() is None
+
+
+def test_an_asker_that_comes_back_has_not() -> None:
+    server = Server(asker_back_within_s=6)
+    server.serve()
+    server.hear("a", "1")
+    server.come("bob")  # seen after its command
+    for _ in range(3):
+        server.go("bob")
+        server.wait(5.0)
+        server.come("bob")
+    server.wait(100.0)
+    assert server.cancelled() == []
+
+
+def test_an_asker_that_was_never_seen_has_not_left() -> None:
+    server = Server()
+    server.serve()
+    server.hear("a", "1")
+    server.come("eve")
+    server.go("eve")
+    server.wait(100.0)
+    assert server.cancelled() == []
+
+
+def test_an_asker_that_is_away_gets_no_signs_of_life() -> None:
+    server = Server(ack_every_s=1, asker_back_within_s=60)
+    server.come("bob")
+    server.serve()
+    server.hear("a", "1")
+    server.go("bob")
+    assert acks_after(server, 30.0) == 0
+    server.come("bob")
+    assert acks_after(server, 10.0) == 10
