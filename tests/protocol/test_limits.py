@@ -20,6 +20,7 @@ LEAST: dict[str, Any] = {
     "frames_in_burst": 1,
     "bytes_in_per_s": 1024.0,
     "bytes_in_burst": 1024,
+    "crowd_bytes_per_s": 1024.0,
     "inbox_messages_max": 1,
     "inbox_bytes_max": 1024,
     "quantum_messages": 1,
