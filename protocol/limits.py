@@ -424,6 +424,12 @@ class MembershipLimits:
         "further ones are answered with the error `busy`",
         1,
     )
+    service_queue_max: int = _bound(
+        64,
+        "commands that wait in one `serve` for others of it to end (`at_a_time`)",
+        "further ones are answered with the error `busy`",
+        1,
+    )
     threads_max: int = _bound(
         40,
         "threads in which plain functions serve commands, in Python; those that were abandoned "

@@ -28,6 +28,9 @@ Handler = Callable[[Command], Any]
 
 Result = TypeVar("Result")
 
+Ends = list[anyio.Event]
+"""Of the threads in which a command ran: each is set when its thread has ended."""
+
 
 class Threads:
     """The worker threads of one peer: `threads_max` at a time, and whoever needs one more waits.
@@ -37,12 +40,15 @@ class Threads:
         self._threads_max = threads_max
         self._limiter: anyio.CapacityLimiter | None = None  # which needs an event loop
 
-    async def run(self, function: Callable[[], Result]) -> Result:
-        """What `function` returns, called in a thread. If this is cancelled, the thread goes on."""
+    async def run(self, function: Callable[[], Result], ends: Ends | None = None) -> Result:
+        """What `function` returns, called in a thread. If this is cancelled, the thread goes on;
+        `ends` gets an event that tells when it has ended."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._threads_max)
         work = Work(function, self._limiter, current_token())
         await self._limiter.acquire_on_behalf_of(work)
+        if ends is not None:
+            ends.append(work.ended)
         try:
             # With a limiter that is never full, because the one that counts is given back later.
             alone = anyio.CapacityLimiter(1)
@@ -63,6 +69,8 @@ class Work(Generic[Result]):
         self._limiter = limiter
         self._token = token
         self._lock = threading.Lock()
+        self.ended = anyio.Event()
+        """It runs no more, and never will."""
         self._has_begun = False
         self._is_over = False
 
@@ -78,7 +86,7 @@ class Work(Generic[Result]):
             with self._lock:
                 was_abandoned, self._is_over = self._is_over, True
             if was_abandoned:
-                _soon(self._token, partial(self._limiter.release_on_behalf_of, self))
+                _soon(self._token, self._release)
 
     def done_with(self) -> None:
         """Nobody waits for it any more."""
@@ -86,7 +94,11 @@ class Work(Generic[Result]):
             goes_on = self._has_begun and not self._is_over
             self._is_over = True
         if not goes_on:
-            self._limiter.release_on_behalf_of(self)
+            self._release()
+
+    def _release(self) -> None:
+        self._limiter.release_on_behalf_of(self)
+        self.ended.set()
 
 
 def _soon(token: EventLoopToken, function: Callable[[], None]) -> None:
@@ -100,12 +112,14 @@ def _soon(token: EventLoopToken, function: Callable[[], None]) -> None:
             loop.run_sync_soon(function)
 
 
-async def call(handler: Handler, command: Command, threads: Threads) -> Any:
+async def call(
+    handler: Handler, command: Command, threads: Threads, ends: Ends | None = None
+) -> Any:
     """The result of a command. Raises what the handler raises, and what `command.stream` does."""
     if _is_async(handler):
         result = handler(command)
     else:
-        result = await threads.run(partial(_plainly, handler, command))
+        result = await threads.run(partial(_plainly, handler, command), ends)
     if inspect.isawaitable(result):
         result = await result
     is_async, is_plain = inspect.isasyncgen(result), inspect.isgenerator(result)
@@ -115,7 +129,7 @@ async def call(handler: Handler, command: Command, threads: Threads) -> Any:
                 await command.stream(chunk)
         return None
     if is_plain:
-        return await threads.run(partial(_streamed, result, command))
+        return await threads.run(partial(_streamed, result, command), ends)
     return result
 
 

@@ -53,6 +53,7 @@ from protocol.member.effects import (
     Ignored,
     Missed,
     Open,
+    PresentTwice,
     Transmit,
     TurnEnded,
 )
@@ -117,6 +118,7 @@ def join(
         waits=offline == "wait",
         owner=secrets.token_urlsafe(24) if owner is None and not takeover else owner,
         takeover=takeover,
+        shares=owner is not None,
     )
     return Peer(member, connector, limits=limits, clock=clock or SystemClock(), within_s=within_s)
 
@@ -165,6 +167,7 @@ class Peer:
         self._turns: dict[str, Turn] = {}
         self._services: dict[int, Service] = {}
         self._threads = Threads(limits.threads_max)
+        self._is_present_twice = False
 
     # Being here -----------------------------------------------------------------------------------
 
@@ -177,6 +180,12 @@ class Peer:
     def state(self) -> MemberState:
         """Where the membership is in its life (docs/python.md)."""
         return self._member.state
+
+    @property
+    def is_present_twice(self) -> bool:
+        """Somebody else has been seen in the mesh with this peer's id, without having its `owner`:
+        both hear, and serve, the same commands. A warning in the log said so once."""
+        return self._is_present_twice
 
     @property
     def roster(self) -> Mapping[str, RemotePeer]:
@@ -392,6 +401,8 @@ class Peer:
         self,
         handler: Handler,
         agents: Iterable[str] | None = None,
+        *,
+        at_a_time: int | None = None,
     ) -> None:
         """Answer commands until the peer leaves; raises what ended it otherwise.
 
@@ -400,14 +411,16 @@ class Peer:
         yields chunks and returns the result. Async functions run on the event loop; plain ones in
         up to `threads_max` worker threads, where `command.stream` waits by itself. When a command
         is cancelled its thread goes on, until the function looks at `command.is_over` or streams.
-        Up to `turns_max` commands are handled at a time.
+        Up to `turns_max` commands are handled at a time. `at_a_time`: so many by this handler, if
+        it cannot run more often at once. Up to `service_queue_max` others wait until one has ended;
+        their askers hear that they are alive.
         `agents`: those that are served (this peer's id for commands to the peer itself); by default
         all commands that come. The first `serve` for an agent gets its commands, also those that
         came up to `serve_within_s` before it.
         """
         if isinstance(self._member.over, Left):
             return
-        number = self._member.serve(agents, self._driver.now())
+        number = self._member.serve(agents, self._driver.now(), at_a_time=at_a_time)
         service = self._services[number] = Service(self._driver, handler, self._threads)
         self._driver.obey()
         try:
@@ -444,6 +457,9 @@ class Peer:
             case Cancelled(service, command):
                 if service in self._services:
                     self._services[service].cancel(command)
+            case PresentTwice():
+                self._is_present_twice = True
+                log.warning("present twice: another program has this id", extra={"peer": self.id})
             case Ignored(what):
                 log.warning("ignored", extra={"peer": self.id, "what": what})
             case AttemptFailed(error, news):

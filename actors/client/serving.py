@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import anyio
 
-from actors.client.calling import Handler, Threads, call
+from actors.client.calling import Ends, Handler, Threads, call
 from actors.client.command import Command
 from actors.client.driver import Driver
 from actors.signal import Signal
@@ -59,16 +59,21 @@ class Service:
 
     async def _handle(self, handle: Handle) -> None:
         scope = self._scopes[handle.command] = anyio.CancelScope()
+        ends: Ends = []
         try:
             with scope:
-                await self._answer(handle, scope)
+                await self._answer(handle, scope, ends)
         finally:
             del self._scopes[handle.command]
+        for end in ends:  # a thread goes on when its command is cancelled
+            await end.wait()
+        self._driver.member.returned(handle.command)
+        self._driver.obey()
 
-    async def _answer(self, handle: Handle, scope: anyio.CancelScope) -> None:
+    async def _answer(self, handle: Handle, scope: anyio.CancelScope, ends: Ends) -> None:
         driver, command = self._driver, Command(self._driver, handle)
         try:
-            result = await call(self._handler, command, self._threads)
+            result = await call(self._handler, command, self._threads, ends)
             await driver.room()
             if not scope.cancel_called:  # else nobody waits for what it found all the same
                 driver.member.finish(handle.command, result, driver.now())

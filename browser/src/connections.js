@@ -38,7 +38,15 @@
 import { AnnouncementRefused, Gap, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
 import { Nonsense, readFrame } from "./incoming.js";
 import { begun, deadline, expire, isInUse, renewedBy, transition } from "./lifecycle.js";
-import { isRelays, messageOf, opened, sentenceOf, word, writeMessage } from "./messages.js";
+import {
+  isOffline,
+  isRelays,
+  messageOf,
+  opened,
+  sentenceOf,
+  word,
+  writeMessage,
+} from "./messages.js";
 import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
 
@@ -571,7 +579,11 @@ export class Connections {
   /** @param {Message} presence */
   #noteOwn(presence) {
     if (presence.from !== this.#id) return;
-    const isAnothers = !presence.turnId?.startsWith(`${this.#owner.token}:`);
+    const isOwn = presence.turnId?.startsWith(`${this.#owner.token}:`) ?? false;
+    const isAnothers = !isOwn && !isOffline(presence);
+    if (isAnothers && !this.#rooms.roster.isShared) {
+      this.#emit({ effect: "PresentTwice", presence });
+    }
     this.#rooms.roster.noteOwn(presence, { isAnothers });
   }
 

@@ -112,6 +112,19 @@
  */
 
 /**
+ * This connection has taken the command `turn` for `agent`: the other connections of the peer need not,
+ * and are to be told (`taken`).
+ *
+ * @typedef {{ effect: "Taken", turn: string, agent: string }} Taken
+ */
+
+/**
+ * Somebody else is in the mesh with the peer's id, and has announced this. Told once.
+ *
+ * @typedef {{ effect: "PresentTwice", presence: Message }} PresentTwice
+ */
+
+/**
  * Something that the relay sent was not taken: `what` it was, and what bounds it. Told once for each
  * bound and connection.
  *
@@ -126,7 +139,8 @@
 
 /**
  * @typedef {Open | Transmit | Close | Sendable | Arrived | Missed | Changed | Ready | AttemptFailed
- *   | Announced | Unsent | Chunk | TurnEnded | Handle | Cancelled | Ignored | Finished} Effect
+ *   | Announced | Unsent | Chunk | TurnEnded | Handle | Taken | Cancelled | PresentTwice | Ignored
+ *   | Finished} Effect
  */
 
 export {};

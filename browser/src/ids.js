@@ -6,6 +6,8 @@ import { random } from "./bytes.js";
 const tabIds = new Map();
 /** By id. @type {Map<string, string>} */
 const owners = new Map();
+/** Those that all tabs have. @type {Set<string>} */
+const sharedIds = new Set();
 
 /**
  * A peer id that stays the same over reloads: `"shared"`, one for all tabs of this origin, or
@@ -19,7 +21,11 @@ const owners = new Map();
 export async function peerId(kind, name = "") {
   const key = `agi-diy-relay:peer:${name}`;
   const ownerKey = `agi-diy-relay:owner:${name}`;
-  if (kind === "shared") return owned("localStorage", ownerKey, stored("localStorage", key));
+  if (kind === "shared") {
+    const id = owned("localStorage", ownerKey, stored("localStorage", key));
+    sharedIds.add(id);
+    return id;
+  }
   if (kind !== "tab") throw new TypeError('a peer id is "shared" or "tab"');
   const made = tabIds.get(name) ?? ownTabId(key);
   tabIds.set(name, made);
@@ -34,6 +40,15 @@ export async function peerId(kind, name = "") {
  */
 export function ownerOf(id) {
   return owners.get(id) ?? null;
+}
+
+/**
+ * Other tabs are meant to have this id too.
+ *
+ * @param {string} id
+ */
+export function isShared(id) {
+  return sharedIds.has(id);
 }
 
 /**

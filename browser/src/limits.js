@@ -57,6 +57,8 @@ export const LIMITS = Object.freeze({
   asksMax: 10_000,
   /** Commands that are served at a time. */
   turnsMax: 256,
+  /** Commands that wait in one `serve` for others of it to end (`atATime`). */
+  serviceQueueMax: 64,
   /** For which a command waits that nobody serves. */
   serveWithinS: 20,
   /** Silence of an agent that works on a command, after which its peer says another `ack`. */

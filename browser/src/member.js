@@ -53,6 +53,8 @@ import { Services } from "./services.js";
  * @property {string | null} keepalive
  * @property {string | null} [owner]
  * @property {boolean} [takeover]
+ * @property {boolean} [shares] others are meant to have the id too
+ * @property {boolean} [elects] the connections of the peer elect who serves (elected)
  *
  * @typedef {Sources & Habits} Means
  */
@@ -104,6 +106,8 @@ export class Member {
       keepalive,
       owner = null,
       takeover = false,
+      shares = false,
+      elects = false,
       ...habits
     } = means;
     this.id = id;
@@ -117,10 +121,11 @@ export class Member {
     this.#outgoing = outgoing;
     this.#checkPresence(announcements.wanted);
     const ownership = new Ownership(id, owner, { takeover });
-    const roster = new Roster(id, limits);
+    const roster = new Roster(id, limits, { isShared: shares });
     const patience = new Patience(limits, emit);
     const asks = new Asks(id, limits, { roster, announcements, outgoing, roll, emit });
-    const services = new Services(id, limits, { roster, announcements, outgoing, emit });
+    const neighbours = { roster, announcements, outgoing, emit };
+    const services = new Services(id, limits, neighbours, { elects });
     this.#roster = roster;
     this.#patience = patience;
     this.#asks = asks;
@@ -150,6 +155,11 @@ export class Member {
   /** The ids of this peer's own agents. */
   get agentIds() {
     return this.#announcements.agentIds;
+  }
+
+  /** The agents of which commands would be handled, if this connection is elected. */
+  get servedAgents() {
+    return this.#services.agents;
   }
 
   /** It has joined, and the roster has come whole, or will never be said to have. */
@@ -368,15 +378,46 @@ export class Member {
   }
 
   /**
-   * Has commands for these agents handled (`Handle`), null: all that are for this peer. Returns the
-   * number of the service. Throws TypeError, and what ended the peer.
+   * Has commands for these agents handled (`Handle`), null: all that are for this peer. `atATime`: so
+   * many at once, null: any number. Returns the number of the service. Throws TypeError, RangeError,
+   * and what ended the peer.
+   *
+   * @param {readonly string[] | null} agents
+   * @param {Instant} now
+   * @param {{ atATime?: number | null }} [how]
+   */
+  serve(agents, now, { atATime = null } = {}) {
+    this.#checkOver();
+    return this.#services.serve(agents, now, { atATime });
+  }
+
+  /**
+   * The handler of a command has ended, however, also if its command was over before.
+   *
+   * @param {number} command
+   */
+  returned(command) {
+    this.#services.returned(command);
+  }
+
+  /**
+   * Serves these agents from now on, of those that are served at all; null: all of them.
    *
    * @param {readonly string[] | null} agents
    * @param {Instant} now
    */
-  serve(agents, now) {
-    this.#checkOver();
-    return this.#services.serve(agents, now);
+  elect(agents, now) {
+    this.#services.elect(agents, now);
+  }
+
+  /**
+   * Another connection of this peer has taken a command (its `Taken`).
+   *
+   * @param {string} turnId
+   * @param {string} agent
+   */
+  taken(turnId, agent) {
+    this.#services.taken(turnId, agent);
   }
 
   /**

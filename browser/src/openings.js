@@ -1,5 +1,6 @@
 /** How a connection is opened, and why that failed, as far as a page can find out. */
 
+import { placeOf } from "./election.js";
 import { BadAddress, Rejected, RelayError, Unreachable } from "./errors.js";
 import { bearerProtocols } from "./tokens.js";
 
@@ -28,6 +29,8 @@ const REFUSED =
  */
 
 export class Openings {
+  /** Which mesh of which relay connections lead to; empty before that is known. */
+  place = "";
   #url;
   #token;
   #world;
@@ -47,6 +50,7 @@ export class Openings {
       throw new BadAddress("the url must be a string, a URL, or a function that returns one");
     }
     this.#url = known;
+    if (typeof known === "string") this.place = placeOf(known);
     this.#token = token;
     this.#world = world;
   }
@@ -68,6 +72,7 @@ export class Openings {
     const address = typeof url === "function" ? await asked("url", url) : url;
     const where = hrefOf(address) ?? hrefOf(address?.url);
     const offered = address?.protocols;
+    if (where !== null) this.place = placeOf(where);
     if (where === null) throw new BadAddress("the url function must return a URL");
     const token = this.#token;
     const bearer = token === null ? [] : await asked("token", () => bearerProtocols(token));

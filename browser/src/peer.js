@@ -25,8 +25,9 @@ import { random } from "./bytes.js";
 import { Command, isGenerator, sentenceOf, streamed } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
+import { Election, warnWithoutLocks } from "./election.js";
 import { Left, TurnError } from "./errors.js";
-import { ownerOf } from "./ids.js";
+import { isShared, ownerOf } from "./ids.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
 import { Listeners } from "./listeners.js";
@@ -90,11 +91,17 @@ const OVERFILL = 10;
  * @property {Message} message every message that arrives
  * @property {RelayError} gap messages may be missing before those that arrive from now on, because the
  *   connection was lost (a `Gap`)
+ * @property {Message} twice somebody else is in the mesh with the id of this peer, and not with its
+ *   `owner`: what it announced. Told once
  * @property {RelayError | null} ended the peer is over: null after `leave()`, else the error
  */
 
 /** @type {readonly (keyof Events)[]} */
-const EVENTS = ["state", "roster", "message", "gap", "ended"];
+const EVENTS = ["state", "roster", "message", "gap", "twice", "ended"];
+
+const TWICE =
+  "another page or program is in the mesh with the id of this peer: both hear, and serve, the same " +
+  "commands. Give each an id of its own, or the same `owner` if they are meant to be one peer";
 
 /**
  * Begins to join a mesh, and returns the peer at once: to listen to, to serve and to send with. What it
@@ -127,7 +134,10 @@ export async function join(options) {
 export class Peer {
   #limits;
   #driver;
+  #openings;
   #lines;
+  /** @type {Election | null} */
+  #election = null;
   #shelf;
   /** @type {Unread<Message>} */
   #unread;
@@ -153,6 +163,7 @@ export class Peer {
   #toldRoster = null;
   /** The roster may be another than that. */
   #hasNews = false;
+  #isPresentTwice = false;
   /** Nothing waits to be sent any more. */
   #drained = new Signal();
   /** @type {Promise<void> | null} */
@@ -169,7 +180,7 @@ export class Peer {
     }
     if (joinTimeoutS !== undefined) warnOnce("joinTimeoutS", "withinS");
     const world = { ...WORLD, ..._env };
-    const openings = new Openings(url, token, world);
+    this.#openings = new Openings(url, token, world);
     this.#limits = limitsWith(limits);
     const member = new Member(id, agents, metadata, this.#limits, {
       token: random(),
@@ -182,17 +193,26 @@ export class Peer {
       overfill: OVERFILL,
       owner: owner ?? (takeover ? null : random()),
       takeover,
+      shares: options.owner !== undefined || (isShared(id) && world.locks !== null),
+      elects: world.locks !== null,
     });
     this.#driver = new Driver(member, world, {
       carryOut: (effect) => this.#carryOut(effect),
       settled: () => this.#settled(),
     });
-    this.#lines = new Lines(openings, this.#driver, (tickets) => {
+    this.#lines = new Lines(this.#openings, this.#driver, (tickets) => {
       for (const ticket of tickets) settle(this.#sending, ticket, null);
     });
     this.#shelf = new Shelf(this.#limits);
     this.#unread = new Unread(this.#shelf);
     this.#listeners = /** @type {Listeners<Events>} */ (new Listeners(EVENTS, world.report));
+    const { locks, channel } = world;
+    if (locks) {
+      this.#election = new Election({ locks, channel }, id, {
+        elected: (agents) => this.#driver.report((member, now) => member.elect(agents, now)),
+        taken: (turn, agent) => this.#driver.report((member) => member.taken(turn, agent)),
+      });
+    }
     this.#unwatch = world.watch(() => this.nudge());
     this.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
   }
@@ -224,6 +244,16 @@ export class Peer {
    */
   get state() {
     return this.#member.state;
+  }
+
+  /**
+   * Somebody else has been seen in the mesh with this peer's id, without having its `owner`. A warning
+   * in the console said so once, and the event `twice`.
+   *
+   * @returns {boolean}
+   */
+  get isPresentTwice() {
+    return this.#isPresentTwice;
   }
 
   /**
@@ -461,17 +491,20 @@ export class Peer {
    * Answers commands for these agents (the peer's id: for the peer itself), by default for all of this
    * peer's; also those that came up to `serveWithinS` before. What the handler streams becomes chunks,
    * what it returns the result, what it throws an error, which the console shows too. A generator
-   * yields chunks and returns the result. Returns how to stop: commands under way are still answered
-   * then. Throws TypeError, and what ended the peer.
+   * yields chunks and returns the result. `atATime`: so many by this handler, if it cannot run more
+   * often at once; up to `serviceQueueMax` others wait until one has ended. Of several tabs that share
+   * the peer one serves. Returns how to stop: commands under way are still answered then. Throws
+   * TypeError, RangeError, and what ended the peer.
    *
    * @param {(command: Command) => unknown} handler
-   * @param {{ agents?: readonly string[] }} [options]
+   * @param {{ agents?: readonly string[], atATime?: number }} [options]
    * @returns {() => void}
    */
-  serve(handler, { agents } = {}) {
+  serve(handler, { agents, atATime } = {}) {
     if (typeof handler !== "function") throw new TypeError("the handler must be a function");
+    if (!this.#election) warnWithoutLocks();
     const service = this.#driver.tell((member, now) => {
-      const number = member.serve(agents ?? null, now);
+      const number = member.serve(agents ?? null, now, { atATime: atATime ?? null });
       this.#handlers.set(number, handler);
       return number;
     });
@@ -508,6 +541,11 @@ export class Peer {
 
   /** Every effect was carried out: what waits may be sent now. */
   #settled() {
+    if (this.#election) {
+      // Whoever is cut off lets another tab serve.
+      const agents = this.#member.isInUse ? this.#member.servedAgents : [];
+      this.#election.stand(this.#openings.place, agents);
+    }
     this.#tellChanges();
     this.#lines.pump();
     if (this.#member.queued === 0) this.#drained.set();
@@ -563,6 +601,10 @@ export class Peer {
         return this.#turnEnded(effect);
       case "Handle":
         return void this.#handle(effect);
+      case "Taken":
+        return this.#election?.took(effect.turn, effect.agent);
+      case "PresentTwice":
+        return this.#foundTwice(effect.presence);
       case "Cancelled":
         return this.#abort(effect.command, new TurnError("nobody waits for this command any more"));
       case "Ignored":
@@ -590,6 +632,7 @@ export class Peer {
   #finished(error) {
     this.#unwatch();
     this.#lines.end();
+    this.#election?.end();
     this.#driver.end();
     const over = error ?? new Left();
     this.#joined.reject(over);
@@ -617,6 +660,13 @@ export class Peer {
     return sent.promise;
   }
 
+  /** @param {Message} presence */
+  #foundTwice(presence) {
+    this.#isPresentTwice = true;
+    console.warn(`agi-diy-relay-client: ${TWICE}`);
+    this.#listeners.tell("twice", presence);
+  }
+
   /** @param {Handle} handle */
   async #handle({ service, command, agent, message }) {
     const handler = this.#handlers.get(service);
@@ -636,6 +686,7 @@ export class Peer {
       }
       this.#driver.report((member, now) => member.fail(command, sentenceOf(error), now));
     } finally {
+      this.#driver.report((member) => member.returned(command));
       this.#aborts.delete(command);
     }
   }

@@ -12,15 +12,21 @@
  * the end. As long as the agent says nothing, the `ack` is repeated every `ackEveryS`: to an asker that
  * is answered alone always, to everyone only before the first chunk, because existing pages take it for
  * a beginning. A command is cancelled when its asker says so, or is offline for `askerBackWithinS`.
+ * Which commands of a service wait for others of it, places decides; and for which agents this one of
+ * several connections of the peer serves, elected.
  *
  * @import { Neighbours } from "./asks.js"
  * @import { Instant } from "./effects.js"
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
+ * @import { Waiting } from "./unserved.js"
  */
 
+import { Elected } from "./elected.js";
 import { RelayError, TurnError } from "./errors.js";
 import { compose, isCommand, replyTo, sentenceOf } from "./messages.js";
+import { Places } from "./places.js";
+import { Unserved } from "./unserved.js";
 
 const STOPPED = "cancelled: it is not served any more";
 const CANCELLED = "cancelled: nobody waits for it any more";
@@ -30,12 +36,6 @@ const BUSY = "busy: too many commands at a time; try again later";
  * A handler. `agents`: those it serves; null: whatever is for this peer.
  *
  * @typedef {{ number: number, agents: readonly string[] | null }} Service
- */
-
-/**
- * A command that waits for a service, and the agents that have it already.
- *
- * @typedef {{ message: Message, size: number, due: number, served: ReadonlySet<string> }} Unserved
  */
 
 /**
@@ -76,44 +76,61 @@ export class Services {
   #commands = new Map();
   #commandsBegun = 0;
   #commandsSize = 0;
-  /** @type {Unserved[]} */
-  #unserved = [];
-  #unservedSize = 0;
+  #unserved;
+  #places;
+  #elected;
 
   /**
    * @param {string} id
    * @param {Readonly<Limits>} limits
    * @param {Neighbours} neighbours
+   * @param {{ elects: boolean }} how
    */
-  constructor(id, limits, { roster, announcements, outgoing, emit }) {
+  constructor(id, limits, { roster, announcements, outgoing, emit }, { elects }) {
     this.#id = id;
     this.#limits = limits;
     this.#roster = roster;
     this.#announcements = announcements;
     this.#outgoing = outgoing;
     this.#emit = emit;
+    this.#unserved = new Unserved(limits);
+    this.#places = new Places(limits.serviceQueueMax);
+    this.#elected = new Elected({ takesPart: elects, takenMax: limits.unreadMessagesMax });
   }
 
   // Who serves
 
+  /** The agents that some service is for, each once. */
+  get agents() {
+    const own = [...this.#announcements.agentIds, this.#id];
+    return [...new Set(this.#services.flatMap(({ agents }) => agents ?? own))];
+  }
+
   /**
    * A handler serves these agents from now on (null: whatever is for this peer), beginning with what
-   * waits for it. Returns the number of the service. Throws TypeError.
+   * waits for it, so many commands at a time (null: any number). Returns the number of the service.
+   * Throws TypeError, RangeError.
    *
    * @param {readonly string[] | null} agents
    * @param {Instant} now
+   * @param {{ atATime: number | null }} how
    */
-  serve(agents, now) {
+  serve(agents, now, { atATime }) {
     if (agents !== null && !Array.isArray(agents)) throw new TypeError("agents must be an array");
+    if (atATime !== null && !(Number.isInteger(atATime) && atATime >= 1)) {
+      throw new RangeError(`atATime must be a whole number from 1, got ${atATime}`);
+    }
     this.#numbers += 1;
+    this.#places.open(this.#numbers, atATime);
     this.#services.push({ number: this.#numbers, agents: agents && [...agents] });
     this.expire(now);
-    for (const waiting of this.#drain()) this.#offer(waiting, now);
+    for (const waiting of this.#unserved.drain()) this.#offer(waiting, now);
     return this.#numbers;
   }
 
   /**
-   * It serves no more. `cancels`: nor what it has already; whoever waits for that is told.
+   * It serves no more, and what waits in it for others is over. `cancels`: so is what it has already.
+   * Whoever waits for that is told.
    *
    * @param {number} service
    * @param {Instant} now
@@ -121,9 +138,39 @@ export class Services {
    */
   stop(service, now, { cancels }) {
     this.#services = this.#services.filter(({ number }) => number !== service);
+    for (const number of this.#places.close(service)) this.fail(number, STOPPED, now);
     if (!cancels) return;
     for (const [number, command] of [...this.#commands]) {
       if (command.service === service) this.fail(number, STOPPED, now);
+    }
+  }
+
+  /**
+   * This connection serves these agents from now on, null: all, beginning with what nobody has taken
+   * yet. What it has already stays here.
+   *
+   * @param {readonly string[] | null} agents
+   * @param {Instant} now
+   */
+  elect(agents, now) {
+    this.#elected.elect(agents);
+    this.expire(now);
+    for (const waiting of this.#unserved.drain()) this.#offer(waiting, now);
+  }
+
+  /**
+   * Another connection of this peer has taken a command.
+   *
+   * @param {string} turnId
+   * @param {string} agent
+   */
+  taken(turnId, agent) {
+    this.#elected.noteTaken(turnId, agent);
+    for (const waiting of this.#unserved.drain()) {
+      const served = new Set(waiting.served);
+      if (waiting.message.turnId === turnId) served.add(agent);
+      const isOver = this.#named(waiting.message).every((named) => served.has(named));
+      if (!isOver) this.#unserved.add({ ...waiting, served });
     }
   }
 
@@ -140,42 +187,51 @@ export class Services {
     if (message.type === "cancel") this.#cancel(message, now);
     if (!isCommand(message) || message.origin === this.#id) return;
     const due = now.at + this.#limits.serveWithinS;
-    this.#offer({ message, size, due, served: new Set() }, now);
+    this.#offer({ message, size, due, served: new Set(), standsBy: false }, now);
   }
 
   /**
-   * @param {Unserved} waiting
+   * @param {Waiting} waiting
    * @param {Instant} now
    */
   #offer(waiting, now) {
     const { message } = waiting;
     const served = new Set(waiting.served);
     const named = this.#named(message);
+    let standsBy = false;
     for (const service of this.#services) {
       for (const agent of this.#meant(service, message, named)) {
         if (served.has(agent)) continue;
-        served.add(agent);
-        this.#begin(service.number, agent, waiting, now);
+        if (this.#elected.isTaken(message.turnId, agent)) {
+          served.add(agent);
+        } else if (!this.#elected.serves(agent)) {
+          standsBy = true;
+        } else {
+          served.add(agent);
+          this.#begin(service.number, agent, waiting, now);
+        }
       }
     }
     if (named.every((agent) => served.has(agent))) return;
-    const isHere = message.to !== undefined && this.#roster.sharedAgentIds.has(message.to);
+    const { to = "" } = message;
+    const isHere = standsBy || this.#roster.sharedAgentIds.has(to);
     if (!isHere && this.#services.some(({ agents }) => agents === null)) {
-      this.#refuseUnserved(message, now); // It never will be.
+      this.#refuseUnserved({ ...waiting, served, standsBy }, now); // It never will be.
     } else {
-      this.#wait({ ...waiting, served });
+      this.#unserved.add({ ...waiting, served, standsBy });
       this.#makeRoom(now);
     }
   }
 
   /**
    * Tells the asker that no agent takes its command. What is for the peer itself, or for all, the
-   * program may answer by itself, and another program with this id what is for its own.
+   * program may answer by itself, and another program or tab with this id what is for its own.
    *
-   * @param {Message} message
+   * @param {Waiting} waiting
    * @param {Instant} now
    */
-  #refuseUnserved(message, now) {
+  #refuseUnserved({ message, standsBy }, now) {
+    if (standsBy) return;
     const { to: agent } = message;
     const isOwn = agent !== undefined && this.#announcements.agentIds.includes(agent);
     if (message.type === "broadcast" || agent === undefined || agent === this.#id) return;
@@ -218,15 +274,24 @@ export class Services {
   /**
    * @param {number} service
    * @param {string} agent
-   * @param {Unserved} waiting
+   * @param {Waiting} waiting
    * @param {Instant} now
    */
   #begin(service, agent, { message, size }, now) {
+    const { turnId } = message;
+    if (this.#elected.takesPart && turnId !== undefined) {
+      this.#emit({ effect: "Taken", turn: turnId, agent });
+    }
     const { turnsMax, unreadBytesMax } = this.#limits;
     const underWay = this.#commands.size;
     const isTooMuch = underWay > 0 && this.#commandsSize + size > unreadBytesMax;
     if (underWay >= turnsMax || isTooMuch) {
       this.#tell(message, agent, "error", { error: BUSY, code: "busy" }, now);
+      return;
+    }
+    if (this.#places.isFull(service)) {
+      const error = `busy: ${this.#places.queueMax} commands wait for ${agent}; try again later`;
+      this.#tell(message, agent, "error", { error, code: "busy" }, now);
       return;
     }
     this.#commandsBegun += 1;
@@ -243,7 +308,22 @@ export class Services {
     });
     this.#commandsSize += size;
     this.#tell(message, agent, "ack", {}, now);
-    this.#emit({ effect: "Handle", service, command, agent, message });
+    if (this.#places.enter(service, command)) {
+      this.#emit({ effect: "Handle", service, command, agent, message });
+    }
+  }
+
+  /**
+   * The handler of this command has ended: the next one may begin.
+   *
+   * @param {number} number
+   */
+  returned(number) {
+    const following = this.#places.leave(number);
+    const command = following === null ? undefined : this.#commands.get(following);
+    if (following === null || !command) return;
+    const { service, agent, message } = command;
+    this.#emit({ effect: "Handle", service, command: following, agent, message });
   }
 
   // Who waits for the answer
@@ -266,8 +346,8 @@ export class Services {
     for (const [number, command] of [...this.#commands]) {
       if (isMeant(command)) this.#forsake(number, now);
     }
-    for (const waiting of this.#drain()) {
-      if (!isMeant(waiting)) this.#wait(waiting);
+    for (const waiting of this.#unserved.drain()) {
+      if (!isMeant(waiting)) this.#unserved.add(waiting);
     }
   }
 
@@ -278,13 +358,15 @@ export class Services {
    * @param {Instant} now
    */
   #forsake(number, now) {
-    const command = this.#over(number);
+    const command = this.#commands.get(number);
     if (!command) return;
     const { service, agent, message } = command;
+    const hasBegun = !this.#places.withdraw(service, number);
+    this.#over(number);
     if (command.goneAt === null || !isAnsweredAlone(command)) {
       this.#tell(message, agent, "error", { error: CANCELLED, code: "cancelled" }, now);
     }
-    this.#emit({ effect: "Cancelled", service, command: number });
+    if (hasBegun) this.#emit({ effect: "Cancelled", service, command: number });
   }
 
   /**
@@ -305,42 +387,16 @@ export class Services {
 
   // What waits for a service
 
-  /** @param {Unserved} command */
-  #wait(command) {
-    this.#unserved.push(command);
-    this.#unservedSize += command.size;
-  }
-
   /**
    * The oldest go if too much waits, and their askers are told.
    *
    * @param {Instant} now
    */
   #makeRoom(now) {
-    const { turnsMax, unreadBytesMax } = this.#limits;
-    while (
-      this.#unserved.length > 1 &&
-      (this.#unserved.length > turnsMax || this.#unservedSize > unreadBytesMax)
-    ) {
-      const { message } = this.#shift();
-      if (message.type !== "broadcast") {
-        this.#tell(message, this.#id, "error", { error: BUSY, code: "busy" }, now);
-      }
+    for (const { message, standsBy } of this.#unserved.tooMany()) {
+      if (message.type === "broadcast" || standsBy) continue;
+      this.#tell(message, this.#id, "error", { error: BUSY, code: "busy" }, now);
     }
-  }
-
-  /** The oldest of those that wait, which waits no more. */
-  #shift() {
-    const oldest = /** @type {Unserved} */ (this.#unserved.shift());
-    this.#unservedSize -= oldest.size;
-    return oldest;
-  }
-
-  #drain() {
-    const drained = this.#unserved;
-    this.#unserved = [];
-    this.#unservedSize = 0;
-    return drained;
   }
 
   /**
@@ -350,9 +406,9 @@ export class Services {
    * @param {string} turnId
    */
   answered(turnId) {
-    if (!this.#unserved.some(({ message }) => message.turnId === turnId)) return;
-    for (const waiting of this.#drain()) {
-      if (waiting.served.size > 0 || waiting.message.turnId !== turnId) this.#wait(waiting);
+    if (this.#unserved.due === null) return;
+    for (const waiting of this.#unserved.drain()) {
+      if (waiting.served.size > 0 || waiting.message.turnId !== turnId) this.#unserved.add(waiting);
     }
   }
 
@@ -362,7 +418,7 @@ export class Services {
    * @returns {number | null}
    */
   deadline() {
-    let first = this.#unserved[0]?.due ?? Infinity;
+    let first = this.#unserved.due ?? Infinity;
     for (const { ackAt, goneAt } of this.#commands.values()) {
       first = Math.min(first, ackAt ?? Infinity, goneAt ?? Infinity);
     }
@@ -375,9 +431,7 @@ export class Services {
    * @param {Instant} now
    */
   expire(now) {
-    while (this.#unserved[0] && this.#unserved[0].due <= now.at) {
-      this.#refuseUnserved(this.#shift().message, now);
-    }
+    for (const waited of this.#unserved.expired(now.at)) this.#refuseUnserved(waited, now);
     for (const [number, command] of [...this.#commands]) {
       if (command.goneAt !== null && command.goneAt <= now.at) {
         this.#forsake(number, now);
@@ -442,7 +496,8 @@ export class Services {
     this.#services = [];
     this.#commands.clear();
     this.#commandsSize = 0;
-    this.#drain();
+    this.#places = new Places(this.#limits.serviceQueueMax);
+    this.#unserved.drain();
   }
 
   /** @param {number} command */
@@ -450,6 +505,7 @@ export class Services {
     const over = this.#commands.get(command);
     this.#commands.delete(command);
     this.#commandsSize -= over?.size ?? 0;
+    if (over) this.#places.withdraw(over.service, command);
     return over;
   }
 

@@ -1,5 +1,7 @@
 /** What a peer needs of the world around it. Tests put their own in its place. */
 
+/** @import { Halls } from "./election.js" */
+
 import { timer } from "./timers.js";
 
 const ANSWER_WITHIN_S = 5;
@@ -12,7 +14,7 @@ const ANSWER_WITHIN_S = 5;
  */
 
 /**
- * @typedef {object} World
+ * @typedef {object} OwnWorld
  * @property {(url: string, protocols: string[]) => Socket} connect
  * @property {(url: string) => Promise<boolean>} answers whether anybody answers there over HTTP
  * @property {() => number} now seconds of a monotonic clock
@@ -23,6 +25,8 @@ const ANSWER_WITHIN_S = 5;
  *   whether the connection is alive; returns how to stop that
  * @property {(error: unknown) => void} report takes an error that nobody can catch
  */
+
+/** @typedef {OwnWorld & Halls} World */
 
 /** @type {Readonly<World>} */
 export const WORLD = Object.freeze({
@@ -54,5 +58,7 @@ export const WORLD = Object.freeze({
       globalThis.document?.removeEventListener("visibilitychange", shown);
     };
   },
+  locks: globalThis.isSecureContext ? (globalThis.navigator?.locks ?? null) : null,
+  channel: (name) => new BroadcastChannel(name),
   report: (error) => (globalThis.reportError ?? console.error)(error),
 });

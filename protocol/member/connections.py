@@ -40,6 +40,7 @@ from protocol.member.effects import (
     Ignored,
     Missed,
     Open,
+    PresentTwice,
     Transmit,
     Unsent,
 )
@@ -67,7 +68,7 @@ from protocol.member.lifecycle import (
     Nudged,
     Suspended,
 )
-from protocol.member.messages import Message, opened, sentence_of, write_message
+from protocol.member.messages import Message, is_offline, opened, sentence_of, write_message
 from protocol.member.outgoing import Frame, Outgoing, positive
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience, refuses
@@ -449,7 +450,10 @@ class Connections:
 
     def _note_own(self, presence: Message) -> None:
         if presence.sender == self._id:
-            is_anothers = not (presence.turn_id or "").startswith(self._own)
+            is_own = (presence.turn_id or "").startswith(self._own)
+            is_anothers = not is_own and not is_offline(presence)
+            if is_anothers and not self._rooms.roster.is_shared:
+                self._emit(PresentTwice(presence))
             self._rooms.roster.note_own(presence, is_anothers=is_anothers)
 
     def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:

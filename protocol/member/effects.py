@@ -128,11 +128,27 @@ class Handle:
 
 
 @attrs.frozen
+class Taken:
+    """This connection has taken the command `turn` for `agent`: the other connections of the peer
+    need not, and are to be told (`taken`)."""
+
+    turn: str
+    agent: str
+
+
+@attrs.frozen
 class Cancelled:
     """Nobody waits for this command any more, which the handler of `service` has: it may stop."""
 
     service: int
     command: int
+
+
+@attrs.frozen
+class PresentTwice:
+    """Somebody else is in the mesh with the peer's id, and has announced this. Told once."""
+
+    presence: Message
 
 
 @attrs.frozen
@@ -165,7 +181,9 @@ Effect = (
     | Chunk
     | TurnEnded
     | Handle
+    | Taken
     | Cancelled
+    | PresentTwice
     | Ignored
     | Finished
 )

@@ -42,9 +42,10 @@ class Member:
     The turn ids of what it sends by itself begin with `token`, and end with a `nonce()`; `turn_id`
     gives one for each command that is asked. Nobody can guess either. `roll` gives numbers in
     [0, 1). `waits`, `splits` and `overfill` are as in `Outgoing`, `keepalive` as in
-    `Announcements`, `owner` and `takeover` as in `Ownership`. Raises TypeError (agents or metadata
-    that are no JSON), ValueError (a bad owner), TooLarge (more agents and metadata than a relay
-    takes).
+    `Announcements`, `owner` and `takeover` as in `Ownership`. `shares`: others are meant to have
+    the id too. `elects`: the connections of the peer elect who serves (elected). Raises TypeError
+    (agents or metadata that are no JSON), ValueError (a bad owner), TooLarge (more agents and
+    metadata than a relay takes).
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Member:
         keepalive: str | None = "pong",
         owner: str | None = None,
         takeover: bool = False,
+        shares: bool = False,
+        elects: bool = False,
     ) -> None:
         self.id = id
         self.over: RelayError | None = None
@@ -76,7 +79,7 @@ class Member:
         self._outgoing = outgoing = Outgoing(limits, waits=waits, splits=splits, overfill=overfill)
         self._check_presence(announcements.wanted)
         ownership = Ownership(id, owner, takeover=takeover)
-        self._roster = roster = Roster(id, limits)
+        self._roster = roster = Roster(id, limits, is_shared=shares)
         self._patience = Patience(limits, emit=emit)
         self._asks = Asks(
             id,
@@ -88,7 +91,13 @@ class Member:
             emit=emit,
         )
         self._services = Services(
-            id, limits, roster=roster, announcements=announcements, outgoing=outgoing, emit=emit
+            id,
+            limits,
+            roster=roster,
+            announcements=announcements,
+            outgoing=outgoing,
+            emit=emit,
+            elects=elects,
         )
         rooms = Rooms(
             ownership,
@@ -119,6 +128,11 @@ class Member:
     def agent_ids(self) -> tuple[str, ...]:
         """The ids of this peer's own agents."""
         return self._announcements.agent_ids
+
+    @property
+    def served_agents(self) -> tuple[str, ...]:
+        """The agents of which commands would be handled, if this connection is elected."""
+        return self._services.agents
 
     @property
     def is_ready(self) -> bool:
@@ -273,13 +287,28 @@ class Member:
         whoever works on it is told. If it is over already, nothing happens."""
         self._asks.abandon(turn, now)
 
-    def serve(self, agents: Iterable[str] | None, now: Instant) -> int:
+    def serve(
+        self, agents: Iterable[str] | None, now: Instant, *, at_a_time: int | None = None
+    ) -> int:
         """Have commands for these agents handled (`Handle`), None: all that are for this peer.
+        `at_a_time`: so many at once, None: any number.
 
-        Returns the number of the service. Raises TypeError, and what ended the peer.
+        Returns the number of the service. Raises TypeError, ValueError, and what ended the peer.
         """
         self._check_over()
-        return self._services.serve(agents, now)
+        return self._services.serve(agents, now, at_a_time=at_a_time)
+
+    def returned(self, command: int) -> None:
+        """The handler of a command has ended, however, also if its command was over before."""
+        self._services.returned(command)
+
+    def elect(self, agents: Iterable[str] | None, now: Instant) -> None:
+        """Serve these agents from now on, of those that are served at all; None: all of them."""
+        self._services.elect(agents, now)
+
+    def taken(self, turn: str, agent: str) -> None:
+        """Another connection of this peer has taken a command (its `Taken`)."""
+        self._services.taken(turn, agent)
 
     def stop_serving(self, service: int, now: Instant, *, cancels: bool) -> None:
         """Give this service no more commands. `cancels`: those it has get an error."""

@@ -10,10 +10,10 @@ Every command that a service takes is answered by an `ack` at once, and by one `
 at the end. As long as the agent says nothing, the `ack` is repeated every `ack_every_s`: to an
 asker that is answered alone always, to everyone only before the first chunk, because existing pages
 take it for a beginning. A command is cancelled when its asker says so, or is offline for
-`asker_back_within_s`.
+`asker_back_within_s`. Which commands of a service wait for others of it, places decides; and for
+which agents this one of several connections of the peer serves, elected.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -23,11 +23,14 @@ import attrs
 from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements
-from protocol.member.effects import Cancelled, Effect, Handle
+from protocol.member.effects import Cancelled, Effect, Handle, Taken
+from protocol.member.elected import Elected
 from protocol.member.errors import RelayError, TurnError
 from protocol.member.messages import Message, compose, is_command, reply_to, sentence_of
 from protocol.member.outgoing import Outgoing
+from protocol.member.places import Places
 from protocol.member.roster import Roster
+from protocol.member.unserved import Unserved, Waiting
 
 STOPPED: Final = "cancelled: it is not served any more"
 CANCELLED: Final = "cancelled: nobody waits for it any more"
@@ -40,16 +43,6 @@ class _Service:
 
     number: int
     agents: tuple[str, ...] | None
-
-
-@attrs.frozen
-class _Unserved:
-    """A command that waits for a service, and the agents that have it already."""
-
-    message: Message
-    size: int
-    due: float
-    served: frozenset[str] = frozenset()
 
 
 @attrs.define
@@ -85,6 +78,7 @@ class Services:
         announcements: Announcements,
         outgoing: Outgoing,
         emit: Callable[[Effect], None],
+        elects: bool = False,
     ) -> None:
         self._id = id
         self._limits = limits
@@ -92,36 +86,70 @@ class Services:
         self._announcements = announcements
         self._outgoing = outgoing
         self._emit = emit
+        self._places = Places(limits.service_queue_max)
+        self._elected = Elected(takes_part=elects, taken_max=limits.unread_messages_max)
         self._services: list[_Service] = []
         self._numbers = 0
         self._commands: dict[int, _Command] = {}  # under way, by number
         self._commands_begun = 0
         self._commands_size = 0
-        self._unserved: deque[_Unserved] = deque()
-        self._unserved_size = 0
+        self._unserved = Unserved(limits)
 
     # Who serves -----------------------------------------------------------------------------------
 
-    def serve(self, agents: Iterable[str] | None, now: Instant) -> int:
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The agents that some service is for, each once."""
+        own = (*self._announcements.agent_ids, self._id)
+        named = [own if service.agents is None else service.agents for service in self._services]
+        return tuple(dict.fromkeys(agent for agents in named for agent in agents))
+
+    def serve(
+        self, agents: Iterable[str] | None, now: Instant, *, at_a_time: int | None = None
+    ) -> int:
         """A handler serves these agents from now on (None: whatever is for this peer), beginning
-        with what waits for it. Returns the number of the service. Raises TypeError."""
+        with what waits for it, so many commands at a time (None: any number). Returns the number of
+        the service. Raises TypeError, ValueError."""
         if isinstance(agents, str):
             raise TypeError("agents is a list of ids")
+        if at_a_time is not None and (at_a_time < 1 or at_a_time != int(at_a_time)):
+            raise ValueError(f"at_a_time must be a whole number from 1, got {at_a_time}")
         self._numbers += 1
+        self._places.open(self._numbers, at_a_time)
         served = None if agents is None else tuple(agents)
         self._services.append(_Service(self._numbers, served))
         self.expire(now)
-        for waiting in self._drain():
+        for waiting in self._unserved.drain():
             self._offer(waiting, now)
         return self._numbers
 
     def stop(self, service: int, now: Instant, *, cancels: bool) -> None:
-        """It serves no more. `cancels`: nor what it has already; whoever waits for that is told."""
+        """It serves no more, and what waits in it for others is over. `cancels`: so is what it has
+        already. Whoever waits for that is told."""
         self._services = [other for other in self._services if other.number != service]
+        for number in self._places.close(service):
+            self.fail(number, STOPPED, now)
         if cancels:
             for number, command in tuple(self._commands.items()):
                 if command.service == service:
                     self.fail(number, STOPPED, now)
+
+    def elect(self, agents: Iterable[str] | None, now: Instant) -> None:
+        """This connection serves these agents from now on, None: all, beginning with what nobody
+        has taken yet. What it has already stays here."""
+        self._elected.elect(agents)
+        self.expire(now)
+        for waiting in self._unserved.drain():
+            self._offer(waiting, now)
+
+    def taken(self, turn_id: str, agent: str) -> None:
+        """Another connection of this peer has taken a command."""
+        self._elected.note_taken(turn_id, agent)
+        for waiting in self._unserved.drain():
+            is_it = waiting.message.turn_id == turn_id
+            served = waiting.served | ({agent} if is_it else frozenset())
+            if not served.issuperset(self._named(waiting.message)):
+                self._unserved.add(attrs.evolve(waiting, served=served))
 
     # What arrives ---------------------------------------------------------------------------------
 
@@ -131,28 +159,40 @@ class Services:
             self._cancel(message, now)
         elif is_command(message) and message.origin != self._id:
             due = now.at + self._limits.serve_within_s
-            self._offer(_Unserved(message, size, due), now)
+            self._offer(Waiting(message, size, due), now)
 
-    def _offer(self, waiting: _Unserved, now: Instant) -> None:
+    def _offer(self, waiting: Waiting, now: Instant) -> None:
         message, served = waiting.message, set(waiting.served)
         named = self._named(message)
+        stands_by = False
         for service in self._services:
             for agent in self._meant(service, message, named):
-                if agent not in served:
+                if agent in served:
+                    continue
+                if self._elected.is_taken(message.turn_id, agent):
+                    served.add(agent)
+                elif not self._elected.serves(agent):
+                    stands_by = True
+                else:
                     served.add(agent)
                     self._begin(service.number, agent, waiting, now)
         if served.issuperset(named):
             return
-        is_here = message.to in self._roster.shared_agent_ids
+        waiting = attrs.evolve(waiting, served=frozenset(served), stands_by=stands_by)
+        is_here = stands_by or message.to in self._roster.shared_agent_ids
         if not is_here and any(service.agents is None for service in self._services):
-            self._refuse_unserved(message, now)  # it never will be
+            self._refuse_unserved(waiting, now)  # it never will be
         else:
-            self._wait(attrs.evolve(waiting, served=frozenset(served)))
+            self._unserved.add(waiting)
             self._make_room(now)
 
-    def _refuse_unserved(self, message: Message, now: Instant) -> None:
+    def _refuse_unserved(self, waiting: Waiting, now: Instant) -> None:
         """Tell the asker that no agent takes its command. What is for the peer itself, or for all,
-        the program may answer by itself, and another program with this id what is for its own."""
+        the program may answer by itself, and another program or tab with this id what is for its
+        own."""
+        message = waiting.message
+        if waiting.stands_by:
+            return
         agent, own = message.to, self._announcements.agent_ids
         if message.type == "broadcast" or agent in (None, self._id):
             return
@@ -181,12 +221,18 @@ class Services:
             return service.agents
         return tuple(agent for agent in named if agent in service.agents)
 
-    def _begin(self, service: int, agent: str, waiting: _Unserved, now: Instant) -> None:
+    def _begin(self, service: int, agent: str, waiting: Waiting, now: Instant) -> None:
         message, size, limits = waiting.message, waiting.size, self._limits
+        if self._elected.takes_part and message.turn_id is not None:
+            self._emit(Taken(message.turn_id, agent))
         if len(self._commands) >= limits.turns_max or (
             self._commands and self._commands_size + size > limits.unread_bytes_max
         ):
             self._refuse(message, agent, {"error": BUSY, "code": "busy"}, now)
+            return
+        if self._places.is_full(service):
+            sentence = f"busy: {self._places.queue_max} commands wait for {agent}; try again later"
+            self._refuse(message, agent, {"error": sentence, "code": "busy"}, now)
             return
         self._commands_begun += 1
         number = self._commands_begun
@@ -194,7 +240,15 @@ class Services:
         self._commands[number] = _Command(service, agent, message, size, ack_at, is_here)
         self._commands_size += size
         self._tell(message, agent, "ack", {}, now)
-        self._emit(Handle(service, number, agent, message))
+        if self._places.enter(service, number):
+            self._emit(Handle(service, number, agent, message))
+
+    def returned(self, number: int) -> None:
+        """The handler of this command has ended: the next one may begin."""
+        following = self._places.leave(number)
+        if following is not None:
+            command = self._commands[following]
+            self._emit(Handle(command.service, following, command.agent, command.message))
 
     # Who waits for the answer ---------------------------------------------------------------------
 
@@ -204,18 +258,21 @@ class Services:
         for number, command in tuple(self._commands.items()):
             if (command.message.origin, command.message.turn_id) == asked:
                 self._forsake(number, now)
-        for waiting in self._drain():
+        for waiting in self._unserved.drain():
             if (waiting.message.origin, waiting.message.turn_id) != asked:
-                self._wait(waiting)
+                self._unserved.add(waiting)
 
     def _forsake(self, number: int, now: Instant) -> None:
         """Nobody waits for this command any more."""
-        command = self._over(number)
+        command = self._commands.get(number)
         if command is not None:
+            has_begun = not self._places.withdraw(command.service, number)
+            self._over(number)
             if command.gone_at is None or not command.is_private:
                 data = {"error": CANCELLED, "code": "cancelled"}
                 self._refuse(command.message, command.agent, data, now)
-            self._emit(Cancelled(command.service, number))
+            if has_begun:
+                self._emit(Cancelled(command.service, number))
 
     def roster_changed(self, now: Instant) -> None:
         """Somebody has come or gone."""
@@ -227,47 +284,30 @@ class Services:
 
     # What waits for a service ---------------------------------------------------------------------
 
-    def _wait(self, command: _Unserved) -> None:
-        self._unserved.append(command)
-        self._unserved_size += command.size
-
     def _make_room(self, now: Instant) -> None:
         """The oldest go if too much waits, and their askers are told."""
-        limits = self._limits
-        while len(self._unserved) > 1 and (
-            len(self._unserved) > limits.turns_max or self._unserved_size > limits.unread_bytes_max
-        ):
-            oldest = self._unserved.popleft()
-            self._unserved_size -= oldest.size
-            if oldest.message.type != "broadcast":
+        for oldest in self._unserved.too_many():
+            if oldest.message.type != "broadcast" and not oldest.stands_by:
                 self._refuse(oldest.message, self._id, {"error": BUSY, "code": "busy"}, now)
-
-    def _drain(self) -> list[_Unserved]:
-        drained = list(self._unserved)
-        self._unserved.clear()
-        self._unserved_size = 0
-        return drained
 
     def answered(self, turn_id: str) -> None:
         """The program itself says something about a command: it need not be served any more, unless
         some of the agents it is for have it already."""
-        for waiting in self._drain():
+        for waiting in self._unserved.drain():
             if waiting.served or waiting.message.turn_id != turn_id:
-                self._wait(waiting)
+                self._unserved.add(waiting)
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) something is due first; None if nothing is."""
-        dues = [self._unserved[0].due] if self._unserved else []
+        dues = [] if self._unserved.due is None else [self._unserved.due]
         for command in self._commands.values():
             dues += [due for due in (command.ack_at, command.gone_at) if due is not None]
         return min(dues, default=None)
 
     def expire(self, now: Instant) -> None:
         """Refuse what has waited long enough, give signs of life, cancel for who is gone."""
-        while self._unserved and self._unserved[0].due <= now.at:
-            waited = self._unserved.popleft()
-            self._unserved_size -= waited.size
-            self._refuse_unserved(waited.message, now)
+        for waited in self._unserved.expired(now.at):
+            self._refuse_unserved(waited, now)
         for number, command in tuple(self._commands.items()):
             if command.gone_at is not None and command.gone_at <= now.at:
                 self._forsake(number, now)
@@ -311,12 +351,14 @@ class Services:
         self._services.clear()
         self._commands.clear()
         self._commands_size = 0
-        self._drain()
+        self._places = Places(self._limits.service_queue_max)
+        self._unserved.drain()
 
     def _over(self, number: int) -> _Command | None:
         command = self._commands.pop(number, None)
         if command is not None:
             self._commands_size -= command.size
+            self._places.withdraw(command.service, number)
         return command
 
     def _under_way(self, command: int) -> _Command:

@@ -538,6 +538,62 @@ def test_two_tabs_share_one_id_and_one_may_close(
     assert bob.until("presence")["data"]["status"] == "offline"
 
 
+SERVE = """() => {
+    window.served = [];
+    peer.serve(({ turnId }) => { served.push(turnId); return "done"; });
+}"""
+
+
+def served(tabs: list[Any]) -> list[list[str]]:
+    """The commands that each tab has run."""
+    return [tab.evaluate("served") for tab in tabs]
+
+
+def test_of_three_tabs_that_share_an_id_one_serves_and_another_when_that_closes(
+    live: LiveRelay, open_page: Callable[..., Any], plain: Callable[..., Plain]
+) -> None:
+    bob = plain(live, "bob")
+    tabs = [open_page() for _ in range(3)]
+    joined = {"url": live.url, "kind": "shared", "agents": ["coder"]}
+    for tab in tabs:
+        tab.evaluate(JOIN, joined)
+        tab.evaluate(SERVE)
+
+    def ask(turn: str) -> None:
+        bob.send("direct", to="coder", turnId=turn, data={"command": "go"})
+        assert bob.until("turn_end")["turnId"] == turn
+        for tab in tabs:  # all of them hear it
+            until(tab, "(turn) => seen.some(({ turnId }) => turnId === turn)", turn)
+
+    ask("t1")
+    ask("t2")
+    assert sorted(served(tabs)) == [[], [], ["t1", "t2"]]
+    for turn in ("t3", "t4"):
+        serving = max(tabs, key=lambda tab: len(tab.evaluate("served")))
+        serving.close()
+        tabs.remove(serving)
+        ask(turn)
+        assert sorted(served(tabs)) == [*[[]] * (len(tabs) - 1), [turn]]
+
+
+def test_without_web_locks_every_tab_serves_and_the_console_says_so_once(
+    live: LiveRelay, open_page: Callable[..., Any], plain: Callable[..., Plain]
+) -> None:
+    bob = plain(live, "bob")
+    without = "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined });"
+    tabs = [open_page(script=without) for _ in range(2)]
+    warnings: list[str] = []
+    for tab in tabs:
+        tab.on("console", lambda message: warnings.append(message.text))
+        tab.evaluate(JOIN, {"url": live.url, "kind": "shared", "agents": ["coder"]})
+        tab.evaluate(SERVE)
+        tab.evaluate("() => { peer.serve(() => {}, { agents: [] }); }")
+    bob.send("direct", to="coder", turnId="t", data={"command": "go"})
+    for tab in tabs:
+        until(tab, "served.length === 1")
+    assert len([text for text in warnings if "there are no Web Locks here" in text]) == 2
+
+
 def test_a_page_that_takes_an_id_of_another_is_told_and_a_takeover_ends_the_other(
     live: LiveRelay, open_page: Callable[..., Any]
 ) -> None:

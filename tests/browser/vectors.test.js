@@ -115,7 +115,10 @@ const EVENTS = {
   withdraw: (member, _, { ticket }) => member.withdraw(ticket),
   ask: (member, now, { agent, command, ...how }) => member.ask(agent, command, now, camelKeys(how)),
   abandon: (member, now, { turn }) => member.abandon(turn, now),
-  serve: (member, now, { agents }) => member.serve(agents, now),
+  serve: (member, now, { agents, ...how }) => member.serve(agents, now, camelKeys(how)),
+  returned: (member, _, { command }) => member.returned(command),
+  elect: (member, now, { agents }) => member.elect(agents, now),
+  taken: (member, _, { turn, agent }) => member.taken(turn, agent),
   stop_serving: (member, now, { service, cancels }) =>
     member.stopServing(service, now, { cancels }),
   stream: (member, now, { command, chunk }) => member.stream(command, chunk, now),

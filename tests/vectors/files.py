@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import pure, scenarios, walks
+from tests.vectors import pure, scenarios, sharing, walks
 from tests.vectors.recording import Case
 
 FOLDER = Path(__file__).parent
@@ -24,6 +24,8 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "session": pure.session,
     **{room: partial(scenarios.cases, room) for room in scenarios.ROOMS},
     "roster": _roster,
+    "places": sharing.places,
+    "elected": sharing.elected,
     "member": walks.member,
 }
 """By room: what makes its cases."""

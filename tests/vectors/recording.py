@@ -19,7 +19,7 @@ Case = dict[str, Any]
 EVENTS = (
     *("begin", "opened", "received", "closed", "failed", "nudge", "suspend", "leave"),
     *("end", "expire", "announce", "send", "withdraw", "ask", "abandon", "serve", "stop_serving"),
-    *("stream", "finish", "fail", "next_frame"),
+    *("stream", "finish", "fail", "returned", "elect", "taken", "next_frame"),
 )
 """The methods of `Member` that are events."""
 

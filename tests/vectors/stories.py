@@ -58,7 +58,7 @@ class Story:
 
     def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the member, now. Returns what it returns, and the error it raises."""
-        if name != "withdraw":
+        if name not in ("withdraw", "returned", "taken"):
             kwargs["now"] = self.now
         try:
             return getattr(self.member, name)(*args, **kwargs)

@@ -49,8 +49,15 @@ async def message_of(peer: Peer, type: str) -> Message:
 class Serving:
     """`async with`: a handler serves meanwhile."""
 
-    def __init__(self, peer: Peer, handler: Serve, agents: list[str] | None = None) -> None:
-        self._serve = partial(peer.serve, handler, agents)
+    def __init__(
+        self,
+        peer: Peer,
+        handler: Serve,
+        agents: list[str] | None = None,
+        *,
+        at_a_time: int | None = None,
+    ) -> None:
+        self._serve = partial(peer.serve, handler, agents, at_a_time=at_a_time)
         self._tasks = anyio.create_task_group()
 
     async def __aenter__(self) -> None:

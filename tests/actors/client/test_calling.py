@@ -19,7 +19,7 @@ from actors.client.peer import join
 from actors.client.websocket import Connector
 from protocol.limits import MembershipLimits
 from protocol.member.errors import TurnError, TurnFailed
-from tests.worlds.peers import Memory, Serving, until
+from tests.worlds.peers import Memory, Serving, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -128,9 +128,9 @@ async def test_plain_functions_are_called_in_a_thread_and_async_ones_are_not(
     in_threads: list[Any] = []
     run = Threads.run
 
-    async def watched(self: Threads, function: Callable[[], Any]) -> Any:
+    async def watched(self: Threads, function: Callable[[], Any], ends: Any) -> Any:
         in_threads.append(function)
-        return await run(self, function)
+        return await run(self, function, ends)
 
     monkeypatch.setattr(Threads, "run", watched)
     await answers_to(here, handler)
@@ -372,3 +372,83 @@ async def test_a_coroutine_that_a_thread_made_is_awaited_on_the_loop(here: Memor
         command: Any = bob
         assert await call(lambda _: where(), command, Threads(1)) == here_is
         assert await call(lambda _: threading.get_ident(), command, Threads(1)) != here_is
+
+
+# One at a time ------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_cannot_run_twice_at_once_is_given_one_command_at_a_time(
+    where: Connector,
+) -> None:
+    running, most = 0, 0
+
+    async def work(command: Command) -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        running -= 1
+        return str(command.text)
+
+    async with join(where, "bob") as bob, join(where, "ann") as ann:
+        async with Serving(bob, work, at_a_time=1):
+            turns = [ann.ask("bob", str(n)) for n in range(5)]
+            assert [await turn for turn in turns] == ["0", "1", "2", "3", "4"]
+    assert most == 1
+
+
+async def test_the_next_command_waits_for_a_thread_whose_command_was_cancelled(
+    here: Memory,
+) -> None:
+    """A thread goes on; an agent that cannot run twice at once would fail."""
+    begun, go_on = [], threading.Event()
+    first = anyio.Event()
+
+    def work(command: Command) -> str:
+        begun.append(command.text)
+        if command.text == "first":
+            anyio.from_thread.run_sync(first.set)
+            go_on.wait(SOON_S)
+        return "done"
+
+    async with join(here, "bob") as bob, join(here, "ann") as ann:
+        async with Serving(bob, work, at_a_time=1):
+            cancelled, waiting = ann.ask("bob", "first"), ann.ask("bob", "second")
+            await first.wait()
+            cancelled.cancel()
+            with pytest.raises(TurnError):
+                await cancelled
+            # What bob hears after the cancel it has decided after it, too.
+            await ann.direct("bob", "behind it")
+            while (await message_of(bob, "direct")).data != "behind it":
+                pass
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert begun == ["first"]
+            go_on.set()
+            assert await waiting == "done"
+    assert begun == ["first", "second"]
+
+
+async def test_more_than_so_many_may_not_wait(here: Memory) -> None:
+    limits = MembershipLimits(service_queue_max=1)
+    go_on = anyio.Event()
+
+    async def work(_: Command) -> str:
+        await go_on.wait()
+        return "done"
+
+    async with join(here, "bob", limits=limits) as bob, join(here, "ann") as ann:
+        async with Serving(bob, work, at_a_time=1):
+            turns = [ann.ask("bob", "x") for _ in range(2)]
+            with pytest.raises(TurnFailed, match="busy: 1 commands wait for bob"):
+                await ann.ask("bob", "x")
+            go_on.set()
+            assert [await turn for turn in turns] == ["done", "done"]
+
+
+async def test_a_bound_that_cannot_be_meant_is_refused(here: Memory) -> None:
+    async with join(here, "bob") as bob:
+        with pytest.raises(ValueError, match="at_a_time"):
+            await bob.serve(plain, at_a_time=0)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from protocol.limits import MembershipLimits
 from protocol.member.errors import IdTaken, Rejected, RelayError, Replaced
 from protocol.member.lifecycle import MemberState
 from tests.worlds.live import HeldPort, LiveRelay
-from tests.worlds.peers import Serving, in_virtual_time, message_of, until
+from tests.worlds.peers import QUICK, Serving, Switch, in_virtual_time, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -223,3 +224,62 @@ async def test_a_relay_that_comes_back_with_another_secret_ends_everyone_without
                 await until(lambda: len(ended) == 10)
     assert {getattr(error, "status", None) for error in ended} == {401}
     assert 10 <= openings <= 10 * 15
+
+
+# Present twice ------------------------------------------------------------------------------------
+
+
+class Unclaimed:
+    """A connection to a relay that knows no claims: none gets there."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    async def send(self, text: str) -> None:
+        if '"claim"' not in text:
+            await self._link.send(text)
+
+
+async def test_a_peer_that_finds_itself_present_twice_is_warned_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Runtime() as runtime:
+
+        async def where() -> Link:
+            link: Any = Unclaimed(await runtime.connect("mesh"))
+            return link  # type: ignore[no-any-return]
+
+        async with join(where, "bob") as bob:
+            assert not bob.is_present_twice
+            for _ in range(2):
+                async with join(where, "bob"):
+                    await until(lambda: bob.is_present_twice)
+        told = [one for one in caplog.records if "present twice" in one.message]
+        assert [(one.levelname, one.peer) for one in told] == [("WARNING", "bob")]  # type: ignore[attr-defined]
+
+
+async def test_a_peer_that_shares_its_id_or_comes_back_is_not_present_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Runtime() as runtime:
+        switch = Switch(partial(runtime.connect, "mesh"))
+        async with join(switch, "bob", limits=QUICK) as bob, join(switch, "ann") as ann:
+            switch.off()
+            switch.is_on = True
+            await until(lambda: bob.state is MemberState.PRESENT and "bob" in ann.roster)
+            await bob.announce(["coder"])
+            await until(lambda: ann.roster["bob"].agents == ("coder",))
+            assert not bob.is_present_twice
+        here = partial(runtime.connect, "mesh")
+        async with (
+            join(here, "carol", owner=OWNER) as carol,
+            join(here, "carol", owner=OWNER) as other,
+        ):
+            await other.announce(["coder"])
+            await carol.announce(["painter"])
+            assert not carol.is_present_twice
+            assert not other.is_present_twice
+    assert "present twice" not in caplog.text
