@@ -36,8 +36,14 @@ class _Announced(msgspec.Struct):
     data: dict[str, msgspec.Raw] | None = None
 
 
+class _Content(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+    turn_id: msgspec.Raw = msgspec.field(name="turnId", default=msgspec.Raw())
+
+
 _decode_header = msgspec.json.Decoder(Header).decode
 _decode_announced = msgspec.json.Decoder(_Announced).decode
+_decode_content = msgspec.json.Decoder(_Content).decode
 decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
@@ -76,6 +82,26 @@ def _check_number(most: int) -> Callable[[bytes], object]:
     fields = [(f"e{n}", msgspec.Raw, msgspec.Raw()) for n in range(most)]
     few = msgspec.defstruct("Few", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(few).decode
+
+
+def content(text: Text) -> tuple[bytes, bool]:
+    """What stands in `data`, to the letter, and whether there is a `turnId`. The text has a header.
+
+    Without `data` it is empty. Of a text with lone surrogates it is what stands in two masked
+    copies, if they differ: equal for equal data, and for no other.
+
+    >>> content(b'{"type":"invoke", "data": {"n":  1}}')
+    (b'{"n":  1}', False)
+    """
+    try:
+        said = _decode_content(text)
+        data = bytes(said.data)
+    except (msgspec.DecodeError, RecursionError):
+        said, other = (_decode_content(_masked(text, way)) for way in (0, 1))
+        data = bytes(said.data)
+        if data != bytes(other.data):
+            data += bytes(other.data)
+    return data, bytes(said.turn_id) not in {b"", b"null"}
 
 
 class Codec:
@@ -118,8 +144,9 @@ class Codec:
                 return Announcement(has_data=False)
             keepalive_pong = bytes(data.get("keepalive", b"")) == b'"pong"'
             batches = _accepts_batches(data.get("accept"))
+            is_page = bytes(data.get("pageId", b"null")) != b"null"
             if "agents" not in data:
-                return Announcement(None, keepalive_pong, accepts_batches=batches)
+                return Announcement(None, keepalive_pong, accepts_batches=batches, is_page=is_page)
             listed = _decode_raw_list(data["agents"])
             if len(listed) > self._limits.agents_max:
                 raise refusals.too_many_agents(len(listed), self._limits)
@@ -131,7 +158,7 @@ class Codec:
                 else _agent(value, bytes(text))
                 for value, text in zip(values, listed, strict=True)
             )
-            return Announcement(agents, keepalive_pong, accepts_batches=batches)
+            return Announcement(agents, keepalive_pong, accepts_batches=batches, is_page=is_page)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object, and `data.agents` must be a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error

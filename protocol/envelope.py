@@ -35,12 +35,16 @@ class Header(msgspec.Struct, gc=False):
 
 @attrs.frozen
 class Announcement:
-    """What a presence or heartbeat says in `data`. `agents` is None if the field is absent."""
+    """What a presence or heartbeat says in `data`. `agents` is None if the field is absent.
+
+    `is_page`: it has a `pageId`, as pages have that send again what they receive.
+    """
 
     agents: tuple[Agent, ...] | None = None
     keepalive_pong: bool = False
     has_data: bool = True
     accepts_batches: bool = False
+    is_page: bool = False
 
 
 class ErrorCode(enum.Enum):
@@ -88,6 +92,10 @@ class ErrorCode(enum.Enum):
     AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
     UNKNOWN_TYPE = "unknown_type", "a type that is not in the table (only with `--strict true`)"
     RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
+    ECHOED = (
+        "echoed",
+        "a page sent again what others had said (at most one such error a second): rule 18",
+    )
 
 
 class Refusal(Exception):

@@ -253,9 +253,22 @@ class Limits:
     )
     rate_error_every_s: float = _bound(
         1.0,
-        "time between two `rate_limited` errors to one connection",
+        "time between two `rate_limited` errors to one connection, and between two `echoed`",
         "messages are dropped silently",
         0.0,
+    )
+    echo_within_s: float = _bound(
+        10.0,
+        "time for which what the mesh has passed on counts as the origin of an echo (pages with "
+        "`data.pageId` send some messages again: rule 18); 0: nothing is an echo",
+        "it passes as a message of its own",
+        0.0,
+    )
+    echo_bytes_max: int = _bound(
+        2**20,
+        "bytes that one mesh uses to remember what such pages may send again",
+        "the oldest is forgotten",
+        1024,
     )
     refusal_log_every_s: float = _bound(
         10.0,

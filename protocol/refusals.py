@@ -72,3 +72,9 @@ def too_many_agents(count: int, limits: Limits) -> Refusal:
     """The refusal of an announcement of `count` agents."""
     sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
     return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
+
+
+def echoed(type: str) -> Refusal:
+    """The refusal of what a page sends again."""
+    sentence = f"another peer has said this {type!r} already; what pages send again is dropped"
+    return Refusal(ErrorCode.ECHOED, sentence)

@@ -129,7 +129,7 @@ class Ledger:
         return self._bearers.get(bearer, 0)
 
     def keep(self, mesh: str, bytes: int) -> None:
-        """The presences in the roster of this mesh have so many bytes now."""
+        """What this mesh keeps, most of it presences, has so many bytes now."""
         kept = self._kept.get(mesh, 0)
         if bytes != kept:
             self._kept[mesh] = bytes

@@ -114,7 +114,7 @@ class Supervisor:
         self._ledger = ledger or Ledger.within(limits)
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
-        self._presence_bytes = 0  # as the ledger knows it
+        self._kept_bytes = 0  # as the ledger knows it
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(
@@ -217,10 +217,10 @@ class Supervisor:
                 mesh.heard(actor.id, now)
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
-        presence_bytes = mesh.presence_bytes
-        if presence_bytes != self._presence_bytes:
-            self._presence_bytes = presence_bytes
-            self._ledger.keep(self.name, presence_bytes)
+        kept_bytes = mesh.kept_bytes
+        if kept_bytes != self._kept_bytes:
+            self._kept_bytes = kept_bytes
+            self._ledger.keep(self.name, kept_bytes)
 
     def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:

@@ -49,6 +49,17 @@ class Answers:
         self._effects.append(Deliver(text, Only((connection.id,))))
         self.note(connection, refusal.code, count, now)
 
+    def echoed(
+        self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
+    ) -> None:
+        """`message` was an echo. Its sender is told now and then, as with the rate limit."""
+        self._totals.echoed += 1
+        if now.at - connection.echo_error_at >= self._limits.rate_error_every_s:
+            connection.echo_error_at = now.at
+            self.refuse(connection, message, refusal, now)
+        else:
+            self.note(connection, refusal.code, 1, now)
+
     def note(self, connection: Connection, code: ErrorCode, count: int, now: Instant) -> None:
         """Count `count` refusals. Now and then they are told to whoever reads the logs."""
         self._totals.refused += count

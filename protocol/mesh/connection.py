@@ -39,6 +39,7 @@ class Connection:
     deadline_at: float = math.inf
     rate_due_at: float = -math.inf
     rate_error_at: float = -math.inf
+    echo_error_at: float = -math.inf
     refusals: int = 0
     refusal_logged_at: float = -math.inf
 

@@ -294,7 +294,7 @@ class Gate:
                         refusals.check_name(header.type, "type", self._limits)
                         route = any_other_type
                 if route is _OTHERS or route is _TARGET:
-                    said(id, header, message, route)
+                    said(id, header, message, route, now)
                 else:
                     steps_left -= len(message) // _STEP_BYTES
                     self._not_for_others(connection, header, message, route, now)
@@ -309,7 +309,10 @@ class Gate:
                     if steps_left < 0:
                         waiting = Unfinished(passed[len(first) :], list(coming))
                 else:
-                    self.refuse(connection, message, refusal, now)
+                    if refusal.code is ErrorCode.ECHOED:
+                        self.answers.echoed(connection, message, refusal, now)
+                    else:
+                        self.refuse(connection, message, refusal, now)
                     if steps_left < 0 and not in_batch:
                         waiting = Unfinished([], list(coming))
         if waiting is not None and waiting.count:

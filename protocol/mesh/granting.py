@@ -9,11 +9,12 @@ from protocol import refusals
 from protocol.agents import Agent
 from protocol.envelope import Header, Text
 from protocol.grants import Grant
+from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.connection import Connection
 from protocol.mesh.routing import Route
 
-Said = Callable[[int, Header, Text, Route], None]
+Said = Callable[[int, Header, Text, Route, Instant], None]
 """`Items.said`."""
 
 
@@ -54,11 +55,12 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     header: Header,
     text: Text,
     route: Route,
+    now: Instant,
 ) -> None:
     """`Items.said` for a connection with a grant. Raises Refusal for what is beyond it, too."""
     if connection.peer is not None:  # or the mesh refuses it
         check_said(connection.grant, connection.peer, header, limits)
-    said(id, header, text, route)
+    said(id, header, text, route, now)
 
 
 def _check_agent(grant: Grant, id: str) -> None:

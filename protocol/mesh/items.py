@@ -64,7 +64,7 @@ class Items(Protocol):
         """
         ...
 
-    def said(self, connection: int, header: Header, text: Text, route: Route) -> None:
+    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
         """The connection sends a message to others: `route` is OTHERS or TARGET."""
         ...
 

@@ -117,9 +117,11 @@ class LocalMesh:
         return not self.mesh.roster.peers
 
     @property
-    def presence_bytes(self) -> int:
-        """The bytes of all presences that are kept, and of announcements that wait."""
-        return self.mesh.roster.presence_bytes + self.gate.announcer.held_bytes
+    def kept_bytes(self) -> int:
+        """The bytes that are kept: all presences, announcements that wait, and what finds out
+        echoes."""
+        held_bytes = self.gate.announcer.held_bytes
+        return self.mesh.roster.presence_bytes + held_bytes + self.mesh.echoes.bytes
 
     # What comes of it -----------------------------------------------------------------------------
 

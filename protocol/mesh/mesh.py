@@ -13,10 +13,12 @@ from typing import Final
 from protocol import refusals
 from protocol.agents import Agent
 from protocol.claims import Claim, same_owner
+from protocol.codec import content
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
+from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
     Admitted,
     Deliver,
@@ -30,7 +32,7 @@ from protocol.mesh.effects import (
 )
 from protocol.mesh.items import Entrance
 from protocol.mesh.lifecycle import Cause
-from protocol.mesh.roster import Peer, Roster
+from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import Route
 from protocol.mesh.status import Totals
 from protocol.mesh.work import Work
@@ -47,6 +49,7 @@ class Mesh:
 
     def __init__(self, limits: Limits, effects: list[Effect], work: Work | None = None) -> None:
         self.roster = Roster()
+        self.echoes = Echoes(limits)
         self.totals = Totals()
         self._work = Work() if work is None else work
         self._limits = limits
@@ -54,11 +57,11 @@ class Mesh:
 
     # Messages -------------------------------------------------------------------------------------
 
-    def said(self, connection: int, header: Header, text: Text, route: Route) -> None:
+    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
         """A message for others.
 
-        Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, and for a direct
-        `unknown_target`, `ambiguous_target`, `bad_field`.
+        Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, for a direct
+        `unknown_target`, `ambiguous_target`, `bad_field`, and for others `echoed`.
         """
         entry = self.roster.connections.get(connection)
         if entry is None:
@@ -69,6 +72,8 @@ class Mesh:
         if peer.extra_work:  # it is left out for each connection of its own peer
             self._work.extra += peer.extra_work
         if route is _OTHERS:
+            if self.roster.pages and header.type in ECHOED:
+                self._check_echo(entry, header.type, text, now)
             self._effects.append(Deliver(text, peer.others))
             self.totals.relayed += 1
             return
@@ -114,6 +119,18 @@ class Mesh:
             raise refusals.too_large(self._limits, ", with the origin that the relay adds")
         return text
 
+    def _check_echo(self, entry: Connection, type: str, text: Text, now: Instant) -> None:
+        """Raise Refusal (`echoed`) if a page sends again what others have said; else remember it.
+
+        While no page is here, nobody comes here.
+        """
+        data, has_turn = content(text)
+        key, peer = key_of(type, data), entry.peer.id
+        self._work.extra += len(text) // ECHO_STEP_BYTES
+        if entry.is_page and not has_turn and self.echoes.is_echo(key, peer, now.at):
+            raise refusals.echoed(type)
+        self.echoes.remember(key, peer, now.at)
+
     # Presences and heartbeats ---------------------------------------------------------------------
 
     def present(
@@ -153,6 +170,8 @@ class Mesh:
             self.roster.detach(old)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
+        self.roster.set_page(connection, said.is_page and self._limits.echo_within_s > 0)
+        self._forget_echoes(now)
 
         if is_newcomer:
             admitted = Admitted(connection, said.accepts_batches, entrance.watches)
@@ -189,9 +208,16 @@ class Mesh:
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
                 self.roster.set_presence(peer, presence, -math.inf)
+        self.echoes.forget(now.at)
         if now.at - peer.presence_at >= self._limits.presence_refresh_s:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
+
+    def _forget_echoes(self, now: Instant) -> None:
+        if self.roster.pages:
+            self.echoes.forget(now.at)
+        else:
+            self.echoes.clear()
 
     def _check_owner(self, peer: Peer, claim: Claim | None) -> tuple[int, ...]:
         """Raise Refusal unless this claim is the peer's. Returns the connections that shall end."""
@@ -220,6 +246,7 @@ class Mesh:
         peer = self.roster.detach(connection)
         if peer is None:
             return
+        self._forget_echoes(now)
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
             self.totals.left += 1
@@ -245,3 +272,4 @@ class Mesh:
     def clear(self) -> None:
         """Remove everybody, and tell nobody."""
         self.roster = Roster()
+        self.echoes.clear()

@@ -33,7 +33,7 @@ class Connection:
     """One connection of a peer: its number, and the agents that it announced.
 
     `joined`: the how manyth connection of the mesh it was. `watches`: it gets what goes to
-    everyone.
+    everyone. `is_page`: it sends again what it receives (protocol.mesh.echoes).
     """
 
     id: int
@@ -41,6 +41,7 @@ class Connection:
     joined: int = 0
     watches: bool = True
     agents: tuple[Agent, ...] = ()
+    is_page: bool = False
 
 
 @attrs.define(eq=False)
@@ -133,6 +134,7 @@ class Roster:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
         self.presence_bytes = 0  # of all peers
+        self.pages: set[int] = set()  # connections that send again what they receive
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
         self._joined = 0
 
@@ -173,6 +175,7 @@ class Roster:
         entry = self.connections.pop(connection, None)
         if entry is None:
             return None
+        self.pages.discard(connection)
         peer = entry.peer
         self.hold(entry, ())
         del peer.connections[connection]
@@ -182,6 +185,11 @@ class Roster:
             self.presence_bytes -= len(peer.presence)
             del self.peers[peer.id]
         return peer
+
+    def set_page(self, connection: int, is_page: bool) -> None:
+        """Note whether this connection, which is here, is a page that sends things again."""
+        self.connections[connection].is_page = is_page
+        (self.pages.add if is_page else self.pages.discard)(connection)
 
     def set_presence(self, peer: Peer, text: Text, at: float) -> None:
         """Set the presence of a peer that is here, and the time at which the others got it."""

@@ -26,11 +26,13 @@ class PeerStatus:
 
 @attrs.define
 class Totals:
-    """Counts since the mesh began. `relayed` counts messages, not deliveries."""
+    """Counts since the mesh began. `relayed` counts messages, not deliveries. Of those `refused`
+    some were `echoed`."""
 
     received: int = 0
     relayed: int = 0
     refused: int = 0
+    echoed: int = 0
     withheld: int = 0
     joined: int = 0
     left: int = 0

@@ -143,6 +143,11 @@ class RelayMachine(RuleBasedStateMachine):
         self.judge.send(self.count, *(data.draw(kind(name)) for kind in kinds))
         return self.count
 
+    @precondition(lambda self: self.subject.has_time)
+    @rule(target=connections, name=peers, data=st.data())
+    def join_as_a_page(self, name: str, data: st.DataObject) -> int:
+        return self._announced(name, data.draw(strategies.pages(name)))
+
     def _announced(self, name: str, presence: bytes) -> int:
         c = self._open(name)
         self.judge.send(c, presence)
@@ -174,6 +179,27 @@ class RelayMachine(RuleBasedStateMachine):
     @rule(c=connections, data=st.data())
     def stream(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.fanned_out(self.names[c])))
+
+    @rule(c=connections, data=st.data())
+    def say_what_pages_send_again(self, c: int, data: st.DataObject) -> None:
+        said = st.lists(strategies.sent_again(self.names[c]), min_size=1, max_size=3)
+        self.judge.send(c, *data.draw(said))
+
+    @precondition(lambda self: self.subject.has_time)
+    @rule(target=connections, other=connections, name=peers, data=st.data())
+    def join_and_send_again(self, other: int, name: str, data: st.DataObject) -> int:
+        said = strategies.sent_again(self.names[other])
+        c = self._announced(name, data.draw(strategies.pages(name)))
+        again = data.draw(strategies.sent_again(name))
+        self.judge.send(other, again, data.draw(said))
+        self.judge.send(c, again, data.draw(strategies.sent_again(name)))
+        return c
+
+    @rule(target=connections, name=peers, data=st.data())
+    def join_and_command_a_local_agent(self, name: str, data: st.DataObject) -> int:
+        c = self._announced(name, strategies.text_of({"type": "presence", "from": name}))
+        self.judge.send(c, data.draw(strategies.between_local_agents(name)))
+        return c
 
     @rule(c=connections, data=st.data())
     def direct(self, c: int, data: st.DataObject) -> None:

@@ -3,8 +3,9 @@
 Names come from small pools, so that peers collide, agents are shared, and an agent is called like a
 peer. Every strategy gives the bytes of a message; `me` is the id of the peer that sends it.
 
-    presences(me), heartbeats(me), changes(me)                                 right
+    presences(me), heartbeats(me), changes(me), pages(me)                      right
     fanned_out(me), directs(me), others(me), claims(me)                        right
+    sent_again(me), between_local_agents(me)                                   right
     forged(me), damaged(me, limits), too_much(me, limits)                      wrong
     at_the_bound(me, limits)                                                   one or the other
     messages(me, limits), misbehaviour(me, limits)                             all of these
@@ -155,6 +156,33 @@ def fanned_out(me: str) -> st.SearchStrategy[bytes]:
 
 
 @functools.cache
+def sent_again(me: str) -> st.SearchStrategy[bytes]:
+    """What pages send again, with so few `data` that one says what another has said."""
+    data = st.sampled_from([None, {"n": 1}, {"n": 1}, "half \ud83d", "half \\\ud83d"])
+    turn = st.sampled_from([None, None, "turn-1"])
+    return _message(
+        {"type": st.sampled_from(["ring-update", "invoke", "broadcast"])},
+        {**_origin(me), "data": data, "turnId": turn},
+    )
+
+
+@functools.cache
+def pages(me: str) -> st.SearchStrategy[bytes]:
+    """Announcements of `me` as a page that sends again what it receives; some say it wrong."""
+    return _message(
+        {
+            "type": "presence",
+            "from": me,
+            "data": st.fixed_dictionaries(
+                {"agents": st.just([])},
+                optional={"pageId": st.sampled_from(["unified", "unified", 7, None])},
+            ),
+        },
+        {},
+    )
+
+
+@functools.cache
 def directs(me: str) -> st.SearchStrategy[bytes]:
     """What goes to one peer: named as peer, as agent, as instance, or nobody."""
     anyone = st.one_of(peers, agent_ids, st.just("nobody"))
@@ -167,6 +195,15 @@ def directs(me: str) -> st.SearchStrategy[bytes]:
         ),
         _message({"type": "direct"}, {"to": nowhere, **_EXTRA}),
         _message({"type": "cancel", "to": anyone}, {**_origin(me), **_EXTRA}),
+    )
+
+
+@functools.cache
+def between_local_agents(me: str) -> st.SearchStrategy[bytes]:
+    """What pages publish of what their own agents say to one another."""
+    return _message(
+        {"type": "direct", "from": st.sampled_from(["local", "x", "z"]), "to": agent_ids},
+        {"instanceId": st.sampled_from([None, me]), "turnId": turn_ids},
     )
 
 

@@ -52,6 +52,8 @@ LEAST: dict[str, Any] = {
     "reap_after_s": 0.02,
     "presence_refresh_s": 0.01,
     "rate_error_every_s": 0.0,
+    "echo_within_s": 0.0,
+    "echo_bytes_max": 1024,
     "refusal_log_every_s": 0.0,
     "close_within_s": 0.0,
     "drain_s": 0.0,
@@ -66,6 +68,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert limits.reap_after_s == 30.0
     assert limits.presence_refresh_s == 20.0
     assert limits.rate_error_every_s == 1.0
+    assert limits.echo_within_s == 10.0
     assert limits.message_bytes_max == 1_048_576
     assert limits.messages_burst >= 600
 

@@ -23,6 +23,7 @@ and, for a message that is wrong in several ways, which of its faults the error 
 leaves out: a presence that the relay makes longer than its bound, because it depends on the
 spelling. Histories here do not come near that bound.
 
+    echoes.py       what pages send again, and who said what lately
     reading.py      what a text says: JSON, numbers by their letters, agents and their ids
     entry.py        who may come in, and as whom: permits and claims
     expected.py     what may be expected of a connection, and whether a text is that

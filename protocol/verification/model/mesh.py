@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocol.limits import Limits
+from protocol.verification.model.echoes import SENT_AGAIN, Lately, data_of, is_page
 from protocol.verification.model.entry import Claim, Permit, claim_of
 from protocol.verification.model.expected import (
     A_SENTENCE,
@@ -67,7 +68,9 @@ class Connection:
     announcement_tokens_at: float = 0.0
     held: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
     pongs_count: bool = False
+    is_page: bool = False
     rate_error_at: float = float("-inf")
+    echo_error_at: float = float("-inf")
 
 
 @dataclass
@@ -91,6 +94,7 @@ class Model:
         self.now = now
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
+        self.lately = Lately()
         self._expected: dict[int, list[Expected]] = {}
 
     def take(self) -> dict[int, list[Expected]]:
@@ -141,6 +145,7 @@ class Model:
         connection = self.connections.pop(c, None)
         if connection is None:
             return
+        self._forget_without_pages()
         if connection.peer is not None:
             self._leave(connection.peer, cause)
         self._expect([c], Closed(CLOSE_CODES[cause]))
@@ -185,6 +190,7 @@ class Model:
             self._expect([c], Closed(CLOSE_CODES["shutdown"]))
         self.connections.clear()
         self.peers.clear()
+        self.lately.said.clear()
 
     # What is known --------------------------------------------------------------------------------
 
@@ -287,8 +293,34 @@ class Model:
             self._direct(c, peer, value, faults, text)
         elif faults:
             self._error(c, faults, value)
-        else:
+        elif not self._is_echo(c, connection, peer, message, value):
             self._expect(self.others(peer), text)
+
+    def _is_echo(
+        self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
+    ) -> bool:
+        """A page sends again what it received; if so, it is told so now and then."""
+        if value["type"] not in SENT_AGAIN or not any(
+            other.is_page for other in self.connections.values()
+        ):
+            return False
+        said = value["type"], data_of(message)
+        since = self.now - self.limits.echo_within_s
+        if (
+            connection.is_page
+            and value.get("turnId") is None
+            and self.lately.has_from_others(peer, *said, since)
+        ):
+            if self.now - connection.echo_error_at >= self.limits.rate_error_every_s:
+                connection.echo_error_at = self.now
+                self._error(c, {"echoed"}, value)
+            return True
+        self.lately.said.append((self.now, peer, *said))
+        return False
+
+    def _forget_without_pages(self) -> None:
+        if not any(connection.is_page for connection in self.connections.values()):
+            self.lately.said.clear()
 
     def _said_faults(self, connection: Connection, peer: str, value: dict[str, Any]) -> set[str]:
         permit, sender = connection.permit, value.get("from")
@@ -424,6 +456,7 @@ class Model:
         connection.peer = id
         connection.agents = agents
         connection.pongs_count = data is not None and data.get("keepalive") == "pong"
+        connection.is_page = is_page(data) and self.limits.echo_within_s > 0
         if data is None:
             value = {**value, "data": {}}
         if everything != agents:
@@ -442,6 +475,7 @@ class Model:
             self._error(old, {"replaced"})
             self._expect([old], Closed(CLOSE_CODES["replaced"]))
             del self.connections[old]
+        self._forget_without_pages()
         if is_new_here and connection.permit.may_watch:
             others = [peer.presence for other, peer in self.peers.items() if other != id]
             if others:

@@ -53,12 +53,13 @@ _WRONG: Final[tuple[Message, ...]] = (
 
 class Peer:
     """One peer: its agents now, and the numbers of its open connections. Every other one claims its
-    id, with a secret."""
+    id, with a secret. Some are pages that send again what they receive."""
 
     def __init__(self, id: str, dice: random.Random) -> None:
         self.id = id
         self.secret = f"the secret of {id}" if dice.random() < 0.5 else None
         self.agents = dice.sample(_AGENTS, dice.randint(0, 2))
+        self.is_page = dice.random() < 0.3
         self.tabs: list[int] = []
         self.heartbeat = text("heartbeat", id, data={"agents": self.agents})
 
@@ -67,6 +68,8 @@ class Peer:
         data: dict[str, Any] = {"agents": self.agents, "hostname": "laptop"}
         if dice.random() < 0.1:
             data["keepalive"] = "pong"
+        if self.is_page:
+            data["pageId"] = "unified"
         return text("presence", self.id, data=data)
 
     def arrival(self, dice: random.Random) -> tuple[bytes, ...]:
@@ -124,6 +127,12 @@ def _broadcast_of_an_agent(_: Peer, _to: str, turn: str, _dice: random.Random) -
     yield text("broadcast", "some-agent", turnId=turn, data={"command": "everybody"})
 
 
+def _sent_again(peer: Peer, _to: str, turn: str, dice: random.Random) -> Iterator[bytes]:
+    type = dice.choice(("ring-update", "ring-update", "invoke", "broadcast"))
+    own = {"turnId": turn} if dice.random() < 0.1 else {}
+    yield text(type, peer.id, data={"text": "what others say, too", "n": dice.randint(1, 2)}, **own)
+
+
 def _own_type_and_question(_: Peer, _to: str, turn: str, _dice: random.Random) -> Iterator[bytes]:
     yield text("topic/news", data="a string")
     yield text("capabilities", turnId=turn)
@@ -143,6 +152,7 @@ _CONVERSATIONS: Final[tuple[Callable[[Peer, str, str, random.Random], Iterator[b
     _direct_to_an_agent,
     _command_between_local_agents,
     _broadcast_of_an_agent,
+    _sent_again,
     _own_type_and_question,
     _streamed_answer,
 )

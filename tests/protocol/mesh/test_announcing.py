@@ -183,16 +183,16 @@ def test_what_is_held_is_dropped_with_its_connection() -> None:
 
 def test_what_is_held_counts_among_what_the_mesh_keeps() -> None:
     world = exhausted()
-    before = world.mesh.presence_bytes
+    before = world.mesh.kept_bytes
     held, beaten = presence("a", "held", mood="x" * 1000), beat("y" * 200)
     world.say(A, presence("a", "lost"), held, beaten)
-    assert world.mesh.presence_bytes == before + len(held) + len(beaten)
+    assert world.mesh.kept_bytes == before + len(held) + len(beaten)
     world.wait(10.0)
     kept = world.texts(B)[-1]
-    assert world.mesh.presence_bytes == len(kept) + len(presence("b"))
+    assert world.mesh.kept_bytes == len(kept) + len(presence("b"))
     world.say(A, *[beat(f"agent {n}") for n in range(5)])
     world.end(A)
-    assert world.mesh.presence_bytes == len(presence("b"))
+    assert world.mesh.kept_bytes == len(presence("b"))
 
 
 def test_where_there_is_no_room_nothing_is_held() -> None:

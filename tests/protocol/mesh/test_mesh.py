@@ -488,6 +488,7 @@ def test_7_every_error_code_is_provoked_somewhere_here() -> None:
         ErrorCode.REPLACED,
         ErrorCode.NOT_GRANTED,  # test_granting.py
         ErrorCode.EXPIRED,
+        ErrorCode.ECHOED,  # test_echoes.py
     }
     assert {code for _, code in BAD} | elsewhere == set(ErrorCode)
 

@@ -14,14 +14,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from actors.relay.supervisor import Supervisor
+from protocol.codec import content
 from protocol.envelope import Header
 from protocol.grants import Grant
 from protocol.limits import Limits
 from protocol.mesh import announcer as announcer_module
 from protocol.mesh import connection as connection_module
+from protocol.mesh import echoes as echoes_module
 from protocol.mesh import gate as gate_module
 from protocol.mesh import granting as granting_module
 from protocol.mesh import mesh as mesh_module
+from protocol.mesh import roster as roster_module
+from protocol.mesh.echoes import key_of
 from protocol.mesh.effects import Deliver, Effect, Everyone
 from protocol.mesh.items import Entrance
 from protocol.mesh.local import LocalMesh
@@ -182,6 +186,24 @@ def test_the_machine_finds_a_relay_that_sends_directs_to_all() -> None:
 
     with pytest.raises(Disagreement):
         run(lambda: Wrong(TIGHT), examples=200, steps=20, shrink=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (f"{echoes_module.__name__}.Echoes.is_echo", lambda echoes, key, peer, at: False),
+        (f"{mesh_module.__name__}.key_of", lambda its_type, data: key_of("any", data)),
+        (f"{mesh_module.__name__}.content", lambda text: (content(text)[0], False)),
+        (f"{roster_module.__name__}.Roster._is_at_home", lambda roster, peer, header: False),
+        (f"{gate_module.__name__}.RELAYS_PREFIX", "relay-of-another"),
+    ],
+)
+def test_the_machine_finds_a_relay_that_does_not_know_what_pages_do(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    with pytest.raises(Disagreement):
+        run(lambda: CoreSubject(TIGHT), examples=300, steps=30, shrink=False)
 
 
 def test_the_machine_finds_a_relay_that_delivers_more_than_the_bound_of_a_message(

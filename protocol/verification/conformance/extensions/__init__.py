@@ -21,6 +21,7 @@ from protocol.verification.conformance.extensions.rule_12_meshes import claim as
 from protocol.verification.conformance.extensions.rule_13_withheld import claim as rule_13
 from protocol.verification.conformance.extensions.rule_14_timestamps import claim as rule_14
 from protocol.verification.conformance.extensions.rule_16_owners import claim as rule_16
+from protocol.verification.conformance.extensions.rule_18_echoes import claim as rule_18
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -38,6 +39,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_13,
         rule_14,
         rule_16,
+        rule_18,
         no_single_rule,
     )
 )

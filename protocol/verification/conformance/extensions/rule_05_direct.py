@@ -77,7 +77,7 @@ async def a_direct_between_local_agents_stays_at_home(world: World) -> None:
     local, agent = world.name("local"), world.name("agent")
     a, b = await world.join("a"), await world.join("b", agent)
     await world.settled()
-    await a.send("direct", **{"from": local}, to=agent, data={"command": "for my own agent"})
+    await a.send("direct", sender=local, to=agent, data={"command": "for my own agent"})
     await world.settle()
     seen = b.traffic()
     if seen:
@@ -85,7 +85,7 @@ async def a_direct_between_local_agents_stays_at_home(world: World) -> None:
     errors = [m for m in a.taken() if m.type == "error"]
     if [m.data.get("code") for m in errors] != ["unknown_target"]:
         raise Lacking("one error `unknown_target`", shown(errors))
-    text = await a.send("direct", **{"from": local}, to=agent, instanceId=a.id)
+    text = await a.send("direct", sender=local, to=agent, instanceId=a.id)
     await b.arrives(text, "the direct with `instanceId` at the peer of the agent")
 
 
