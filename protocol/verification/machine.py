@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "verification", __name__) from None
 
 from protocol.limits import Limits
-from protocol.verification import strategies
+from protocol.verification import page_strategies, strategies
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Judge, Subject
 
@@ -146,7 +146,7 @@ class RelayMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.subject.has_time)
     @rule(target=connections, name=peers, data=st.data())
     def join_as_a_page(self, name: str, data: st.DataObject) -> int:
-        return self._announced(name, data.draw(strategies.pages(name)))
+        return self._announced(name, data.draw(page_strategies.pages(name)))
 
     def _announced(self, name: str, presence: bytes) -> int:
         c = self._open(name)
@@ -182,23 +182,23 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(c=connections, data=st.data())
     def say_what_pages_send_again(self, c: int, data: st.DataObject) -> None:
-        said = st.lists(strategies.sent_again(self.names[c]), min_size=1, max_size=3)
+        said = st.lists(page_strategies.sent_again(self.names[c]), min_size=1, max_size=3)
         self.judge.send(c, *data.draw(said))
 
     @precondition(lambda self: self.subject.has_time)
     @rule(target=connections, other=connections, name=peers, data=st.data())
     def join_and_send_again(self, other: int, name: str, data: st.DataObject) -> int:
-        said = strategies.sent_again(self.names[other])
-        c = self._announced(name, data.draw(strategies.pages(name)))
-        again = data.draw(strategies.sent_again(name))
+        said = page_strategies.sent_again(self.names[other])
+        c = self._announced(name, data.draw(page_strategies.pages(name)))
+        again = data.draw(page_strategies.sent_again(name))
         self.judge.send(other, again, data.draw(said))
-        self.judge.send(c, again, data.draw(strategies.sent_again(name)))
+        self.judge.send(c, again, data.draw(page_strategies.sent_again(name)))
         return c
 
     @rule(target=connections, name=peers, data=st.data())
     def join_and_command_a_local_agent(self, name: str, data: st.DataObject) -> int:
         c = self._announced(name, strategies.text_of({"type": "presence", "from": name}))
-        self.judge.send(c, data.draw(strategies.between_local_agents(name)))
+        self.judge.send(c, data.draw(page_strategies.between_local_agents(name)))
         return c
 
     @rule(c=connections, data=st.data())

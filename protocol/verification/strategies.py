@@ -3,9 +3,8 @@
 Names come from small pools, so that peers collide, agents are shared, and an agent is called like a
 peer. Every strategy gives the bytes of a message; `me` is the id of the peer that sends it.
 
-    presences(me), heartbeats(me), changes(me), pages(me)                      right
+    presences(me), heartbeats(me), changes(me)                                 right
     fanned_out(me), directs(me), others(me), claims(me)                        right
-    sent_again(me), between_local_agents(me)                                   right
     forged(me), damaged(me, limits), too_much(me, limits)                      wrong
     at_the_bound(me, limits)                                                   one or the other
     messages(me, limits), misbehaviour(me, limits)                             all of these
@@ -87,7 +86,7 @@ def text_of(fields: dict[str, Any], spelling: int = 0) -> bytes:
 
 
 @st.composite
-def _message(draw: st.DrawFn, required: dict[str, Any], optional: dict[str, Any]) -> bytes:
+def message_of(draw: st.DrawFn, required: dict[str, Any], optional: dict[str, Any]) -> bytes:
     """A message with all of `required` and some of `optional`: values, or strategies of them."""
     fields: dict[str, Any] = {}
     for name, value in required.items():
@@ -117,7 +116,7 @@ def presences(me: str) -> st.SearchStrategy[bytes]:
             "keepalive": st.sampled_from(["pong", "ping", None]),
         },
     )
-    return _message(
+    return message_of(
         {"type": "presence", "from": me},
         {"data": st.one_of(st.none(), data, data, data), "instanceId": me, **_EXTRA},
     )
@@ -127,7 +126,7 @@ def presences(me: str) -> st.SearchStrategy[bytes]:
 def heartbeats(me: str) -> st.SearchStrategy[bytes]:
     """Signs of life, bare, or with the agents that `me` has now."""
     data = st.fixed_dictionaries({}, optional={"agents": st.lists(agents, max_size=3)})
-    return _message(
+    return message_of(
         {"type": "heartbeat"},
         {"from": me, "data": st.one_of(st.none(), data, data, data), **_EXTRA},
     )
@@ -138,10 +137,10 @@ def changes(me: str) -> st.SearchStrategy[bytes]:
     """Announcements of few agents, so that one often says what another has said."""
     few = st.fixed_dictionaries({"agents": st.sampled_from([[], ["x"], ["y"], ["x", "y"]])})
     types = st.sampled_from(["presence", "heartbeat", "heartbeat"])
-    return _message({"type": types, "from": me, "data": few}, {"turnId": turn_ids})
+    return message_of({"type": types, "from": me, "data": few}, {"turnId": turn_ids})
 
 
-def _origin(me: str) -> dict[str, Any]:
+def origin(me: str) -> dict[str, Any]:
     """`from` as pages fill it: an agent's id, more often than their own."""
     return {"from": st.one_of(st.just(me), agent_ids.filter(lambda name: name not in PEERS))}
 
@@ -151,35 +150,8 @@ def fanned_out(me: str) -> st.SearchStrategy[bytes]:
     """What goes to all others."""
     own_types = st.sampled_from(["invoke", "ring-update", "topic/news", "größer"])
     types = st.one_of(st.sampled_from(FANNED_OUT), st.sampled_from(FANNED_OUT), own_types)
-    optional = {**_origin(me), "instanceId": st.sampled_from([me, None]), "to": st.just("*")}
-    return _message({"type": types}, {**optional, "data": payloads, **_EXTRA})
-
-
-@functools.cache
-def sent_again(me: str) -> st.SearchStrategy[bytes]:
-    """What pages send again, with so few `data` that one says what another has said."""
-    data = st.sampled_from([None, {"n": 1}, {"n": 1}, "half \ud83d", "half \\\ud83d"])
-    turn = st.sampled_from([None, None, "turn-1"])
-    return _message(
-        {"type": st.sampled_from(["ring-update", "invoke", "broadcast"])},
-        {**_origin(me), "data": data, "turnId": turn},
-    )
-
-
-@functools.cache
-def pages(me: str) -> st.SearchStrategy[bytes]:
-    """Announcements of `me` as a page that sends again what it receives; some say it wrong."""
-    return _message(
-        {
-            "type": "presence",
-            "from": me,
-            "data": st.fixed_dictionaries(
-                {"agents": st.just([])},
-                optional={"pageId": st.sampled_from(["unified", "unified", 7, None])},
-            ),
-        },
-        {},
-    )
+    optional = {**origin(me), "instanceId": st.sampled_from([me, None]), "to": st.just("*")}
+    return message_of({"type": types}, {**optional, "data": payloads, **_EXTRA})
 
 
 @functools.cache
@@ -188,22 +160,13 @@ def directs(me: str) -> st.SearchStrategy[bytes]:
     anyone = st.one_of(peers, agent_ids, st.just("nobody"))
     nowhere = st.none()
     return st.one_of(
-        _message({"type": "direct", "to": anyone}, {**_origin(me), "data": payloads, **_EXTRA}),
-        _message(
+        message_of({"type": "direct", "to": anyone}, {**origin(me), "data": payloads, **_EXTRA}),
+        message_of(
             {"type": "direct", "to": st.one_of(anyone, nowhere), "targetInstanceId": peers},
-            {**_origin(me), "instanceId": me, **_EXTRA},
+            {**origin(me), "instanceId": me, **_EXTRA},
         ),
-        _message({"type": "direct"}, {"to": nowhere, **_EXTRA}),
-        _message({"type": "cancel", "to": anyone}, {**_origin(me), **_EXTRA}),
-    )
-
-
-@functools.cache
-def between_local_agents(me: str) -> st.SearchStrategy[bytes]:
-    """What pages publish of what their own agents say to one another."""
-    return _message(
-        {"type": "direct", "from": st.sampled_from(["local", "x", "z"]), "to": agent_ids},
-        {"instanceId": st.sampled_from([None, me]), "turnId": turn_ids},
+        message_of({"type": "direct"}, {"to": nowhere, **_EXTRA}),
+        message_of({"type": "cancel", "to": anyone}, {**origin(me), **_EXTRA}),
     )
 
 
@@ -211,8 +174,8 @@ def between_local_agents(me: str) -> st.SearchStrategy[bytes]:
 def others(me: str) -> st.SearchStrategy[bytes]:
     """Questions to the relay, and types that it keeps to itself."""
     return st.one_of(
-        _message({"type": "capabilities"}, {"from": me, **_EXTRA}),
-        _message({"type": st.sampled_from(WITHHELD)}, {"data": payloads, **_EXTRA}),
+        message_of({"type": "capabilities"}, {"from": me, **_EXTRA}),
+        message_of({"type": st.sampled_from(WITHHELD)}, {"data": payloads, **_EXTRA}),
     )
 
 
@@ -233,7 +196,7 @@ def claims(me: str, *, takes_over: bool = False, wrong: bool = False) -> st.Sear
         [{"claim": claim} for claim in bad]
         + [{"takeover": True}, {"claim": SECRETS[0], "takeover": "yes"}]
     )
-    return _message({"type": "capabilities", "data": faulty if wrong else right}, _EXTRA)
+    return message_of({"type": "capabilities", "data": faulty if wrong else right}, _EXTRA)
 
 
 def permits(now: float) -> st.SearchStrategy[Permit]:
@@ -256,10 +219,10 @@ def forged(me: str) -> st.SearchStrategy[bytes]:
         [*FANNED_OUT, "direct", "heartbeat", "presence", "invoke", "capabilities", WITHHELD[0]]
     )
     return st.one_of(
-        _message({"type": types, "from": not_me}, {"to": peers, **_EXTRA}),
-        _message({"type": types, "instanceId": not_me}, {"from": me, "to": peers, **_EXTRA}),
-        _message({"type": st.sampled_from(RELAYS_OWN)}, {"from": me, "to": peers, **_EXTRA}),
-        _message(
+        message_of({"type": types, "from": not_me}, {"to": peers, **_EXTRA}),
+        message_of({"type": types, "instanceId": not_me}, {"from": me, "to": peers, **_EXTRA}),
+        message_of({"type": st.sampled_from(RELAYS_OWN)}, {"from": me, "to": peers, **_EXTRA}),
+        message_of(
             {"type": "presence", "from": me, "data": {"agents": [RELAY]}}, {"turnId": turn_ids}
         ),
     )
@@ -297,9 +260,11 @@ def damaged(me: str, limits: Limits, *, not_utf8: bool) -> st.SearchStrategy[byt
     names = st.sampled_from(["type", "from", "to", "instanceId", "targetInstanceId"])
 
     def with_wrong(field: str) -> st.SearchStrategy[bytes]:
-        return _message({"type": "stream", field: wrong}, {"turnId": turn_ids})
+        return message_of({"type": "stream", field: wrong}, {"turnId": turn_ids})
 
-    surrogate = _message({"type": st.sampled_from(["ack", "direct"]), "to": "\ud83d"}, {"from": me})
+    surrogate = message_of(
+        {"type": st.sampled_from(["ack", "direct"]), "to": "\ud83d"}, {"from": me}
+    )
     half = fanned_out(me).flatmap(
         lambda text: st.integers(0, len(text.rstrip()) - 1).map(lambda end: text[:end])
     )
@@ -315,7 +280,7 @@ def damaged(me: str, limits: Limits, *, not_utf8: bool) -> st.SearchStrategy[byt
         st.just(text_of({"type": "", "from": me})),
         st.just(text_of({"type": "presence"})),
         st.just(text_of({"type": "presence", "from": ""})),
-        _message(
+        message_of(
             {"type": st.sampled_from(["presence", "heartbeat"]), "from": me, "data": wrong_data},
             _EXTRA,
         ),

@@ -182,8 +182,9 @@ class LiveSubject(Subject):
             question |= {"from": self._peers[c], "to": self._peers[c]}
             question["targetInstanceId"] = self._peers[c]
         socket = self._sockets[c]
-        try:
+        with contextlib.suppress(ConnectionClosed):  # what came before its end is still read
             socket.send(json.dumps(question))
+        try:
             while True:
                 text = socket.recv(self._patience_s)
                 if isinstance(text, bytes):
