@@ -85,7 +85,10 @@ class LiveSubject(Subject):
         if c in self._closed or c not in self._sockets:
             return
         for message in messages:
-            self._sockets[c].send(b"\x00" if message is BINARY else message.decode())
+            try:
+                self._sockets[c].send(b"\x00" if message is BINARY else message.decode())
+            except ConnectionClosed:  # another one has replaced it, and that was not looked at yet
+                break
             self._note_claim(c, message)
             # One by one, because the relay may take them in several rounds.
             self._decisions.append(Decision("received", 0.0, c, (message,)))
