@@ -8,6 +8,7 @@ import base64
 import inspect
 import logging
 import re
+import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,9 +34,8 @@ from protocol.member.errors import (
     BadAddress,
     NoCredentials,
     NotARelay,
-    Rejected,
-    Unreachable,
 )
+from protocol.member.reasons import Seen, Trouble, reason
 from protocol.session import OAUTH_SUBPROTOCOL
 
 CLOSE_WITHIN_S: Final = 1.0
@@ -141,6 +141,7 @@ async def _open(address: Address, ssl_context: ssl.SSLContext | None) -> "WebSoc
         uri = parse_uri(address.url)
     except (InvalidURI, ValueError):
         raise BadAddress("the URL must be ws://HOST[:PORT]/ws or wss://...") from None
+    seen = Seen(host=uri.host, port=uri.port, path=uri.path, is_secure=uri.secure)
     shown = f"{uri.host}:{uri.port}"
     protocol = ClientProtocol(
         uri,
@@ -153,46 +154,67 @@ async def _open(address: Address, ssl_context: ssl.SSLContext | None) -> "WebSoc
         if name in request.headers:  # assigning would add a second one
             del request.headers[name]
         request.headers[name] = value
-    stream = await _connect_tcp(uri.host, uri.port, uri.secure, ssl_context)
+    stream = await _connect_tcp(seen, ssl_context)
     link = WebSocketLink(stream, protocol)
     try:
         protocol.send_request(request)
         await link._handshake()
     except LinkClosed:
         await link._cut()
-        raise Unreachable(f"{shown} closed the connection before it was open") from None
+        raise reason(attrs.evolve(seen, trouble="closed")) from None
     except InvalidStatus as refusal:
         await link._cut()
-        raise Rejected(shown, refusal.response.status_code) from None
+        raise reason(attrs.evolve(seen, status=refusal.response.status_code)) from None
     except InvalidHandshake as error:
         await link._cut()
         if isinstance(error.__cause__, EOFError):
-            raise Unreachable(f"{shown} closed the connection before it was open") from None
-        reason = type(error).__name__
-        raise NotARelay(f"{shown} does not answer as a WebSocket server ({reason})") from None
+            raise reason(attrs.evolve(seen, trouble="closed")) from None
+        kind = type(error).__name__
+        raise NotARelay(f"{shown} does not answer as a WebSocket server ({kind})") from None
     except BaseException:
         await link._cut()
         raise
     return link
 
 
-async def _connect_tcp(
-    host: str, port: int, secure: bool, ssl_context: ssl.SSLContext | None
-) -> ByteStream:
+async def _connect_tcp(seen: Seen, ssl_context: ssl.SSLContext | None) -> ByteStream:
     try:
-        if not secure:
-            return await anyio.connect_tcp(host, port)
+        if not seen.is_secure:
+            return await anyio.connect_tcp(seen.host, seen.port)
         return await anyio.connect_tcp(
-            host,
-            port,
+            seen.host,
+            seen.port,
             tls=True,
             ssl_context=ssl_context or ssl.create_default_context(),
             tls_standard_compatible=False,
         )
     except ssl.SSLCertVerificationError as error:
-        raise BadAddress(f"the certificate of {host} is not valid: {error.reason}") from None
+        raise BadAddress(f"the certificate of {seen.host} is not valid: {error.reason}") from None
     except (OSError, ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-        raise Unreachable(f"no connection to {host}:{port} ({type(error).__name__})") from None
+        raise reason(attrs.evolve(seen, trouble=_trouble(error))) from None
+
+
+def _trouble(error: BaseException | None) -> Trouble:
+    """What an error of the socket means. anyio puts those of several addresses into a group."""
+    match error:
+        case socket.gaierror():
+            return "unknown_host"
+        case ConnectionRefusedError():
+            return "refused"
+        case TimeoutError():
+            return "timeout"
+        case ssl.SSLEOFError() | ConnectionError() | anyio.BrokenResourceError():
+            return "closed"
+        case anyio.EndOfStream():
+            return "closed"
+        case ssl.SSLError():
+            return "not_tls"
+        case BaseExceptionGroup():
+            return _trouble(error.exceptions[0])
+        case _ if error is not None and error.__cause__ is not None:
+            return _trouble(error.__cause__)
+        case _:
+            return "no_route"
 
 
 class WebSocketLink:

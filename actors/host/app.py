@@ -12,14 +12,14 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from actors.clock import Clock, SystemClock
-from actors.host.home import routes
+from actors.host.home import READABLE, no_page, nothing_here, routes
 from actors.host.metrics import publish_metrics
-from actors.host.openings import Openings, Refusal, refused
+from actors.host.openings import Openings, Refusal, origin_allowed, refused
 from actors.host.settings import BadSetting, Settings, read_settings
 from actors.host.status import Reports
 from actors.host.throttle import RefusalLog
@@ -63,6 +63,11 @@ class RelayApp(BedrockAgentCoreApp):
         ]
         self._answer, invocations.app = invocations.app, self._answer_readers
         self.router.routes += routes()
+        # Many write the address of a relay without its path, or with a slash behind it.
+        self.router.routes += [Route(path, self._no_page) for path in ("/ws", "/ws/")]
+        handler = self._handle_websocket
+        self.router.routes += [WebSocketRoute(path, handler) for path in ("/", "/ws/")]
+        self.router.default = nothing_here
         # What the SDK lets through: bodies that json cannot read, paths that cannot be files.
         for error in (RecursionError, ValueError):
             self.add_exception_handler(error, _bad_request)
@@ -102,6 +107,12 @@ class RelayApp(BedrockAgentCoreApp):
             await refused(refusal)(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
+
+    async def _no_page(self, request: Request) -> Response:
+        # A page looks here for the reason why its WebSocket did not open.
+        if not origin_allowed(request.headers.get("origin"), self._served().allowed_origins):
+            return PlainTextResponse("origin not allowed", 403, READABLE)
+        return no_page(request)
 
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
         await self._openings.serve(websocket, context.session_id)

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from protocol.about import __version__
 
@@ -19,6 +20,11 @@ _ROOT: Final = Path(__file__).parents[2]
 
 BROWSER: Final = _ROOT / "browser"
 """The browser module and the demo page."""
+
+READABLE: Final = {"access-control-allow-origin": "*", "cache-control": "no-store"}
+"""Any page may read an answer that has these headers. Browsers hide from a page why its WebSocket
+did not open; what the relay answers to a look at the same path tells it. (That a relay is here is
+no secret: any page may import the module from it.)"""
 
 SITE: Final = _ROOT / "build" / "docs"
 """The documents as `make docs` builds them. Only in a source tree, like the next one."""
@@ -37,7 +43,7 @@ class Link(NamedTuple):
 
 def routes() -> list[BaseRoute]:
     """What is served to people, as far as this relay has it."""
-    found: list[BaseRoute] = [Route("/", home), Route("/ws", no_page)]
+    found: list[BaseRoute] = [Route("/", home)]
     if BROWSER.is_dir():
         # A page that another local server serves may import the module, too.
         files = CORSMiddleware(Files(directory=BROWSER, html=True), allow_origins=["*"])
@@ -116,10 +122,19 @@ async def home(request: Request) -> HTMLResponse:
     return HTMLResponse(page, headers={"content-security-policy": policy})
 
 
-async def no_page(request: Request) -> PlainTextResponse:
+def no_page(request: Request) -> PlainTextResponse:
     """The answer to who opens the address of the WebSocket as a page."""
     text = f"Connect to {_websocket_url(request.url)} with a WebSocket client.\n"
-    return PlainTextResponse(text, 426, {"upgrade": "websocket"})
+    return PlainTextResponse(text, 426, {"upgrade": "websocket", **READABLE})
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer to who asks for a path that is none, or opens a WebSocket there."""
+    response = PlainTextResponse("Nothing is here. The path of the relay is /ws.\n", 404, READABLE)
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(response)
+    else:
+        await response(scope, receive, send)
 
 
 def _websocket_url(url: URL) -> str:
@@ -131,6 +146,11 @@ class Files(StaticFiles):
 
     `npm ci` puts packages of others into browser/node_modules. They are not served.
     """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. A WebSocket is none of the files."""
+        serve = super().__call__ if scope["type"] == "http" else nothing_here
+        await serve(scope, receive, send)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file. Raises HTTPException (404)."""

@@ -63,10 +63,25 @@ export class Replaced extends RelayError {
   }
 }
 
-/** The relay is there, and refuses the opening each time. A browser hides the status. */
+/** Somebody answers the opening, and not with a WebSocket. `status`: the HTTP status, null where the
+ * browser hides it. The message says what it means (reasons.js). */
 export class Rejected extends RelayError {
   name = "Rejected";
+  /**
+   * @param {string} message
+   * @param {number | null} [status]
+   * @param {{ isTransient?: boolean }} [how] by default what passes is transient, and a hidden status
+   */
+  constructor(message, status = null, how) {
+    super(message);
+    this.status = status;
+    const passes = status === null || PASSING.includes(status) || status >= 500;
+    this.isTransient = how?.isTransient ?? passes;
+  }
 }
+
+/** Of HTTP, beside those of a server that fails. */
+const PASSING = [408, 409, 424, 425, 426, 429];
 
 /** The URL, ARN, region, mesh name or identity pool cannot be right. */
 export class BadAddress extends RelayError {

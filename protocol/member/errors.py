@@ -27,33 +27,25 @@ class Unreachable(RelayError):
 
 
 class Rejected(RelayError):
-    """The opening was answered with an HTTP error instead of a WebSocket."""
+    """Somebody answers the opening, and not with a WebSocket. `status`: the HTTP status, None where
+    a browser hides it. The sentence says what it means (protocol/member/reasons.py).
 
-    def __init__(self, host: str, status: int) -> None:
-        super().__init__(f"{host} answered {status}: {_ADVICE.get(status, _OTHER)}")
+    `is_transient`: by default true for what passes: 409 (the session is being started or stopped),
+    too many requests, and errors of the server, which AgentCore shows as 424; also for a status
+    that is hidden.
+    """
+
+    def __init__(
+        self, sentence: str, status: int | None = None, *, is_transient: bool | None = None
+    ) -> None:
+        super().__init__(sentence)
         self.status = status
-
-    @property
-    def is_transient(self) -> bool:  # type: ignore[override]
-        """True for 409 (the session is being started or stopped), for too many requests, and for
-        errors of the server, which AgentCore shows as 424."""
-        return self.status in (408, 409, 424, 425, 429) or self.status >= 500
+        if is_transient is None:
+            is_transient = status is None or status in _PASSING or status >= 500
+        self.is_transient = is_transient
 
 
-_OTHER = "no relay is at this URL; check host, port and path (`/ws`)"
-_ADVICE = {
-    400: "the request is not valid; check the ARN and that the session id has 33 to 256 characters",
-    401: "the token is missing, has expired or is not accepted; log in again",
-    403: "not allowed; check that the token is for this mesh, or that the credentials have not "
-    "expired and may invoke this runtime over WebSocket; also check the region, this machine's "
-    "clock, and for a page its origin",
-    404: "there is nothing at this address; check the ARN and the region, and for a local relay "
-    "the path (`/ws`)",
-    409: "the session is starting or stopping",
-    424: "the relay behind AgentCore did not answer, or did not accept the token; see its logs",
-    429: "too many requests",
-    503: "the relay is full, or it is shutting down",
-}
+_PASSING = (408, 409, 424, 425, 426, 429)
 
 
 class NotARelay(RelayError):

@@ -11,6 +11,7 @@ import { readFrame } from "../../browser/src/incoming.js";
 import * as lifecycle from "../../browser/src/lifecycle.js";
 import { LIMITS, limitsWith } from "../../browser/src/limits.js";
 import { Member } from "../../browser/src/member.js";
+import { placeOf, reason } from "../../browser/src/reasons.js";
 import { compare } from "../../browser/src/roster.js";
 import { sessionId } from "../../browser/src/session.js";
 
@@ -32,6 +33,11 @@ const FUNCTIONS = {
   deadline: ({ membership }) => lifecycle.deadline(membership, LIMITS),
   expire: ({ membership, now, chance }) => lifecycle.expire(membership, now, chance, LIMITS),
   transition: ({ old, event }) => lifecycle.transition(old, camelKeys(event), LIMITS),
+  place_of: ({ host }) => placeOf(host),
+  reason({ seen }) {
+    const { name, message, isTransient } = reason(camelKeys(seen));
+    return { error: name, message, is_transient: isTransient };
+  },
   read_frame({ frame }) {
     try {
       return readFrame(frame, LIMITS);

@@ -21,6 +21,7 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "agents": pure.agents,
     "incoming": pure.incoming,
     "lifecycle": pure.membership,
+    "reasons": pure.reasons,
     "session": pure.session,
     **{room: partial(scenarios.cases, room) for room in scenarios.ROOMS},
     "roster": _roster,

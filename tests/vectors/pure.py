@@ -9,9 +9,11 @@ import attrs
 from protocol.agents import agent_id
 from protocol.limits import MembershipLimits
 from protocol.member import lifecycle
+from protocol.member.errors import RelayError
 from protocol.member.incoming import Nonsense, read_frame
 from protocol.member.lifecycle import TABLE, ImpossibleTransition, Membership, Step
 from protocol.member.messages import RemotePeer
+from protocol.member.reasons import Seen, place_of, reason
 from protocol.member.roster import compare
 from protocol.session import session_id
 from tests.vectors.coding import plain
@@ -214,3 +216,72 @@ def session() -> Iterator[Case]:
             "arguments": {"mesh": mesh, "secret": secret},
             "returns": session_id(mesh, secret),
         }
+
+
+HOSTS = (
+    *("localhost", "127.0.0.1", "::1", "[::1]", "a.localhost", "localhost.", "relay.example"),
+    *("bedrock-agentcore.eu-west-1.amazonaws.com", "x.amazonaws.com.cn", "evilamazonaws.com"),
+)
+STATUSES = (
+    None,
+    200,
+    302,
+    400,
+    401,
+    403,
+    404,
+    408,
+    409,
+    421,
+    424,
+    426,
+    429,
+    431,
+    500,
+    502,
+    503,
+    504,
+)
+
+
+def reasons() -> Iterator[Case]:
+    """Where hosts are, and why a connection could not be made."""
+    for host in HOSTS:
+        yield {
+            "name": f"the place of {host}",
+            "call": "place_of",
+            "arguments": {"host": host},
+            "returns": place_of(host).value,
+        }
+    chance = random.Random(7)
+    for status in STATUSES:
+        for host in ("localhost", "relay.example", HOSTS[7]):
+            for _ in range(3):
+                seen: dict[str, Any] = {
+                    "host": host,
+                    "port": chance.choice([80, 443, 8080]),
+                    "path": chance.choice(["/ws", "/", "/ws/", "/other"]),
+                    "is_secure": chance.random() < 0.7,
+                    "has_token": chance.random() < 0.5,
+                    "status": status,
+                    "is_there": chance.choice([True, True, False, None]),
+                    "origin": chance.choice(["null", "https://agi.diy", "http://localhost:8000"]),
+                    "is_forbidden": chance.random() < 0.1,
+                    "permission": chance.choice([None, None, "granted", "prompt", "denied"]),
+                }
+                error = reason(Seen(**seen))
+                yield {
+                    "name": f"{host}, status {status}",
+                    "call": "reason",
+                    "arguments": {"seen": seen},
+                    "returns": told(error),
+                }
+
+
+def told(error: RelayError) -> dict[str, Any]:
+    """An error, and whether another attempt may help."""
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "is_transient": error.is_transient,
+    }

@@ -11,12 +11,13 @@ from protocol.member import lifecycle
 from protocol.member.lifecycle import EVENTS as LIFE_EVENTS
 from protocol.member.lifecycle import TABLE, ImpossibleTransition, Membership, MemberState
 from protocol.member.messages import RemotePeer
+from protocol.member.reasons import Seen, place_of, reason
 from protocol.member.roster import compare
 from protocol.session import session_id
 from tests.vectors.coding import plain
 from tests.vectors.files import FILES, path, read, written
 from tests.vectors.pure import read as read_whole
-from tests.vectors.pure import shown
+from tests.vectors.pure import shown, told
 from tests.vectors.recording import EVENTS, Case, Recorded, Step
 
 LIMITS = MembershipLimits()
@@ -62,6 +63,10 @@ def call(case: Case) -> Any:
             happened = dict(given["event"])
             kind = {event.__name__: event for event in LIFE_EVENTS}[happened.pop("name")]
             return shown(lifecycle.transition(record(given["old"]), kind(**happened), LIMITS))
+        case "place_of":
+            return place_of(**given).value
+        case "reason":
+            return told(reason(Seen(**given["seen"])))
         case "read_frame":
             return read_whole(given["frame"], LIMITS)
         case "compare":

@@ -94,7 +94,7 @@ async def test_what_is_answered_too_late_is_closed(openings: Openings) -> None:
 
 
 async def test_an_error_of_the_first_one_counts(openings: Openings) -> None:
-    error = Rejected("here", 403)
+    error = Rejected("no", 403)
     await openings.answer(1, error=error)
     assert openings.result is error
 
@@ -112,7 +112,7 @@ async def test_who_refuses_another_one_is_not_asked_again_and_may_answer_the_fir
 ) -> None:
     """AgentCore answers 409 while it starts a session, for which the first one waits."""
     await openings.clock.advance(2.1)
-    await openings.answer(2, error=Rejected("here", 409))
+    await openings.answer(2, error=Rejected("not now", 409))
     assert openings.result is None
     await openings.clock.advance(60.0)
     assert openings.under_way == {1}

@@ -234,11 +234,12 @@ async def test_what_is_no_address_is_a_bad_address() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind", "hint"),
     [
-        (http("403 Forbidden"), "Rejected", "credentials"),
+        (http("403 Forbidden"), "Rejected", "for this mesh"),
         (http("401 Unauthorized"), "Rejected", "log in"),
-        (http("404 Not Found"), "Rejected", "path"),
-        (http("400 Bad Request"), "Rejected", "session id"),
-        (http("200 OK", "<html>"), "Rejected", "/ws"),
+        (http("404 Not Found"), "Rejected", "no relay"),
+        (http("400 Bad Request"), "Rejected", "the URL"),
+        (http("200 OK", "<html>"), "Rejected", "no relay"),
+        (http("502 Bad Gateway"), "Rejected", "is the relay running"),
         (http("503 Busy"), "Rejected", "full"),
         (b"nonsense\r\n\r\n", "NotARelay", "WebSocket"),
         (b"", "Unreachable", "closed"),
@@ -246,7 +247,7 @@ async def test_what_is_no_address_is_a_bad_address() -> None:
 )
 async def test_an_opening_that_fails_says_what_to_do(answer: bytes, kind: str, hint: str) -> None:
     # What no further attempt mends ends at once. For the rest there is time for one attempt.
-    within_s = 3.0 if b"503" in answer or not answer else 60.0
+    within_s = 3.0 if b" 50" in answer[:12] or not answer else 60.0
     async with Proxy(1) as proxy:
         proxy.answers = [answer] * 100
         with pytest.raises(RelayError, match=hint) as caught:

@@ -173,7 +173,7 @@ async def test_a_token_that_is_not_renewed_ends_the_peer_in_a_typed_error() -> N
         async def connect() -> MemoryLink:
             openings.append(clock.now().at)
             if clock.now().at > 60:
-                raise Rejected("relay", 401)
+                raise Rejected("no", 401)
             return await runtime.connect("mesh", grant=Grant(ends_at_ms=1_060_000))
 
         async with join(connect, "ann", clock=clock) as ann:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from actors.client.peer import join
 from actors.host import home
 from actors.host.app import RelayApp
+from protocol.member.errors import Rejected
 from tests.worlds.live import PATIENCE_S, LiveRelay, Peer
 
 
@@ -194,3 +195,53 @@ async def test_a_peer_that_names_no_mesh_as_in_the_readme_is_in_the_default_one(
 
 def test_an_application_that_is_not_served_yet_has_read_no_setting() -> None:
     assert RelayApp().settings is None
+
+
+# How a page finds out why its WebSocket did not open ----------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/", "/ws", "/ws/", "", "/?mesh=default", "/ws/?mesh=default"])
+async def test_a_websocket_without_the_path_or_with_a_slash_is_that_of_the_relay(
+    visited: LiveRelay, path: str
+) -> None:
+    here = await (await visited.connect()).announce("here")
+    async with join(f"ws://127.0.0.1:{visited.port}{path}", "me") as me:
+        assert set(me.roster) == {"here"}
+        await me.broadcast("hello")
+        assert (await here.until("broadcast"))["data"] == "hello"
+
+
+@pytest.mark.anyio
+async def test_a_websocket_elsewhere_is_answered_that_nothing_is_there(visited: LiveRelay) -> None:
+    for path in ("/wss", "/ws/ws", "/ping", "/docs/"):
+        with pytest.raises(Rejected, match="no relay is at this path") as caught:
+            async with join(f"ws://127.0.0.1:{visited.port}{path}", "me"):
+                pass
+        assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "status", "word"),
+    [
+        ("/ws", "http://localhost:8000", 426, "WebSocket client"),
+        ("/ws/", "https://agi.diy", 426, "WebSocket client"),
+        ("/ws", "https://other.example", 403, "origin not allowed"),
+        ("/ws", "null", 403, "origin not allowed"),
+        ("/nowhere", "https://other.example", 404, "/ws"),
+    ],
+)
+def test_any_page_may_read_why_it_cannot_connect(
+    http: httpx.Client, path: str, origin: str, status: int, word: str
+) -> None:
+    answer = http.get(path, headers={"origin": origin})
+    assert answer.status_code == status
+    assert word in answer.text
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/docs/protocol.md"])
+def test_no_foreign_page_may_read_anything_else(http: httpx.Client, path: str) -> None:
+    answer = http.get(path, headers={"origin": "https://other.example"})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers

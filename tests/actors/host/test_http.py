@@ -153,7 +153,7 @@ def test_what_is_within_bounds_is_served(relay: LiveRelay, data: bytes) -> None:
         (opening(line=b"POST /ws"), 405, b"WebSocket"),
         (opening() + b"\x89\x80\1\2\3\4", 400, b"before the WebSocket was open"),
         (opening(line=b"GET /ws?mesh=" + b"m" * 20_000), 400, b"mesh name too long"),
-        (opening(line=b"GET /nowhere"), 403, b""),
+        (opening(line=b"GET /nowhere"), 404, b"/ws"),
         (head(b"GET /ws", CLOSE), 426, b"with a WebSocket client"),
     ],
 )
