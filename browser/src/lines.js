@@ -2,12 +2,15 @@
 
 /**
  * @import { Driver } from "./driver.js"
+ * @import { Limits } from "./limits.js"
  * @import { Openings } from "./openings.js"
  * @import { Socket } from "./world.js"
  */
 
 /** Beyond, a socket is given no more: it has not sent that yet. */
 const BUFFERED_BYTES_MAX = 2 ** 18;
+/** After an error the end of a socket is told within so many seconds, or never. */
+const CLOSED_AFTER_S = 0.25;
 /** Browsers do not run timers more often (seconds). */
 const PUMP_EVERY_S = 0.004;
 
@@ -17,6 +20,12 @@ export class Lines {
   #openings;
   #driver;
   #sent;
+  #limits;
+  #warn;
+  /** By number of the connection: how to stop looking after it. @type {Map<number, () => void>} */
+  #hedges = new Map();
+  /** What was told to keep connections waiting. */
+  #hindrance = "";
   /** @type {(() => void) | null} */
   #cancelPump = null;
   #pumpAt = Infinity;
@@ -24,12 +33,17 @@ export class Lines {
   /**
    * @param {Openings} openings
    * @param {Driver} driver
-   * @param {(tickets: number[]) => void} sent is told what was handed to a socket
+   * @param {Readonly<Limits>} limits
+   * @param {object} owner
+   * @param {(tickets: number[]) => void} owner.sent is told what was handed to a socket
+   * @param {(sentence: string) => void} owner.warn tells whoever develops the page
    */
-  constructor(openings, driver, sent) {
+  constructor(openings, driver, limits, { sent, warn }) {
     this.#openings = openings;
     this.#driver = driver;
+    this.#limits = limits;
     this.#sent = sent;
+    this.#warn = warn;
   }
 
   /**
@@ -39,10 +53,13 @@ export class Lines {
    */
   async open(number) {
     this.#sockets.set(number, null);
+    const openings = this.#openings;
     try {
-      const address = this.#openings.known ?? (await this.#openings.address());
+      const address = openings.known ?? (await openings.address());
+      if (openings.isDoubtful) await openings.check(address.url);
       if (!this.#sockets.has(number)) return; // It took too long, or the peer has left.
       this.#sockets.set(number, this.#connected(number, address));
+      this.#hedge(number, address);
     } catch (error) {
       this.#failed(number, error);
     }
@@ -55,20 +72,67 @@ export class Lines {
   #connected(number, address) {
     const socket = this.#openings.connect(address);
     let wasOpen = false;
+    let isOver = false;
+    /** @param {{ code?: number, reason?: string }} how */
+    const over = ({ code, reason }) => {
+      if (isOver) return;
+      isOver = true;
+      this.#settle(number);
+      if (wasOpen) this.#driver.report((member, now) => member.closed(number, now, code, reason));
+      else this.#openings.failure(address.url).then((error) => this.#failed(number, error));
+    };
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       wasOpen = true;
+      this.#settle(number);
       this.#openings.opened();
       this.#driver.report((member, now) => member.opened(number, now));
     };
     socket.onmessage = ({ data }) => {
       this.#driver.report((member, now) => member.received(number, data, now));
     };
-    socket.onclose = ({ code, reason }) => {
-      if (wasOpen) this.#driver.report((member, now) => member.closed(number, now, code, reason));
-      else this.#openings.failed(address.url, (error) => this.#failed(number, error));
+    socket.onclose = over;
+    socket.onerror = () => {
+      // Where a page's policy forbids the connection, Chromium tells nothing but this.
+      if (!wasOpen) this.#driver.after(CLOSED_AFTER_S, () => socket.readyState === 3 && over({}));
     };
     return socket;
+  }
+
+  /**
+   * Looks after a connection that nobody answers: if somebody who did not answer over HTTP does so
+   * now, a new one is answered, and the old one may hang for long. (A second one beside it would wait
+   * for the first: browsers open one at a time.)
+   *
+   * @param {number} number
+   * @param {{ url: string, protocols: string[] }} address
+   */
+  #hedge(number, address, pauseS = this.#limits.hedgeAfterS, wasAway = false) {
+    const socket = this.#sockets.get(number);
+    const isWaiting = () => socket?.readyState === 0 && this.#sockets.get(number) === socket;
+    const cancel = this.#driver.after(pauseS, async () => {
+      this.#hedges.delete(number);
+      const isThere = await this.#openings.answers(address.url);
+      const hindrance = isThere ? null : await this.#openings.hindrance(address.url);
+      if (!isWaiting()) return;
+      if (hindrance && this.#hindrance !== hindrance.message) {
+        this.#hindrance = hindrance.message;
+        this.#warn(hindrance.message);
+      }
+      if (isThere && wasAway) {
+        this.close(number);
+        this.open(number);
+      } else {
+        this.#hedge(number, address, Math.min(2 * pauseS, this.#limits.hedgeMaxS), !isThere);
+      }
+    });
+    this.#hedges.set(number, cancel);
+  }
+
+  /** @param {number} number */
+  #settle(number) {
+    this.#hedges.get(number)?.();
+    this.#hedges.delete(number);
   }
 
   /**
@@ -87,9 +151,11 @@ export class Lines {
   close(number) {
     const socket = this.#sockets.get(number);
     this.#sockets.delete(number);
+    this.#settle(number);
     if (!socket) return;
     socket.onopen = null;
     socket.onmessage = null;
+    socket.onerror = null;
     socket.onclose = null;
     socket.close(1000);
   }

@@ -10,7 +10,7 @@
  * @import { Agent } from "./agents.js"
  * @import { MaybeCalled } from "./cognito.js"
  * @import { Happened } from "./driver.js"
- * @import { AttemptFailed, Effect, Handle, TurnEnded } from "./effects.js"
+ * @import { Effect, Handle, TurnEnded } from "./effects.js"
  * @import { RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Limits } from "./limits.js"
@@ -34,6 +34,7 @@ import { Listeners } from "./listeners.js";
 import { Member } from "./member.js";
 import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
+import { pageTimer } from "./timers.js";
 import { Turn } from "./turn.js";
 import { Shelf, Unread } from "./unread.js";
 import { deferred, iterator, Signal } from "./waiting.js";
@@ -68,6 +69,8 @@ const OVERFILL = 10;
  * @property {number} [joinTimeoutS] the old name of `withinS` (deprecated)
  * @property {"pong" | null} [keepalive] `"pong"` (the default): answers to the relay's pings are
  *   signs of life; null: only messages
+ * @property {boolean} [worker] false: the page's policy forbids workers of `blob:`, so none is tried;
+ *   see docs/page.md
  */
 
 /**
@@ -169,17 +172,25 @@ export class Peer {
   /** @type {Promise<void> | null} */
   #leaving = null;
   #unwatch;
+  #warn;
 
   /** @param {JoinOptions & { _env?: Partial<World> }} options as for the function `connect` */
   constructor({ url, id, agents = [], metadata = {}, limits, offline = "wait", ...options }) {
     const { joinTimeoutS, withinS = joinTimeoutS ?? 40 } = options;
-    const { keepalive, owner = ownerOf(id), takeover = false, token = null, _env } = options;
+    const {
+      keepalive,
+      owner = ownerOf(id),
+      takeover = false,
+      token = null,
+      worker = true,
+      _env,
+    } = options;
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
     if (offline !== "wait" && offline !== "fail") {
       throw new TypeError('offline must be "wait" or "fail"');
     }
     if (joinTimeoutS !== undefined) warnOnce("joinTimeoutS", "withinS");
-    const world = { ...WORLD, ..._env };
+    const world = { ...WORLD, ...(worker ? {} : { timer: pageTimer }), ..._env };
     this.#openings = new Openings(url, token, world);
     this.#limits = limitsWith(limits);
     const member = new Member(id, agents, metadata, this.#limits, {
@@ -200,8 +211,12 @@ export class Peer {
       carryOut: (effect) => this.#carryOut(effect),
       settled: () => this.#settled(),
     });
-    this.#lines = new Lines(this.#openings, this.#driver, (tickets) => {
-      for (const ticket of tickets) settle(this.#sending, ticket, null);
+    this.#warn = world.warn;
+    this.#lines = new Lines(this.#openings, this.#driver, this.#limits, {
+      sent: (tickets) => {
+        for (const ticket of tickets) settle(this.#sending, ticket, null);
+      },
+      warn: world.warn,
     });
     this.#shelf = new Shelf(this.#limits);
     this.#unread = new Unread(this.#shelf);
@@ -213,7 +228,10 @@ export class Peer {
         taken: (turn, agent) => this.#driver.report((member) => member.taken(turn, agent)),
       });
     }
-    this.#unwatch = world.watch(() => this.nudge());
+    this.#unwatch = world.watch({
+      nudge: () => this.nudge(),
+      suspend: () => this.#driver.tell((member, now) => member.suspend(now)),
+    });
     this.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
   }
 
@@ -590,7 +608,8 @@ export class Peer {
       case "Ready":
         return this.#joined.resolve(this);
       case "AttemptFailed":
-        return void (effect.news && console.warn(`agi-diy-relay-client: ${triesAgain(effect)}`));
+        if (effect.news) this.#warn(`not connected, tries again: ${effect.error.message}`);
+        return;
       case "Announced":
         return settle(this.#announcing, effect.number, effect.error);
       case "Unsent":
@@ -608,7 +627,7 @@ export class Peer {
       case "Cancelled":
         return this.#abort(effect.command, new TurnError("nobody waits for this command any more"));
       case "Ignored":
-        return console.warn(`agi-diy-relay-client: ignored ${effect.what}`);
+        return this.#warn(`ignored ${effect.what}`);
       case "Finished":
         return this.#finished(effect.error);
       case "Sendable": // The lines are pumped after every effect anyway.
@@ -706,11 +725,6 @@ export class Peer {
     this.#aborts.get(command)?.abort(reason);
     this.#aborts.delete(command);
   }
-}
-
-/** @param {AttemptFailed} failed */
-function triesAgain({ error }) {
-  return `not connected, tries again: ${error.message}`;
 }
 
 /**

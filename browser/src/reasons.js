@@ -58,7 +58,9 @@ export function reason(seen) {
   if (seen.status !== null) {
     return new Rejected(`${shown} answered ${seen.status}: ${answered(seen)}`, seen.status);
   }
-  return seen.isThere ? new Rejected(unreadable(seen, shown)) : new Unreachable(nobody(seen, shown));
+  return seen.isThere
+    ? new Rejected(unreadable(seen, shown))
+    : new Unreachable(nobody(seen, shown));
 }
 
 /**

@@ -60,6 +60,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         if "no-worker" in self.path:
             self.send_header("Content-Security-Policy", "worker-src 'none'")
+        if "no-connections" in self.path:
+            self.send_header("Content-Security-Policy", "connect-src 'self'")
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:

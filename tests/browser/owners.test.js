@@ -182,7 +182,8 @@ test("a server that is there and refuses each time rejects the token", async () 
   assert.ok(error instanceof client.Rejected);
   assert.equal(error.isTransient, false);
   assert.match(error.message, /token/);
-  assert.deepEqual(world.asked, Array(3).fill("https://relay:1/ws"));
+  assert.deepEqual(world.asked, Array(3).fill("https://relay:1/ping"));
+  assert.deepEqual(world.looked, Array(3).fill("https://relay:1/ws"));
 });
 
 test("a server that is away, or refuses only now and then, does not", async () => {
@@ -234,14 +235,16 @@ test("a peer that was present ends after some time of nothing but refusals, with
   assert.ok(world.sockets.length < 15, `${world.sockets.length}`);
 });
 
-test("without a token nobody is looked for, and trying goes on", async () => {
+test("without a token a hidden refusal is not for good, and trying goes on", async () => {
   const world = new World();
   world.isThere = true;
   world.turnsAway = true;
   const failed = failure(world.join());
   await world.pass(60);
-  assert.ok((await failed) instanceof client.Unreachable);
-  assert.deepEqual(world.asked, []);
+  const error = await failed;
+  assert.ok(error instanceof client.Rejected);
+  assert.equal(error.isTransient, true);
+  assert.match(error.message, /opens no WebSocket/);
 });
 
 test("a connection is replaced before its grant ends, and nothing is lost", async () => {

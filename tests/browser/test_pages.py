@@ -51,6 +51,8 @@ TRY = """async (options) => {
     try { window.peer = await client.join(options); } catch (error) { return error.name; }
     return "joined";
 }"""
+INVISIBLE = """Object.defineProperty(document, "visibilityState", { get: () => "hidden" });"""
+META = """<meta http-equiv="Content-Security-Policy" content="worker-src 'none'" />"""
 ENDED = "peer.ended.then((error) => error.name)"
 
 SLOW = 20
@@ -686,7 +688,7 @@ def test_renewals_under_traffic_lose_and_double_nothing(
 FAIL = """async (options) => {
     // What no attempt mends ends it at once; all else when an attempt has failed, whenever that is.
     let error;
-    for (let withinS = 0.4; !error || error.message.startsWith("not present"); withinS *= 2) {
+    for (let withinS = 0.4; !error || error.message.startsWith("nobody has answered"); withinS *= 2) {
         error = await client.join({ id: "ann", withinS, ...options }).catch((error) => error);
     }
     const text = `${error} ${error.stack} ${JSON.stringify(error)}`;
@@ -702,16 +704,140 @@ def failure(page: Any, url: str, **options: object) -> tuple[str, str]:
     return name, text
 
 
-def test_a_relay_that_is_not_there_or_lets_nobody_in_is_unreachable(
-    open_page: Callable[..., Any],
-) -> None:
+def test_joining_says_what_is_wrong(open_page: Callable[..., Any], site: str) -> None:
     page = open_page()
     with LiveRelay(allowed_origins=("https://agi.diy",)) as live:
         name, text = failure(page, f"{live.url}?{SECRET}")
-        assert name == "Unreachable"
-        assert "--allowed-origins" in text
-        assert failure(page, f"ws://127.0.0.1:{live.port}/elsewhere?{SECRET}")[0] == "Unreachable"
-    assert failure(page, f"{live.url}?{SECRET}")[0] == "Unreachable"
+        assert (name, f"--allowed-origins {site}" in text) == ("Rejected", True)
+        name, text = failure(page, f"ws://127.0.0.1:{live.port}/elsewhere?{SECRET}")
+        assert (name, "that of a relay is /ws" in text) == ("Rejected", True)
+    name, text = failure(page, f"{live.url}?{SECRET}")
+    assert (name, "nobody answers" in text) == ("Unreachable", True)
+    name, text = failure(page, f"{site.replace('http', 'ws')}/ws?{SECRET}")
+    assert (name, "no relay of agent meshes" in text) == ("Rejected", True)
+
+
+def test_a_page_whose_policy_forbids_the_relay_hears_that(
+    live: LiveRelay, open_page: Callable[..., Any]
+) -> None:
+    name, text = failure(open_page("?no-connections"), f"{live.url}?{SECRET}")
+    assert name == "BadAddress"
+    assert f"add ws://127.0.0.1:{live.port} to `connect-src`" in text
+
+
+def test_a_page_that_is_a_file_hears_that(live: LiveRelay, context: Any) -> None:
+    page = context.new_page()
+    page.goto((ROOT / "tests/browser/page.html").as_uri())
+    page.evaluate(
+        f"""() => import("http://127.0.0.1:{live.port}/browser/relay-client.js")
+            .then((client) => {{ window.client = client; }})"""
+    )
+    name, text = failure(page, f"{live.url}?{SECRET}")
+    assert name == "Rejected"
+    assert "opened from files" in text
+
+
+@pytest.mark.parametrize("path", ["", "/ws/"])
+def test_a_page_need_not_write_the_path(
+    live: LiveRelay, open_page: Callable[..., Any], path: str
+) -> None:
+    page = open_page()
+    page.evaluate(JOIN, {"url": f"ws://127.0.0.1:{live.port}{path}", "id": "ann"})
+    assert status(live)["peers"] == ["ann"]
+    page.evaluate("peer.leave()")
+
+
+# Coming back, and sleep ---------------------------------------------------------------------------
+
+
+def test_after_many_attempts_in_vain_a_page_is_back_at_once(open_page: Callable[..., Any]) -> None:
+    """A browser makes whoever fails so often wait for seconds before each WebSocket."""
+    page = open_page()
+    with HeldPort() as port:
+        options = {"id": "ann", "limits": {"retryMaxS": 0.05, "backoffMaxS": 0.05}}
+        with LiveRelay(port=port) as relay:
+            page.evaluate(JOIN, {**options, "url": relay.url})
+            page.evaluate("""() => {
+                window.opened = 0;
+                const Real = WebSocket;
+                window.WebSocket = class extends Real {
+                    constructor(...given) { super(...given); opened += 1; }
+                };
+                window.asked = 0;
+                const get = fetch;
+                window.fetch = (...given) => { asked += 1; return get(...given); };
+            }""")
+        until(page, "asked > 60")
+        assert page.evaluate("opened") < 10
+        with LiveRelay(port=port) as relay:
+            until(page, "peer.state === 'present'")
+            assert page.evaluate("opened") < 12
+            page.evaluate("peer.leave()")
+
+
+@pytest.mark.parametrize(
+    ("sleeps", "wakes"),
+    [
+        (
+            "document.dispatchEvent(new Event('freeze'))",
+            "document.dispatchEvent(new Event('resume'))",
+        ),
+        (
+            "dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))",
+            "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))",
+        ),
+    ],
+    ids=["frozen", "back-forward cache"],
+)
+def test_a_page_asleep_is_not_present_and_is_back_when_it_wakes_up(
+    live: LiveRelay,
+    open_page: Callable[..., Any],
+    plain: Callable[..., Plain],
+    sleeps: str,
+    wakes: str,
+) -> None:
+    """(A headless browser freezes nothing, so the page is told that it does.)"""
+    bob = plain(live, "bob", keepalive="pong")
+    page = open_page()
+    page.evaluate(JOIN, {"url": live.url, "id": "ann", "agents": ["coder"]})
+    bob.until("presence", **{"from": "ann"})
+    page.evaluate(sleeps)
+    gone = bob.until("presence")
+    assert (gone["from"], gone["data"]["reason"]) == ("ann", "left")
+    assert page.evaluate("peer.state") == "suspended"
+    page.evaluate(wakes)
+    back = bob.until("presence")
+    assert (back["from"], back["data"]["agents"]) == ("ann", ["coder"])
+    until(page, "peer.state === 'present'")
+    bob.send("direct", to="coder", data="awake?")
+    until(page, "() => seen.some(({ data }) => data === 'awake?')")
+    page.evaluate("peer.leave()")
+
+
+def test_a_page_that_is_left_is_gone_at_once(
+    live: LiveRelay, open_page: Callable[..., Any], plain: Callable[..., Plain]
+) -> None:
+    bob = plain(live, "bob")
+    page = open_page()
+    page.evaluate(JOIN, {"url": live.url, "id": "ann"})
+    bob.until("presence", **{"from": "ann"})
+    page.goto("about:blank")
+    assert bob.until("presence")["data"]["status"] == "offline"
+
+
+@pytest.mark.parametrize("is_in_header", [True, False])
+def test_where_a_policy_forbids_the_worker_the_console_is_empty(
+    live: LiveRelay, open_page: Callable[..., Any], *, is_in_header: bool
+) -> None:
+    page = open_page("?no-worker" if is_in_header else "", INVISIBLE)
+    options = {"worker": False} if is_in_header else {}
+    if not is_in_header:
+        page.evaluate("(meta) => document.head.insertAdjacentHTML('beforeend', meta)", META)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.evaluate(JOIN, {"url": live.url, "id": "ann", **options})
+    page.evaluate("peer.leave()")
+    assert said == []
 
 
 def test_a_url_that_is_none_is_a_bad_address(open_page: Callable[..., Any]) -> None:

@@ -74,6 +74,11 @@ export class World {
   grant = null; // What the relay tells of the connection's grant.
   asked = []; // Where somebody was looked for over HTTP,
   isThere = false; // and whether anybody was there.
+  looked = []; // What was looked at, to read its status,
+  status = null; // and what that was.
+  isForbidden = false; // The page's policy stops connections.
+  permission = null;
+  warnings = [];
 
   env = {
     connect: (url, protocols) => {
@@ -97,8 +102,16 @@ export class World {
         this.timers = this.timers.filter((other) => other !== timer);
       };
     },
-    watch: (nudge) => {
-      this.nudge = nudge;
+    status: async (url) => {
+      this.looked.push(url);
+      return this.status;
+    },
+    isForbidden: () => this.isForbidden,
+    permission: async () => this.permission,
+    origin: "http://localhost:8000",
+    warn: (sentence) => this.warnings.push(sentence),
+    watch: ({ nudge, suspend }) => {
+      Object.assign(this, { nudge, suspend });
       this.isWatched = true;
       return () => {
         this.isWatched = false;
