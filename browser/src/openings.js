@@ -2,7 +2,7 @@
 
 import { placeOf } from "./election.js";
 import { BadAddress, Rejected, RelayError, Unreachable } from "./errors.js";
-import { placeOf, RELAY_PATH, ROOT_PATHS, reason } from "./reasons.js";
+import { RELAY_PATH, ROOT_PATHS, reason, placeOf as whereIs } from "./reasons.js";
 import { bearerProtocols } from "./tokens.js";
 
 /**
@@ -172,7 +172,7 @@ export class Openings {
     const isSecure = /^(wss|https):$/i.test(protocol);
     const path = ROOT_PATHS.includes(pathname) ? RELAY_PATH : pathname;
     const looked = `${rootOf(url).slice(0, -LOOK.length)}${path}`;
-    const isReadable = isThere && placeOf(hostname) !== "aws";
+    const isReadable = isThere && whereIs(hostname) !== "aws";
     return {
       host: hostname,
       port: Number(port) || (isSecure ? 443 : 80),

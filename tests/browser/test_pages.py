@@ -688,7 +688,8 @@ def test_renewals_under_traffic_lose_and_double_nothing(
 FAIL = """async (options) => {
     // What no attempt mends ends it at once; all else when an attempt has failed, whenever that is.
     let error;
-    for (let withinS = 0.4; !error || error.message.startsWith("nobody has answered"); withinS *= 2) {
+    const isEarly = () => !error || error.message.startsWith("nobody has answered");
+    for (let withinS = 0.4; isEarly(); withinS *= 2) {
         error = await client.join({ id: "ann", withinS, ...options }).catch((error) => error);
     }
     const text = `${error} ${error.stack} ${JSON.stringify(error)}`;
