@@ -96,6 +96,8 @@ export class Asks {
   #load = new Map();
   /** Of these: for room in the queue. @type {Map<string, Turn>} */
   #waiting = new Map();
+  /** Texts that wait for room, too. @type {string[]} */
+  #cancels = [];
 
   /**
    * @param {string} id
@@ -292,10 +294,21 @@ export class Asks {
 
   /** There may be room in the queue now, or no connection any more. */
   flush() {
+    this.#flushCancels();
     for (const [turnId, turn] of this.#waiting) {
       if (!this.#outgoing.hasRoom && this.#outgoing.isConnected) return;
       this.#waiting.delete(turnId);
       this.#send(turn);
+    }
+  }
+
+  #flushCancels() {
+    while (this.#cancels.length > 0 && this.#outgoing.hasRoom) {
+      try {
+        this.#outgoing.offer(this.#cancels.shift() ?? "");
+      } catch (error) {
+        if (!(error instanceof RelayError)) throw error; // Its own offline presence says it as well.
+      }
     }
   }
 
@@ -448,12 +461,9 @@ export class Asks {
     const wasSent = turn.ticket !== null && !this.#outgoing.withdraw(turn.ticket);
     if (wasSent) {
       const told = { type: "cancel", to: turn.peer ?? turn.agent, turnId: turn.id };
-      try {
-        this.#outgoing.offer(compose(this.#id, told, now), { isReply: true });
-      } catch (full) {
-        // Too much waits: its own offline presence says it as well.
-        if (!(full instanceof RelayError)) throw full;
-      }
+      this.#cancels.push(compose(this.#id, told, now));
+      if (this.#cancels.length > this.#limits.asksMax) this.#cancels.shift();
+      this.#flushCancels();
     }
     this.#end(turn, error);
   }

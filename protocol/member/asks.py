@@ -14,7 +14,7 @@ life, another one is asked, once.
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -103,6 +103,7 @@ class Asks:
         self._turns: dict[str, _Turn] = {}
         self._load: Counter[str] = Counter()  # how many of these any of several might answer
         self._waiting: dict[str, _Turn] = {}  # of these: for room in the queue
+        self._cancels: deque[str] = deque(maxlen=limits.asks_max)  # texts that wait for room, too
 
     def ask(
         self,
@@ -230,9 +231,15 @@ class Asks:
 
     def flush(self) -> None:
         """There may be room in the queue now, or no connection any more."""
+        self._flush_cancels()
         while self._waiting and (self._outgoing.has_room or not self._outgoing.is_connected):
             turn = self._waiting.pop(next(iter(self._waiting)))
             self._send(turn)
+
+    def _flush_cancels(self) -> None:
+        while self._cancels and self._outgoing.has_room:
+            with suppress(RelayError):  # its own offline presence says it as well
+                self._outgoing.offer(self._cancels.popleft())
 
     def _send(self, turn: _Turn) -> None:
         try:
@@ -333,8 +340,8 @@ class Asks:
         was_sent = turn.ticket is not None and not self._outgoing.withdraw(turn.ticket)
         if was_sent:
             told = {"type": "cancel", "to": turn.peer or turn.agent, "turnId": turn.id}
-            with suppress(RelayError):  # too much waits: its own offline presence says it as well
-                self._outgoing.offer(compose(self._id, told, now), is_reply=True)
+            self._cancels.append(compose(self._id, told, now))
+            self._flush_cancels()
         self._end(turn, error)
 
     def _end(self, turn: _Turn, error: RelayError | None, result: Any = None) -> None:

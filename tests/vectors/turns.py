@@ -146,6 +146,19 @@ def cancels() -> Iterator[Story]:
     s.do("abandon", "turn-1")
     yield s
 
+    s = asked("many cancels wait for room", count=4, limits={"queue_messages_max": 2})
+    for number in range(1, 5):
+        s.do("abandon", f"turn-{number}")
+    s.pump()
+    yield s
+
+    s = asked("a relay that takes no message takes no cancel")
+    s.do("nudge")
+    s.hear(relays("capabilities_response", "t:3", limits={"messageBytes": 1}))
+    s.do("abandon", "turn-1")
+    s.pump()
+    yield s
+
     s = asked("what the queue gave up is not asked any more", overfill=10, waits=False)
     s.do("ask", "helper", "never sent")
     s.do("closed", 1)
