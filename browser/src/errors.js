@@ -165,8 +165,8 @@ export class TurnFailed extends TurnError {
   name = "TurnFailed";
 }
 
-/** Chunks of the answer were lost, came twice, or out of order. `result`: what the agent gave at the
- * end, if only that showed that something is missing. */
+/** Chunks of the answer were lost, came twice, or out of order, or its end came while this peer was away.
+ * `result`: what the agent gave at the end, if only that showed that something is missing. */
 export class AnswerGap extends TurnError {
   name = "AnswerGap";
   /**

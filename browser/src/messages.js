@@ -15,7 +15,14 @@
  */
 
 import { agentIds } from "./agents.js";
-import { AmbiguousTarget, NotServed, TurnFailed, TurnRefused, UnknownTarget } from "./errors.js";
+import {
+  AmbiguousTarget,
+  AnswerGap,
+  NotServed,
+  TurnFailed,
+  TurnRefused,
+  UnknownTarget,
+} from "./errors.js";
 import { checkJson } from "./json.js";
 
 /** The relay's own name. */
@@ -205,6 +212,7 @@ export function turnError(message) {
   const code = word(message, "code");
   if (code === "unknown_target") return new UnknownTarget(sentence);
   if (!isRelays(message)) {
+    if (code === "missed") return new AnswerGap(sentence);
     return code === "not_served" ? new NotServed(sentence) : new TurnFailed(sentence);
   }
   if (code === "ambiguous_target") {

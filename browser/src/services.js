@@ -24,12 +24,14 @@
 
 import { Elected } from "./elected.js";
 import { RelayError, TurnError } from "./errors.js";
-import { compose, isCommand, replyTo, sentenceOf } from "./messages.js";
+import { compose, isCommand, isRelays, replyTo, sentenceOf, word } from "./messages.js";
+import { Debts } from "./owed.js";
 import { Places } from "./places.js";
 import { Unserved } from "./unserved.js";
 
 const STOPPED = "cancelled: it is not served any more";
 const CANCELLED = "cancelled: nobody waits for it any more";
+const MISSED = "the answer came while its asker was away";
 const BUSY = "busy: too many commands at a time; try again later";
 
 /**
@@ -76,6 +78,7 @@ export class Services {
   #commands = new Map();
   #commandsBegun = 0;
   #commandsSize = 0;
+  #debts;
   #unserved;
   #places;
   #elected;
@@ -93,6 +96,7 @@ export class Services {
     this.#announcements = announcements;
     this.#outgoing = outgoing;
     this.#emit = emit;
+    this.#debts = new Debts(limits.turnsMax);
     this.#unserved = new Unserved(limits);
     this.#places = new Places(limits.serviceQueueMax);
     this.#elected = new Elected({ takesPart: elects, takenMax: limits.unreadMessagesMax });
@@ -185,6 +189,11 @@ export class Services {
    */
   note(message, size, now) {
     if (message.type === "cancel") this.#cancel(message, now);
+    if (message.type === "error" && isRelays(message)) {
+      if (word(message, "code") !== "unknown_target") return;
+      this.#debts.undelivered(message);
+      this.#pay(now);
+    }
     if (!isCommand(message) || message.origin === this.#id) return;
     const due = now.at + this.#limits.serveWithinS;
     this.#offer({ message, size, due, served: new Set(), standsBy: false }, now);
@@ -363,8 +372,11 @@ export class Services {
     const { service, agent, message } = command;
     const hasBegun = !this.#places.withdraw(service, number);
     this.#over(number);
+    const data = { error: CANCELLED, code: "cancelled" };
     if (command.goneAt === null || !isAnsweredAlone(command)) {
-      this.#tell(message, agent, "error", { error: CANCELLED, code: "cancelled" }, now);
+      this.#tell(message, agent, "error", data, now);
+    } else {
+      this.#debts.owe(message, agent, data);
     }
     if (hasBegun) this.#emit({ effect: "Cancelled", service, command: number });
   }
@@ -383,6 +395,24 @@ export class Services {
         command.goneAt ??= now.at + this.#limits.askerBackWithinS;
       }
     }
+    this.#pay(now);
+  }
+
+  /**
+   * Tells askers that are back what they have missed.
+   *
+   * @param {Instant} now
+   */
+  #pay(now) {
+    for (const { command, agent, data } of this.#debts.due(this.#roster.peers)) {
+      this.#tell(command, agent, "error", data, now);
+    }
+  }
+
+  /** @param {Command} command */
+  #given(command) {
+    if (!isAnsweredAlone(command)) return;
+    this.#debts.given(command.message, command.agent, { error: MISSED, code: "missed" });
   }
 
   // What waits for a service
@@ -475,6 +505,7 @@ export class Services {
     const data = { result: result ?? null, chunks: finished.chunks };
     const ticket = this.#answer(finished, "turn_end", data, now);
     this.#over(command);
+    this.#given(finished);
     return ticket;
   }
 
@@ -489,6 +520,7 @@ export class Services {
     const failed = this.#over(command);
     if (!failed) return;
     this.#tell(failed.message, failed.agent, "error", { error: sentenceOf(sentence) }, now);
+    this.#given(failed);
   }
 
   /** The peer is over: nobody can be answered any more. */
@@ -496,6 +528,7 @@ export class Services {
     this.#services = [];
     this.#commands.clear();
     this.#commandsSize = 0;
+    this.#debts.clear();
     this.#places = new Places(this.#limits.serviceQueueMax);
     this.#unserved.drain();
   }

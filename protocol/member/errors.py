@@ -166,7 +166,8 @@ class TurnFailed(TurnError):
 
 
 class AnswerGap(TurnError):
-    """Chunks of the answer were lost, came twice, or out of order.
+    """Chunks of the answer were lost, came twice, or out of order, or its end came while this peer
+    was away.
 
     `result`: what the agent gave at the end, if only that showed that something is missing.
     """

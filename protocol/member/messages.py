@@ -23,6 +23,7 @@ from protocol.envelope import RELAY
 from protocol.instant import Instant
 from protocol.member.errors import (
     AmbiguousTarget,
+    AnswerGap,
     NotServed,
     TurnError,
     TurnFailed,
@@ -156,6 +157,8 @@ def turn_error(message: Message) -> TurnError:
     if code == "unknown_target":
         return UnknownTarget(sentence)
     if not message.is_relays:
+        if code == "missed":
+            return AnswerGap(sentence)
         return NotServed(sentence) if code == "not_served" else TurnFailed(sentence)
     match code:
         case "ambiguous_target":

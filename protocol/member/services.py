@@ -10,8 +10,9 @@ Every command that a service takes is answered by an `ack` at once, and by one `
 at the end. As long as the agent says nothing, the `ack` is repeated every `ack_every_s`: to an
 asker that is answered alone always, to everyone only before the first chunk, because existing pages
 take it for a beginning. A command is cancelled when its asker says so, or is offline for
-`asker_back_within_s`. Which commands of a service wait for others of it, places decides; and for
-which agents this one of several connections of the peer serves, elected.
+`asker_back_within_s`. An asker that missed the end of its turn is told so when it is back (owed).
+Which commands of a service wait for others of it, places decides; and for which agents this one of
+several connections of the peer serves, elected.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,12 +29,14 @@ from protocol.member.elected import Elected
 from protocol.member.errors import RelayError, TurnError
 from protocol.member.messages import Message, compose, is_command, reply_to, sentence_of
 from protocol.member.outgoing import Outgoing
+from protocol.member.owed import Debts
 from protocol.member.places import Places
 from protocol.member.roster import Roster
 from protocol.member.unserved import Unserved, Waiting
 
 STOPPED: Final = "cancelled: it is not served any more"
 CANCELLED: Final = "cancelled: nobody waits for it any more"
+MISSED: Final = "the answer came while its asker was away"
 BUSY: Final = "busy: too many commands at a time; try again later"
 
 
@@ -93,6 +96,7 @@ class Services:
         self._commands: dict[int, _Command] = {}  # under way, by number
         self._commands_begun = 0
         self._commands_size = 0
+        self._debts = Debts(limits.turns_max)
         self._unserved = Unserved(limits)
 
     # Who serves -----------------------------------------------------------------------------------
@@ -157,6 +161,10 @@ class Services:
         """A message arrived. Only commands are served, and none of the peer's own."""
         if message.type == "cancel":
             self._cancel(message, now)
+        elif message.type == "error" and message.is_relays:
+            if message.word("code") == "unknown_target":
+                self._debts.undelivered(message)
+                self._pay(now)
         elif is_command(message) and message.origin != self._id:
             due = now.at + self._limits.serve_within_s
             self._offer(Waiting(message, size, due), now)
@@ -268,9 +276,11 @@ class Services:
         if command is not None:
             has_begun = not self._places.withdraw(command.service, number)
             self._over(number)
+            data = {"error": CANCELLED, "code": "cancelled"}
             if command.gone_at is None or not command.is_private:
-                data = {"error": CANCELLED, "code": "cancelled"}
                 self._refuse(command.message, command.agent, data, now)
+            else:
+                self._debts.owe(command.message, command.agent, data)
             if has_begun:
                 self._emit(Cancelled(command.service, number))
 
@@ -281,6 +291,17 @@ class Services:
                 command.asker_was_here, command.gone_at = True, None
             elif command.asker_was_here and command.gone_at is None and not self._roster.is_cut:
                 command.gone_at = now.at + self._limits.asker_back_within_s
+        self._pay(now)
+
+    def _pay(self, now: Instant) -> None:
+        """Tell askers that are back what they have missed."""
+        for owed in self._debts.due(self._roster.peers):
+            self._refuse(owed.command, owed.agent, owed.data, now)
+
+    def _given(self, command: _Command) -> None:
+        if command.is_private:
+            data = {"error": MISSED, "code": "missed"}
+            self._debts.given(command.message, command.agent, data)
 
     # What waits for a service ---------------------------------------------------------------------
 
@@ -337,6 +358,7 @@ class Services:
         data = {"result": result, "chunks": finished.chunks}
         ticket = self._answer(finished, "turn_end", data, now)
         self._over(command)
+        self._given(finished)
         return ticket
 
     def fail(self, command: int, sentence: str, now: Instant) -> None:
@@ -345,6 +367,7 @@ class Services:
         if failed is not None:
             data = {"error": sentence_of(sentence)}
             self._refuse(failed.message, failed.agent, data, now)
+            self._given(failed)
 
     def end(self) -> None:
         """The peer is over: nobody can be answered any more."""
@@ -352,6 +375,7 @@ class Services:
         self._commands.clear()
         self._commands_size = 0
         self._places = Places(self._limits.service_queue_max)
+        self._debts.clear()
         self._unserved.drain()
 
     def _over(self, number: int) -> _Command | None:

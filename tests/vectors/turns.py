@@ -212,6 +212,40 @@ def cancels() -> Iterator[Story]:
     s.wait(10.0)
     yield s
 
+    s = joined("whoever comes back too late is told that it was cancelled")
+    s.do("serve", None)
+    s.hear(told(command("coder", "c-1")), command("coder", "c-2"))
+    s.hear(presence("bob", status="offline"))
+    s.wait(6.0)
+    s.hear(presence("bob"))
+    s.hear(presence("bob", status="offline"), presence("bob"))
+    s.pump()
+    yield s
+
+    s = joined("an end that came while its asker was away is told when it is back")
+    s.do("serve", None)
+    s.hear(*(told(command("coder", f"c-{number}")) for number in range(1, 5)))
+    s.hear(presence("bob", status="offline"))
+    s.do("stream", 1, "nobody hears it")
+    s.do("finish", 1, "nor this")
+    s.do("fail", 2, "nor this")
+    s.do("finish", 3, "but this it has heard")
+    s.pump()
+    gone = {"code": "unknown_target", "error": "no peer 'bob' is here", "target": "bob"}
+    s.hear(relays("error", "c-1", **gone), relays("error", "c-1", **gone))
+    s.hear(relays("error", "c-3", **{**gone, "code": "other"}))
+    s.hear({**relays("error", "c-3", **gone), "from": "eve"})
+    s.hear(presence("bob"))
+    s.hear(relays("error", "c-2", **gone))
+    s.hear(relays("error", "c-9", **gone), relays("error", "c-3", **{**gone, "target": ["bob"]}))
+    s.do("finish", 4, "in time")
+    s.pump()
+    yield s
+
+    s = asked("an asker that was away hears that there was an end")
+    s.hear(alone("error", "turn-1", code="missed", error="the answer came while you were away"))
+    yield s
+
     s = joined("where not all peers are known, nobody counts as gone", limits={"peers_max": 1})
     s.do("serve", None)
     s.hear(presence("eve"), command("coder", "c-1"))

@@ -1,6 +1,7 @@
 """Commands given: a turn in time, over memory and over WebSockets."""
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -447,6 +448,32 @@ async def test_an_asker_that_was_cut_off_in_the_middle_of_an_answer_is_told() ->
             with pytest.raises(Gap):
                 while True:
                     await anext(ann)
+
+
+async def test_an_asker_that_was_away_when_the_end_came_does_not_wait_for_it() -> None:
+    go_on = anyio.Event()
+
+    async def work(_: Command) -> str:
+        await go_on.wait()
+        return "done"
+
+    async with Runtime() as runtime:
+        here = Switch(partial(runtime.connect, "mesh"))
+        there = partial(runtime.connect, "mesh")
+        async with (
+            join(there, "bob", agents=["writer"]) as bob,
+            join(here, "ann", limits=QUICK) as ann,
+            Serving(bob, work),
+        ):
+            turn = ann.ask("writer", "x", timeout_s=math.inf)
+            await message_of(ann, "ack")
+            here.off()
+            await until(lambda: "ann" not in bob.roster)
+            go_on.set()
+            assert (await message_of(bob, "error")).word("code") == "unknown_target"
+            here.is_on = True
+            with anyio.fail_after(10), pytest.raises(AnswerGap, match="away"):
+                await turn
 
 
 # Who reads the answers ----------------------------------------------------------------------------

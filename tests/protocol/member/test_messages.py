@@ -8,6 +8,7 @@ import pytest
 from protocol.instant import Instant
 from protocol.member.errors import (
     AmbiguousTarget,
+    AnswerGap,
     NotServed,
     TurnFailed,
     TurnRefused,
@@ -121,7 +122,8 @@ def test_an_error_of_the_relay_says_what_it_is() -> None:
 
 
 def test_a_peer_may_say_that_it_has_no_such_agent_or_does_not_serve_it() -> None:
-    for code, kind in (("unknown_target", UnknownTarget), ("not_served", NotServed)):
+    kinds = {"unknown_target": UnknownTarget, "not_served": NotServed, "missed": AnswerGap}
+    for code, kind in kinds.items():
         said = {"type": "error", "from": "bob", "data": {"code": code, "error": "x"}}
         assert type(turn_error(Message(said))) is kind
 
