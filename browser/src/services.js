@@ -27,6 +27,7 @@ import { RelayError, TurnError } from "./errors.js";
 import { compose, isCommand, isRelays, replyTo, sentenceOf, word } from "./messages.js";
 import { Debts } from "./owed.js";
 import { Places } from "./places.js";
+import { Served } from "./served.js";
 import { Unserved } from "./unserved.js";
 
 const STOPPED = "cancelled: it is not served any more";
@@ -40,29 +41,6 @@ const BUSY = "busy: too many commands at a time; try again later";
  * @typedef {{ number: number, agents: readonly string[] | null }} Service
  */
 
-/**
- * A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent. `ackAt`: when
- * to give another sign of life (null: never). `askerWasHere`: its asker has been in the roster meanwhile.
- * `goneAt`: when the asker has been away for too long.
- *
- * @typedef {object} Command
- * @property {number} service
- * @property {string} agent
- * @property {Message} message
- * @property {number} size
- * @property {number} chunks
- * @property {number | null} ackAt
- * @property {boolean} askerWasHere
- * @property {number | null} goneAt
- */
-
-/**
- * Only its asker receives the answers to this command.
- *
- * @param {Command} command
- */
-const isAnsweredAlone = ({ message }) => message.fields.answers === "direct";
-
 /** The services of one peer. */
 export class Services {
   #id;
@@ -74,7 +52,7 @@ export class Services {
   /** @type {Service[]} */
   #services = [];
   #numbers = 0;
-  /** Under way, by number. @type {Map<number, Command>} */
+  /** Under way, by number. @type {Map<number, Served>} */
   #commands = new Map();
   #commandsBegun = 0;
   #commandsSize = 0;
@@ -305,16 +283,9 @@ export class Services {
     }
     this.#commandsBegun += 1;
     const command = this.#commandsBegun;
-    this.#commands.set(command, {
-      service,
-      agent,
-      message,
-      size,
-      chunks: 0,
-      ackAt: now.at + this.#limits.ackEveryS,
-      askerWasHere: this.#isHere(message.origin),
-      goneAt: null,
-    });
+    const ackAt = now.at + this.#limits.ackEveryS;
+    const since = { ackAt, askerWasHere: this.#isHere(message.origin) };
+    this.#commands.set(command, new Served(service, agent, message, size, since));
     this.#commandsSize += size;
     this.#tell(message, agent, "ack", {}, now);
     if (this.#places.enter(service, command)) {
@@ -353,7 +324,7 @@ export class Services {
     const isMeant = ({ message: { origin, turnId } }) =>
       origin === cancel.origin && turnId === cancel.turnId;
     for (const [number, command] of [...this.#commands]) {
-      if (isMeant(command)) this.#forsake(number, now);
+      if (command.isOf(cancel.origin, cancel.turnId)) this.#forsake(number, now);
     }
     for (const waiting of this.#unserved.drain()) {
       if (!isMeant(waiting)) this.#unserved.add(waiting);
@@ -373,7 +344,7 @@ export class Services {
     const hasBegun = !this.#places.withdraw(service, number);
     this.#over(number);
     const data = { error: CANCELLED, code: "cancelled" };
-    if (command.goneAt === null || !isAnsweredAlone(command)) {
+    if (command.goneAt === null || !command.isPrivate) {
       this.#tell(message, agent, "error", data, now);
     } else {
       this.#debts.owe(message, agent, data);
@@ -387,13 +358,11 @@ export class Services {
    * @param {Instant} now
    */
   rosterChanged(now) {
+    const tooLongAt = now.at + this.#limits.askerBackWithinS;
+    const isSure = !this.#roster.isCut;
     for (const command of this.#commands.values()) {
-      if (this.#isHere(command.message.origin)) {
-        command.askerWasHere = true;
-        command.goneAt = null;
-      } else if (command.askerWasHere && !this.#roster.isCut) {
-        command.goneAt ??= now.at + this.#limits.askerBackWithinS;
-      }
+      const isHere = this.#isHere(command.message.origin);
+      command.noteAsker({ isHere, isSure, tooLongAt });
     }
     this.#pay(now);
   }
@@ -409,9 +378,9 @@ export class Services {
     }
   }
 
-  /** @param {Command} command */
+  /** @param {Served} command */
   #given(command) {
-    if (!isAnsweredAlone(command)) return;
+    if (!command.isPrivate) return;
     this.#debts.given(command.message, command.agent, { error: MISSED, code: "missed" });
   }
 
@@ -449,9 +418,7 @@ export class Services {
    */
   deadline() {
     let first = this.#unserved.due ?? Infinity;
-    for (const { ackAt, goneAt } of this.#commands.values()) {
-      first = Math.min(first, ackAt ?? Infinity, goneAt ?? Infinity);
-    }
+    for (const { due } of this.#commands.values()) first = Math.min(first, due);
     return first === Infinity ? null : first;
   }
 
@@ -487,8 +454,7 @@ export class Services {
   stream(command, chunk, now) {
     const streamed = this.#underWay(command);
     const ticket = this.#answer(streamed, "stream", { chunk, chunkNum: streamed.chunks }, now);
-    streamed.chunks += 1;
-    streamed.ackAt = isAnsweredAlone(streamed) ? now.at + this.#limits.ackEveryS : null;
+    streamed.chunkSent(now.at + this.#limits.ackEveryS);
     return ticket;
   }
 
@@ -550,7 +516,7 @@ export class Services {
   }
 
   /**
-   * @param {Command} command
+   * @param {Served} command
    * @param {string} type
    * @param {object} data
    * @param {Instant} now

@@ -32,6 +32,7 @@ from protocol.member.outgoing import Outgoing
 from protocol.member.owed import Debts
 from protocol.member.places import Places
 from protocol.member.roster import Roster
+from protocol.member.served import Served
 from protocol.member.unserved import Unserved, Waiting
 
 STOPPED: Final = "cancelled: it is not served any more"
@@ -46,27 +47,6 @@ class _Service:
 
     number: int
     agents: tuple[str, ...] | None
-
-
-@attrs.define
-class _Command:
-    """A command that a service has, at the cost of `size` bytes. `chunks`: how many were sent.
-    `ack_at`: when to give another sign of life (None: never). `asker_was_here`: its asker has been
-    in the roster meanwhile. `gone_at`: when the asker has been away for too long."""
-
-    service: int
-    agent: str
-    message: Message
-    size: int
-    ack_at: float | None
-    asker_was_here: bool
-    chunks: int = 0
-    gone_at: float | None = None
-
-    @property
-    def is_private(self) -> bool:
-        """Only its asker receives the answers."""
-        return self.message.fields.get("answers") == "direct"
 
 
 class Services:
@@ -93,7 +73,7 @@ class Services:
         self._elected = Elected(takes_part=elects, taken_max=limits.unread_messages_max)
         self._services: list[_Service] = []
         self._numbers = 0
-        self._commands: dict[int, _Command] = {}  # under way, by number
+        self._commands: dict[int, Served] = {}  # under way, by number
         self._commands_begun = 0
         self._commands_size = 0
         self._debts = Debts(limits.turns_max)
@@ -245,7 +225,7 @@ class Services:
         self._commands_begun += 1
         number = self._commands_begun
         ack_at, is_here = now.at + limits.ack_every_s, message.origin in self._roster.peers
-        self._commands[number] = _Command(service, agent, message, size, ack_at, is_here)
+        self._commands[number] = Served(service, agent, message, size, ack_at, is_here)
         self._commands_size += size
         self._tell(message, agent, "ack", {}, now)
         if self._places.enter(service, number):
@@ -264,7 +244,7 @@ class Services:
         """An asker waits no more. Nobody else may say that."""
         asked = (cancel.origin, cancel.turn_id)
         for number, command in tuple(self._commands.items()):
-            if (command.message.origin, command.message.turn_id) == asked:
+            if command.is_of(*asked):
                 self._forsake(number, now)
         for waiting in self._unserved.drain():
             if (waiting.message.origin, waiting.message.turn_id) != asked:
@@ -286,11 +266,10 @@ class Services:
 
     def roster_changed(self, now: Instant) -> None:
         """Somebody has come or gone."""
+        too_long_at, is_sure = now.at + self._limits.asker_back_within_s, not self._roster.is_cut
         for command in self._commands.values():
-            if command.message.origin in self._roster.peers:
-                command.asker_was_here, command.gone_at = True, None
-            elif command.asker_was_here and command.gone_at is None and not self._roster.is_cut:
-                command.gone_at = now.at + self._limits.asker_back_within_s
+            is_here = command.message.origin in self._roster.peers
+            command.note_asker(is_here=is_here, is_sure=is_sure, too_long_at=too_long_at)
         self._pay(now)
 
     def _pay(self, now: Instant) -> None:
@@ -298,7 +277,7 @@ class Services:
         for owed in self._debts.due(self._roster.peers):
             self._refuse(owed.command, owed.agent, owed.data, now)
 
-    def _given(self, command: _Command) -> None:
+    def _given(self, command: Served) -> None:
         if command.is_private:
             data = {"error": MISSED, "code": "missed"}
             self._debts.given(command.message, command.agent, data)
@@ -322,7 +301,7 @@ class Services:
         """When (monotonic seconds) something is due first; None if nothing is."""
         dues = [] if self._unserved.due is None else [self._unserved.due]
         for command in self._commands.values():
-            dues += [due for due in (command.ack_at, command.gone_at) if due is not None]
+            dues += command.dues()
         return min(dues, default=None)
 
     def expire(self, now: Instant) -> None:
@@ -347,8 +326,7 @@ class Services:
         streamed = self._under_way(command)
         data = {"chunk": chunk, "chunkNum": streamed.chunks}
         ticket = self._answer(streamed, "stream", data, now)
-        streamed.chunks += 1
-        streamed.ack_at = now.at + self._limits.ack_every_s if streamed.is_private else None
+        streamed.chunk_sent(now.at + self._limits.ack_every_s)
         return ticket
 
     def finish(self, command: int, result: Any, now: Instant) -> int:
@@ -378,19 +356,19 @@ class Services:
         self._debts.clear()
         self._unserved.drain()
 
-    def _over(self, number: int) -> _Command | None:
+    def _over(self, number: int) -> Served | None:
         command = self._commands.pop(number, None)
         if command is not None:
             self._commands_size -= command.size
             self._places.withdraw(command.service, number)
         return command
 
-    def _under_way(self, command: int) -> _Command:
+    def _under_way(self, command: int) -> Served:
         if command not in self._commands:
             raise TurnError("this command is over; nothing more can be said to it")
         return self._commands[command]
 
-    def _answer(self, command: _Command, type: str, data: dict[str, Any], now: Instant) -> int:
+    def _answer(self, command: Served, type: str, data: dict[str, Any], now: Instant) -> int:
         return self._outgoing.offer(self._text(command.message, command.agent, type, data, now))
 
     def _refuse(self, message: Message, agent: str, data: dict[str, Any], now: Instant) -> None:
