@@ -245,6 +245,13 @@ class Limits:
         "it is closed (1008); the others hear that the peer is offline",
         0.02,
     )
+    pong_keepalive_s: float = _bound(
+        75.0,
+        "time since the last message for which answers to pings are signs of life, if a presence "
+        'asks for that (`"keepalive": "pong"`): a browser answers them for a page that is frozen',
+        "they count no more, and the peer is stale, then reaped, as if it were silent",
+        0.01,
+    )
     presence_refresh_s: float = _bound(
         20.0,
         "time after which the presence of a peer that only sends heartbeats is repeated",

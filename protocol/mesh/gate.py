@@ -130,7 +130,7 @@ class Gate:
         if connection.grant is not OPEN and connection.has_run_out(now):
             self._dismiss(connection, refusals.expired(), Cause.EXPIRED, now)
             return 0
-        connection.heard_at = now.at
+        connection.heard_at = connection.said_at = now.at
         if connection.life.state is not _PRESENT:
             self._hear(connection, now)
         messages = self._within_rate(connection, messages, now, counted=False)
@@ -144,12 +144,16 @@ class Gate:
         """A sign of life, for example a message that still waits to be `received`."""
         connection = self.connections.get(id)
         if connection is not None:
+            connection.said_at = now.at
             self._hear(connection, now)
 
     def ponged(self, id: int, now: Instant) -> None:
-        """A WebSocket pong arrived. It is a sign of life if the presence asked for that."""
+        """A WebSocket pong arrived. It is a sign of life if the presence asked for that, and the
+        peer has said something itself lately."""
         connection = self.connections.get(id)
-        if connection is not None and connection.keepalive_pong:
+        if connection is None or not connection.keepalive_pong:
+            return
+        if now.at - connection.said_at <= self._limits.pong_keepalive_s:
             self._hear(connection, now)
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:

@@ -50,6 +50,7 @@ LEAST: dict[str, Any] = {
     "announce_within_s": 0.01,
     "stale_after_s": 0.01,
     "reap_after_s": 0.02,
+    "pong_keepalive_s": 0.01,
     "presence_refresh_s": 0.01,
     "rate_error_every_s": 0.0,
     "crowd_bytes_per_s": 1024.0,

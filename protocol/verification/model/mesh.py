@@ -58,6 +58,7 @@ class Connection:
 
     opened_at: float
     heard_at: float
+    said_at: float
     tokens: float
     tokens_at: float
     permit: Permit
@@ -107,7 +108,9 @@ class Model:
     def opened(self, c: int, permit: Permit | None = None) -> None:
         """A connection was accepted, and may do this (None: everything)."""
         burst = self.limits.messages_burst
-        self.connections[c] = Connection(self.now, self.now, burst, self.now, permit or Permit())
+        self.connections[c] = Connection(
+            self.now, self.now, self.now, burst, self.now, permit or Permit()
+        )
 
     def received(self, c: int, messages: Sequence[Message]) -> None:
         """These messages of `c` were decided, in this order, at once. BINARY: a binary frame."""
@@ -117,7 +120,7 @@ class Model:
         if self._permit_end(connection) <= self.now:
             self._told_and_ended(c, "expired")
             return
-        connection.heard_at = self.now
+        connection.heard_at = connection.said_at = self.now
         for message in messages[: self._within_rate(c, connection, len(messages))]:
             elements = self._elements(message)
             if len(elements) > self.limits.messages_burst:
@@ -132,12 +135,14 @@ class Model:
     def heard(self, c: int) -> None:
         """Something of `c` came in and waits: a sign of life."""
         if c in self.connections:
-            self.connections[c].heard_at = self.now
+            self.connections[c].heard_at = self.connections[c].said_at = self.now
 
     def ponged(self, c: int) -> None:
-        """A WebSocket pong of `c`: a sign of life, if it asked for that."""
+        """A WebSocket pong of `c`: a sign of life, if it asked for that and spoke lately."""
         connection = self.connections.get(c)
-        if connection is not None and connection.pongs_count:
+        if connection is None or not connection.pongs_count:
+            return
+        if self.now - connection.said_at <= self.limits.pong_keepalive_s:
             connection.heard_at = self.now
 
     def ended(self, c: int, cause: str) -> None:

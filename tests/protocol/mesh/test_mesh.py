@@ -811,6 +811,40 @@ def test_8_pongs_count_for_those_who_asked_for_it() -> None:
     assert world.peers()["a"].state is PeerState.PRESENT
 
 
+def test_8_pongs_of_who_says_nothing_count_for_a_while_only() -> None:
+    """A browser answers pings for a page that is frozen."""
+    world = World()
+    frozen, hidden = world.join("a", keepalive="pong"), world.join("b", keepalive="pong")
+    for second in range(5, 110, 5):
+        world.wait(5)
+        world.pong(frozen)
+        world.pong(hidden)
+        if second % 60 == 0:  # as often as browsers run the timers of a hidden page
+            world.say(hidden, text("heartbeat"))
+        assert world.is_open(hidden)
+        if second == 75:
+            assert world.peers()["a"].state is PeerState.PRESENT
+        if second == 90:
+            assert world.peers()["a"].state is PeerState.STALE
+        assert world.is_open(frozen) == (second < 105)
+    world.wait(100)
+    assert not world.is_open(hidden)
+
+
+def test_8_who_speaks_again_is_heard_again_by_its_pongs() -> None:
+    world = World()
+    page = world.join("a", keepalive="pong")
+    for _ in range(18):
+        world.wait(5)
+        world.pong(page)
+    assert world.peers()["a"].state is PeerState.STALE
+    world.say(page, text("heartbeat"))
+    for _ in range(15):
+        world.wait(5)
+        world.pong(page)
+    assert world.peers()["a"].state is PeerState.PRESENT
+
+
 def test_8_the_wish_for_pongs_can_be_taken_back_and_is_each_tabs_own() -> None:
     world = World()
     first, second = world.join("a", keepalive="pong"), world.join("a")
