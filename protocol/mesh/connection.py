@@ -20,9 +20,9 @@ class Connection:
     `grant`: what it may do. `ends_at`, `ends_at_ms`: when it ends because its grant does, by either
     clock (Unix milliseconds). `claim`: with what it claims its peer's id, if it does. `peer`: the
     peer id that the mesh has accepted for it, None before that. `rate_due_at`: the state of the
-    rate limit, the theoretical arrival time of the next message (GCRA). `said_at`: when it last said something; a
-    pong is only heard. `announcements`: since the
-    first presence. `admitted_bytes`: those of its longest announcement.
+    rate limit, the theoretical arrival time of the next message (GCRA). `said_at`: when it last
+    said something; a pong is only heard. `announcements`: since the first presence.
+    `admitted_bytes`: those of its longest announcement.
     """
 
     id: int

@@ -53,7 +53,6 @@ LEAST: dict[str, Any] = {
     "pong_keepalive_s": 0.01,
     "presence_refresh_s": 0.01,
     "rate_error_every_s": 0.0,
-    "crowd_bytes_per_s": 1024.0,
     "echo_within_s": 0.0,
     "echo_bytes_max": 1024,
     "refusal_log_every_s": 0.0,
