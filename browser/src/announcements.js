@@ -126,6 +126,11 @@ export class Announcements {
     return this.wanted;
   }
 
+  /** What was said is to be said once more. */
+  repeat() {
+    this.#said = null;
+  }
+
   /**
    * This announcement is not answered yet.
    *

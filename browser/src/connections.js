@@ -513,7 +513,7 @@ export class Connections {
       const { type, from, turnId } = message;
       const isAnswer = turnId === coming.presence;
       if (type === "presence" && isAnswer && from === this.#id) {
-        this.#noteOwn(message);
+        this.#noteOwn(message, now);
         this.#apply("Joined", now);
       } else if (type === "error" && isRelays(message) && (isAnswer || turnId === undefined)) {
         // Without a turn id it is about the presence too: nothing else was said here.
@@ -556,7 +556,7 @@ export class Connections {
   #onUse(fields, now) {
     const message = opened(messageOf(fields));
     const { type, turnId, origin } = message;
-    if (type === "presence") this.#noteOwn(message);
+    if (type === "presence") this.#noteOwn(message, now);
     const isOwn = isRelays(message) || origin === this.#id;
     if (isOwn && turnId?.startsWith(`${this.#owner.token}:`)) {
       this.#onOwn(message, turnId, now);
@@ -576,13 +576,18 @@ export class Connections {
     this.#emit({ effect: "Arrived", message, size: this.#size });
   }
 
-  /** @param {Message} presence */
-  #noteOwn(presence) {
+  /**
+   * @param {Message} presence
+   * @param {Instant} now
+   */
+  #noteOwn(presence, now) {
     if (presence.from !== this.#id) return;
     const isOwn = presence.turnId?.startsWith(`${this.#owner.token}:`) ?? false;
     const isAnothers = !isOwn && !isOffline(presence);
     if (isAnothers && !this.#rooms.roster.isShared) {
       this.#emit({ effect: "PresentTwice", presence });
+      this.#rooms.announcements.repeat(); // So that the other one finds out, too.
+      this.say(now);
     }
     this.#rooms.roster.noteOwn(presence, { isAnothers });
   }

@@ -651,7 +651,6 @@ export class Peer {
   #finished(error) {
     this.#unwatch();
     this.#lines.end();
-    this.#election?.end();
     this.#driver.end();
     const over = error ?? new Left();
     this.#joined.reject(over);

@@ -101,6 +101,10 @@ class Announcements:
         self._said = self._asked[turn_id] = self.wanted
         return self.wanted
 
+    def repeat(self) -> None:
+        """What was said is to be said once more."""
+        self._said = None
+
     def is_asked(self, turn_id: str) -> bool:
         """This announcement is not answered yet."""
         return turn_id in self._asked

@@ -398,7 +398,7 @@ class Connections:
             message = Message(fields)
             is_answer = message.turn_id == coming.presence
             if message.type == "presence" and is_answer and message.sender == self._id:
-                self._note_own(message)
+                self._note_own(message, now)
                 self._apply(Joined(now.at), now)
             elif (
                 message.type == "error"
@@ -433,7 +433,7 @@ class Connections:
         message = opened(Message(fields))
         turn_id = message.turn_id
         if message.type == "presence":
-            self._note_own(message)
+            self._note_own(message, now)
         if turn_id is not None and turn_id.startswith(self._own) and self._is_own(message):
             self._on_own(message, turn_id, now)
         elif message.type == "presence":
@@ -448,12 +448,14 @@ class Connections:
     def _is_own(self, message: Message) -> bool:
         return message.is_relays or message.origin == self._id
 
-    def _note_own(self, presence: Message) -> None:
+    def _note_own(self, presence: Message, now: Instant) -> None:
         if presence.sender == self._id:
             is_own = (presence.turn_id or "").startswith(self._own)
             is_anothers = not is_own and not is_offline(presence)
             if is_anothers and not self._rooms.roster.is_shared:
                 self._emit(PresentTwice(presence))
+                self._rooms.announcements.repeat()  # so that the other one finds out, too
+                self.say(now)
             self._rooms.roster.note_own(presence, is_anothers=is_anothers)
 
     def _on_own(self, message: Message, turn_id: str, now: Instant) -> None:

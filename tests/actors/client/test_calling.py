@@ -410,6 +410,7 @@ async def test_the_next_command_waits_for_a_thread_whose_command_was_cancelled(
         if command.text == "first":
             anyio.from_thread.run_sync(first.set)
             go_on.wait(SOON_S)
+            begun.append("the first has ended")
         return "done"
 
     async with join(here, "bob") as bob, join(here, "ann") as ann:
@@ -428,7 +429,7 @@ async def test_the_next_command_waits_for_a_thread_whose_command_was_cancelled(
             assert begun == ["first"]
             go_on.set()
             assert await waiting == "done"
-    assert begun == ["first", "second"]
+    assert begun == ["first", "the first has ended", "second"]
 
 
 async def test_more_than_so_many_may_not_wait(here: Memory) -> None:
