@@ -56,6 +56,8 @@ export class Services {
   #commands = new Map();
   #commandsBegun = 0;
   #commandsSize = 0;
+  /** When something may be due for one of them; never too late. */
+  #soonest = Infinity;
   #debts;
   #unserved;
   #places;
@@ -287,6 +289,7 @@ export class Services {
     const since = { ackAt, askerWasHere: this.#isHere(message.origin) };
     this.#commands.set(command, new Served(service, agent, message, size, since));
     this.#commandsSize += size;
+    this.#soonest = this.#commands.size > 1 ? Math.min(this.#soonest, ackAt) : ackAt;
     this.#tell(message, agent, "ack", {}, now);
     if (this.#places.enter(service, command)) {
       this.#emit({ effect: "Handle", service, command, agent, message });
@@ -363,6 +366,7 @@ export class Services {
     for (const command of this.#commands.values()) {
       const isHere = this.#isHere(command.message.origin);
       command.noteAsker({ isHere, isSure, tooLongAt });
+      this.#soonest = Math.min(this.#soonest, command.due);
     }
     this.#pay(now);
   }
@@ -412,13 +416,14 @@ export class Services {
   }
 
   /**
-   * When (monotonic seconds) something is due first; null if nothing is.
+   * When (monotonic seconds) something is due first; null if nothing is. It may be too early while
+   * commands are served: it is asked often, and must not look at all of them.
    *
    * @returns {number | null}
    */
   deadline() {
-    let first = this.#unserved.due ?? Infinity;
-    for (const { due } of this.#commands.values()) first = Math.min(first, due);
+    const soonest = this.#commands.size > 0 ? this.#soonest : Infinity;
+    const first = Math.min(soonest, this.#unserved.due ?? Infinity);
     return first === Infinity ? null : first;
   }
 
@@ -439,6 +444,8 @@ export class Services {
         }
       }
     }
+    const dues = [...this.#commands.values()].map(({ due }) => due);
+    this.#soonest = Math.min(Infinity, ...dues);
   }
 
   // What is answered

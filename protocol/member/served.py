@@ -1,5 +1,7 @@
 """A command that a service has: when it is time for another sign of life, and when nobody waits."""
 
+import math
+
 import attrs
 
 from protocol.member.messages import Message
@@ -32,9 +34,11 @@ class Served:
         """This peer has asked it, under this turn id."""
         return self.message.origin == asker and self.message.turn_id == turn_id
 
-    def dues(self) -> list[float]:
-        """When (monotonic seconds) something is due."""
-        return [due for due in (self.ack_at, self.gone_at) if due is not None]
+    @property
+    def due(self) -> float:
+        """When (monotonic seconds) something is due first; infinity: never."""
+        ack_at = math.inf if self.ack_at is None else self.ack_at
+        return ack_at if self.gone_at is None else min(ack_at, self.gone_at)
 
     def note_asker(self, *, is_here: bool, is_sure: bool, too_long_at: float) -> None:
         """The asker is in the roster, or not; and that may mean nothing (`is_sure`). If it is away

@@ -15,6 +15,7 @@ Which commands of a service wait for others of it, places decides; and for which
 several connections of the peer serves, elected.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -76,6 +77,7 @@ class Services:
         self._commands: dict[int, Served] = {}  # under way, by number
         self._commands_begun = 0
         self._commands_size = 0
+        self._soonest = math.inf  # when something may be due for one of them; never too late
         self._debts = Debts(limits.turns_max)
         self._unserved = Unserved(limits)
 
@@ -227,6 +229,7 @@ class Services:
         ack_at, is_here = now.at + limits.ack_every_s, message.origin in self._roster.peers
         self._commands[number] = Served(service, agent, message, size, ack_at, is_here)
         self._commands_size += size
+        self._soonest = min(self._soonest, ack_at) if len(self._commands) > 1 else ack_at
         self._tell(message, agent, "ack", {}, now)
         if self._places.enter(service, number):
             self._emit(Handle(service, number, agent, message))
@@ -270,6 +273,7 @@ class Services:
         for command in self._commands.values():
             is_here = command.message.origin in self._roster.peers
             command.note_asker(is_here=is_here, is_sure=is_sure, too_long_at=too_long_at)
+            self._soonest = min(self._soonest, command.due)
         self._pay(now)
 
     def _pay(self, now: Instant) -> None:
@@ -298,11 +302,12 @@ class Services:
                 self._unserved.add(waiting)
 
     def deadline(self) -> float | None:
-        """When (monotonic seconds) something is due first; None if nothing is."""
-        dues = [] if self._unserved.due is None else [self._unserved.due]
-        for command in self._commands.values():
-            dues += command.dues()
-        return min(dues, default=None)
+        """When (monotonic seconds) something is due first; None if nothing is. It may be too early
+        while commands are served: it is asked often, and must not look at all of them."""
+        soonest = self._soonest if self._commands else math.inf
+        if self._unserved.due is not None:
+            soonest = min(soonest, self._unserved.due)
+        return None if soonest == math.inf else soonest
 
     def expire(self, now: Instant) -> None:
         """Refuse what has waited long enough, give signs of life, cancel for who is gone."""
@@ -315,6 +320,7 @@ class Services:
                 command.ack_at = now.at + self._limits.ack_every_s
                 if self._outgoing.is_connected and command.gone_at is None:
                     self._tell(command.message, command.agent, "ack", {}, now)
+        self._soonest = min((command.due for command in self._commands.values()), default=math.inf)
 
     # What is answered -----------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from actors.client.command import Command
 from actors.client.peer import Peer, join
 from actors.client.websocket import Address, Connector, Token, websocket
 from protocol.limits import Limits, MembershipLimits
-from protocol.member.errors import AnnouncementRefused, Rejected, TurnFailed, UnknownTarget
+from protocol.member.errors import AnnouncementRefused, Gap, Rejected, TurnFailed, UnknownTarget
 from protocol.member.lifecycle import MemberState
 from protocol.session import session_id
 from tests.browser.conftest import CHROMIUM, site  # noqa: F401
@@ -106,7 +106,14 @@ window.enter = async (given) => {
         });
     window.seen = [];
     window.peer = await client.join({ url, ...options });
-    (async () => { for await (const message of peer) seen.push(message.fields); })();
+    const read = async () => {
+        for await (const message of peer) seen.push(message.fields);
+    };
+    const goOn = (error) => {
+        if (error.name !== "Gap") throw error;
+        read().catch(goOn);
+    };
+    read().catch(goOn);
     peer.serve(async ({ text, stream }) => {
         if (text.startsWith("size ")) return "x".repeat(Number(text.slice(5)));
         for (const word of text.split(" ")) await stream(word);
@@ -380,8 +387,12 @@ class Ear:
         self.messages: list[Any] = []
 
     async def listen(self, peer: Peer) -> None:
-        async for message in peer:
-            self.messages.append(message)
+        while peer.state is not MemberState.ENDED:
+            try:
+                async for message in peer:
+                    self.messages.append(message)
+            except Gap:
+                continue  # a session has ended
 
     def counts(self) -> dict[str, list[int]]:
         """What others counted aloud, by peer."""
