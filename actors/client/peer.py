@@ -228,7 +228,7 @@ class Peer:
         self._driver.obey()
 
     async def leave(self) -> None:
-        """Send what is queued, within `leave_within_s`, and leave.
+        """Cancel what was asked, send what is queued, within `leave_within_s`, and leave.
 
         From the call on nothing more can be sent (Left). Calling it again does nothing. If it is
         cancelled, the peer is still there: call it again.
@@ -409,8 +409,9 @@ class Peer:
         The handler is called for each: its `command.stream(...)` sends chunks, what it returns is
         the result, and an exception is logged and told as an `error` with its words. A generator
         yields chunks and returns the result. Async functions run on the event loop; plain ones in
-        up to `threads_max` worker threads, where `command.stream` waits by itself. When a command
-        is cancelled its thread goes on, until the function looks at `command.is_over` or streams.
+        up to `threads_max` worker threads, where `command.stream` waits by itself. A command is
+        cancelled when its asker waits no more: an async handler is cancelled where it waits, and a
+        thread goes on until the function looks at `command.is_over` or streams.
         Up to `turns_max` commands are handled at a time. `at_a_time`: so many by this handler, if
         it cannot run more often at once. Up to `service_queue_max` others wait until one has ended;
         their askers hear that they are alive.

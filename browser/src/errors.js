@@ -189,7 +189,7 @@ export class UnknownTarget extends TurnError {
   name = "UnknownTarget";
 }
 
-/** Several peers have this agent. Say which one is meant (option `peer`). */
+/** Several peers have this agent. Say which one is meant (option `peer`), or use `any`. */
 export class AmbiguousTarget extends TurnError {
   name = "AmbiguousTarget";
   /**

@@ -511,7 +511,7 @@ export class Peer {
    * what it returns the result, what it throws an error, which the console shows too. A generator
    * yields chunks and returns the result. `atATime`: so many by this handler, if it cannot run more
    * often at once; up to `serviceQueueMax` others wait until one has ended. Of several tabs that share
-   * the peer one serves. Returns how to stop: commands under way are still answered then. Throws
+   * the peer one serves. `command.signal` is aborted when the asker waits no more. Returns how to stop: commands under way are still answered then. Throws
    * TypeError, RangeError, and what ended the peer.
    *
    * @param {(command: Command) => unknown} handler
@@ -533,8 +533,8 @@ export class Peer {
   }
 
   /**
-   * Sends what is queued, if need be after a reconnection, within `leaveWithinS`; closes, and ends
-   * everything that is under way.
+   * Cancels what was asked; sends what is queued, if need be after a reconnection, within `leaveWithinS`;
+   * closes, and ends everything that is under way.
    *
    * @returns {Promise<void>}
    */

@@ -186,7 +186,7 @@ class UnknownTarget(TurnError):
 
 
 class AmbiguousTarget(TurnError):
-    """Several peers have this agent; say which one is meant (`peer=`)."""
+    """Several peers have this agent; say which one is meant (`peer=`), or `any=True`."""
 
     def __init__(self, sentence: str, peers: tuple[str, ...]) -> None:
         super().__init__(sentence)

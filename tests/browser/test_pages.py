@@ -21,7 +21,7 @@ from actors.client.command import Command
 from actors.client.peer import Peer, join
 from actors.host import server
 from actors.host.tokens import Auth
-from protocol.limits import Limits
+from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
 from tests.worlds.live import HeldPort, LiveRelay, WebSocketPeer
@@ -260,6 +260,67 @@ def test_a_page_and_a_python_peer_ask_one_another(
         assert result == [1500, "counted to 1500 for ann", "TurnFailed: cannot count"]
         assert talking.result(20) == [["a", "red", "house"], {"words": 3}, ("painter",)]
     until(page, "() => !peer.roster.has('py')")
+
+
+def test_a_page_and_a_python_peer_stop_working_for_one_another(
+    live: LiveRelay, open_page: Callable[..., Any], portal: Any
+) -> None:
+    """A loop that is left, a signal that is aborted, and a page that is closed reach the worker."""
+    page = open_page()
+    page.evaluate(JOIN, {"url": live.url, "id": "ann", "agents": ["painter"]})
+    page.evaluate("""() => {
+        window.stopped = [];
+        peer.serve(({ text, signal }) => new Promise((resolve) => {
+            signal.addEventListener("abort", () => resolve(stopped.push(text)));
+        }));
+    }""")
+    at_work: list[str] = []
+    stopped: list[str] = []
+
+    async def work(command: Command) -> None:
+        await command.stream("at work")
+        at_work.append(command.text)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append(command.text)
+
+    async def see(seen: list[str], *texts: str) -> None:
+        with anyio.fail_after(20):
+            while set(seen) != set(texts):
+                await anyio.sleep(0.01)
+
+    async def stop(peer: Peer) -> None:
+        turn = peer.ask("painter", "a red house")
+        async for message in peer:
+            if message.type == "ack":
+                break
+        turn.cancel()
+
+    limits = MembershipLimits(asker_back_within_s=0.1)
+    with portal.wrap_async_context_manager(
+        join(live.url, "py", agents=["counter"], limits=limits)
+    ) as python:
+        serving = portal.start_task_soon(python.serve, work)
+        until(page, "() => peer.roster.has('py')")
+        page.evaluate("""async () => {
+            for await (const _ of peer.ask("counter", "by a loop")) break;
+            const abort = new AbortController();
+            const turn = peer.ask("counter", "by a signal", { signal: abort.signal });
+            try {
+                for await (const _ of turn) abort.abort();
+            } catch (error) {
+                if (error.name !== "TurnError") throw error;
+            }
+        }""")
+        portal.call(see, stopped, "by a loop", "by a signal")
+        portal.call(stop, python)
+        until(page, "() => stopped.length === 1")
+        page.evaluate("() => void peer.ask('counter', 'by leaving')")
+        portal.call(see, at_work, "by a loop", "by a signal", "by leaving")
+        page.close()
+        portal.call(see, stopped, "by a loop", "by a signal", "by leaving")
+        serving.cancel()
 
 
 def test_ten_thousand_chunks_arrive_in_order(open_page: Callable[..., Any]) -> None:
