@@ -543,7 +543,7 @@ test("an agent that this peer and several others have is ambiguous", async () =>
 });
 
 test("a command for an agent of another tab is left to that tab", async () => {
-  const { world, peer } = await joined({ agents: ["coder"] });
+  const { world, peer } = await joined({ agents: ["coder"], owner: "of both of these tabs" });
   peer.serve(() => "x");
   await hear(world, {
     type: "presence",

@@ -82,6 +82,20 @@ test("a tab that is cut off lets another one serve, and comes back behind it", a
   assert.deepEqual(ran(tabs), ["", "1,2"]);
 });
 
+test("a page that falls asleep lets another tab serve", async () => {
+  const browser = new Browser();
+  const tabs = [await opened(browser), await opened(browser)];
+  tabs[0].world.suspend();
+  await tabs[0].world.settle();
+  assert.deepEqual(browser.channels.length, 1, "and hears nothing of the others any more");
+  await command(tabs, "1");
+  tabs[0].world.nudge();
+  await tabs[0].world.pass(5);
+  assert.equal(tabs[0].peer.state, "present");
+  await command(tabs, "2");
+  assert.deepEqual(ran(tabs), ["", "1,2"]);
+});
+
 test("an agent that only one tab has is served there", async () => {
   const browser = new Browser();
   const tabs = [await opened(browser), await opened(browser, { agents: ["painter"] })];
