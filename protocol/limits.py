@@ -264,6 +264,12 @@ class Limits:
         "messages are dropped silently",
         0.0,
     )
+    directory_bytes_max: int = _bound(
+        2**14,
+        "bytes of `agentCards` and `activeAgents` in an answer to `capabilities`",
+        "further agents are left out",
+        1024,
+    )
     echo_within_s: float = _bound(
         10.0,
         "time for which what the mesh has passed on counts as the origin of an echo (pages with "

@@ -1,6 +1,4 @@
-"""What the gate itself answers: errors, and what the relay can do (`capabilities`)."""
-
-from typing import Final
+"""What the gate itself answers: errors. And what it hands to the mesh to answer: `capabilities`."""
 
 from protocol.codec import Codec
 from protocol.envelope import ErrorCode, Inbound, Refusal, Text
@@ -9,13 +7,9 @@ from protocol.limits import Limits
 from protocol.mesh import texts
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Deliver, Effect, Only, Refused
-from protocol.mesh.routing import ROUTES, Route
+from protocol.mesh.items import Question
 from protocol.mesh.status import Totals
 from protocol.mesh.work import ERROR_WORK, Work
-
-_TYPES: Final = tuple(
-    type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
-)
 
 
 class Answers:
@@ -69,18 +63,10 @@ class Answers:
             self._effects.append(noted)
             connection.refusals, connection.refusal_logged_at = 0, now.at
 
-    def capabilities(self, connection: Connection, text: Text, now: Instant) -> None:
-        """Take the claim in a `capabilities`, and say what the relay can do. Raises Refusal."""
+    def question(self, connection: Connection, text: Text) -> Question:
+        """Take the claim in a `capabilities`. What is asked with it. Raises Refusal."""
         claim = self._codec.claim(text)
         if claim is not None:
             connection.claims(claim)
-        answer = texts.capabilities(
-            connection.peer,
-            self._codec.turn_id(text),
-            _TYPES,
-            self._limits,
-            now.wall_ms,
-            is_paced=connection.is_paced,
-            grant=connection.grant,
-        )
-        self._effects.append(Deliver(answer, Only((connection.id,))))
+        turn_id = self._codec.turn_id(text)
+        return Question(connection.peer, turn_id, connection.is_paced, connection.grant)

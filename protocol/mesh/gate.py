@@ -3,7 +3,7 @@
 `received` handles a message in this order:
 
     rate, size, header, type    refused here: an `error` to the sender, and to nobody else
-    `capabilities`              answered here
+    `capabilities`              claims are taken here, the mesh answers
     a withheld type             counted here
     what is not granted         refused here (protocol.mesh.granting)
     an announcement too many    held until its time has come (protocol.mesh.announcer)
@@ -360,7 +360,7 @@ class Gate:
         now: Instant,
     ) -> None:
         if header.type == "capabilities":
-            self.answers.capabilities(connection, text, now)
+            self._items.asked(connection.id, self.answers.question(connection, text), now)
         elif route is Route.EVERYONE:
             self.announcer.present(connection, header, text, now)
         elif connection.peer is None:

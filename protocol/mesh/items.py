@@ -20,9 +20,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
+import msgspec
 
 from protocol.claims import Claim
 from protocol.envelope import Announcement, Header, Refusal, Text
+from protocol.grants import Grant
 from protocol.instant import Instant
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.routing import Route
@@ -41,8 +43,22 @@ PLAIN: Final = Entrance()
 """Nothing is claimed, and the connection watches."""
 
 
+@attrs.frozen
+class Question:
+    """What is asked with a `capabilities`, and what counts for the answer.
+
+    `peer`: the peer id of who asks, None before it has one. `turn_id`: as it was written.
+    `is_paced`: an edge limits the frames of its connection. `grant`: what it may do.
+    """
+
+    peer: str | None
+    turn_id: msgspec.Raw | None
+    is_paced: bool
+    grant: Grant
+
+
 class Items(Protocol):
-    """What a gate may pass on. Every method may raise Refusal, except `gone`.
+    """What a gate may pass on. Every method may raise Refusal, except `asked` and `gone`.
 
     `connection` is the number of the connection that the item comes from. Numbers are unique in the
     mesh.
@@ -70,6 +86,10 @@ class Items(Protocol):
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """The connection sent a heartbeat. `said` is what its `data` says."""
+        ...
+
+    def asked(self, connection: int, question: Question, now: Instant) -> None:
+        """The connection asks what the relay can do, and which agents are here."""
         ...
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:

@@ -15,7 +15,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import Effect
 from protocol.mesh.gate import Gate
-from protocol.mesh.items import Admission, Entrance, admit_all
+from protocol.mesh.items import Admission, Entrance, Question, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.roster import Peer
@@ -106,6 +106,10 @@ class LocalMesh:
         self.mesh.beat(connection, header, said, now)
         if said.agents is not None:
             self.gate.agents_accepted(connection, said.agents)
+
+    def asked(self, connection: int, question: Question, now: Instant) -> None:
+        """Answer a question."""
+        self.mesh.asked(connection, question, now)
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""

@@ -18,6 +18,7 @@ from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
+from protocol.mesh.directory import EMPTY
 from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
     Admitted,
@@ -30,14 +31,19 @@ from protocol.mesh.effects import (
     PeerLeft,
     Snapshot,
 )
-from protocol.mesh.items import Entrance
+from protocol.mesh.items import Entrance, Question
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.roster import Connection, Peer, Roster
-from protocol.mesh.routing import Route
+from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
 from protocol.mesh.work import Work
 
 _EVERYONE: Final = Everyone()
+_TYPES: Final = tuple(
+    type for type, route in ROUTES.items() if route not in (Route.NOBODY, Route.REFUSED)
+)
+_STEP_BYTES: Final = 256
+"""To tell so many bytes about agents counts as much as to decide a message."""
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 
 
@@ -238,6 +244,26 @@ class Mesh:
     def _check_presence(self, text: Text) -> None:
         if len(text) > self._limits.presence_bytes_max:
             raise refusals.presence_too_large(self._limits)
+
+    # Questions ------------------------------------------------------------------------------------
+
+    def asked(self, connection: int, question: Question, now: Instant) -> None:
+        """Say what the relay can do, and, to who may watch, which agents are here."""
+        agents = EMPTY
+        if question.grant.may_watch:
+            agents = self.roster.directory(self._limits.directory_bytes_max)
+        text = texts.capabilities(
+            question.peer,
+            question.turn_id,
+            _TYPES,
+            self._limits,
+            now.wall_ms,
+            is_paced=question.is_paced,
+            grant=question.grant,
+            agents=agents,
+        )
+        self._work.extra += agents.bytes // _STEP_BYTES
+        self._effects.append(Deliver(text, Only((connection,))))
 
     # The end --------------------------------------------------------------------------------------
 

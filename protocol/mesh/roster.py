@@ -15,6 +15,7 @@ import attrs
 from protocol.agents import Agent
 from protocol.claims import Claim
 from protocol.envelope import ErrorCode, Header, Refusal, Text
+from protocol.mesh.directory import Directory, directory
 from protocol.mesh.effects import Only, Others
 from protocol.mesh.items import PLAIN, Entrance
 
@@ -137,6 +138,7 @@ class Roster:
         self.pages: set[int] = set()  # connections that send again what they receive
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
         self._joined = 0
+        self._directory: Directory | None = None  # until agents change
 
     def attach(
         self,
@@ -200,6 +202,7 @@ class Roster:
         """Set the agents of the peer. Returns True if they have changed."""
         if agents == peer.agents:
             return False
+        self._directory = None
         for id in _ids(peer.agents):
             hosts = self._hosts[id]
             del hosts[peer.id]
@@ -246,6 +249,13 @@ class Roster:
             shown = sorted(islice(hosts, _PEERS_NAMED_MAX))  # of many, those who had it first
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
+
+    def directory(self, bytes_max: int) -> Directory:
+        """Which agents are here, for existing pages. Made anew when agents have changed."""
+        if self._directory is None:
+            agents = (agent for peer in self.peers.values() for agent in peer.agents)
+            self._directory = directory(agents, bytes_max)
+        return self._directory
 
     def _is_at_home(self, sender: Peer, header: Header) -> bool:
         """The message is from one local agent of the sender to another, for all that can be told:

@@ -10,6 +10,7 @@ from protocol.codec import decode_object, without_lone_surrogates
 from protocol.envelope import RELAY, Refusal, Text
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
+from protocol.mesh.directory import EMPTY, Directory
 
 _encode = msgspec.json.Encoder().encode
 
@@ -84,12 +85,13 @@ def capabilities(
     *,
     is_paced: bool = False,
     grant: Grant = OPEN,
+    agents: Directory = EMPTY,
 ) -> Text:
     """The answer to `capabilities`, a `capabilities_response`, as existing pages expect it.
 
-    Those pages read `agentCards` and `activeAgents`; they are empty, because the relay runs no
-    agents. `is_paced`: an edge in front of the relay limits frames, in both directions. `grant`:
-    what the connection may do. If the answer is too long, it has no `turnId`.
+    `is_paced`: an edge in front of the relay limits frames, in both directions. `grant`: what the
+    connection may do. `agents`: what those pages read in `agentCards` and `activeAgents`. If the
+    answer is too long, it has no `turnId` and no agents.
     """
     bounds: dict[str, float] = {
         "messageBytes": limits.message_bytes_max,
@@ -100,8 +102,8 @@ def capabilities(
     if is_paced:
         bounds |= {"framesPerSecond": limits.frames_per_s, "frameBytes": limits.frame_bytes_max}
     data: dict[str, object] = {
-        "agentCards": (),
-        "activeAgents": (),
+        "agentCards": msgspec.Raw(agents.cards),
+        "activeAgents": msgspec.Raw(agents.active),
         "types": types,
         "keepalive": ("pong",),
         "accept": ("batch",),
@@ -112,6 +114,7 @@ def capabilities(
         data["grant"] = _granted(grant, wall_ms)
     text = _from_relay("capabilities_response", to, data, wall_ms, turn_id)
     if len(text) > limits.message_bytes_max:
+        data |= {"agentCards": (), "activeAgents": ()}
         text = _from_relay("capabilities_response", None, data, wall_ms, None)
     return text
 

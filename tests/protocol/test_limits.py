@@ -53,6 +53,7 @@ LEAST: dict[str, Any] = {
     "pong_keepalive_s": 0.01,
     "presence_refresh_s": 0.01,
     "rate_error_every_s": 0.0,
+    "directory_bytes_max": 1024,
     "echo_within_s": 0.0,
     "echo_bytes_max": 1024,
     "refusal_log_every_s": 0.0,

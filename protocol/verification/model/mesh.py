@@ -343,8 +343,10 @@ class Model:
         if faults:
             self._error(c, faults, value)
             return
-        told: dict[str, Any] = {"claim": True}
         permit = connection.permit
+        agents = self._agents_here() if permit.may_watch else {}
+        told: dict[str, Any] = {"claim": True, "activeAgents": [*agents]}
+        told["agentCards"] = [AtLeast({"name": agents[id]}) for id in agents]
         if permit != Permit():
             told["grant"] = {} if permit.peer is None else {"peer": permit.peer}
             if permit.ends_at is not None:
@@ -352,6 +354,19 @@ class Model:
                 told["grant"]["expiresInSeconds"] = Number(str(left_s))
         answer = self._relay_says("capabilities_response", c, AtLeast(told), value)
         self._expect([c], answer)
+
+    def _agents_here(self) -> dict[str, str]:
+        """The ids of all agents, and the name of each: that of who announced it first.
+
+        (Agents that pages would take for HTML, or that are too many to tell, are not in histories.)
+        """
+        named: dict[str, str] = {}
+        for agent in (agent for peer in self.peers.values() for agent in peer.agents):
+            id = agent_id(agent)
+            if id is not None and id not in named:
+                name = agent.get("name") if isinstance(agent, dict) else None
+                named[id] = name if isinstance(name, str) and name else id
+        return named
 
     def _origin_faults(self, peer: str, value: dict[str, Any]) -> set[str]:
         faults: set[str] = set()

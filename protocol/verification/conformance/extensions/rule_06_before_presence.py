@@ -39,6 +39,23 @@ async def capabilities_are_answered_at_any_time(world: World) -> None:
     expect(not seen, "nothing at the others", seen)
 
 
+@claim("capabilities.tell-the-agents")
+async def capabilities_tell_the_agents(world: World) -> None:
+    """The answer to `capabilities` has a card with the name of each agent, and the agents' ids."""
+    plain, object_id = world.name("plain"), world.name("object")
+    await world.join("a", plain, {"agentId": object_id, "description": "helps"})
+    page = await world.connect()
+    await page.send("capabilities", sender=None)
+    answer = await page.until(lambda m: m.type == "capabilities_response", "an answer")
+    active = answer.data.get("activeAgents")
+    if not isinstance(active, list) or not {plain, object_id} <= {*map(str, active)}:
+        raise Lacking(f"`activeAgents` with {plain} and {object_id}", shown(active))
+    cards = [card for card in answer.data.get("agentCards", ()) if isinstance(card, dict)]
+    for card in ({"name": plain}, {"name": object_id, "description": "helps"}):
+        found = any(card.items() <= its.items() for its in cards)
+        expect(found, f"a card with {card}", cards)
+
+
 @claim("liveness.the-unannounced-are-closed", needs_time=True)
 async def a_connection_that_never_announces_itself_is_closed(world: World) -> None:
     """A connection that never announces itself is closed, whatever else it says."""
