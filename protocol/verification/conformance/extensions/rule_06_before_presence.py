@@ -44,9 +44,13 @@ async def capabilities_tell_the_agents(world: World) -> None:
     """The answer to `capabilities` has a card with the name of each agent, and the agents' ids."""
     plain, object_id = world.name("plain"), world.name("object")
     await world.join("a", plain, {"agentId": object_id, "description": "helps"})
-    page = await world.connect()
-    await page.send("capabilities", sender=None)
-    answer = await page.until(lambda m: m.type == "capabilities_response", "an answer")
+    page = await world.join("page")
+    await page.send("capabilities")
+    await world.settle()
+    answers = [m for m in page.taken() if m.type == "capabilities_response"]
+    if not answers:
+        raise Lacking("an answer", "none")
+    answer = answers[0]
     active = answer.data.get("activeAgents")
     if not isinstance(active, list) or not {plain, object_id} <= {*map(str, active)}:
         raise Lacking(f"`activeAgents` with {plain} and {object_id}", shown(active))
