@@ -57,6 +57,7 @@ const NOT_TAKEN = ["unknown_target", "ambiguous_target", "not_served", "busy"];
  * @property {Record<string, unknown> | null} message the command, as long as another peer may be asked
  *   instead
  * @property {string | null} before the peer that was asked first, if it is another
+ * @property {boolean} isBeforeTold that one was told to stop, or has stopped
  * @property {boolean} isTaken the peer has given a sign of life
  * @property {Chunks} chunks
  */
@@ -153,6 +154,7 @@ export class Asks {
       isExcused: false,
       message: any ? said : null,
       before: null,
+      isBeforeTold: false,
       isTaken: false,
       chunks: new Chunks(),
     };
@@ -355,7 +357,10 @@ export class Asks {
     } else {
       const origin = message.origin ?? null;
       if (turn.peer === null) this.#aim(turn, origin);
-      if (origin !== turn.peer) return;
+      if (origin !== turn.peer) {
+        this.#answeredTooLate(turn, message, now);
+        return;
+      }
       turn.sawPeer ||= !this.#roster.isCut;
       if (message.type !== "error") {
         turn.isTaken = true;
@@ -373,6 +378,19 @@ export class Asks {
       if (wrong === null) this.#end(turn, null, result);
       else this.#end(turn, new AnswerGap(wrong, result));
     }
+  }
+
+  /**
+   * The peer that was asked first had the command, and is back: it is told to stop, once.
+   *
+   * @param {Turn} turn
+   * @param {Message} message
+   * @param {Instant} now
+   */
+  #answeredTooLate(turn, { origin, type }, now) {
+    if (origin === undefined || origin !== turn.before || turn.isBeforeTold) return;
+    turn.isBeforeTold = true;
+    if (type === "ack" || type === "stream") this.#cancel(origin, turn.id, now);
   }
 
   /**
@@ -459,13 +477,19 @@ export class Asks {
    */
   #giveUp(turn, error, now) {
     const wasSent = turn.ticket !== null && !this.#outgoing.withdraw(turn.ticket);
-    if (wasSent) {
-      const told = { type: "cancel", to: turn.peer ?? turn.agent, turnId: turn.id };
-      this.#cancels.push(compose(this.#id, told, now));
-      if (this.#cancels.length > this.#limits.asksMax) this.#cancels.shift();
-      this.#flushCancels();
-    }
+    if (wasSent) this.#cancel(turn.peer ?? turn.agent, turn.id, now);
     this.#end(turn, error);
+  }
+
+  /**
+   * @param {string} to
+   * @param {string} turnId
+   * @param {Instant} now
+   */
+  #cancel(to, turnId, now) {
+    this.#cancels.push(compose(this.#id, { type: "cancel", to, turnId }, now));
+    if (this.#cancels.length > this.#limits.asksMax) this.#cancels.shift();
+    this.#flushCancels();
   }
 
   /**

@@ -60,7 +60,8 @@ class _Turn:
     silence is too long, None if never. `ticket`: its place in the queue, None before it has one.
     `saw_peer`: the peer was in the roster, or answered, since the command was given.
     `is_excused`: a clock looked at late was forgiven once. `message`: the command, as long as
-    another peer may be asked instead. `before`: the peer that was asked first, if it is another.
+    another peer may be asked instead. `before`: the peer that was asked first, if it is another;
+    `is_before_told`: it was told to stop, or has stopped.
     `is_taken`: the peer has given a sign of life."""
 
     id: str
@@ -74,6 +75,7 @@ class _Turn:
     is_excused: bool = False
     message: Mapping[str, Any] | None = None
     before: str | None = None
+    is_before_told: bool = False
     is_taken: bool = False
     chunks: Chunks = attrs.Factory(Chunks)
 
@@ -270,6 +272,7 @@ class Asks:
             if turn.peer is None:
                 self._aim(turn, message.origin)
             if message.origin != turn.peer:
+                self._answered_too_late(turn, message, now)
                 return
             turn.saw_peer = turn.saw_peer or not self._roster.is_cut
             if message.type != "error":
@@ -288,6 +291,14 @@ class Asks:
                     self._end(turn, None, result)
                 else:
                     self._end(turn, AnswerGap(wrong, result))
+
+    def _answered_too_late(self, turn: _Turn, message: Message, now: Instant) -> None:
+        """The peer that was asked first had the command, and is back: it is told to stop, once."""
+        if turn.before is None or message.origin != turn.before or turn.is_before_told:
+            return
+        turn.is_before_told = True
+        if message.type in ("ack", "stream"):
+            self._cancel(turn.before, turn.id, now)
 
     def _streamed(self, turn: _Turn, message: Message, size: int, now: Instant) -> None:
         begins = (0,) if is_private(message) else (0, 1)
@@ -339,10 +350,13 @@ class Asks:
         """End a turn whose answer nobody wants any more, and tell that to whoever works on it."""
         was_sent = turn.ticket is not None and not self._outgoing.withdraw(turn.ticket)
         if was_sent:
-            told = {"type": "cancel", "to": turn.peer or turn.agent, "turnId": turn.id}
-            self._cancels.append(compose(self._id, told, now))
-            self._flush_cancels()
+            self._cancel(turn.peer or turn.agent, turn.id, now)
         self._end(turn, error)
+
+    def _cancel(self, to: str, turn: str, now: Instant) -> None:
+        told = {"type": "cancel", "to": to, "turnId": turn}
+        self._cancels.append(compose(self._id, told, now))
+        self._flush_cancels()
 
     def _end(self, turn: _Turn, error: RelayError | None, result: Any = None) -> None:
         del self._turns[turn.id]

@@ -592,12 +592,28 @@ def test_if_the_chosen_leaves_before_a_sign_of_life_another_is_asked_once() -> N
     (again,) = asker.sent()
     assert (again["targetInstanceId"], again["turnId"]) == ("dave", turn)
     assert again["data"] == {"command": "go"}
-    asker.hear("ack", turn, "carol")
     asker.hear("turn_end", turn, "carol", result="late")
     assert asker.effects == []
     asker.go("dave")
     assert isinstance(asker.error(), TargetLeft)
     assert asker.sent() == []
+
+
+@pytest.mark.parametrize(("type", "count"), [("ack", 1), ("stream", 1), ("turn_end", 0)])
+def test_the_one_that_left_and_works_on_it_after_all_is_told_to_stop_once(
+    type: str, count: int
+) -> None:
+    asker = Asker()
+    turn = asker.ask("twin", any=True)
+    asker.go("carol")
+    asker.come("carol", "twin")
+    asker.sent()
+    for _ in range(3):
+        asker.hear(type, turn, "carol", result="first")
+        asker.hear(type, turn, "eve", result="forged")
+    assert [(m["type"], m["to"]) for m in asker.sent()] == [("cancel", "carol")] * count
+    asker.hear("turn_end", turn, "dave", result="second")
+    assert asker.ended().result == "second"
 
 
 def test_after_a_sign_of_life_no_other_is_asked() -> None:
