@@ -354,6 +354,13 @@ class MembershipLimits:
         "the peer tries again",
         0.0,
     )
+    return_within_s: float = _bound(
+        8.0,
+        "time for which messages to peers that were here before the connection was lost wait for "
+        "these to come back",
+        "the messages are sent, and the relay refuses them",
+        0.0,
+    )
     hedge_after_s: float = _bound(
         1.5,
         "time for which an opening may stay without an answer",

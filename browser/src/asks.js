@@ -19,6 +19,7 @@
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
  * @import { Dropped, Outgoing } from "./outgoing.js"
+ * @import { Returns } from "./returns.js"
  * @import { Roster } from "./roster.js"
  */
 
@@ -89,6 +90,7 @@ export class Asks {
   #roster;
   #announcements;
   #outgoing;
+  #returns;
   #roll;
   #emit;
   /** @type {Map<string, Turn>} */
@@ -103,14 +105,15 @@ export class Asks {
   /**
    * @param {string} id
    * @param {Readonly<Limits>} limits
-   * @param {Neighbours & { roll: () => number }} neighbours `roll` gives numbers in [0, 1)
+   * @param {Neighbours & { returns: Returns, roll: () => number }} neighbours `roll` gives numbers in [0, 1)
    */
-  constructor(id, limits, { roster, announcements, outgoing, roll, emit }) {
+  constructor(id, limits, { roster, announcements, outgoing, returns, roll, emit }) {
     this.#id = id;
     this.#limits = limits;
     this.#roster = roster;
     this.#announcements = announcements;
     this.#outgoing = outgoing;
+    this.#returns = returns;
     this.#roll = roll;
     this.#emit = emit;
   }
@@ -307,7 +310,7 @@ export class Asks {
   #flushCancels() {
     while (this.#cancels.length > 0 && this.#outgoing.hasRoom) {
       try {
-        this.#outgoing.offer(this.#cancels.shift() ?? "");
+        this.#outgoing.offer(this.#cancels.shift() ?? "", null);
       } catch (error) {
         if (!(error instanceof RelayError)) throw error; // Its own offline presence says it as well.
       }
@@ -317,7 +320,8 @@ export class Asks {
   /** @param {Turn} turn */
   #send(turn) {
     try {
-      turn.ticket = this.#outgoing.offer(turn.text);
+      const target = { to: turn.agent, peer: turn.peer };
+      turn.ticket = this.#outgoing.offer(turn.text, target);
       turn.text = ""; // The queue has it now.
     } catch (error) {
       if (!(error instanceof RelayError)) throw error;
@@ -432,6 +436,8 @@ export class Asks {
     for (const turn of [...this.#turns.values()]) {
       if (this.#isHere(turn.peer)) {
         turn.sawPeer = true;
+      } else if (this.#returns.isAway(turn.peer)) {
+        // It may be back any moment, and go on with what it has.
       } else if (turn.sawPeer && !this.#askAnother(turn, this.#roster.hosts(turn.agent), now)) {
         this.#end(turn, new TargetLeft(`${turn.peer} left before it answered`));
       }

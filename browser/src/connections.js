@@ -31,6 +31,7 @@
  * @import { Frame, Outgoing } from "./outgoing.js"
  * @import { Ownership } from "./ownership.js"
  * @import { Patience } from "./patience.js"
+ * @import { Returns } from "./returns.js"
  * @import { Roster } from "./roster.js"
  * @import { Services } from "./services.js"
  */
@@ -67,6 +68,7 @@ const RENEW_AT = 0.8;
  * @property {Roster} roster
  * @property {Announcements} announcements
  * @property {Outgoing} outgoing
+ * @property {Returns} returns
  * @property {Asks} asks
  * @property {Services} services
  * @property {Patience} patience
@@ -401,10 +403,11 @@ export class Connections {
 
   /** Tells the queue whether there is a connection in use. */
   #connect() {
-    const { outgoing, asks } = this.#rooms;
+    const { outgoing, returns, asks } = this.#rooms;
     if (this.isInUse) {
       outgoing.isConnected = true;
     } else if (outgoing.isConnected) {
+      returns.lost();
       const dropped = outgoing.disconnected();
       for (const lost of dropped) this.#emit({ effect: "Unsent", ...lost });
       asks.unsent(dropped);
@@ -426,6 +429,7 @@ export class Connections {
     this.#beat = now;
     this.#isQuiet = false;
     this.#rooms.patience.joined(now.at);
+    this.#rooms.returns.joined(now.at);
     this.#rooms.ownership.joined();
     this.#tell(this.#rooms.announcements.joined(present(coming.said)));
     for (const { fields, size } of coming.ahead) {
@@ -669,6 +673,8 @@ export class Connections {
    */
   #onPresence(presence, now) {
     const noted = this.#rooms.roster.note(presence, this.#size);
+    const { outgoing, returns } = this.#rooms;
+    if (presence.from !== undefined && returns.seen(presence.from)) outgoing.released();
     if (noted.isIgnored) {
       const { peersMax, rosterBytesMax } = this.#limits;
       const bounds = `at most ${peersMax} peers, of ${rosterBytesMax} bytes together`;

@@ -17,6 +17,8 @@ export const LIMITS = Object.freeze({
   retryMaxS: 2,
   /** The same while somebody answers, and refuses. */
   backoffMaxS: 30,
+  /** For which messages to peers that were here before a loss wait for these to come back. */
+  returnWithinS: 8,
   /** For which an opening may stay without an answer before the relay is looked for in another way. */
   hedgeAfterS: 1.5,
   /** The longest time between two such looks; it doubles with each. */
@@ -89,7 +91,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|retry|giveUp|taken|serve|asker|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|retry|return|giveUp|taken|serve|asker|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

@@ -15,6 +15,7 @@
  *     roster         who else is here
  *     announcements  what this peer says about itself
  *     outgoing       what waits to be sent, and when it may go
+ *     returns        who was here before a loss, and is waited for
  *     asks           commands given
  *     services       commands served
  *
@@ -36,6 +37,7 @@ import { compose } from "./messages.js";
 import { Outgoing } from "./outgoing.js";
 import { Ownership } from "./ownership.js";
 import { Patience } from "./patience.js";
+import { Returns, targetOf } from "./returns.js";
 import { Roster } from "./roster.js";
 import { Services } from "./services.js";
 
@@ -82,6 +84,7 @@ export class Member {
   #announcements;
   #outgoing;
   #roster;
+  #returns;
   #patience;
   #asks;
   #services;
@@ -116,21 +119,23 @@ export class Member {
     /** @param {Effect} effect */
     const emit = (effect) => void this.#effects.push(effect);
     const announcements = new Announcements(id, agents, metadata, keepalive);
-    const outgoing = new Outgoing(limits, habits);
+    const roster = new Roster(id, limits, { isShared: shares });
+    const returns = new Returns(limits, roster);
+    const outgoing = new Outgoing(limits, habits, (target) => returns.holds(target));
     this.#announcements = announcements;
     this.#outgoing = outgoing;
     this.#checkPresence(announcements.wanted);
     const ownership = new Ownership(id, owner, { takeover });
-    const roster = new Roster(id, limits, { isShared: shares });
     const patience = new Patience(limits, emit);
-    const asks = new Asks(id, limits, { roster, announcements, outgoing, roll, emit });
+    const asks = new Asks(id, limits, { roster, announcements, outgoing, returns, roll, emit });
     const neighbours = { roster, announcements, outgoing, emit };
     const services = new Services(id, limits, neighbours, { elects });
     this.#roster = roster;
+    this.#returns = returns;
     this.#patience = patience;
     this.#asks = asks;
     this.#services = services;
-    const rooms = { ownership, roster, announcements, outgoing, asks, services, patience };
+    const rooms = { ownership, roster, announcements, outgoing, returns, asks, services, patience };
     /** @type {import("./connections.js").Owner} */
     const own = { token, nonce, roll, emit, giveUp: (now, error) => this.end(now, error) };
     this.#connections = new Connections(id, limits, rooms, own);
@@ -335,7 +340,7 @@ export class Member {
   send(fields, now) {
     const text = compose(this.id, fields, now);
     this.#checkOver();
-    const ticket = this.#outgoing.offer(text);
+    const ticket = this.#outgoing.offer(text, targetOf(fields));
     if (typeof fields.turnId === "string") this.#services.answered(fields.turnId);
     return ticket;
   }
@@ -495,7 +500,7 @@ export class Member {
    * @returns {number | null}
    */
   deadline() {
-    const rooms = [this.#connections, this.#patience, this.#asks, this.#services];
+    const rooms = [this.#connections, this.#patience, this.#asks, this.#services, this.#returns];
     const dues = rooms.map((room) => room.deadline()).filter((due) => due !== null);
     return dues.length ? Math.min(...dues) : null;
   }
@@ -507,6 +512,10 @@ export class Member {
    */
   expire(now) {
     this.#connections.expire(now);
+    if (this.#returns.expire(now.at)) {
+      this.#outgoing.released();
+      this.#asks.rosterChanged(now);
+    }
     this.#asks.expire(now);
     this.#services.expire(now);
     const error = this.#patience.expire(now.at, { isInUse: this.isInUse });

@@ -9,6 +9,7 @@
  *
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
+ * @import { Target } from "./returns.js"
  */
 
 import { utf8 } from "./bytes.js";
@@ -50,7 +51,8 @@ export class Outgoing {
   isConnected = false;
   #limits;
   #habits;
-  /** By ticket. @type {Map<number, { text: string, size: number }>} */
+  #holds;
+  /** By ticket. @type {Map<number, { text: string, size: number, target: Target | null }>} */
   #queue = new Map();
   #bytes = 0;
   #ticket = 0;
@@ -68,9 +70,11 @@ export class Outgoing {
   /**
    * @param {Readonly<Limits>} limits
    * @param {Habits} habits
+   * @param {(target: Target | null) => boolean} holds what is for this target must not go yet (returns)
    */
-  constructor(limits, habits) {
+  constructor(limits, habits, holds) {
     this.#limits = limits;
+    this.#holds = holds;
     this.#habits = habits;
   }
 
@@ -137,16 +141,17 @@ export class Outgoing {
    * NotConnected where messages do not wait for a connection.
    *
    * @param {string} text
+   * @param {Target | null} target the one whom it is for
    * @param {{ isReply?: boolean }} [how]
    */
-  offer(text, { isReply = false } = {}) {
+  offer(text, target, { isReply = false } = {}) {
     const size = this.check(text);
     if (!this.#habits.waits && !this.isConnected) {
       throw new NotConnected('there is no connection now; offline="wait" would wait for one');
     }
     if (!this.#hasRoom(isReply ? this.#limits.turnsMax : 0)) throw this.#full();
     this.#ticket += 1;
-    this.#queue.set(this.#ticket, { text, size });
+    this.#queue.set(this.#ticket, { text, size, target });
     this.#hasNews = true;
     this.#bytes += size;
     return this.#ticket;
@@ -207,24 +212,27 @@ export class Outgoing {
    * @returns {Frame | number | null}
    */
   nextFrame(at, patientUntil) {
-    if (this.#queue.size === 0) return null;
+    const sendable = this.#sendable();
+    if (sendable.length === 0) return null;
     let due = this.#messages.opensAt;
     if (this.#frames !== null) due = Math.max(due, this.#frames.opensAt);
     if (!this.#knowsRelay) due = Math.max(due, patientUntil);
-    return due > at ? due : this.#frame(at);
+    return due > at ? due : this.#frame(sendable, at);
   }
 
   /**
    * One message; where frames are counted, as many as fit into one frame.
    *
+   * @param {number[]} sendable
    * @param {number} at
    * @returns {Frame}
    */
-  #frame(at) {
+  #frame(sendable, at) {
     const texts = [];
     const tickets = [];
     let total = 1; // A bracket; behind each message comes a comma, or the other one.
-    for (const [ticket, { text, size }] of this.#queue) {
+    for (const ticket of sendable) {
+      const { text, size } = this.#queue.get(ticket) ?? { text: "", size: 0 };
       const isShared = this.#frames !== null && this.#takesArrays;
       const fits = total + size + 1 <= this.#frameBytes && this.#messages.opensAt <= at;
       if (tickets.length > 0 && !(isShared && fits)) break;
@@ -239,6 +247,26 @@ export class Outgoing {
     const size = isArray ? total : total - 2;
     this.#frames?.take(at, Math.ceil(size / this.#frameBytes));
     return { text: isArray ? `[${texts.join()}]` : (texts[0] ?? ""), tickets };
+  }
+
+  /** The tickets of what may go now, in order: no more of them than a frame may take. */
+  #sendable() {
+    /** @type {Map<string, boolean>} */
+    const held = new Map();
+    const most = this.#frames === null ? 1 : this.#frameBytes;
+    const tickets = [];
+    for (const [ticket, { target }] of this.#queue) {
+      if (tickets.length >= most) break;
+      const key = target === null ? "" : JSON.stringify([target.to, target.peer]);
+      if (!held.has(key)) held.set(key, this.#holds(target));
+      if (!held.get(key)) tickets.push(ticket);
+    }
+    return tickets;
+  }
+
+  /** What was held may go now. */
+  released() {
+    this.#hasNews ||= this.#queue.size > 0;
   }
 
   // What the relay allows

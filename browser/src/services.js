@@ -27,6 +27,7 @@ import { RelayError, TurnError } from "./errors.js";
 import { compose, isCommand, isRelays, replyTo, sentenceOf, word } from "./messages.js";
 import { Debts } from "./owed.js";
 import { Places } from "./places.js";
+import { targetOf } from "./returns.js";
 import { Served } from "./served.js";
 import { Unserved } from "./unserved.js";
 
@@ -529,7 +530,8 @@ export class Services {
    * @param {Instant} now
    */
   #answer({ message, agent }, type, data, now) {
-    return this.#outgoing.offer(this.#text(message, agent, type, data, now));
+    const fields = replyTo(message, agent, type, data);
+    return this.#outgoing.offer(compose(this.#id, fields, now), targetOf(fields));
   }
 
   /**
@@ -543,21 +545,11 @@ export class Services {
    * @param {Instant} now
    */
   #tell(message, agent, type, data, now) {
+    const fields = replyTo(message, agent, type, data);
     try {
-      this.#outgoing.offer(this.#text(message, agent, type, data, now), { isReply: true });
+      this.#outgoing.offer(compose(this.#id, fields, now), targetOf(fields), { isReply: true });
     } catch (error) {
       if (!(error instanceof RelayError)) throw error;
     }
-  }
-
-  /**
-   * @param {Message} message
-   * @param {string} agent
-   * @param {string} type
-   * @param {object} data
-   * @param {Instant} now
-   */
-  #text(message, agent, type, data, now) {
-    return compose(this.#id, replyTo(message, agent, type, data), now);
   }
 }

@@ -46,6 +46,7 @@ from protocol.member.messages import (
     turn_error,
 )
 from protocol.member.outgoing import Dropped, Outgoing
+from protocol.member.returns import Returns, Target
 from protocol.member.roster import Roster
 
 LATE_S: Final = 1.0
@@ -92,6 +93,7 @@ class Asks:
         roster: Roster,
         announcements: Announcements,
         outgoing: Outgoing,
+        returns: Returns,
         roll: Callable[[], float],
         emit: Callable[[Effect], None],
     ) -> None:
@@ -100,6 +102,7 @@ class Asks:
         self._roster = roster
         self._announcements = announcements
         self._outgoing = outgoing
+        self._returns = returns
         self._roll = roll
         self._emit = emit
         self._turns: dict[str, _Turn] = {}
@@ -245,7 +248,7 @@ class Asks:
 
     def _send(self, turn: _Turn) -> None:
         try:
-            turn.ticket = self._outgoing.offer(turn.text)
+            turn.ticket = self._outgoing.offer(turn.text, Target(turn.agent, turn.peer))
             turn.text = ""  # the queue has it now
         except RelayError as error:
             self._end(turn, error)
@@ -323,6 +326,8 @@ class Asks:
         for turn in tuple(self._turns.values()):
             if turn.peer in peers:
                 turn.saw_peer = True
+            elif self._returns.is_away(turn.peer):
+                pass  # it may be back any moment, and go on with what it has
             elif turn.saw_peer and not self._ask_another(turn, self._roster.hosts(turn.agent), now):
                 self._end(turn, TargetLeft(f"{turn.peer} left before it answered"))
 

@@ -72,6 +72,7 @@ from protocol.member.messages import Message, is_offline, opened, sentence_of, w
 from protocol.member.outgoing import Frame, Outgoing, positive
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience, refuses
+from protocol.member.returns import Returns
 from protocol.member.roster import Roster
 from protocol.member.services import Services
 
@@ -93,6 +94,7 @@ class Rooms:
     roster: Roster
     announcements: Announcements
     outgoing: Outgoing
+    returns: Returns
     asks: Asks
     services: Services
     patience: Patience
@@ -322,6 +324,7 @@ class Connections:
         if is_connected:
             self._rooms.outgoing.is_connected = True
         elif was_connected:
+            self._rooms.returns.lost()
             dropped = self._rooms.outgoing.disconnected()
             for lost in dropped:
                 self._emit(Unsent(lost.ticket, lost.error))
@@ -339,6 +342,7 @@ class Connections:
         self._ignored.clear()
         self._beat, self._is_quiet = now, False
         self._rooms.patience.joined(now.at)
+        self._rooms.returns.joined(now.at)
         self._rooms.ownership.joined()
         self._tell(self._rooms.announcements.joined(coming.said))
         for fields, size in coming.ahead:
@@ -506,6 +510,8 @@ class Connections:
 
     def _on_presence(self, presence: Message, now: Instant) -> None:
         noted = self._rooms.roster.note(presence, self._size)
+        if self._rooms.returns.seen(presence.sender):
+            self._rooms.outgoing.released()
         if noted.is_ignored:
             peers_max, bytes_max = self._limits.peers_max, self._limits.roster_bytes_max
             bounds = f"at most {peers_max} peers, of {bytes_max} bytes together"

@@ -13,6 +13,7 @@ Each module beside this one decides one thing. Here they are put together:
     roster         who else is here
     announcements  what this peer says about itself
     outgoing       what waits to be sent, and when it may go
+    returns        who was here before a loss, and is waited for
     asks           commands given
     services       commands served
 """
@@ -32,6 +33,7 @@ from protocol.member.messages import RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience
+from protocol.member.returns import Returns, target_of
 from protocol.member.roster import Roster
 from protocol.member.services import Services
 
@@ -76,10 +78,13 @@ class Member:
         self._effects: list[Effect] = []
         emit = self._effects.append
         self._announcements = announcements = Announcements(id, agents, metadata, keepalive)
-        self._outgoing = outgoing = Outgoing(limits, waits=waits, splits=splits, overfill=overfill)
+        self._roster = roster = Roster(id, limits, is_shared=shares)
+        self._returns = returns = Returns(limits, roster)
+        self._outgoing = outgoing = Outgoing(
+            limits, waits=waits, splits=splits, overfill=overfill, holds=returns.holds
+        )
         self._check_presence(announcements.wanted)
         ownership = Ownership(id, owner, takeover=takeover)
-        self._roster = roster = Roster(id, limits, is_shared=shares)
         self._patience = Patience(limits, emit=emit)
         self._asks = Asks(
             id,
@@ -87,6 +92,7 @@ class Member:
             roster=roster,
             announcements=announcements,
             outgoing=outgoing,
+            returns=returns,
             roll=roll,
             emit=emit,
         )
@@ -104,6 +110,7 @@ class Member:
             roster,
             announcements,
             outgoing,
+            returns,
             self._asks,
             self._services,
             self._patience,
@@ -239,7 +246,7 @@ class Member:
         """
         text = compose(self.id, fields, now)
         self._check_over()
-        ticket = self._outgoing.offer(text)
+        ticket = self._outgoing.offer(text, target_of(fields))
         turn_id = fields.get("turnId")
         if isinstance(turn_id, str):
             self._services.answered(turn_id)
@@ -345,7 +352,8 @@ class Member:
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
         first = self._connections.deadline()
-        for due in (self._asks.deadline(), self._services.deadline(), self._patience.deadline()):
+        rooms = (self._asks, self._services, self._patience, self._returns)
+        for due in (room.deadline() for room in rooms):
             if due is not None and (first is None or due < first):
                 first = due
         return first
@@ -353,6 +361,9 @@ class Member:
     def expire(self, now: Instant) -> None:
         """Do what is due."""
         self._connections.expire(now)
+        if self._returns.expire(now.at):
+            self._outgoing.released()
+            self._asks.roster_changed(now)
         self._asks.expire(now)
         self._services.expire(now)
         error = self._patience.expire(now.at, is_in_use=self.is_in_use)

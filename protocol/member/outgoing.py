@@ -8,6 +8,8 @@ messages that wait at the same time share one frame as an array.
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -15,6 +17,7 @@ import attrs
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import NotConnected, QueueFull, RelayError, TooLarge
 from protocol.member.messages import Message
+from protocol.member.returns import Target
 from protocol.rate import Rate
 
 PACE: Final = 0.9
@@ -47,7 +50,8 @@ class Outgoing:
 
     `waits`: without a connection messages wait for one; else they are refused. `splits`: the
     connection sends a long message as several frames; a browser cannot. `overfill`: while there is
-    a connection, so many times the bounds of the queue may wait.
+    a connection, so many times the bounds of the queue may wait. `holds`: what is for this target
+    must not go yet (returns).
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Outgoing:
         waits: bool = True,
         splits: bool = True,
         overfill: int = 1,
+        holds: Callable[[Target | None], bool] = lambda target: False,
     ) -> None:
         self.is_connected = False
         """There is a connection in use. The peer says so."""
@@ -64,7 +69,8 @@ class Outgoing:
         self._waits = waits
         self._splits = splits
         self._overfill = overfill
-        self._queue: OrderedDict[int, tuple[str, int]] = OrderedDict()
+        self._holds = holds
+        self._queue: OrderedDict[int, tuple[str, int, Target | None]] = OrderedDict()
         self._bytes = 0
         self._ticket = 0
         relay = Limits()  # until the relay tells its own
@@ -113,8 +119,8 @@ class Outgoing:
             and self._bytes < times * limits.queue_bytes_max + spare * 2**10
         )
 
-    def offer(self, text: str, *, is_reply: bool = False) -> int:
-        """Put a message into the queue. Returns its ticket.
+    def offer(self, text: str, target: Target | None = None, *, is_reply: bool = False) -> int:
+        """Put a message into the queue. Returns its ticket. `target`: the one whom it is for.
 
         `is_reply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no
         asker is left without one, `turns_max` of these may wait beyond the bounds.
@@ -126,7 +132,7 @@ class Outgoing:
         if not self._has_room(self._limits.turns_max if is_reply else 0):
             raise self._full()
         self._ticket += 1
-        self._queue[self._ticket] = (text, size)
+        self._queue[self._ticket] = (text, size, target)
         self._has_news = True
         self._bytes += size
         return self._ticket
@@ -154,7 +160,7 @@ class Outgoing:
             or len(self._queue) > limits.queue_messages_max
             or self._bytes > limits.queue_bytes_max
         ):
-            ticket, (_, size) = self._queue.popitem()
+            ticket, (_, size, _) = self._queue.popitem()
             self._bytes -= size
             lost = NotConnected("the connection was lost before this was sent")
             dropped.append(Dropped(ticket, self._full() if self._waits else lost))
@@ -175,7 +181,9 @@ class Outgoing:
 
         A relay that has not told its bounds yet is waited for until `patient_until`.
         """
-        if not self._queue:
+        sendable = self._sendable()
+        first = next(sendable, None)
+        if first is None:
             return None
         due = self._messages.opens_at()
         if self._frames is not None:
@@ -187,8 +195,8 @@ class Outgoing:
         texts: list[str] = []
         tickets: list[int] = []
         total = 1  # a bracket; behind each message comes a comma, or the other one
-        while self._queue:
-            ticket, (text, size) = next(iter(self._queue.items()))
+        for ticket in chain((first,), sendable):
+            text, size, _ = self._queue[ticket]
             if tickets and (
                 self._frames is None
                 or not self._takes_arrays
@@ -196,17 +204,31 @@ class Outgoing:
                 or self._messages.opens_at() > at
             ):
                 break
-            self._queue.popitem(last=False)
             self._bytes -= size
             self._messages.take(at)
             texts.append(text)
             tickets.append(ticket)
             total += size + 1
+        for ticket in tickets:
+            del self._queue[ticket]
         is_array = len(texts) > 1
         if self._frames is not None:
             size = total if is_array else total - 2
             self._frames.take(at, math.ceil(size / self._frame_bytes))
         return Frame(f"[{','.join(texts)}]" if is_array else texts[0], tuple(tickets))
+
+    def _sendable(self) -> Iterator[int]:
+        """The tickets of what may go now, in order."""
+        held: dict[Target | None, bool] = {}
+        for ticket, (_, _, target) in self._queue.items():
+            if target is not None and target not in held:
+                held[target] = self._holds(target)
+            if not held.get(target):
+                yield ticket
+
+    def released(self) -> None:
+        """What was held may go now."""
+        self._has_news = self._has_news or bool(self._queue)
 
     # What the relay allows ------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from protocol.member.messages import Message, compose, is_command, reply_to, sen
 from protocol.member.outgoing import Outgoing
 from protocol.member.owed import Debts
 from protocol.member.places import Places
+from protocol.member.returns import target_of
 from protocol.member.roster import Roster
 from protocol.member.served import Served
 from protocol.member.unserved import Unserved, Waiting
@@ -375,7 +376,8 @@ class Services:
         return self._commands[command]
 
     def _answer(self, command: Served, type: str, data: dict[str, Any], now: Instant) -> int:
-        return self._outgoing.offer(self._text(command.message, command.agent, type, data, now))
+        fields = reply_to(command.message, command.agent, type, data)
+        return self._outgoing.offer(compose(self._id, fields, now), target_of(fields))
 
     def _refuse(self, message: Message, agent: str, data: dict[str, Any], now: Instant) -> None:
         self._tell(message, agent, "error", data, now)
@@ -385,10 +387,7 @@ class Services:
     ) -> None:
         """Reply without being asked to. Without a connection, and no room to wait for one, nobody
         is told."""
+        fields = reply_to(message, agent, type, data)
         with suppress(RelayError):
-            self._outgoing.offer(self._text(message, agent, type, data, now), is_reply=True)
-
-    def _text(
-        self, message: Message, agent: str, type: str, data: dict[str, Any], now: Instant
-    ) -> str:
-        return compose(self._id, reply_to(message, agent, type, data), now)
+            text = compose(self._id, fields, now)
+            self._outgoing.offer(text, target_of(fields), is_reply=True)

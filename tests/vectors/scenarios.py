@@ -12,6 +12,7 @@ from tests.vectors.turns import turns
 
 LONG = "x" * 1024
 SMALL = {"messageBytes": 1024}
+EDGE_TOLD = {"framesPerSecond": 10, "frameBytes": 300, "messagesPerSecond": 1000}
 OWNER = "a secret of ann's"
 FINAL, PASSING = NoCredentials("log in"), Unreachable("nobody there")
 Room = Callable[[], Iterator[Story]]
@@ -83,6 +84,83 @@ def roster() -> Iterator[Story]:
     s.wait(1.0)
     s.join(connection=2, first_turn=3, knows_capabilities=False)
     s.do("closed", 2)
+    yield s
+
+
+# Who is waited for after a loss -------------------------------------------------------------------
+
+
+def returns() -> Iterator[Story]:
+    def lost(name: str, **setup: Any) -> Story:
+        """The relay was started again. Ann is the first that is back."""
+        s = joined(name, presence("carol", "twin"), presence("dave", "twin"), **setup)
+        s.do("ask", "helper", "under way")
+        s.pump()
+        s.do("closed", 1)
+        return s
+
+    def say(s: Story) -> None:
+        """To each that was here, to all, and to who never was."""
+        for to, peer in (("bob", None), ("helper", None), ("twin", None), ("twin", "dave")):
+            named = {} if peer is None else {"targetInstanceId": peer}
+            s.do("send", {"type": "direct", "to": to, **named})
+        s.do("send", {"type": "broadcast"})
+        s.do("send", {"type": "direct", "to": "eve"})
+        s.do("send", {"type": "direct", "to": ["bob"], "targetInstanceId": 7})
+
+    s = lost("what is for who was here waits until that one is back")
+    say(s)
+    s.wait(1.0)
+    s.join(connection=2, first_turn=3)
+    s.pump()
+    s.do("ask", "helper", "another")
+    s.do("send", {"type": "direct", "to": "bob", "n": 2})
+    s.pump()
+    s.wait(2.0)
+    s.hear(presence("carol", "twin"))
+    s.pump()
+    s.hear(presence("bob", "helper"))
+    s.pump()
+    s.hear(presence("dave", status="offline"))
+    s.pump()
+    s.hear(answer("turn_end", "turn-1", result=1), answer("turn_end", "turn-2", result=2))
+    yield s
+
+    s = lost("and no longer than its time", limits={"return_within_s": 3.0})
+    say(s)
+    s.wait(1.0)
+    s.join(connection=2, first_turn=3)
+    s.pump()
+    s.wait(2.875)
+    s.pump()
+    s.wait(0.125)
+    s.pump()
+    yield s
+
+    s = lost("the time begins anew with each return")
+    s.wait(1.0)
+    s.join(connection=2, first_turn=3)
+    s.wait(5.0)
+    s.do("closed", 2)
+    s.do("send", {"type": "direct", "to": "bob"})
+    s.wait(1.0)
+    s.join(connection=3, first_turn=5)
+    s.wait(7.0)
+    s.pump()
+    s.hear(presence("bob", "helper"))
+    s.pump()
+    yield s
+
+    s = joined("behind an edge what is held lets others share a frame", told=EDGE_TOLD)
+    s.do("closed", 1)
+    for number in range(3):
+        s.do("send", {"type": "direct", "to": "bob", "n": number})
+        s.do("send", {"type": "broadcast", "n": number})
+    s.wait(1.0)
+    s.join(connection=2, first_turn=3, limits=EDGE_TOLD)
+    s.pump()
+    s.hear(presence("bob", "helper"))
+    s.pump()
     yield s
 
 
@@ -275,7 +353,7 @@ def outgoing() -> Iterator[Story]:
     s.pump()
     yield s
 
-    edge = {"framesPerSecond": 10, "frameBytes": 300, "messagesPerSecond": 1000}
+    edge = EDGE_TOLD
     s = joined("where frames are counted, messages share them", told=edge)
     for number in range(12):
         s.do("send", {"type": "a", "n": number})
@@ -1528,6 +1606,7 @@ def _taken(turn: int) -> dict[str, Any]:
 
 ROOMS: dict[str, Room] = {
     "roster": roster,
+    "returns": returns,
     "announcements": announcements,
     "outgoing": outgoing,
     "asks": asks,

@@ -1,5 +1,7 @@
 """A peer in time: hours that pass at once, clocks that slept, waits that grow."""
 
+import itertools
+import random
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -90,7 +92,8 @@ class SleepyClock(SystemClock):
         return Instant(now.at + self.asleep_s, now.wall_ms + round(self.asleep_s * 1000))
 
 
-async def test_the_backoff_is_waited_for() -> None:
+async def test_the_backoff_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.5)
     clock = VirtualClock()
     attempts: list[float] = []
 
@@ -112,4 +115,7 @@ async def test_the_backoff_is_waited_for() -> None:
         while not caught:
             await clock.advance(1.0)
     assert "OSError" in str(caught[0])
-    assert 5 < len(attempts) < attempts[-1]  # seconds: doubled each time up to 30, half on average
+    waited = [round(later - sooner, 3) for sooner, later in itertools.pairwise(attempts)]
+    assert waited[:3] == [0.25, 0.5, 1.0]  # half of what it may be, which doubles up to 2
+    assert set(waited[3:]) == {1.0}
+    assert len(waited) > 295

@@ -29,6 +29,7 @@ from protocol.member.errors import (
 )
 from protocol.member.messages import Message
 from protocol.member.outgoing import Frame, Outgoing
+from protocol.member.returns import Returns
 from protocol.member.roster import Roster
 
 
@@ -48,6 +49,7 @@ class Asker:
             roster=self.roster,
             announcements=Announcements("ann", ["mine", "twin"], {}, None),
             outgoing=self.outgoing,
+            returns=Returns(limits, self.roster),
             roll=lambda: self.roll,
             emit=self.effects.append,
         )
