@@ -198,6 +198,18 @@ class Limits:
         "the oldest of them is closed (1013)",
         1,
     )
+    resume_s: float = _bound(
+        20.0,
+        "time for which a connection that asked for it may be away and come back; 0: nobody may",
+        "its peer leaves",
+        0.0,
+    )
+    history_bytes_max: int = _bound(
+        2**23,
+        "bytes of what was delivered lately, kept in a mesh for connections that may come back",
+        "the oldest is forgotten; whoever missed that joins anew",
+        0,
+    )
     grant_connections_max: int = _bound(
         64,
         "connections per process whose tokens name the same bearer, whatever their peer ids are",

@@ -25,7 +25,7 @@ from actors.host.status import Reports
 from actors.host.throttle import RefusalLog
 from actors.host.tokens import Tokens
 from actors.relay.runtime import Runtime
-from actors.relay.supervisor import MeshStatus
+from actors.relay.snapshot import MeshStatus
 from protocol.mesh.status import Totals
 
 log = logging.getLogger("relay")

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from actors.clock import Clock
-from actors.relay.supervisor import MeshStatus
+from actors.relay.snapshot import MeshStatus
 from protocol.mesh.status import PeerStatus, Totals
 
 EVERY_S: Final = 0.1

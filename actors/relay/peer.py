@@ -25,20 +25,8 @@ from actors.transports.transport import Transport
 from protocol.envelope import Inbound, size_of
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
-from protocol.mesh.effects import CLOSE_CODES
+from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS
 from protocol.mesh.lifecycle import Cause
-
-_CLOSE_REASONS: Final = {
-    Cause.LEFT: "",
-    Cause.SILENT: "you were silent for too long",
-    Cause.UNANNOUNCED: "you did not send a presence in time",
-    Cause.DISPLACED: "too many connections have sent no presence, and yours was the oldest",
-    Cause.EVICTED: "you read too slowly: your mailbox is full",
-    Cause.REPLACED: "another connection of this peer has taken over",
-    Cause.EXPIRED: "the grant of this connection has run out; get a new token",
-    Cause.CRASHED: "an internal error of the relay",
-    Cause.SHUTDOWN: "the relay is shutting down",
-}
 
 
 @attrs.frozen
@@ -306,6 +294,14 @@ class PeerActor:
             self._inbox.ready(self)
         self._ledger.add(change)
 
+    def detach(self) -> list[Inbound]:
+        """Its connection goes on with another actor. Close the socket; returns what has arrived."""
+        given = self._inbound
+        self._drop_inbound()
+        self.undecided(0, 0)
+        self._close(Cause.REPLACED, "this connection goes on with another socket")
+        return given
+
     def charge(self, bytes: int) -> None:
         """To decide what it said has cost as much as so many bytes more."""
         self._transport.charge(bytes)
@@ -320,7 +316,7 @@ class PeerActor:
                     self._writable = False
                     self._outbox.begin(batch)
             elif not self._outbox.put(batch):
-                self.evict(_CLOSE_REASONS[Cause.EVICTED])
+                self.evict(CLOSE_REASONS[Cause.EVICTED])
         except Exception as error:
             self.crashed(error)
 
@@ -344,7 +340,7 @@ class PeerActor:
         if self.close_code is not None:
             return
         try:
-            self._transport.close(CLOSE_CODES[cause], reason or _CLOSE_REASONS[cause])
+            self._transport.close(CLOSE_CODES[cause], reason or CLOSE_REASONS[cause])
         except Exception as error:
             self.crashed(error)
 

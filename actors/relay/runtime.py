@@ -10,6 +10,7 @@ notice.
 """
 
 import logging
+import secrets
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
@@ -24,7 +25,8 @@ from actors.link import ABNORMAL
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
-from actors.relay.supervisor import MeshStatus, Supervisor
+from actors.relay.snapshot import MeshStatus
+from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
 from protocol.envelope import ErrorCode, Refusal
@@ -34,6 +36,8 @@ from protocol.mesh.status import Totals
 
 log = logging.getLogger(__name__)
 
+TOKEN_BYTES: Final = 16
+"""A token of a connection that may come back has so many random bytes."""
 LAST_PART: Final = 0.1
 """The last part of the time for draining. When it begins, connections that still have something
 queued are closed without it, so that the close arrives before they are cut."""
@@ -149,6 +153,7 @@ class Runtime:
                 lobby=self._lobby,
                 admit=partial(self.admit, mesh),
                 ledger=self.ledger,
+                new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
             )
             self._meshes[mesh] = supervisor
             # Not in the context of the connection that happens to be the first, with its trace.

@@ -10,6 +10,7 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -17,11 +18,13 @@ import anyio.lowlevel
 import attrs
 
 from actors.clock import Clock
+from actors.relay.comebacks import Comebacks
 from actors.relay.journal import Journal
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import Control, Displaced, Failed, Opened, PeerActor, Ponged
+from actors.relay.snapshot import MeshStatus
 from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
@@ -30,6 +33,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
     Admitted,
+    Counted,
     Deliver,
     Dismissed,
     Effect,
@@ -38,16 +42,16 @@ from protocol.mesh.effects import (
     PeerJoined,
     PeerLeft,
     Refused,
+    Returning,
     Snapshot,
 )
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
-from protocol.mesh.status import PeerStatus, Totals
+from protocol.mesh.status import Totals
 
 TICK_S: Final = 0.25
 """How often (seconds) a mesh looks for deadlines that have passed."""
-
 
 POLLS: Final = 5
 """Passes of the event loop after which everything that had arrived before has been delivered: one
@@ -68,22 +72,12 @@ LEAST_GAP_S: Final = 1e-3
 """There are no shorter rests, because the timers of event loops count in milliseconds."""
 
 
-@attrs.frozen
-class MeshStatus:
-    """One mesh, at one moment. `mailboxes`: queued messages and bytes, by connection number."""
-
-    name: str
-    connections: int
-    peers: tuple[PeerStatus, ...]
-    mailboxes: dict[int, tuple[int, int]]
-    totals: Totals
-
-
 class Supervisor:
     """The actor of one mesh.
 
     `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
-    asked before a connection joins. `ledger`: what the process holds.
+    asked before a connection joins. `ledger`: what the process holds. `new_token`: makes tokens for
+    connections that may come back (None: none may).
     """
 
     def __init__(
@@ -96,11 +90,12 @@ class Supervisor:
         lobby: Lobby | None = None,
         admit: Admission = admit_all,
         ledger: Ledger | None = None,
+        new_token: Callable[[], str] | None = None,
     ) -> None:
         self.name = name
         self._limits = limits
         self._clock = clock
-        self._mesh = LocalMesh(limits, strict=strict, admit=admit)
+        self._mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
         self._lobby = Lobby(limits, clock) if lobby is None else lobby
         self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
         self._work: anyio.Event | None = None
@@ -112,6 +107,16 @@ class Supervisor:
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
         self._ledger = ledger or Ledger.within(limits)
+        self._comebacks = Comebacks(
+            limits,
+            self._mesh,
+            self._ledger,
+            self._lobby,
+            actors=self._actors,
+            receivers=self._receivers,
+            paced=self._paced,
+            carry_out=lambda now: self._carry_out(self._mesh.take_effects(), now),
+        )
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
         self._kept_bytes = 0  # as the ledger knows it
@@ -201,9 +206,7 @@ class Supervisor:
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
-                self._mesh.ended(actor.id, Cause.LEFT, now)
-                del self._actors[actor.id]
-                self._paced.pop(actor.id, None)
+                self._closed(actor, actor.close_code, now)
         if later:
             ready.extendleft(reversed(later))
         if ready:
@@ -221,6 +224,12 @@ class Supervisor:
         if kept_bytes != self._kept_bytes:
             self._kept_bytes = kept_bytes
             self._ledger.keep(self.name, kept_bytes)
+
+    def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
+        """The socket of an actor is gone, and everything that came from there has been decided."""
+        if not self._mesh.lost(actor.id, code, now):
+            self._actors.pop(actor.id, None)  # gone already, if it was ended before that
+            self._paced.pop(actor.id, None)
 
     def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
         match control:
@@ -272,16 +281,21 @@ class Supervisor:
                 case Admitted(connection, accepts_batches, watches):
                     if watches:
                         tape.admit(connection)
+                        self._comebacks.history.follow(connection)
                     self._lobby.leave(self._receivers[connection])
                     if accepts_batches and connection in self._paced:
                         self._paced[connection].accepts_batches = True
                 case Dismissed(connection):
                     tape.dismiss(connection)
+                    self._comebacks.history.close(connection)
                     dismissed.append(effect)
+                case Counted() | Returning():
+                    self._comebacks.asked(effect, tape)
                 case PeerJoined() | PeerLeft() | Refused():
                     self._journal.note(effect)
         began = self._clock.now() if tape.is_shared else now
         shared, own = tape.finish()
+        self._comebacks.keep(shared, own, now)
         receivers = self._receivers
         if shared is not None:
             for connection in tape.present:
@@ -294,12 +308,16 @@ class Supervisor:
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)
+            if actor.close_code is not None:  # it was lost, and did not come back
+                self._actors.pop(actor.id, None)
+                self._paced.pop(actor.id, None)
             self._lobby.leave(actor)
             actor.stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None:
             self._flushes += shared.size // FLUSH_BYTES
             if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
                 self._small_flush_s = self._clock.now().at - began.at
+        self._comebacks.answer(now)
 
     # When rounds happen ---------------------------------------------------------------------------
 

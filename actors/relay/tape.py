@@ -122,6 +122,14 @@ class Tape:
         cut.start = _ABSENT
         self.present.discard(connection)
 
+    def count_of(self, connection: int) -> int:
+        """How many messages the connection has on this tape so far."""
+        end, cut = len(self._texts), self._cuts.get(connection)
+        if cut is None:
+            return end if connection in self.present else 0
+        pieces = (1 if isinstance(piece, bytes) else piece[1] - piece[0] for piece in cut.pieces)
+        return sum(pieces) + max(0, end - cut.start)
+
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
         self._texts.append(text)

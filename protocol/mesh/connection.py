@@ -11,6 +11,7 @@ from protocol.instant import Instant
 from protocol.mesh.announcing import Announcements
 from protocol.mesh.items import Admission
 from protocol.mesh.lifecycle import Life
+from protocol.mesh.resuming import Resumption
 
 
 @attrs.define(eq=False)
@@ -22,7 +23,8 @@ class Connection:
     peer id that the mesh has accepted for it, None before that. `rate_due_at`: the state of the
     rate limit, the theoretical arrival time of the next message (GCRA). `said_at`: when it last
     said something; a pong is only heard. `announcements`: since the first presence.
-    `admitted_bytes`: those of its longest announcement.
+    `admitted_bytes`: those of its longest announcement. `resumption`: if it may come back after its
+    socket was lost.
     """
 
     id: int
@@ -37,6 +39,7 @@ class Connection:
     peer: str | None = None
     announcements: Announcements | None = None
     admitted_bytes: int = 0
+    resumption: Resumption | None = None
     keepalive_pong: bool = False
     deadline_at: float = math.inf
     rate_due_at: float = -math.inf

@@ -5,6 +5,8 @@ The order of effects is the order on the wire, for every receiver.
     Deliver, Snapshot   texts and who receives them
     Admitted            from here on this connection receives what goes to everyone, if it watches
     Dismissed           from here on it does not; close its socket with `code`
+    Counted             from here on the messages of this connection are counted
+    Returning           this connection wants to go on with one that was lost
     PeerJoined, PeerLeft, Refused    nothing to do; for logs
 
 Connections are named by number, as at the moment of decision.
@@ -17,6 +19,7 @@ import msgspec
 
 from protocol.envelope import ErrorCode, Text
 from protocol.mesh.lifecycle import Cause
+from protocol.mesh.resuming import Resume
 
 CLOSE_CODES: Final = {
     Cause.LEFT: 1000,
@@ -30,6 +33,18 @@ CLOSE_CODES: Final = {
     Cause.SHUTDOWN: 1001,
 }
 """RFC 6455 close code by cause."""
+CLOSE_REASONS: Final = {
+    Cause.LEFT: "",
+    Cause.SILENT: "you were silent for too long",
+    Cause.UNANNOUNCED: "you did not send a presence in time",
+    Cause.DISPLACED: "too many connections have sent no presence, and yours was the oldest",
+    Cause.EVICTED: "you read too slowly: your mailbox is full",
+    Cause.REPLACED: "another connection of this peer has taken over",
+    Cause.EXPIRED: "the grant of this connection has run out; get a new token",
+    Cause.CRASHED: "an internal error of the relay",
+    Cause.SHUTDOWN: "the relay is shutting down",
+}
+"""What the close frame says, by cause."""
 
 # Audiences: who receives a text ------------------------------------------------------------------
 
@@ -93,6 +108,25 @@ class Dismissed:
 
 
 @attrs.frozen
+class Counted:
+    """Effect: from here on the messages to this connection count, so that it may come back."""
+
+    connection: int
+
+
+@attrs.frozen
+class Returning:
+    """Effect: the connection wants to go on with the lost one that `request` names.
+
+    `text`: the message in which it says so. Answer with `LocalMesh.resumed` or `not_resumed`.
+    """
+
+    connection: int
+    request: Resume
+    text: Text
+
+
+@attrs.frozen
 class PeerJoined:
     """Effect: a peer came online with this connection."""
 
@@ -119,4 +153,14 @@ class Refused:
     count: int
 
 
-Effect = Deliver | Snapshot | Admitted | Dismissed | PeerJoined | PeerLeft | Refused
+Effect = (
+    Deliver
+    | Snapshot
+    | Admitted
+    | Dismissed
+    | Counted
+    | Returning
+    | PeerJoined
+    | PeerLeft
+    | Refused
+)

@@ -10,15 +10,16 @@
     everything else             one item for the mesh (protocol.mesh.items)
 
 The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
-looks for deadlines that have passed, and tells the mesh which connections are gone. It ends those
-whose grant has run out. It never compares connections. Of peers it knows only the id that the mesh
-has `accepted` for a connection.
+looks for deadlines that have passed, and tells the mesh which connections are gone. Some are only
+lost, and may come back (protocol.mesh.returning). It ends those whose grant has run out. It never
+compares connections. Of peers it knows only the id that the mesh has `accepted` for a connection.
 """
 
 import heapq
 import math
 from collections.abc import Sequence
 from functools import partial
+from operator import length_hint
 from typing import Final
 
 import attrs
@@ -43,6 +44,7 @@ from protocol.mesh import granting, lifecycle
 from protocol.mesh.announcer import Announcer
 from protocol.mesh.announcing import Announcements
 from protocol.mesh.answers import Answers
+from protocol.mesh.arrays import Arrays
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import CLOSE_CODES, Dismissed, Effect
 from protocol.mesh.items import Admission, Items, admit_all
@@ -57,6 +59,8 @@ from protocol.mesh.lifecycle import (
     Renew,
 )
 from protocol.mesh.rating import Rating
+from protocol.mesh.resuming import Resumptions
+from protocol.mesh.returning import Returns
 from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
 from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
@@ -84,6 +88,7 @@ class Gate:
         *,
         strict: bool = False,
         admit: Admission = admit_all,
+        resumptions: Resumptions | None = None,
     ) -> None:
         self.connections: dict[int, Connection] = {}
         self.unfinished: dict[int, Unfinished] = {}  # by connection
@@ -95,9 +100,19 @@ class Gate:
         self.announcer = Announcer(limits, self.codec, items, admit=admit, held=self._schedule)
         self.answers = Answers(limits, self.codec, effects, self.totals)
         self.refuse = self.answers.refuse
+        self.returns = Returns(
+            self.connections,
+            self.unfinished,
+            self.answers,
+            items,
+            effects,
+            resumptions=resumptions,
+            schedule=self._schedule,
+        )
         self._routes = dict(ROUTES)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._within_rate = Rating(limits, self.answers, self.totals).within
+        self._arrays = Arrays(self.codec, self._within_rate, self.refuse)
         # One valid entry per connection, at or before its true deadline. So there is nothing to
         # cancel, and a message costs nothing here.
         self._deadlines: list[tuple[float, int]] = []
@@ -133,6 +148,8 @@ class Gate:
         connection.heard_at = connection.said_at = now.at
         if connection.life.state is not _PRESENT:
             self._hear(connection, now)
+        if connection.resumption is not None:
+            connection.resumption.taken += len(messages)
         messages = self._within_rate(connection, messages, now, counted=False)
         if self.unfinished and id in self.unfinished:
             waiting = self.unfinished.pop(id)
@@ -168,6 +185,15 @@ class Gate:
         """End a connection after an error that says why."""
         self.refuse(connection, None, reason, now)
         self.ended(connection.id, cause, now)
+
+    def lost(self, id: int, code: int, now: Instant) -> bool:
+        """The socket of a connection is gone, with this close code. False: it cannot come back, so
+        the connection is over, and `ended` has to be called."""
+        connection = self.connections.get(id)
+        step = None if connection is None else self.returns.lose(connection, code, now)
+        if connection is not None and step is not None:
+            self._apply(connection, step, now)
+        return step is not None
 
     def shut_down(self, now: Instant) -> None:
         """Dismiss every connection at once. The mesh is not told: nobody stays to hear it."""
@@ -249,6 +275,7 @@ class Gate:
                 case Hangup(cause):
                     del self.connections[connection.id]
                     self.announcer.forget(connection)
+                    self.returns.forget(connection)
                     self.unfinished.pop(connection.id, None)
                     self._effects.append(Dismissed(connection.id, cause, CLOSE_CODES[cause]))
                 case Join() | Renew():
@@ -301,12 +328,15 @@ class Gate:
                     said(id, header, message, route, now)
                 else:
                     steps_left -= len(message) // _STEP_BYTES
-                    self._not_for_others(connection, header, message, route, now)
-                    if steps_left < 0 and not in_batch:
+                    behind = None if in_batch else length_hint(coming)
+                    must_wait = self._not_for_others(
+                        connection, header, message, route, now, behind=behind
+                    )
+                    if (must_wait or steps_left < 0) and not in_batch:
                         waiting = Unfinished([], list(coming))
             except Refusal as refusal:
                 if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
-                    passed, elements = self._elements(connection, message, refusal, now)
+                    passed, elements = self._arrays.read(connection, message, refusal, now)
                     first = passed[: max(0, steps_left)]
                     decided += self._receive(connection, first, now, in_batch=True)
                     steps_left -= elements
@@ -324,24 +354,6 @@ class Gate:
             decided -= len(waiting.messages)
         return decided
 
-    def _elements(
-        self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
-    ) -> tuple[list[Text], int]:
-        """The messages of an array that the rate limit lets through, and how many it has.
-
-        If it is no valid array, it is refused as one message.
-        """
-        assert isinstance(message, bytes)
-        try:
-            elements = self.codec.elements(message)
-        except Refusal as too_many:
-            elements, refusal = [], too_many
-        if elements:
-            passed = self._within_rate(connection, elements, now, counted=True)
-            return self.codec.texts(message, passed), len(elements)
-        self.refuse(connection, message, refusal, now)
-        return [], 0
-
     def _receive_more(self, connection: Connection, waiting: Unfinished, now: Instant) -> int:
         """Decide a quantum of the elements that wait, and then what came behind them."""
         first = waiting.take_elements(self._limits.quantum_messages)
@@ -358,10 +370,14 @@ class Gate:
         text: Text,
         route: Route | None,
         now: Instant,
-    ) -> None:
+        *,
+        behind: int | None,
+    ) -> bool:
+        """`behind`: how many frames came behind this one at once (None: it is part of an array).
+        True: they must wait."""
         if header.type == "capabilities":
-            self._items.asked(connection.id, self.answers.question(connection, text), now)
-        elif route is Route.EVERYONE:
+            return self.returns.asked(connection, text, now, behind=behind)
+        if route is Route.EVERYONE:
             self.announcer.present(connection, header, text, now)
         elif connection.peer is None:
             raise refusals.not_present()
@@ -373,3 +389,4 @@ class Gate:
             raise refusals.as_the_relay(f"the type {header.type!r}")
         else:
             raise refusals.unknown_type(header.type)
+        return False

@@ -48,13 +48,15 @@ class Question:
     """What is asked with a `capabilities`, and what counts for the answer.
 
     `peer`: the peer id of who asks, None before it has one. `turn_id`: as it was written.
-    `is_paced`: an edge limits the frames of its connection. `grant`: what it may do.
+    `is_paced`: an edge limits the frames of its connection. `grant`: what it may do. `resume`: how
+    it may come back.
     """
 
     peer: str | None
     turn_id: msgspec.Raw | None
     is_paced: bool
     grant: Grant
+    resume: dict[str, object] | None = None
 
 
 class Items(Protocol):

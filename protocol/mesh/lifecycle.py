@@ -1,6 +1,6 @@
 """The life of one connection of a peer, as one total table.
 
-Four states, four events, sixteen cells, every one of them written down in `TABLE`. The target of a
+Four states, five events, twenty cells, every one of them written down in `TABLE`. The target of a
 transition is in the table and nowhere else; what must happen beside it is a pure action, from the
 old record and the event to the new record's facts and a tuple of effects. Nothing here reads a
 clock: an event carries the time at which it happened, in seconds of any monotonic clock.
@@ -11,13 +11,15 @@ runs out, so there is nothing to cancel when something is heard; whoever owns a 
 
     CONNECTING  the socket is open, the peer has not announced itself yet
     PRESENT     announced, and heard from lately
-    STALE       announced, silent for longer than `stale_after_s`; still routed to
+    STALE       announced, and silent for longer than `stale_after_s`, or its socket was lost and it
+                may come back; still routed to
     REAPED      over, whatever the cause; the cause is data, not a state
 
 The diagram in docs/lifecycle.md is generated from `TABLE` by `diagram()`, and a test compares them.
 """
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -82,7 +84,16 @@ class Ended:
     cause: Cause
 
 
-Event = Announced | Heard | Elapsed | Ended
+@attrs.frozen
+class Lost:
+    """The socket is gone at monotonic time `at` (seconds), and the connection may come back on
+    another one until `until`."""
+
+    at: float
+    until: float
+
+
+Event = Announced | Heard | Elapsed | Lost | Ended
 
 # Effects ------------------------------------------------------------------------------------------
 
@@ -118,11 +129,15 @@ Effect = Join | Renew | Leave | Hangup
 
 @attrs.frozen
 class Life:
-    """Where one connection is in its life. `since`: when it opened or was last heard (seconds)."""
+    """Where one connection is in its life. `since`: when it opened or was last heard (seconds).
+
+    `until`: it has lost its socket, and may come back until then (seconds).
+    """
 
     state: PeerState
     since: float
     cause: Cause | None = None
+    until: float = math.inf
 
 
 @attrs.frozen
@@ -140,6 +155,7 @@ class Facts:
     since: float
     effects: tuple[Effect, ...] = ()
     cause: Cause | None = None
+    until: float = math.inf
 
 
 Action = Callable[[Life, Event], Facts]
@@ -185,6 +201,13 @@ def age(life: Life, event: Event) -> Facts:
     return Facts(life.since)
 
 
+def lose(life: Life, event: Event) -> Facts:
+    """Its socket is gone. It is as good as silent, but for a shorter time."""
+    if isinstance(event, Lost):
+        return Facts(life.since, until=min(life.until, event.until))
+    raise ImpossibleTransition(f"{type(event).__name__} is no loss")
+
+
 def give_up(life: Life, event: Event) -> Facts:
     """It did not announce itself in time. Nobody knew it, so nobody is told."""
     return Facts(life.since, (Hangup(Cause.UNANNOUNCED),), Cause.UNANNOUNCED)
@@ -210,6 +233,8 @@ def part(life: Life, event: Event) -> Facts:
 def _cause(event: Event) -> Cause:
     if isinstance(event, Ended):
         return event.cause
+    if isinstance(event, Lost):
+        return Cause.LEFT
     raise ImpossibleTransition(f"{type(event).__name__} has no cause")
 
 
@@ -231,18 +256,22 @@ TABLE: Final[Mapping[tuple[PeerState, type[Event]], Edge]] = MappingProxyType(
         (_C, Announced): Edge(_P, join),
         (_C, Heard): Edge(_C, ignored),  # talking does not extend the time to announce
         (_C, Elapsed): Edge(_R, give_up),
+        (_C, Lost): Edge(_R, forget),  # there is nothing to come back to
         (_C, Ended): Edge(_R, forget),
         (_P, Announced): Edge(_P, renew),
         (_P, Heard): Edge(_P, touch),
         (_P, Elapsed): Edge(_S, age),
+        (_P, Lost): Edge(_S, lose),
         (_P, Ended): Edge(_R, part),
         (_S, Announced): Edge(_P, renew),
         (_S, Heard): Edge(_P, touch),
         (_S, Elapsed): Edge(_R, reap),
+        (_S, Lost): Edge(_S, lose),
         (_S, Ended): Edge(_R, part),
         (_R, Announced): Edge(_R, ignored),  # frames that were on their way when it ended
         (_R, Heard): Edge(_R, ignored),
         (_R, Elapsed): Edge(_R, impossible),
+        (_R, Lost): Edge(_R, ignored),
         (_R, Ended): Edge(_R, ignored),  # the first cause stands
     }
 )
@@ -257,11 +286,11 @@ def transition(life: Life, event: Event) -> Step:
     """The next record. There is no other way to it. May raise ImpossibleTransition.
 
     >>> transition(opened(at=0.0), Announced(at=1.0)).life
-    Life(state=<PeerState.PRESENT: 'present'>, since=1.0, cause=None)
+    Life(state=<PeerState.PRESENT: 'present'>, since=1.0, cause=None, until=inf)
     """
     edge = TABLE[life.state, type(event)]
     facts = edge.action(life, event)
-    return Step(Life(edge.target, facts.since, facts.cause), facts.effects)
+    return Step(Life(edge.target, facts.since, facts.cause, facts.until), facts.effects)
 
 
 def deadline(life: Life, limits: Limits) -> float | None:
@@ -272,7 +301,7 @@ def deadline(life: Life, limits: Limits) -> float | None:
         case PeerState.PRESENT:
             return life.since + limits.stale_after_s
         case PeerState.STALE:
-            return life.since + limits.reap_after_s
+            return min(life.since + limits.reap_after_s, life.until)
         case PeerState.REAPED:
             return None
 
@@ -303,8 +332,8 @@ def diagram() -> str:
 
 def table_rows() -> str:
     """The table as Markdown, a row per state, a column per event, every cell filled."""
-    events = (Announced, Heard, Elapsed, Ended)
-    lines = ["| | " + " | ".join(e.__name__ for e in events) + " |", "|---" * 5 + "|"]
+    events = (Announced, Heard, Elapsed, Lost, Ended)
+    lines = ["| | " + " | ".join(e.__name__ for e in events) + " |", "|---" * 6 + "|"]
     for state in PeerState:
         cells = (TABLE[state, event] for event in events)
         shown = (f"{cell.target.value}, *{cell.action.__name__}*" for cell in cells)

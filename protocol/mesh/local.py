@@ -6,7 +6,7 @@ Tell it what happens to connections, and at which `Instant`. Connections are nam
 `take_effects()` returns what must be done, in order (protocol.mesh.effects).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from protocol.envelope import Announcement, Header, Inbound, Text
@@ -18,6 +18,7 @@ from protocol.mesh.gate import Gate
 from protocol.mesh.items import Admission, Entrance, Question, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
+from protocol.mesh.resuming import Resumptions
 from protocol.mesh.roster import Peer
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 
@@ -26,13 +27,25 @@ class LocalMesh:
     """One mesh in one process, and every decision about it. Never waits. Not thread-safe.
 
     It is itself the `Items` between its gate and its mesh. `admit`: asked before somebody joins.
+    `new_token`: makes a text that nobody can guess; without it no connection may come back.
     """
 
     def __init__(
-        self, limits: Limits, *, strict: bool = False, admit: Admission = admit_all
+        self,
+        limits: Limits,
+        *,
+        strict: bool = False,
+        admit: Admission = admit_all,
+        new_token: Callable[[], str] | None = None,
     ) -> None:
         self._effects: list[Effect] = []
-        self.gate = Gate(limits, self, self._effects, strict=strict, admit=admit)
+        resumptions = None
+        if new_token is not None and limits.resume_s:
+            resumptions = Resumptions(limits.resume_s, new_token)
+        self.gate = Gate(
+            limits, self, self._effects, strict=strict, admit=admit, resumptions=resumptions
+        )
+        self.returns = self.gate.returns
         self.codec = self.gate.codec
         self.work = self.gate.answers.work
         self.mesh = Mesh(limits, self._effects, self.work)
@@ -64,6 +77,14 @@ class LocalMesh:
     def ponged(self, id: int, now: Instant) -> None:
         """A WebSocket pong arrived."""
         self.gate.ponged(id, now)
+
+    def lost(self, id: int, code: int, now: Instant) -> bool:
+        """The socket of a connection is gone, with this close code. True: it may come back. Else it
+        is over."""
+        if self.gate.lost(id, code, now):
+            return True
+        self.ended(id, Cause.LEFT, now)
+        return False
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
         """A connection is over. Calling it again changes nothing."""
@@ -114,6 +135,10 @@ class LocalMesh:
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""
         self.mesh.gone(connection, cause, now)
+
+    def is_open(self, id: int) -> bool:
+        """The connection is not over."""
+        return id in self.gate.connections
 
     @property
     def is_empty(self) -> bool:

@@ -261,6 +261,7 @@ class Mesh:
             is_paced=question.is_paced,
             grant=question.grant,
             agents=agents,
+            resume=question.resume,
         )
         self._work.extra += agents.bytes // _STEP_BYTES
         self._effects.append(Deliver(text, Only((connection,))))

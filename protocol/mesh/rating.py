@@ -5,7 +5,7 @@ arrival time of the next message.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from protocol import refusals
 from protocol.instant import Instant
@@ -13,6 +13,16 @@ from protocol.limits import Limits
 from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
 from protocol.mesh.status import Totals
+
+
+class Within(Protocol):
+    """`Rating.within`."""
+
+    def __call__(
+        self, connection: Connection, messages: Sequence[Any], now: Instant, *, counted: bool
+    ) -> Sequence[Any]:
+        """The messages that the rate limit lets through."""
+        ...
 
 
 class Rating:

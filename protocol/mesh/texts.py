@@ -86,12 +86,13 @@ def capabilities(
     is_paced: bool = False,
     grant: Grant = OPEN,
     agents: Directory = EMPTY,
+    resume: dict[str, object] | None = None,
 ) -> Text:
     """The answer to `capabilities`, a `capabilities_response`, as existing pages expect it.
 
     `is_paced`: an edge in front of the relay limits frames, in both directions. `grant`: what the
-    connection may do. `agents`: what those pages read in `agentCards` and `activeAgents`. If the
-    answer is too long, it has no `turnId` and no agents.
+    connection may do. `agents`: what those pages read in `agentCards` and `activeAgents`. `resume`:
+    how the connection may come back. If the answer is too long, it has no `turnId` and no agents.
     """
     bounds: dict[str, float] = {
         "messageBytes": limits.message_bytes_max,
@@ -110,6 +111,8 @@ def capabilities(
         "claim": True,
         "limits": bounds,
     }
+    if resume is not None:
+        data["resume"] = resume
     if grant is not OPEN:
         data["grant"] = _granted(grant, wall_ms)
     text = _from_relay("capabilities_response", to, data, wall_ms, turn_id)
@@ -117,6 +120,13 @@ def capabilities(
         data |= {"agentCards": (), "activeAgents": ()}
         text = _from_relay("capabilities_response", None, data, wall_ms, None)
     return text
+
+
+def about_coming_back(
+    to: str | None, turn_id: msgspec.Raw | None, data: dict[str, object], wall_ms: int
+) -> Text:
+    """The answer to a `capabilities` that reports, or wants to go on with a lost connection."""
+    return _from_relay("capabilities_response", to, data, wall_ms, turn_id)
 
 
 def _granted(grant: Grant, wall_ms: int) -> dict[str, object]:

@@ -40,6 +40,8 @@ LEAST: dict[str, Any] = {
     "connections_max": 1,
     "meshes_max": 1,
     "unannounced_max": 1,
+    "resume_s": 0.0,
+    "history_bytes_max": 0,
     "grant_connections_max": 1,
     "grant_grace_s": 0.0,
     "mesh_name_chars_max": 1,

@@ -5,6 +5,7 @@ test here; the mutation check at the end puts another table in its place and exp
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, cast
@@ -29,6 +30,7 @@ from protocol.mesh.lifecycle import (
     Join,
     Leave,
     Life,
+    Lost,
     PeerState,
     Renew,
     Step,
@@ -41,7 +43,7 @@ from protocol.mesh.lifecycle import (
 )
 
 CONNECTING, PRESENT, STALE, REAPED = PeerState
-EVENTS = (Announced, Heard, Elapsed, Ended)
+EVENTS = (Announced, Heard, Elapsed, Lost, Ended)
 ACTIONS = {
     action.__name__: action
     for action in (
@@ -51,12 +53,14 @@ ACTIONS = {
         lifecycle.renew,
         lifecycle.touch,
         lifecycle.age,
+        lifecycle.lose,
         lifecycle.give_up,
         lifecycle.reap,
         lifecycle.forget,
         lifecycle.part,
     )
 }
+WINDOW_S = 5.0
 LIMITS = Limits(announce_within_s=30.0, stale_after_s=15.0, reap_after_s=30.0)
 
 # Every cell once more, for a record that is `since` 100 and an event at 110. What `Ended` brings is
@@ -67,18 +71,22 @@ EXPECTED: dict[tuple[PeerState, type[Event]], tuple[Any, ...]] = {
     (CONNECTING, Announced): (PRESENT, "join", 110.0, None, (Join(),)),
     (CONNECTING, Heard): (CONNECTING, "ignored", 100.0, None, ()),
     (CONNECTING, Elapsed): (REAPED, "give_up", 100.0, UNANNOUNCED, (Hangup(UNANNOUNCED),)),
+    (CONNECTING, Lost): (REAPED, "forget", 100.0, LEFT, (Hangup(LEFT),)),
     (CONNECTING, Ended): (REAPED, "forget", 100.0, EVICTED, (Hangup(EVICTED),)),
     (PRESENT, Announced): (PRESENT, "renew", 110.0, None, (Renew(),)),
     (PRESENT, Heard): (PRESENT, "touch", 110.0, None, ()),
     (PRESENT, Elapsed): (STALE, "age", 100.0, None, ()),
+    (PRESENT, Lost): (STALE, "lose", 100.0, None, ()),
     (PRESENT, Ended): (REAPED, "part", 100.0, EVICTED, (Leave(EVICTED), Hangup(EVICTED))),
     (STALE, Announced): (PRESENT, "renew", 110.0, None, (Renew(),)),
     (STALE, Heard): (PRESENT, "touch", 110.0, None, ()),
     (STALE, Elapsed): (REAPED, "reap", 100.0, SILENT, (Leave(SILENT), Hangup(SILENT))),
+    (STALE, Lost): (STALE, "lose", 100.0, None, ()),
     (STALE, Ended): (REAPED, "part", 100.0, EVICTED, (Leave(EVICTED), Hangup(EVICTED))),
     (REAPED, Announced): (REAPED, "ignored", 100.0, LEFT, ()),
     (REAPED, Heard): (REAPED, "ignored", 100.0, LEFT, ()),
     (REAPED, Elapsed): (REAPED, "impossible", None, None, None),
+    (REAPED, Lost): (REAPED, "ignored", 100.0, LEFT, ()),
     (REAPED, Ended): (REAPED, "ignored", 100.0, LEFT, ()),
 }
 
@@ -89,6 +97,8 @@ def record(state: PeerState) -> Life:
 
 def event(kind: type[Event], at: float = 110.0, cause: Cause = EVICTED) -> Event:
     make: Any = kind
+    if kind is Lost:
+        return Lost(at, at + WINDOW_S)
     return Ended(at, cause) if kind is Ended else cast(Event, make(at))
 
 
@@ -126,7 +136,8 @@ def law_every_cell_is_as_written_here() -> None:
         assert lifecycle.TABLE[cell] == Edge(target, ACTIONS[action])
         if effects is not None:
             step = transition(record(cell[0]), event(cell[1]))
-            assert step == Step(Life(target, since, cause), effects)
+            until = 115.0 if action == "lose" else math.inf
+            assert step == Step(Life(target, since, cause, until), effects)
 
 
 def law_every_event_has_an_answer_in_every_state_except_a_deadline_where_there_is_none() -> None:
@@ -140,7 +151,7 @@ def law_every_event_has_an_answer_in_every_state_except_a_deadline_where_there_i
 
 
 def law_the_reaped_stay_as_they_are() -> None:
-    for cause, kind, other in itertools.product(Cause, (Announced, Heard, Ended), Cause):
+    for cause, kind, other in itertools.product(Cause, (Announced, Heard, Lost, Ended), Cause):
         life = Life(REAPED, 100.0, cause)
         assert transition(life, event(kind, cause=other)) == Step(life, ())
 
@@ -206,6 +217,24 @@ def law_silence_makes_stale_and_then_reaped_and_counts_from_the_last_word() -> N
     assert transition(record(STALE), Elapsed(130.0)).life == Life(REAPED, 100.0, SILENT)
 
 
+def law_a_lost_one_is_stale_at_once_and_has_until_its_time_or_the_end_of_its_silence() -> None:
+    for state, until in itertools.product((PRESENT, STALE), (115.0, 200.0)):
+        lost = transition(record(state), Lost(110.0, until))
+        assert lost == Step(Life(STALE, 100.0, until=until), ())
+        assert deadline(lost.life, LIMITS) == min(until, 130.0)
+        assert transition(lost.life, Heard(112.0)).life == Life(PRESENT, 112.0)
+        assert transition(lost.life, Announced(112.0)).life == Life(PRESENT, 112.0)
+        again = transition(lost.life, Lost(112.0, until + 7.0))
+        assert again.life == lost.life  # losing it twice gives no more time
+        over = transition(lost.life, Elapsed(115.0))
+        assert over.life == Life(REAPED, 100.0, SILENT)
+
+
+def law_who_is_lost_before_it_announced_itself_is_over() -> None:
+    over = transition(record(CONNECTING), Lost(110.0, 130.0))
+    assert over == Step(Life(REAPED, 100.0, LEFT), (Hangup(LEFT),))
+
+
 LAWS_OF_BEHAVIOUR: tuple[Callable[[], None], ...] = (
     law_every_event_has_an_answer_in_every_state_except_a_deadline_where_there_is_none,
     law_talking_does_not_extend_the_time_to_announce,
@@ -213,6 +242,8 @@ LAWS_OF_BEHAVIOUR: tuple[Callable[[], None], ...] = (
     law_a_peer_that_speaks_is_present_again_from_then_on,
     law_silence_makes_stale_and_then_reaped_and_counts_from_the_last_word,
     law_an_end_is_an_end_in_every_state_with_its_own_cause,
+    law_a_lost_one_is_stale_at_once_and_has_until_its_time_or_the_end_of_its_silence,
+    law_who_is_lost_before_it_announced_itself_is_over,
     law_the_reaped_stay_as_they_are,
     law_a_cause_is_there_exactly_when_it_is_over_and_all_effects_name_the_same,
     law_the_socket_is_closed_exactly_once_and_exactly_when_it_is_over,
@@ -357,16 +388,16 @@ def test_the_diagram_has_one_arrow_per_cell_in_which_something_happens() -> None
     assert "    [*] --> connecting" in lines
     assert "    present --> stale: Elapsed / age" in lines
     assert "    reaped --> [*]" in lines
-    assert sum(" / " in line for line in lines) == len(meaningful) == 11
+    assert sum(" / " in line for line in lines) == len(meaningful) == 14
 
 
-def test_the_table_of_the_docs_shows_all_sixteen_cells() -> None:
+def test_the_table_of_the_docs_shows_all_twenty_cells() -> None:
     header, _, *rows = table_rows().splitlines()
-    assert header == "| | Announced | Heard | Elapsed | Ended |"
-    assert [row.count(", *") for row in rows] == [4, 4, 4, 4]
+    assert header == "| | Announced | Heard | Elapsed | Lost | Ended |"
+    assert [row.count(", *") for row in rows] == [5, 5, 5, 5]
     assert rows[3] == (
         "| **reaped** | reaped, *ignored* | reaped, *ignored* "
-        "| reaped, *impossible* | reaped, *ignored* |"
+        "| reaped, *impossible* | reaped, *ignored* | reaped, *ignored* |"
     )
 
 
@@ -412,7 +443,7 @@ def test_every_change_of_one_cell_breaks_a_law(monkeypatch: pytest.MonkeyPatch) 
             # Whoever changes the table and the copy of it here alike still meets these.
             assert some_law_fails(LAWS_OF_BEHAVIOUR), f"{cell} may behave as {edge}"
         tried += 1
-    assert tried == 16 * (4 * 10 - 1)
+    assert tried == 20 * (4 * 11 - 1)
 
 
 def test_a_table_without_one_cell_breaks_a_law(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ TESTS: Final = {
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
     ),
+    "protocol/mesh/history.py": ("protocol.mesh.test_history",),
     "protocol/mesh/rating.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",

@@ -11,7 +11,7 @@ from tests.protocol.verification.mutation import Mutant
 
 def test_every_change_of_a_cell_of_the_lifecycle_table_is_noticed() -> None:
     tried, of_behaviour, survivors = mutation.table_survivors()
-    assert tried == 16 * (4 * 10 - 1)
+    assert tried == 20 * (4 * 11 - 1)
     assert of_behaviour > 600
     assert survivors == []
 

@@ -1,0 +1,134 @@
+"""Connections that come back: what they missed is kept, and the lost one gets another socket.
+
+A lost connection keeps its number, its place in the mesh and its actor, whose socket is gone. The
+connection that comes back has a number and an actor of its own. Then both actors change places: the
+one with the socket takes the number of the lost connection, and everything goes on behind it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from actors.frames import Batch
+from actors.link import ABNORMAL
+from actors.relay.ledger import Ledger
+from actors.relay.lobby import Lobby
+from actors.relay.peer import PeerActor
+from actors.relay.tape import Tape
+from actors.transports.paced import PacedTransport
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import Counted, Returning
+from protocol.mesh.history import History, Missing
+from protocol.mesh.local import LocalMesh
+
+
+class Comebacks:
+    """Those of one mesh. `actors`, `receivers`, `paced`: the supervisor's, by connection.
+
+    `carry_out`: carries out what the mesh has decided so far.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        mesh: LocalMesh,
+        ledger: Ledger,
+        lobby: Lobby,
+        *,
+        actors: dict[int, PeerActor],
+        receivers: dict[int, PeerActor],
+        paced: dict[int, PacedTransport],
+        carry_out: Callable[[Instant], None],
+    ) -> None:
+        # A peer may have heard nothing for long before its socket is known to be gone.
+        self.history = History(limits.history_bytes_max, limits.resume_s + limits.reap_after_s)
+        self._mesh = mesh
+        self._ledger = ledger
+        self._lobby = lobby
+        self._actors = actors
+        self._receivers = receivers
+        self._paced = paced
+        self._carry_out = carry_out
+        self._counted_bytes = 0
+        self._returning: list[Returning] = []
+
+    def keep(self, shared: Batch | None, own: Mapping[int, Batch | None], now: Instant) -> None:
+        """Keep what a round has sent. It gives way to everything else that the process holds."""
+        history, ledger = self.history, self._ledger
+        if not history and not self._counted_bytes:
+            return
+        if history:
+            history.add(shared, own, now.at)
+            others = ledger.held - self._counted_bytes
+            while history.bytes and others + history.bytes > ledger.bytes_max // 2:
+                history.drop_oldest()
+        change, self._counted_bytes = history.bytes - self._counted_bytes, history.bytes
+        if change:
+            ledger.add(change)
+
+    def asked(self, effect: Counted | Returning, tape: Tape) -> None:
+        """A connection may come back from here on (of this tape), or wants to. The latter is
+        answered after the round."""
+        match effect:
+            case Counted(connection):
+                before, follows = tape.count_of(connection), connection in tape.present
+                self.history.open(connection, before, follows=follows)
+            case Returning():
+                self._returning.append(effect)
+
+    def answer(self, now: Instant) -> None:
+        """The round is over: answer those who want to come back."""
+        if self._returning:
+            returning, self._returning = self._returning, []
+            for asked in returning:
+                self._come_back(asked, now)
+
+    def _come_back(self, asked: Returning, now: Instant) -> None:
+        id, request, mesh = asked.connection, asked.request, self._mesh
+        actor = self._receivers.get(id)
+        if actor is None:  # it has ended in the same round
+            return
+        found = mesh.returns.find(id, request)
+        if isinstance(found, int):
+            self._take_the_rest(found, now)
+            if not mesh.is_open(found):  # by what it said last
+                found = "unknown"
+        if isinstance(found, int):
+            try:
+                missed = self.history.missed(found, request.received, request.crc)
+            except Missing as missing:
+                mesh.lost(found, ABNORMAL, now)  # its token is used up, so its time runs out
+                found = missing.reason
+        if isinstance(found, str):
+            actor.tell(Batch([mesh.returns.stay_away(id, found, asked.text, now)]))
+            return
+        answer = mesh.returns.come_back(id, found, asked.text, now)
+        self._change_places(actor, self._actors[found])
+        actor.tell(Batch([answer, *missed]))
+
+    def _take_the_rest(self, lost: int, now: Instant) -> None:
+        """Decide what the old socket has still delivered. Nothing more comes from there."""
+        old = self._actors[lost]
+        if old.close_code is not None:
+            return  # that was done when it closed
+        messages = old.detach()
+        self._mesh.received(lost, messages, now)
+        while lost in self._mesh.unfinished:
+            self._mesh.received(lost, (), now)
+        self._carry_out(now)
+
+    def _change_places(self, new: PeerActor, old: PeerActor) -> None:
+        self._lobby.leave(new)
+        new.id, old.id = old.id, new.id
+        new_pace, old_pace = self._paced.pop(old.id, None), self._paced.pop(new.id, None)
+        if new_pace is not None:
+            self._paced[new.id] = new_pace
+            if old_pace is not None:
+                new_pace.accepts_batches = old_pace.accepts_batches
+        del self._receivers[old.id]
+        self._receivers[new.id] = self._actors[new.id] = new
+        if old.close_code is None:
+            self._actors[old.id] = old
+            if old_pace is not None:
+                self._paced[old.id] = old_pace
+        else:
+            del self._actors[old.id]

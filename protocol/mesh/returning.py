@@ -1,0 +1,182 @@
+"""Connections that are lost and come back: what a gate decides about them.
+
+    asked       a `capabilities` asks to be counted, reports, or wants to go on with a lost one
+    lose        a socket is gone: may the connection come back?
+    find        which connection a returning one means
+    come_back   the two become one: the lost one lives on with the socket of the other
+
+Between `find` and `come_back` the owner of the sockets takes what the old one has still delivered,
+and looks up what was missed (protocol.mesh.history).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from protocol.envelope import ErrorCode, Refusal, Text
+from protocol.grants import Grant
+from protocol.instant import Instant
+from protocol.mesh import lifecycle
+from protocol.mesh.answers import Answers
+from protocol.mesh.connection import Connection
+from protocol.mesh.effects import Counted, Deliver, Effect, Only, Returning
+from protocol.mesh.items import Items
+from protocol.mesh.lifecycle import Heard, Lost
+from protocol.mesh.resuming import Open, Report, Resume, Resumptions, read_request
+from protocol.mesh.unfinished import Unfinished
+
+CLEAN: Final = frozenset((1000, 1001, 1005))
+"""Close codes with which a peer leaves. After all others, and without any, its socket is lost."""
+
+
+class Returns:
+    """The connections of one gate that may come back, among its `connections`.
+
+    `resumptions`: None if nobody may. `schedule`: called when something about the end of a
+    connection has changed.
+    """
+
+    def __init__(
+        self,
+        connections: dict[int, Connection],
+        unfinished: dict[int, Unfinished],
+        answers: Answers,
+        items: Items,
+        effects: list[Effect],
+        *,
+        resumptions: Resumptions | None,
+        schedule: Callable[[Connection], None],
+    ) -> None:
+        self._connections = connections
+        self._unfinished = unfinished
+        self._answers = answers
+        self._items = items
+        self._effects = effects
+        self._resumptions = resumptions
+        self._schedule = schedule
+
+    def asked(
+        self, connection: Connection, text: Text, now: Instant, *, behind: int | None
+    ) -> bool:
+        """Answer a `capabilities`. Raises Refusal.
+
+        `behind`: how many frames came behind it at once; None if it is part of an array. True: it
+        wants to go on with a lost connection, and these frames wait until that is decided.
+        """
+        resumptions = self._resumptions
+        request = None if resumptions is None else read_request(text)
+        if resumptions is None or request is None:
+            self._ask(connection, text, now)
+            return False
+        if behind is None:
+            sentence = "`data.resume` and `data.received` come in a frame of their own"
+            raise Refusal(ErrorCode.BAD_FIELD, sentence)
+        resumption = connection.resumption
+        match request:
+            case Open(seconds):
+                is_new = resumption is None
+                if is_new:
+                    connection.resumption = resumptions.open(connection.id, seconds)
+                    connection.resumption.taken = behind
+                self._ask(connection, text, now)
+                if is_new:
+                    self._effects.append(Counted(connection.id))
+            case Report(received):
+                if resumption is None:
+                    sentence = "`data.received` comes after `data.resume`"
+                    raise Refusal(ErrorCode.BAD_FIELD, sentence)
+                resumption.received = max(resumption.received, received)
+                data: dict[str, object] = {"taken": resumption.taken - behind}
+                answer = self._answers.about_coming_back(connection, text, data, now)
+                self._effects.append(Deliver(answer, Only((connection.id,))))
+            case Resume():
+                self._effects.append(Returning(connection.id, request, text))
+                return True
+        return False
+
+    def lose(self, connection: Connection, code: int, now: Instant) -> lifecycle.Step | None:
+        """Its socket is gone, with this close code. None: it cannot come back."""
+        resumption = connection.resumption
+        if resumption is None or connection.peer is None or code in CLEAN:
+            return None
+        life = connection.life
+        if connection.heard_at > life.since:
+            life = lifecycle.transition(life, Heard(connection.heard_at)).life
+        return lifecycle.transition(life, Lost(now.at, now.at + resumption.seconds))
+
+    def find(self, id: int, request: Resume) -> int | str:
+        """Which connection a returning one means, or the reason why it may not go on with it.
+
+        The token is used up.
+        """
+        resumptions, connection = self._resumptions, self._connections[id]
+        if resumptions is None or request.epoch != resumptions.epoch:
+            return "epoch"
+        if connection.peer is not None or connection.resumption is not None:
+            return "late"
+        lost = resumptions.use(request.token)
+        if lost is None:
+            return "unknown"
+        old = self._connections[lost]
+        if _timeless(old.grant) != _timeless(connection.grant):
+            return "grant"
+        assert old.resumption is not None, "it had a token"
+        if request.received < old.resumption.received:  # what arrived once has arrived
+            return "count"
+        old.resumption.received = request.received
+        return lost
+
+    def come_back(self, id: int, lost_id: int, text: Text, now: Instant) -> Text:
+        """The lost connection lives on with the socket of `id`, which is no connection any more.
+
+        `text`: what it asked. Returns the answer.
+        """
+        new, lost = self._connections.pop(id), self._connections[lost_id]
+        resumption, resumptions = lost.resumption, self._resumptions
+        assert resumption is not None, "it had a token"
+        assert resumptions is not None
+        resumptions.renew(lost_id, resumption)
+        resume = {"resumed": True, "taken": resumption.taken, **(self._offer(lost) or {})}
+        waiting = self._unfinished.pop(id, None)
+        if waiting is not None:
+            self._unfinished[lost_id] = waiting
+            resumption.taken += len(waiting.messages)
+        lost.grant, lost.is_paced = new.grant, new.is_paced
+        lost.ends_at, lost.ends_at_ms = new.ends_at, new.ends_at_ms
+        lost.heard_at = lost.said_at = now.at
+        lost.life = lifecycle.transition(lost.life, Heard(now.at)).life
+        self._schedule(lost)
+        return self._answers.about_coming_back(lost, text, {"resume": resume}, now)
+
+    def stay_away(self, id: int, reason: str, text: Text, now: Instant) -> Text:
+        """A returning connection may not go on with a lost one, for this reason: it begins anew.
+
+        Returns the answer.
+        """
+        connection = self._connections[id]
+        resume = {"resumed": False, "reason": reason, **(self._offer(connection) or {})}
+        return self._answers.about_coming_back(connection, text, {"resume": resume}, now)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is over."""
+        if connection.resumption is not None and self._resumptions is not None:
+            self._resumptions.close(connection.resumption)
+
+    def _ask(self, connection: Connection, text: Text, now: Instant) -> None:
+        """Everything else that is asked, the mesh answers."""
+        question = self._answers.question(connection, text, self._offer(connection))
+        self._items.asked(connection.id, question, now)
+
+    def _offer(self, connection: Connection) -> dict[str, object] | None:
+        resumption, resumptions = connection.resumption, self._resumptions
+        if resumptions is None:
+            return None
+        if resumption is None:
+            return {"seconds": resumptions.seconds_max}
+        epoch = resumptions.epoch
+        return {"token": resumption.token, "epoch": epoch, "seconds": resumption.seconds}
+
+
+def _timeless(grant: Grant) -> Grant:
+    return attrs.evolve(grant, ends_at_ms=None)

@@ -1,0 +1,187 @@
+"""What was missed is exactly what was sent, or it is said that it is gone."""
+
+from collections.abc import Iterable, Sequence
+from zlib import crc32
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.envelope import Text
+from protocol.mesh.history import ROUND_BYTES, History, Missing
+
+
+@attrs.frozen
+class Given:
+    """A delivery of plain texts."""
+
+    texts: Sequence[Text]
+    own_texts: Iterable[Text]
+
+    @property
+    def count(self) -> int:
+        return len(self.texts)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.texts))
+
+
+def to_all(*texts: Text) -> Given:
+    return Given(texts, ())
+
+
+def to_one(*texts: Text) -> Given:
+    return Given(texts, texts)
+
+
+A, B = 1, 2
+
+
+def history() -> History:
+    return History(10**9, 1000.0)
+
+
+def test_nothing_is_kept_for_nobody() -> None:
+    it = history()
+    assert not it
+    it.add(to_all(b"1"), {}, 0.0)
+    it.open(A, 0, follows=True)
+    assert it
+    it.add(to_all(b"2"), {}, 1.0)
+    assert it.bytes > ROUND_BYTES
+    it.close(A)
+    it.close(A)
+    assert not it
+    assert it.bytes == 0
+
+
+def test_a_stream_begins_in_the_middle_of_a_round() -> None:
+    it = history()
+    it.open(A, 2, follows=False)
+    it.add(to_all(b"x"), {A: to_one(b"before", b"too", b"after")}, 0.0)
+    it.add(to_all(b"not for A yet"), {}, 0.0)
+    it.follow(A)
+    it.add(to_all(b"x", b"y"), {A: to_one(b"joined", b"y")}, 0.0)
+    it.add(to_all(b"z"), {B: to_one(b"other")}, 0.0)
+    it.add(to_all(b"from A"), {A: None}, 0.0)
+    assert it.count(A) == 4
+    assert it.missed(A, 0, None) == [b"after", b"joined", b"y", b"z"]
+    assert it.missed(A, 1, crc32(b"after")) == [b"joined", b"y", b"z"]
+    assert it.missed(A, 4, crc32(b"z")) == []
+    it.open(B, 0, follows=True)
+    it.add(to_all(b"!"), {B: to_one(b"answer", b"!")}, 0.0)
+    it.add(to_all(b"?"), {}, 0.0)
+    assert it.missed(B, 0, None) == [b"answer", b"!", b"?"]
+
+
+@pytest.mark.parametrize("received", [-1, 3, 10**30])
+def test_a_number_that_was_never_sent_is_a_miscount(received: int) -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"1", b"2"), {}, 0.0)
+    with pytest.raises(Missing, match="count"):
+        it.missed(A, received, 0)
+
+
+def test_so_is_another_last_message() -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"1", b"2"), {}, 0.0)
+    for received, crc in ((1, crc32(b"2")), (2, crc32(b"1")), (1, None), (0, 0)):
+        with pytest.raises(Missing, match="count"):
+            it.missed(A, received, crc)
+
+
+def test_what_is_no_longer_kept_is_said_to_be_gone_and_no_part_of_it_is_told() -> None:
+    it = History(10**9, 10.0)
+    it.open(A, 0, follows=True)
+    for number in range(20):
+        it.add(to_all(b"%d" % number), {}, float(number))
+    assert it.missed(A, 11, crc32(b"10")) == [b"%d" % number for number in range(11, 20)]
+    assert it.missed(A, 10, crc32(b"9"))[0] == b"10"
+    for received in (0, 1, 9):
+        crc = crc32(b"%d" % (received - 1)) if received else None
+        with pytest.raises(Missing, match="history"):
+            it.missed(A, received, crc)
+
+
+def test_what_is_kept_is_bounded_in_bytes() -> None:
+    it = History(10_000, 1000.0)
+    it.open(A, 0, follows=True)
+    it.open(B, 0, follows=False)
+    for _ in range(100):
+        it.add(to_all(b"x" * 500), {B: to_one(b"y" * 300), A: to_one(b"z")}, 0.0)
+        assert it.bytes <= 10_000
+    it.add(to_all(b"x" * 20_000), {}, 0.0)
+    assert it.bytes == 0
+    it.drop_oldest()
+    assert it.count(A) == 101
+    assert it.count(B) == 100
+
+
+streams = st.sampled_from([A, B])
+texts = st.integers(0, 3)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["open", "follow", "private", "without", "nothing"]),
+            streams,
+            texts,
+            st.sampled_from([0.0, 0.0, 3.0]),
+        ),
+        max_size=40,
+    ),
+    st.data(),
+)
+@settings(deadline=None)
+def test_what_was_missed_is_what_was_sent(
+    story: list[tuple[str, int, int, float]], data: st.DataObject
+) -> None:
+    it, at, numbers = History(10**9, 20.0), 0.0, iter(range(10**6))
+    sent: dict[int, list[tuple[float, Text]]] = {}
+    following: set[int] = set()
+    for what, who, size, seconds in story:
+        at += seconds
+        shared = [b"all %d" % next(numbers) for _ in range(size)]
+        own: dict[int, Given | None] = {}
+        told: dict[int, list[Text]] = {c: shared if c in following else [] for c in (A, B)}
+        if what == "open" and who not in sent:
+            skipped = data.draw(st.integers(0, 2))
+            it.open(who, skipped, follows=who in following)
+            before, answer = [b"before"] * skipped, [b"answer %d" % next(numbers)]
+            rest = shared if who in following else []
+            own[who] = to_one(*before, *answer, *rest)
+            sent[who] = []
+            told[who] = answer + rest
+        elif what == "follow" and who not in following:
+            it.follow(who)
+            following.add(who)
+            told[who] = [b"joined %d" % next(numbers), *shared[1:]]
+            own[who] = to_one(*told[who])
+        elif what == "private":
+            told[who] = [*told[who], b"private %d" % next(numbers)]
+            own[who] = to_one(*told[who])
+        elif what == "without":
+            told[who] = told[who][1:]
+            own[who] = to_one(*told[who]) if told[who] else None
+        if it:
+            it.add(to_all(*shared) if shared else None, own, at)
+        for c, got in told.items():
+            if c in sent:
+                sent[c] += [(at, text) for text in got]
+    for c, messages in sent.items():
+        assert it.count(c) == len(messages)
+        received = data.draw(st.integers(0, len(messages)))
+        first = max(0, received - 1)
+        crc = crc32(messages[received - 1][1]) if received else None
+        try:
+            missed = it.missed(c, received, crc)
+        except Missing as missing:
+            assert missing.reason == "history"
+            assert any(when < at - 20.0 for when, _ in messages[first:])
+        else:
+            assert missed == [text for _, text in messages[received:]]
