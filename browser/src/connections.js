@@ -588,7 +588,8 @@ export class Connections {
     if (presence.from !== this.#id) return;
     const isOwn = presence.turnId?.startsWith(`${this.#owner.token}:`) ?? false;
     const isAnothers = !isOwn && !isOffline(presence);
-    if (isAnothers && !this.#rooms.roster.isShared) {
+    const { roster } = this.#rooms;
+    if (isAnothers && !roster.shares && !roster.isShared) {
       this.#emit({ effect: "PresentTwice", presence });
       this.#rooms.announcements.repeat(); // So that the other one finds out, too.
       this.say(now);

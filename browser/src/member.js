@@ -119,7 +119,7 @@ export class Member {
     /** @param {Effect} effect */
     const emit = (effect) => void this.#effects.push(effect);
     const announcements = new Announcements(id, agents, metadata, keepalive);
-    const roster = new Roster(id, limits, { isShared: shares });
+    const roster = new Roster(id, limits, { shares });
     const returns = new Returns(limits, roster);
     const outgoing = new Outgoing(limits, habits, (target) => returns.holds(target));
     this.#announcements = announcements;

@@ -79,8 +79,8 @@ export class Roster {
   /** The agents of all connections with the peer's own id, as the relay tells them.
    * @type {ReadonlySet<string>} */
   sharedAgentIds = new Set();
-  /** The peer has been seen with another connection that is not its own, or is meant to. */
-  isShared;
+  /** The peer has been seen with another connection that is not its own. */
+  isShared = false;
   /** Presences were ignored: there may be peers that are not in it. */
   isCut = false;
   #ownId;
@@ -97,10 +97,10 @@ export class Roster {
   /**
    * @param {string} ownId the peer whose roster it is
    * @param {Readonly<Limits>} limits
-   * @param {{ isShared?: boolean }} [how]
+   * @param {{ shares?: boolean }} [how] others are meant to have the peer's id, too
    */
-  constructor(ownId, limits, { isShared = false } = {}) {
-    this.isShared = isShared;
+  constructor(ownId, limits, { shares = false } = {}) {
+    this.shares = shares;
     this.#ownId = ownId;
     this.#limits = limits;
   }

@@ -228,12 +228,18 @@ export class Services {
     let data;
     if (!isOwn && !this.#roster.sharedAgentIds.has(agent)) {
       data = { error: `there is no agent ${agent} here`, code: "unknown_target" };
-    } else if (isOwn && !this.#roster.isShared) {
+    } else if (isOwn && !this.#isPerhapsAnothers) {
       data = { error: `${agent} is here, but nobody serves it`, code: "not_served" };
     } else {
       return;
     }
     this.#tell(message, this.#id, "error", data, now);
+  }
+
+  /** Somebody else with this id may serve what nobody serves here. Of those who are meant to share an
+   * id one serves, perhaps, and the others never do. */
+  get #isPerhapsAnothers() {
+    return this.#roster.isShared || (this.#roster.shares && this.#numbers === 0);
   }
 
   /**

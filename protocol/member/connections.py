@@ -456,7 +456,8 @@ class Connections:
         if presence.sender == self._id:
             is_own = (presence.turn_id or "").startswith(self._own)
             is_anothers = not is_own and not is_offline(presence)
-            if is_anothers and not self._rooms.roster.is_shared:
+            roster = self._rooms.roster
+            if is_anothers and not (roster.shares or roster.is_shared):
                 self._emit(PresentTwice(presence))
                 self._rooms.announcements.repeat()  # so that the other one finds out, too
                 self.say(now)

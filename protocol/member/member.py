@@ -78,7 +78,7 @@ class Member:
         self._effects: list[Effect] = []
         emit = self._effects.append
         self._announcements = announcements = Announcements(id, agents, metadata, keepalive)
-        self._roster = roster = Roster(id, limits, is_shared=shares)
+        self._roster = roster = Roster(id, limits, shares=shares)
         self._returns = returns = Returns(limits, roster)
         self._outgoing = outgoing = Outgoing(
             limits, waits=waits, splits=splits, overfill=overfill, holds=returns.holds

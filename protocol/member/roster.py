@@ -63,12 +63,14 @@ class Noted:
 class Roster:
     """The other peers, by id. `own_id`: the peer whose roster it is."""
 
-    def __init__(self, own_id: str, limits: MembershipLimits, *, is_shared: bool = False) -> None:
+    def __init__(self, own_id: str, limits: MembershipLimits, *, shares: bool = False) -> None:
         self.peers: dict[str, RemotePeer] = {}
         self.shared_agent_ids: frozenset[str] = frozenset()
         """The agents of all connections with the peer's own id, as the relay tells them."""
-        self.is_shared = is_shared
-        """The peer has been seen with another connection that is not its own, or is meant to."""
+        self.shares = shares
+        """Others are meant to have the peer's id, too."""
+        self.is_shared = False
+        """The peer has been seen with another connection that is not its own."""
         self.is_cut = False
         """Presences were ignored: there may be peers that are not in it."""
         self._own_id = own_id

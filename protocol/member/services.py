@@ -189,11 +189,17 @@ class Services:
             return
         if agent not in self._roster.shared_agent_ids | set(own):
             data = {"error": f"there is no agent {agent} here", "code": "unknown_target"}
-        elif agent in own and not self._roster.is_shared:
+        elif agent in own and not self._is_perhaps_anothers:
             data = {"error": f"{agent} is here, but nobody serves it", "code": "not_served"}
         else:
             return
         self._refuse(message, self._id, data, now)
+
+    @property
+    def _is_perhaps_anothers(self) -> bool:
+        """Somebody else with this id may serve what nobody serves here. Of those who are meant to
+        share an id one serves, perhaps, and the others never do."""
+        return self._roster.is_shared or (self._roster.shares and self._numbers == 0)
 
     def _named(self, message: Message) -> tuple[str, ...]:
         """The agents that a command is for."""

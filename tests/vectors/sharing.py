@@ -199,6 +199,23 @@ def _twice() -> Iterator[Story]:
     s.hear(presence("ann", "coder", turn="u:1"))
     yield s
 
+    for name, serves, is_seen in (
+        ("who shares its id and serves nothing leaves it to the others", False, False),
+        ("who shares its id and serves something says what it does not", True, False),
+        ("but not if the others are there", True, True),
+    ):
+        s = joined(name, shares=True)
+        if serves:
+            s.do("serve", ["ann"])
+        if is_seen:
+            s.hear(presence("ann", "coder", turn="u:1"))
+        s.hear(command("coder", "c-1"))
+        for _ in range(3):
+            s.wait(9.0)
+            s.hear(presence("bob", "helper"))
+        s.pump()
+        yield s
+
 
 def places() -> Iterator[Case]:
     for story in _places():
