@@ -11,7 +11,7 @@ import attrs
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from actors.client import lines
+from actors.client import lines, peer
 from actors.client.peer import Peer, join
 from actors.client.websocket import Connector, websocket
 from protocol.limits import MembershipLimits
@@ -30,8 +30,10 @@ from tests.worlds.live import HeldPort, LiveRelay
 from tests.worlds.peers import (
     QUICK,
     SECRET,
+    Serving,
     message_of,
     until,
+    write,
 )
 from tests.worlds.proxy import Proxy, http
 
@@ -54,6 +56,48 @@ async def test_after_a_restart_of_the_relay_everybody_is_back() -> None:
                     await bob.direct("a", "hello")
                     assert (await message_of(ann, "direct")).data == "hello"
                     await anyio.to_thread.run_sync(second.stop)
+
+
+async def test_a_command_from_a_time_without_relay_waits_for_an_agent_that_comes_later() -> None:
+    with HeldPort() as port, LiveRelay(port=port) as first:
+        async with join(first.url, "bob", agents=["b"], limits=SLOW) as bob, Serving(bob, write):
+            async with join(first.url, "ann", limits=QUICK) as ann:
+                await until(lambda: "bob" in ann.roster)
+                await anyio.to_thread.run_sync(first.stop)
+                await until(lambda: MemberState.PRESENT not in (ann.state, bob.state))
+                turn = ann.ask("b", "two words")
+                with LiveRelay(port=port) as second:
+                    await until(lambda: ann.state is MemberState.PRESENT)
+                    await until(lambda: not ann.roster)
+                    bob.nudge()
+                    assert await turn == {"words": 2, "by": "b"}
+                    await anyio.to_thread.run_sync(second.stop)
+
+
+async def test_the_reason_of_every_failed_attempt_stands_in_the_log_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    reason = "nobody listens at 127.0.0.1:1; is the relay running? Check host and port"
+    with pytest.raises(Unreachable, match="nobody listens"):
+        async with join("ws://127.0.0.1:1/ws", "ann", within_s=1.0, limits=QUICK):
+            pass
+    lines = [record for record in caplog.records if record.name == f"{peer.__name__}"]
+    assert {record.getMessage() for record in lines} == {f"not connected, tries again: {reason}"}
+    levels = [record.levelname for record in lines]
+    assert levels[0] == "WARNING"  # which everybody sees, once
+    assert set(levels[1:]) == {"INFO"}
+
+
+async def test_how_a_connection_was_closed_stands_in_the_log_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with LiveRelay() as live:
+        async with join(live.url, "ann", limits=QUICK) as ann:
+            await anyio.to_thread.run_sync(live.stop)
+            await until(lambda: ann.state is not MemberState.PRESENT)
+    assert any("connection closed: 1001" in record.getMessage() for record in caplog.records)
 
 
 async def test_a_half_open_connection_is_replaced() -> None:
