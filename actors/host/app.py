@@ -11,8 +11,8 @@ from bedrock_agentcore.runtime.context import RequestContext
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -54,13 +54,15 @@ class RelayApp(BedrockAgentCoreApp):
         sdk.setLevel(logging.WARNING)
         self.websocket(self._websocket)
         self.entrypoint(self._status)
-        self.ping(self._ping)
         # The route is what is guarded, and not its path: that has a prefix under `--root-path`.
         [invocations] = [
             route
             for route in self.router.routes
             if isinstance(route, Route) and route.path == "/invocations"
         ]
+        # The SDK's own answer has a stamp that moves only when the status does.
+        [at] = [n for n, route in enumerate(self.router.routes) if _path(route) == "/ping"]
+        self.router.routes[at] = Route("/ping", self._ping, methods=["GET"])
         self._answer, invocations.app = invocations.app, self._answer_readers
         self.router.routes += routes()
         # Many write the address of a relay without its path, or with a slash behind it.
@@ -126,8 +128,18 @@ class RelayApp(BedrockAgentCoreApp):
         meshes = anyio.from_thread.run_sync(self.runtime.status)
         return meshes, self.runtime.totals(), self.runtime.held_bytes
 
-    def _ping(self) -> PingStatus:
-        return PingStatus.HEALTHY_BUSY if self.runtime.connections else PingStatus.HEALTHY
+    async def _ping(self, _: Request) -> Response:
+        """AgentCore ends a session when the stamp is too old, whatever the status says.
+
+        So a mesh lives as long as its peers, and an empty one is not kept alive by being asked.
+        """
+        status = PingStatus.HEALTHY_BUSY if self.runtime.connections else PingStatus.HEALTHY
+        stamp_s = self.runtime.alive_ms() // 1000
+        return JSONResponse({"status": status.value, "time_of_last_update": stamp_s})
+
+
+def _path(route: BaseRoute) -> str | None:
+    return route.path if isinstance(route, Route) else None
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:

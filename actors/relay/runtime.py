@@ -72,10 +72,12 @@ class Runtime:
         self._is_draining = False
         self._empty = anyio.Event()
         self._past = Totals()
+        self._past_alive_at = self._clock.now().at  # of meshes that have ended
         self._totals_lock = Lock()  # so that every mesh is in `_meshes` or in `_past`
         self._context: Context
 
     async def __aenter__(self) -> Self:
+        self._past_alive_at = self._clock.now().at
         self._context = copy_context()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -207,6 +209,7 @@ class Runtime:
                 del self._meshes[supervisor.name]
                 self._inhabited.pop(supervisor.name, None)
                 self._past = self._past + supervisor.totals
+            self._past_alive_at = max(self._past_alive_at, supervisor.alive_at)
             if not self._meshes:
                 self._empty.set()
 
@@ -240,6 +243,17 @@ class Runtime:
     def connections(self) -> int:
         """The number of connections in all meshes. May be read from any thread."""
         return sum(supervisor.connections for supervisor in tuple(self._meshes.values()))
+
+    def alive_ms(self) -> int:
+        """When a peer last gave a sign of life, or, without peers, when the last one left.
+
+        Milliseconds since the epoch. Before the first peer: when the runtime began. Call it on the
+        event loop.
+        """
+        now = self._clock.now()
+        meshes = (supervisor.alive_at for supervisor in self._meshes.values())
+        alive_at = max((self._past_alive_at, *meshes))
+        return now.wall_ms - round(max(0.0, now.at - alive_at) * 1000)
 
     @property
     def held_bytes(self) -> int:

@@ -152,6 +152,11 @@ class Supervisor:
         return self._mesh.is_empty
 
     @property
+    def alive_at(self) -> float:
+        """The last sign of life of its peers, or when the last one left (monotonic seconds)."""
+        return self._mesh.alive_at
+
+    @property
     def totals(self) -> Totals:
         """A copy of what the mesh has counted so far."""
         return attrs.evolve(self._mesh.totals)

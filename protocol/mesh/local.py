@@ -146,6 +146,17 @@ class LocalMesh:
         return not self.mesh.roster.peers
 
     @property
+    def alive_at(self) -> float:
+        """The last sign of life of any peer that is here; without peers when the last one left.
+
+        Monotonic seconds; infinitely long ago if nobody was ever here.
+        """
+        if self.is_empty:
+            return self.mesh.left_at
+        here = (its.heard_at for its in self.gate.connections.values() if its.peer is not None)
+        return max(here, default=self.mesh.left_at)
+
+    @property
     def kept_bytes(self) -> int:
         """The bytes that are kept: all presences, announcements that wait, and what finds out
         echoes."""

@@ -57,6 +57,7 @@ class Mesh:
         self.roster = Roster()
         self.echoes = Echoes(limits)
         self.totals = Totals()
+        self.left_at = -math.inf  # when the last peer left, so that nobody was here (seconds)
         self._work = Work() if work is None else work
         self._limits = limits
         self._effects = effects
@@ -277,6 +278,8 @@ class Mesh:
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
             self.totals.left += 1
+            if not self.roster.peers:
+                self.left_at = now.at
             text = texts.offline(peer.id, cause.value, now.wall_ms)
             self._effects.append(Deliver(text, others))
             self._effects.append(PeerLeft(peer.id, cause))

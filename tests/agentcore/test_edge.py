@@ -37,6 +37,7 @@ from tests.edge import (
     Issuer,
     SessionState,
 )
+from tests.edge.sessions import ping
 from tests.worlds.live import PATIENCE_S, Peer, ShiftedClock, WebSocketPeer
 
 pytestmark = pytest.mark.anyio
@@ -789,26 +790,37 @@ async def test_a_session_ends_after_8_hours(clock: ShiftedClock) -> None:
         assert not is_alive(session.pid)
 
 
-async def test_an_idle_session_ends_after_15_minutes_unless_it_says_that_it_is_busy(
+async def test_a_session_ends_when_the_stamp_of_its_ping_is_15_minutes_old(
     clock: ShiftedClock,
 ) -> None:
     relay = HostedRuntime(arn="arn:aws:bedrock-agentcore:us-west-2:1:runtime/relay")
     async with running([upstream(), relay], ISSUER.get, clock=clock) as edge:
-        idle, busy = [
+        silent, peer = [
             await open_socket(edge, edge.url_for(KEYS, MESH, arn=a)) for a in edge.runtimes
         ]
+        await peer.send('{"type":"presence","from":"a"}')
+        await peer.recv()
+        _, mesh = edge.sessions
         clock.shift_s = 800
-        assert await ask(idle, "traffic") == "traffic"
-        quiet, working = edge.sessions
-        clock.shift_s = 1600
-        await until(lambda: working.active_at > working.started_at + 1500)  # it was asked
-        assert quiet.state is SessionState.RUNNING
-        assert await ask(idle, "traffic") == "traffic"
-        clock.shift_s = 2501
-        assert await close_code(idle) == 1001
-        await until(lambda: [session.runtime.arn for session in edge.sessions] == [relay.arn])
-        assert edge.sessions[0].state is SessionState.RUNNING
-        assert "capabilities_response" in await ask(busy, '{"type":"capabilities"}')
+        assert await ask(silent, "traffic") == "traffic"
+        clock.shift_s = 903  # that one says no stamp, so it is since its opening
+        assert await close_code(silent) == 1001
+        for shift_s in (1800, 2700):  # it is here all the time
+            clock.shift_s = shift_s
+            await until(lambda s=shift_s: mesh.idleness.asked_at >= mesh.started_at + s)
+            assert mesh.state is SessionState.RUNNING
+        assert "capabilities_response" in await ask(peer, '{"type":"capabilities"}')
+        await peer.close()
+        while (health := await ping(mesh.port)) is None or health.status != "Healthy":
+            pass  # until the relay has noticed, too
+        await until(lambda: not mesh.connections)
+        clock.shift_s = 2703
+        await until(lambda: mesh.idleness.asked_at >= mesh.started_at + 2703)
+        clock.shift_s = 2703 + 850
+        await until(lambda: mesh.idleness.asked_at >= mesh.started_at + 2703 + 850)
+        assert mesh.state is SessionState.RUNNING
+        clock.shift_s = 2703 + 1000
+        await until(lambda: not edge.sessions)
 
 
 async def test_connections_can_be_cut_with_and_without_a_word(echo: Edge) -> None:

@@ -2,6 +2,8 @@
 
 import attrs
 
+from tests.edge.idle import POLL_EVERY_S
+
 
 @attrs.frozen(kw_only=True)
 class EdgeLimits:
@@ -21,6 +23,9 @@ class EdgeLimits:
     connection_life_s: float = 3600.0
     session_life_s: float = 8 * 3600.0
     session_idle_s: float = 900.0
+    """How old the stamp of /ping may be (tests/edge/idle.py)."""
+    poll_every_s: float = POLL_EVERY_S
+    """How often /ping is asked."""
     conflict_while_starting: bool = False
     """Answer 409 to whoever comes while a session is being started by somebody else.
 

@@ -210,7 +210,6 @@ class Edge:
         try:
             await connection.run()
         finally:
-            session.active_at = max(session.active_at, connection.active_at)
             session.connections.discard(connection)
 
     def _admit(self, request: Request) -> tuple[HostedRuntime, dict[str, str]]:
@@ -248,6 +247,7 @@ class Edge:
             text = "Session operation in progress, please retry"
             raise Refusal(409, "RetryableConflictException", text)
         await session.settled.wait()
+        session.idleness.invoked(self.clock.now().at)
         if session.state is not SessionState.RUNNING:
             raise Refusal(424, "RuntimeClientError", "the session did not become healthy")
         return session

@@ -12,10 +12,11 @@ from typing import Final
 
 import attrs
 
-from actors.clock import Clock
+from actors.clock import Clock, SystemClock
 from protocol.session import TOKEN_HEADER
 from tests import RELAY_COMMAND, ROOT
 from tests.edge.frames import Connection
+from tests.edge.idle import Health, Idleness
 from tests.edge.limits import EdgeLimits
 
 POLL_S: Final = 0.02
@@ -74,7 +75,8 @@ class Session:
         self.state = SessionState.STARTING
         self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
-        self.started_at = self.active_at = clock.now().at
+        self.started_at = clock.now().at
+        self.idleness = Idleness(self.started_at)
         self.connections: set[Connection] = set()
         self.settled = asyncio.Event()
         """Set when it is known whether the session runs."""
@@ -129,15 +131,12 @@ class Session:
         return self.process.pid if self.process else None
 
     async def is_idle(self, now: float) -> bool:
-        """Has there been no traffic for too long? Frames of any kind count, and HealthyBusy."""
-        times = [self.active_at, *(connection.active_at for connection in self.connections)]
-        self.active_at = max(times)
-        if now - self.active_at < self._limits.session_idle_s:
+        """Is it to end, by what `/ping` says and when it was said (tests/edge/idle.py)?"""
+        if not self.idleness.is_due(now, self._limits.poll_every_s):
             return False
-        if await ping(self.port) == "HealthyBusy":
-            self.active_at = now
-            return False
-        return True
+        health, wall_s = await ping(self.port), SystemClock().now().wall_ms / 1000
+        idle_s = self.idleness.polled(now, wall_s, health, is_open=bool(self.connections))
+        return idle_s >= self._limits.session_idle_s
 
 
 async def _first(*tasks: asyncio.Task[object]) -> None:
@@ -151,8 +150,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         process.kill()
 
 
-async def ping(port: int) -> str | None:
-    """What /ping on this port says: Healthy, HealthyBusy, or None for anything else."""
+async def ping(port: int) -> Health | None:
+    """What /ping on this port says. None: nothing, or nothing that can be read."""
     request = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(1.0):
@@ -168,7 +167,7 @@ async def ping(port: int) -> str | None:
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.split(b" ")[1:2] != [b"200"]:
         return None
-    return next((s for s in ("HealthyBusy", "Healthy") if f'"{s}"'.encode() in body), None)
+    return Health.read(body)
 
 
 def free_port() -> int:
