@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-import anyio
 import anyio.lowlevel
 import attrs
 
@@ -119,7 +118,6 @@ class Supervisor:
         )
         self._read_until = LONG_AGO  # everything that came in until then has been read
         self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
-        self._kept_bytes = 0  # as the ledger knows it
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
     def open(
@@ -225,10 +223,7 @@ class Supervisor:
                 mesh.heard(actor.id, now)
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
-        kept_bytes = mesh.kept_bytes
-        if kept_bytes != self._kept_bytes:
-            self._kept_bytes = kept_bytes
-            self._ledger.keep(self.name, kept_bytes)
+        self._ledger.keep(self.name, mesh.kept_bytes)
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""
