@@ -21,11 +21,12 @@ import attrs
 from actors.frames import Batch
 from actors.relay.ledger import TEXT_BYTES, Ledger
 from actors.relay.mailboxes import Inbox, Outbox
+from actors.transports.paced import PacedTransport
 from actors.transports.transport import Transport
 from protocol.envelope import Inbound, size_of
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
-from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS
+from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS, paced_eviction
 from protocol.mesh.lifecycle import Cause
 
 
@@ -316,7 +317,7 @@ class PeerActor:
                     self._writable = False
                     self._outbox.begin(batch)
             elif not self._outbox.put(batch):
-                self.evict(CLOSE_REASONS[Cause.EVICTED])
+                self.evict(_too_slow(self._transport))
         except Exception as error:
             self.crashed(error)
 
@@ -389,3 +390,9 @@ class PeerActor:
     def queued(self) -> tuple[int, int]:
         """Messages and bytes in the outbox."""
         return self._outbox.messages, self._outbox.bytes
+
+
+def _too_slow(transport: Transport) -> str:
+    if isinstance(transport, PacedTransport):  # it may read as fast as it can
+        return paced_eviction(transport.frames_per_s, accepts_batches=transport.accepts_batches)
+    return CLOSE_REASONS[Cause.EVICTED]

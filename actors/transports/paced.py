@@ -72,6 +72,7 @@ class PacedTransport:
 
     def __init__(self, transport: Transport, pace: Pace, limits: Limits) -> None:
         self.accepts_batches = False
+        self.frames_per_s = limits.frames_per_s
         self._transport = transport
         self._pace = pace
         self._limits = limits

@@ -46,6 +46,17 @@ CLOSE_REASONS: Final = {
 }
 """What the close frame says, by cause."""
 
+
+def paced_eviction(frames_per_s: float, *, accepts_batches: bool) -> str:
+    """What the close frame says to who is evicted behind an edge, where the pace is the bound.
+
+    >>> paced_eviction(200, accepts_batches=True)
+    'more came than the 200 frames a second that you get here'
+    """
+    reason = f"more came than the {frames_per_s:g} frames a second that you get here"
+    return reason if accepts_batches else f'{reason}; ask for arrays: data.accept ["batch"]'
+
+
 # Audiences: who receives a text ------------------------------------------------------------------
 
 

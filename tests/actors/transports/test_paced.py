@@ -602,3 +602,27 @@ async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_read
                             heard.append(message["n"])
                     assert heard == list(range(count))
                     assert traffic.down.frames_per_s_max < 250
+
+
+@pytest.mark.parametrize("accepts", [False, True], ids=["no arrays", "arrays"])
+def test_who_is_evicted_though_it_reads_is_told_of_the_pace(accepts: bool) -> None:
+    limits = Limits(mailbox_messages_max=5, frame_bytes_max=1024)
+    supervisor = Supervisor("mesh", limits, VirtualClock())
+    wire, sender = Wire(), Wire()
+    slow, fast = supervisor.open(wire, is_paced=True), supervisor.open(sender)
+    for actor, id in ((slow, "slow"), (fast, "fast")):
+        data = {"agents": [], "accept": ["batch"] if accepts else []}
+        said = {"type": "presence", "from": id, "data": data}
+        actor.received([json.dumps(said).encode()])
+        supervisor.round()
+    for _ in range(10):
+        fast.received([b'{"type":"stream","data":"' + b"x" * 600 + b'"}'])
+        supervisor.round()
+    assert slow.is_stopped
+    wire.takes = True
+    slow._transport.hurry()  # type: ignore[attr-defined]
+    [(code, reason)] = wire.closed
+    assert code == 1013
+    assert "200 frames a second" in reason
+    assert ("data.accept" in reason) is not accepts
+    assert len(reason.encode()) <= 123
