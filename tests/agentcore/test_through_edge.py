@@ -559,7 +559,7 @@ async def test_no_user_takes_the_id_of_another(
     for id in (ANN, f"{ANN}/phone", BOB.removesuffix(".com")):
         assert await outcome_of_entering(edge, mesh, id, user=BOB, **proven) == refused
     without = {"arn": TOKENS_ARN, "user": BOB}
-    assert await outcome_of_entering(edge, mesh, BOB, **without) == "Unreachable undefined"
+    assert await outcome_of_entering(edge, mesh, BOB, **without) == "Rejected undefined"
 
     # Nobody has noticed any of it.
     await bob.do("() => peer.broadcast('last')")
@@ -944,7 +944,7 @@ async def test_without_rights_nobody_comes_in(edge: Edge, mesh: str) -> None:
         options = {"id": "eve", "joinTimeoutS": 1.5}
         given = {**edge.given(mesh), "keys": keys, "options": options}
         outcome = await page.evaluate("given => enter(given).catch((e) => `${e.name} ${e}`)", given)
-        assert outcome.startswith("Unreachable")
+        assert outcome.startswith("Rejected")
         wrong = boto3.Session(edge.keys.access_key, "not its secret", region_name=RUNTIME.region)
         with pytest.raises(Rejected) as refused:
             async with edge.python("eve", mesh, session=wrong):
