@@ -777,7 +777,8 @@ async def test_a_python_peer_whose_keys_were_replaced_signs_with_the_new_ones(
                 await edge.call(edge.edge.cut_connections)
                 await until(partial(edge.has_seen, mesh, count))
                 await until(lambda: python.state is MemberState.PRESENT)
-    assert len(set(used)) == len(used) == 3
+    # (What takes long to open is tried beside itself, with the same keys.)
+    assert len(set(used)) == 3
 
 
 # Frames -------------------------------------------------------------------------------------------
