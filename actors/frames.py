@@ -62,6 +62,9 @@ class Batch:
 
     __slots__ = ("_texts", "count", "size")
 
+    wire: bytes | None = None
+    """All of it as WebSocket frames, if that is there already."""
+
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.count = len(texts)
@@ -121,6 +124,8 @@ class SharedBatch(Batch):
     """
 
     __slots__ = ("holders", "wire")
+
+    wire: bytes
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts

@@ -25,6 +25,9 @@ class Comebacks:
     """Those of one mesh. `actors`, `receivers`, `paced`: the supervisor's, by connection.
 
     `carry_out`: carries out what the mesh has decided so far.
+
+    `is_busy`: there is something to keep, or somebody to answer. While nobody may come back, a
+    round costs nothing more.
     """
 
     def __init__(
@@ -50,12 +53,11 @@ class Comebacks:
         self._carry_out = carry_out
         self._counted_bytes = 0
         self._returning: list[Returning] = []
+        self.is_busy = False
 
     def keep(self, shared: Batch | None, own: Mapping[int, Batch | None], now: Instant) -> None:
         """Keep what a round has sent. It gives way to everything else that the process holds."""
         history, ledger = self.history, self._ledger
-        if not history and not self._counted_bytes:
-            return
         if history:
             history.add(shared, own, now.at)
             others = ledger.held - self._counted_bytes
@@ -64,10 +66,12 @@ class Comebacks:
         change, self._counted_bytes = history.bytes - self._counted_bytes, history.bytes
         if change:
             ledger.add(change)
+        self.is_busy = bool(history or self._returning)
 
     def asked(self, effect: Counted | Returning, tape: Tape) -> None:
         """A connection may come back from here on (of this tape), or wants to. The latter is
         answered after the round."""
+        self.is_busy = True
         match effect:
             case Counted(connection):
                 before, follows = tape.count_of(connection), connection in tape.present

@@ -56,9 +56,6 @@ POLLS: Final = 5
 """Passes of the event loop after which everything that had arrived before has been delivered: one
 reads the socket, the others are for tasks between socket and peer actor."""
 
-LONG_AGO: Final = Instant(-math.inf, 0)
-"""Before every deadline."""
-
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
 LITTLE_BYTES: Final = 16 * 1024
@@ -116,7 +113,8 @@ class Supervisor:
             paced=self._paced,
             carry_out=lambda now: self._carry_out(self._mesh.take_effects(), now),
         )
-        self._read_until = LONG_AGO  # everything that came in until then has been read
+        self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
+        self._kept_bytes = 0  # as the ledger knows it
         self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
         self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
 
@@ -205,7 +203,8 @@ class Supervisor:
                 if codec.extra_bytes:
                     actor.charge(codec.take_extra_bytes())
                 if mesh.unfinished or actor.undecided_bytes:
-                    self._put_off(actor)
+                    rest = mesh.unfinished.get(actor.id)
+                    actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
             elif actor.close_code is None:  # a part of a message came in
                 self._mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
@@ -223,7 +222,10 @@ class Supervisor:
                 mesh.heard(actor.id, now)
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
-        self._ledger.keep(self.name, mesh.kept_bytes)
+        kept_bytes = mesh.kept_bytes
+        if kept_bytes != self._kept_bytes:
+            self._kept_bytes = kept_bytes
+            self._ledger.keep(self.name, kept_bytes)
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""
@@ -241,11 +243,6 @@ class Supervisor:
                 self._mesh.ponged(actor.id, now)
             case Failed(actor, cause, error, reason):
                 self._fail(actor, cause, error, now, reason)
-
-    def _put_off(self, actor: PeerActor) -> None:
-        """Give the actor another turn, if something that it gave waits in the mesh."""
-        rest = self._mesh.unfinished.get(actor.id)
-        actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
 
     def _fail(
         self,
@@ -295,7 +292,8 @@ class Supervisor:
                     self._journal.note(effect)
         began = self._clock.now() if tape.is_shared else now
         shared, own = tape.finish()
-        self._comebacks.keep(shared, own, now)
+        if self._comebacks.is_busy:
+            self._comebacks.keep(shared, own, now)
         receivers = self._receivers
         if shared is not None:
             for connection in tape.present:
@@ -317,7 +315,8 @@ class Supervisor:
             self._flushes += shared.size // FLUSH_BYTES
             if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
                 self._small_flush_s = self._clock.now().at - began.at
-        self._comebacks.answer(now)
+        if self._comebacks.is_busy:
+            self._comebacks.answer(now)
 
     # When rounds happen ---------------------------------------------------------------------------
 

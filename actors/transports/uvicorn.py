@@ -372,6 +372,9 @@ class UvicornTransport:
             return protocol.is_writable
         if batch.size > CHUNK_BYTES:
             return protocol.write_long(batch)
+        if batch.wire is not None:  # what many receivers share
+            transport.write(batch.wire)
+            return protocol.is_writable
         buffers = batch.buffers
         if len(buffers) == 1:
             transport.write(buffers[0])
