@@ -40,9 +40,9 @@ class FrameReader:
     """The frames that one client sends, all of them masked. Give it an owner that closes.
 
     `frames`: how many have been read in all. `held`: bytes that are kept because something is not
-    complete. `is_special`: there is more than messages to look at.
-    `failed`: the close code for what broke the protocol
-    in a way that only the reader sees; nothing is read after that, nor after `foreign`.
+    complete. `is_special`: there is more than messages to look at, or `held` has changed. `failed`:
+    the close code for what broke the protocol in a way that only the reader sees; nothing is read
+    after that, nor after `foreign`.
     """
 
     __slots__ = (
@@ -116,7 +116,7 @@ class FrameReader:
         if self._data or self._skip:
             self._keep(data)
             if len(self._data) < self._needed:
-                self.held = len(self._data) + len(self._fragments or b"")
+                self._hold(len(self._data))
                 return messages
             data = bytes(self._data)
         at, end = 0, len(data)
@@ -189,10 +189,16 @@ class FrameReader:
         self.frames += frames_max - left
         self._needed = needed
         self._data = data[at:]
-        self.held = end - at if self._fragments is None else end - at + len(self._fragments)
+        self._hold(end - at)
         if not left and end - at >= 6:
             self.has_more = self.is_special = True
         return messages
+
+    def _hold(self, bytes: int) -> None:
+        held = bytes if self._fragments is None else bytes + len(self._fragments)
+        if held != self.held:
+            self.held = held
+            self.is_special = True
 
     def _part(self, first: int, payload: bytes | None, messages: list[Inbound]) -> None:
         """A frame that carries a message or a part of one; `payload` None: it is too large."""

@@ -34,8 +34,10 @@ from actors.frames import CHUNK_BYTES, Batch, Buffer
 from actors.link import ABNORMAL
 from actors.transports.asgi import EXTENSION
 from actors.transports.intake import Intake
+from actors.transports.nothing import NEVERMIND, NO_TIMER, NOWHERE
 from actors.transports.reader import FrameReader
 from actors.transports.transport import Port
+from protocol.envelope import Inbound
 from protocol.limits import Limits
 
 LITTLE_BYTES: Final = 32 * 1024
@@ -46,40 +48,6 @@ FRAMES_AT_ONCE: Final = 2048
 """So many frames are read from one connection before others are read."""
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """The send buffer that we ask the kernel for. What a peer does not read waits with us, counted."""
-
-
-class _Nowhere(asyncio.Queue[Any]):
-    """A queue that forgets: for ASGI events after the application has returned. All connections
-    share one."""
-
-    def put_nowait(self, item: object) -> None:
-        pass
-
-
-_NOWHERE: Final = _Nowhere()
-
-
-class _Nevermind(asyncio.Event):
-    """An event that nobody waits for. All connections share one."""
-
-    def set(self) -> None:
-        pass
-
-    def clear(self) -> None:
-        pass
-
-
-_NEVERMIND: Final = _Nevermind()
-
-
-class _NoTimer:
-    """Looks like a timer that is set. A real timer would keep the context of the opening alive."""
-
-    def cancel(self) -> None:
-        pass
-
-
-_NO_TIMER: Final = _NoTimer()
 
 
 class MeshProtocol(WebSocketsSansIOProtocol):
@@ -121,7 +89,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         self._intake = Intake(limits, self._heard_at)
         # The application returns at once, because a task per connection costs 15 KB. uvicorn then
         # closes the socket, unless it sees by this timer that a close is under way already.
-        self.close_timer = cast("asyncio.TimerHandle", _NO_TIMER)
+        self.close_timer = cast("asyncio.TimerHandle", NO_TIMER)
         if self.disconnected:
             self._closed()
             return
@@ -135,8 +103,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             return
         for name in ("scope", "request", "response", "app", "app_state", "asgi_version"):
             self.__dict__.pop(name, None)
-        self.queue = _NOWHERE
-        self.writable = _NEVERMIND
+        self.queue = NOWHERE
+        self.writable = NEVERMIND
         self.__dict__ = dict(self.__dict__)  # a dict does not shrink, but its copy is small
         if not self.conn.reader.buffer:
             # The parser that read the opening request keeps it; one that begins here has none.
@@ -163,26 +131,26 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if port is None:
             super().data_received(data)
             return
-        reader = self._reader
+        reader, intake = self._reader, self._intake
         messages = reader.read(data, FRAMES_AT_ONCE)
-        if reader.pings:
-            self._answer_pings()
-        if messages:
-            port.received(messages)
-        if reader.held != self._partial_bytes:
-            self._partial_bytes = reader.held
-            port.partial(reader.held)
-        intake = self._intake
         intake.bytes_left -= len(data)
         if reader.is_special:
-            self._look_at(reader)
-        elif not messages and self._heard_at + 1.0 <= (now := self.loop.time()):
-            self._heard_at = now
-            port.received([])  # bytes of an unfinished message are a sign of life
+            self._look_at(reader, messages, port)
+        elif messages:  # nothing else, as nearly always
+            port.received(messages)
+        else:
+            self._hear_part(port)
         if intake.bytes_left < 0 or reader.frames > intake.frames_until:
             self._rest(intake.rest_s(reader.frames, self.loop.time(), port))
         elif reader.has_more:
             self._rest(0.0)
+
+    def _hear_part(self, port: Port) -> None:
+        """Bytes of an unfinished message are a sign of life."""
+        now = self.loop.time()
+        if self._heard_at + 1.0 <= now:
+            self._heard_at = now
+            port.received([])
 
     def _read_on(self) -> None:
         """Go on with what was read from the socket already, or with the socket."""
@@ -196,9 +164,19 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if not self._is_resting:
             self._apply_reading()
 
-    def _look_at(self, reader: FrameReader) -> None:
-        """What a read had beside messages."""
+    def _look_at(self, reader: FrameReader, messages: list[Inbound], port: Port) -> None:
+        """What a read had beside messages, and these."""
         reader.is_special = False
+        is_part = not (reader.pings or reader.pongs or reader.failed or reader.foreign)
+        if reader.pings:
+            self._answer_pings()
+        if messages:
+            port.received(messages)
+        elif is_part:
+            self._hear_part(port)
+        if reader.held != self._partial_bytes:
+            self._partial_bytes = reader.held
+            port.partial(reader.held)
         for payload in reader.pongs:
             if payload == self.pending_ping_payload:
                 self.handle_pong(Frame(Opcode.PONG, payload))
