@@ -44,7 +44,7 @@ PATIENCE_S: Final = 120.0  # for what downloads packages
 MEGABYTE: Final = 2**20
 EM_AARCH64: Final = 183
 INDISPENSABLE: Final = ("msgspec", "pydantic_core", "cryptography", "_cffi_backend")
-"""The packages whose compiled parts the relay cannot do without. (The SDK needs pydantic, and tokens
+"""The packages whose compiled parts the relay cannot do without. (The SDK needs pydantic. Tokens
 need cryptography, which needs cffi.)"""
 
 # Tools --------------------------------------------------------------------------------------------
