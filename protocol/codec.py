@@ -170,7 +170,7 @@ class Codec:
         Claim(takes_over=False)
         """
         try:
-            data = _decode_announced(without_lone_surrogates(text)).data or {}
+            data = data_of(text)
             secret, takes_over = (
                 _decode_agent(data[name]) if name in data else None
                 for name in ("claim", "takeover")
@@ -373,6 +373,14 @@ def _unmasked(one: str | None, other: str | None) -> str | None:
         return "".join(chars).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
         raise _surrogate_in_id() from None
+
+
+def data_of(text: Text) -> dict[str, msgspec.Raw]:
+    """The members of `data`, as they were written; empty if it is absent or null.
+
+    Raises msgspec.DecodeError if it is no object, and what else reading JSON may raise.
+    """
+    return _decode_announced(without_lone_surrogates(text)).data or {}
 
 
 def without_lone_surrogates(text: Text) -> Text:

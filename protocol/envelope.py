@@ -16,6 +16,9 @@ from protocol.agents import Agent
 Text = bytes
 """One message as it stands on the wire: JSON, UTF-8 encoded, without any framing."""
 
+TEXT_BYTES: Final = 100
+"""What a text costs beside its bytes: the head of the object, and the references to it."""
+
 RELAY: Final = "relay"
 """The `from` of the relay's own messages. No peer or agent may have this name."""
 

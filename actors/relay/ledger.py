@@ -25,14 +25,13 @@ from typing import Final, Protocol
 from actors.frames import Batch, SharedBatch
 from actors.relay.crowd import Crowd
 from actors.relay.memory import memory_bytes
+from protocol.envelope import TEXT_BYTES
 from protocol.limits import Limits
 
 CONNECTION_BYTES: Final = 16 * 1024
 """What a connection costs at rest. Measured over 1 500 of them: 7.4 KB each, and 8.5 KB with a
 short presence. The rest is for the little that may wait uncounted (actors/relay/peer.py), for
 agents in the roster, and for what allocators leave unused."""
-TEXT_BYTES: Final = 100
-"""What a text costs beside its bytes: the head of the object, and the references to it."""
 LEAST_BYTES: Final = 2**26
 """The default bound is at least this."""
 

@@ -19,11 +19,11 @@ from typing import Final
 import attrs
 
 from actors.frames import Batch
-from actors.relay.ledger import TEXT_BYTES, Ledger
+from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from actors.transports.paced import PacedTransport
 from actors.transports.transport import Transport
-from protocol.envelope import Inbound, size_of
+from protocol.envelope import TEXT_BYTES, Inbound, size_of
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS, paced_eviction

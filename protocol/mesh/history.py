@@ -17,12 +17,10 @@ from zlib import crc32
 
 import attrs
 
-from protocol.envelope import Text
+from protocol.envelope import TEXT_BYTES, Text
 
 ROUND_BYTES: Final = 400
 """What a round costs beside its texts."""
-TEXT_BYTES: Final = 100
-"""What a text costs beside its bytes."""
 
 
 class Delivery(Protocol):

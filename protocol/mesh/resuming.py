@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from protocol.codec import decode_object, without_lone_surrogates
+from protocol.codec import data_of, decode_object
 from protocol.envelope import ErrorCode, Refusal, Text
 
 COUNT_MAX: Final = 2**53
@@ -55,11 +55,6 @@ class Resume:
 Request = Open | Report | Resume
 
 
-class _Data(msgspec.Struct):
-    data: dict[str, msgspec.Raw] | None = None
-
-
-_decode = msgspec.json.Decoder(_Data).decode
 _decode_any = msgspec.json.Decoder(float_hook=float).decode
 
 
@@ -70,7 +65,7 @@ def read_request(text: Text) -> Request | None:
     Open(seconds=20.0)
     """
     try:
-        data = _decode(without_lone_surrogates(text)).data or {}
+        data = data_of(text)
         if "resume" in data:
             fields = {
                 name: _decode_any(value) for name, value in decode_object(data["resume"]).items()

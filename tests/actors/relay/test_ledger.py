@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from actors.clock import VirtualClock
 from actors.frames import Batch, SharedBatch
-from actors.relay.ledger import CONNECTION_BYTES, LEAST_BYTES, TEXT_BYTES, Ledger
+from actors.relay.ledger import CONNECTION_BYTES, LEAST_BYTES, Ledger
 from actors.relay.mailboxes import Outbox
 from actors.relay.memory import memory_bytes
 from actors.relay.peer import LITTLE_BYTES, LITTLE_MESSAGES, PeerActor
 from actors.relay.runtime import Full, Runtime
 from actors.relay.supervisor import Supervisor
 from actors.relay.tape import Tape
-from protocol.envelope import ErrorCode, size_of
+from protocol.envelope import TEXT_BYTES, ErrorCode, size_of
 from protocol.limits import Limits
 from tests.actors.relay.test_peer import HandTransport, World, say, types
 
