@@ -4,6 +4,7 @@ Nothing else in this project reads the time. In tests a `VirtualClock` takes its
 hours in milliseconds.
 """
 
+import asyncio
 import heapq
 import time
 from typing import Protocol
@@ -78,7 +79,13 @@ class VirtualClock:
 
 
 async def _settle() -> None:
-    # Enough for a sleeper that wakes to wake the supervisor, and that one the receivers.
-    # (`anyio.wait_all_tasks_blocked` would sleep in real time on asyncio.)
-    for _ in range(8):
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        # trio runs what is ready in any order, so no count is enough; it knows when nothing is left.
+        await anyio.wait_all_tasks_blocked()
+        return
+    # asyncio keeps the order: enough for a sleeper that wakes to wake the supervisor, and that one
+    # the receivers. (`anyio.wait_all_tasks_blocked` would sleep in real time here.)
+    for _ in range(12):
         await anyio.lowlevel.checkpoint()
