@@ -82,7 +82,7 @@ async def _settle() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        # trio runs what is ready in any order, so no count is enough; it knows when nothing is left.
+        # trio runs what is ready in any order; no count is enough, and it knows of an end.
         await anyio.wait_all_tasks_blocked()
         return
     # asyncio keeps the order: enough for a sleeper that wakes to wake the supervisor, and that one
