@@ -4,8 +4,6 @@ import contextlib
 import functools
 import json
 import re
-import select
-import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
 from tests.worlds.live import HeldPort, LiveRelay, WebSocketPeer
+from tests.worlds.proxy import Proxy
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -492,67 +491,15 @@ def test_after_a_relay_restart_everyone_is_there_again(
                 page.evaluate("peer.leave()")
 
 
-class Wire:
-    """A TCP proxy in front of a relay: what is on it can be frozen, as when a laptop is moved to
-    another network. Nothing closes then; nothing arrives either."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}/ws"
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._frozen: list[tuple[socket.socket, socket.socket]] = []
-        self._is_over = False
-        self._thread = threading.Thread(target=self._run)
-
-    def freeze(self) -> None:
-        self._frozen, self._pairs = self._frozen + self._pairs, []
-
-    def __enter__(self) -> "Wire":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over = True
-        self._thread.join()
-        self._listener.close()
-        for pair in (*self._pairs, *self._frozen):
-            for end in pair:
-                end.close()
-
-    def _run(self) -> None:
-        while not self._is_over:
-            pairs = list(self._pairs)
-            ends = {end: other for a, b in pairs for end, other in ((a, b), (b, a))}
-            ready, _, _ = select.select([self._listener, *ends], [], [], 0.02)
-            for end in ready:
-                if end is self._listener:
-                    client, _ = self._listener.accept()
-                    server = socket.create_connection(("127.0.0.1", self._target))
-                    self._pairs.append((client, server))
-                    continue
-                with contextlib.suppress(OSError):
-                    data = end.recv(65536)
-                    if data:
-                        ends[end].sendall(data)
-                        continue
-                pair = next(pair for pair in pairs if end in pair)
-                if pair in self._pairs:
-                    self._pairs.remove(pair)
-                for each in pair:
-                    each.close()
-                break
-
-
 def test_back_online_a_dead_connection_is_noticed_at_once(
-    live: LiveRelay, context: Any, open_page: Callable[..., Any]
+    live: LiveRelay, context: Any, open_page: Callable[..., Any], portal: Any
 ) -> None:
     """With limits under which nothing else would have noticed for a minute."""
     limits = {"heartbeatEveryS": 60, "silentAfterS": 120, "probeWithinS": 0.5}
-    with Wire(live.port) as wire:
+    with portal.wrap_async_context_manager(Proxy(live.port)) as proxy:
         page = open_page()
-        page.evaluate(JOIN, {"url": wire.url, "id": "ann", "limits": limits})
-        wire.freeze()
+        page.evaluate(JOIN, {"url": proxy.url, "id": "ann", "limits": limits})
+        portal.call(proxy.lose)  # nothing closes, and nothing arrives either
         context.set_offline(True)
         until(page, "() => navigator.onLine === false")
         page.evaluate("() => void (sent.lost = peer.broadcast('into the dark'))")
