@@ -8,8 +8,7 @@ There is one `Ledger` for all meshes of a process. It counts, at the moment when
 - what waits to be sent: the batches in outboxes, and the batch that a transport is busy with. What
   several connections share counts once, however many of them hold it.
 
-It also knows how many connections the bearer of each grant has, and has the turns of those that are
-read beyond their bursts (`crowd`).
+It also knows how many connections the bearer of each grant has.
 
 Nothing is counted for a message that a socket takes at once. Not counted are the buffers below:
 what asyncio holds while its socket is not blocked (64 KiB at most for a connection), and what the
@@ -23,7 +22,6 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from actors.frames import Batch, SharedBatch
-from actors.relay.crowd import Crowd
 from actors.relay.memory import memory_bytes
 from protocol.envelope import TEXT_BYTES
 from protocol.limits import Limits
@@ -78,14 +76,12 @@ class Ledger:
         "_kept",
         "_texts",
         "bytes_max",
-        "crowd",
         "held",
         "standing",
     )
 
-    def __init__(self, bytes_max: int, crowd: Crowd | None = None) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self.crowd = crowd or Crowd(Limits())
         self.held = 0
         self.standing = 0
         self._holders: dict[Holder, str | None] = {}  # and whose grant each has
@@ -96,8 +92,7 @@ class Ledger:
     @classmethod
     def within(cls, limits: Limits) -> "Ledger":
         """An empty ledger with the bound of these limits, or the default for this process."""
-        bytes_max = limits.held_bytes_max or max(LEAST_BYTES, memory_bytes() // 4)
-        return cls(bytes_max, Crowd(limits))
+        return cls(limits.held_bytes_max or max(LEAST_BYTES, memory_bytes() // 4))
 
     # What stands ----------------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ stale, reaped) is in the record that the supervisor's mesh keeps.
 
 from typing import Final
 
-import attrs
-
 from actors.frames import Batch
+from actors.relay.control import Control, Displaced, Failed, Opened, Ponged
+from actors.relay.crowd import Crowd
 from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from actors.transports.paced import PacedTransport
@@ -28,40 +28,6 @@ from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS, paced_eviction
 from protocol.mesh.lifecycle import Cause
-
-
-@attrs.frozen
-class Opened:
-    """Control message: this actor has begun."""
-
-    actor: "PeerActor"
-
-
-@attrs.frozen
-class Ponged:
-    """Control message: its peer answered a ping."""
-
-    actor: "PeerActor"
-
-
-@attrs.frozen
-class Failed:
-    """Control message: this actor must end now. What still waits in it is dropped."""
-
-    actor: "PeerActor"
-    cause: Cause
-    error: BaseException | None = None
-    reason: str | None = None
-
-
-@attrs.frozen
-class Displaced:
-    """Control message: this actor must end, unless its presence has come in by now."""
-
-    actor: "PeerActor"
-
-
-Control = Opened | Ponged | Failed | Displaced
 
 LITTLE_BYTES: Final = 4096
 LITTLE_MESSAGES: Final = 16
@@ -78,6 +44,7 @@ class PeerActor:
 
     __slots__ = (
         "_counted",
+        "_crowd",
         "_flush_then",
         "_inbound",
         "_inbox",
@@ -103,10 +70,11 @@ class PeerActor:
         self,
         id: int,
         transport: Transport,
-        inbox: "Inbox[PeerActor, Control]",
+        inbox: "Inbox[PeerActor, Control[PeerActor]]",
         limits: Limits,
         ledger: Ledger,
         *,
+        crowd: Crowd,
         grant: Grant = OPEN,
     ) -> None:
         self.id = id
@@ -116,6 +84,7 @@ class PeerActor:
         self._inbox = inbox
         self._limits = limits
         self._ledger = ledger
+        self._crowd = crowd
         self._partial_bytes = 0
         self._inbound: list[Inbound] = []
         self._counted = 0  # what the ledger knows of them
@@ -184,7 +153,7 @@ class PeerActor:
 
     def turn_s(self, bytes: float, at: float) -> float:
         """The transport has read more than the burst of this connection by so many bytes."""
-        return self._ledger.crowd.turn_s(bytes, at)
+        return self._crowd.turn_s(bytes, at)
 
     def ponged(self) -> None:
         """A WebSocket pong arrived."""

@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
+from actors.relay.crowd import Crowd
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
@@ -65,6 +66,7 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._strict = strict
         self.ledger = Ledger.within(self.limits)
+        self._crowd = Crowd(self.limits)
         self._meshes: dict[str, Supervisor] = {}
         self._inhabited: dict[str, Supervisor] = {}  # where somebody is present, or was
         self._lobby = Lobby(self.limits, self._clock)
@@ -155,6 +157,7 @@ class Runtime:
                 lobby=self._lobby,
                 admit=partial(self.admit, mesh),
                 ledger=self.ledger,
+                crowd=self._crowd,
                 new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
             )
             self._meshes[mesh] = supervisor

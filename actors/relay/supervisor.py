@@ -18,11 +18,14 @@ import attrs
 
 from actors.clock import Clock
 from actors.relay.comebacks import Comebacks
+from actors.relay.control import Control, Displaced, Failed, Opened, Ponged
+from actors.relay.crowd import Crowd
 from actors.relay.journal import Journal
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.mailboxes import Inbox
-from actors.relay.peer import Control, Displaced, Failed, Opened, PeerActor, Ponged
+from actors.relay.peer import PeerActor
+from actors.relay.rests import Rests
 from actors.relay.snapshot import MeshStatus
 from actors.relay.tape import Tape
 from actors.transports.paced import Pace, PacedTransport
@@ -56,24 +59,16 @@ POLLS: Final = 5
 """Passes of the event loop after which everything that had arrived before has been delivered: one
 reads the socket, the others are for tasks between socket and peer actor."""
 
-ENOUGH: Final = 20
-"""A write of so many messages costs little more than a write of one. So it needs no rest."""
 LITTLE_BYTES: Final = 16 * 1024
-"""A write of more than this costs by its bytes, so nothing is saved by gathering more for it. And
-who has no more than this to say is served although a round has all its bytes."""
-FLUSH_BYTES: Final = 128 * 1024
-"""A socket takes at least so much in one pass of the event loop, if its receiver reads. A round
-that sends more is followed by more passes, or rounds would outrun those who read."""
-LEAST_GAP_S: Final = 1e-3
-"""There are no shorter rests, because the timers of event loops count in milliseconds."""
+"""Who has no more than this to say is served although a round has all its bytes."""
 
 
 class Supervisor:
     """The actor of one mesh.
 
     `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
-    asked before a connection joins. `ledger`: what the process holds. `new_token`: makes tokens for
-    connections that may come back (None: none may).
+    asked before a connection joins. `ledger`: what the process holds. `crowd`: the turns of those
+    who say too much. `new_token`: makes tokens for connections that may come back (None: none may).
     """
 
     def __init__(
@@ -86,6 +81,7 @@ class Supervisor:
         lobby: Lobby | None = None,
         admit: Admission = admit_all,
         ledger: Ledger | None = None,
+        crowd: Crowd | None = None,
         new_token: Callable[[], str] | None = None,
     ) -> None:
         self.name = name
@@ -93,7 +89,7 @@ class Supervisor:
         self._clock = clock
         self._mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
         self._lobby = Lobby(limits, clock) if lobby is None else lobby
-        self._inbox: Inbox[PeerActor, Control] = Inbox(self._wake)
+        self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._wake)
         self._work: anyio.Event | None = None
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
@@ -103,6 +99,7 @@ class Supervisor:
         self._paced: dict[int, PacedTransport] = {}
         self._tape = Tape()
         self._ledger = ledger or Ledger.within(limits)
+        self._crowd = crowd or Crowd(limits)
         self._comebacks = Comebacks(
             limits,
             self._mesh,
@@ -115,8 +112,7 @@ class Supervisor:
         )
         self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
         self._kept_bytes = 0  # as the ledger knows it
-        self._flushes = 1  # passes of the event loop in which sockets take what the last round sent
-        self._small_flush_s = 0.0  # what the last round took, if it sent few messages to everyone
+        self._rests = Rests(limits.flush_gap_s, clock)
 
     def open(
         self, transport: Transport, *, is_paced: bool = False, grant: Grant = OPEN
@@ -130,7 +126,13 @@ class Supervisor:
                 transport, self._pace, self._limits
             )
         actor = PeerActor(
-            self._next_id, transport, self._inbox, self._limits, self._ledger, grant=grant
+            self._next_id,
+            transport,
+            self._inbox,
+            self._limits,
+            self._ledger,
+            crowd=self._crowd,
+            grant=grant,
         )
         self._next_id += 1
         self._actors[actor.id] = actor
@@ -233,7 +235,9 @@ class Supervisor:
             self._actors.pop(actor.id, None)  # gone already, if it was ended before that
             self._paced.pop(actor.id, None)
 
-    def _obey(self, control: Opened | Ponged | Failed, now: Instant) -> None:
+    def _obey(
+        self, control: Opened[PeerActor] | Ponged[PeerActor] | Failed[PeerActor], now: Instant
+    ) -> None:
         match control:
             case Opened(actor):
                 is_paced = actor.id in self._paced
@@ -256,8 +260,7 @@ class Supervisor:
         self._mesh.ended(actor.id, cause, now)
 
     def _carry_out(self, effects: list[Effect], now: Instant) -> None:
-        self._small_flush_s = 0.0
-        self._flushes = 1
+        self._rests.begin()
         if not effects:
             return
         tape = self._tape
@@ -312,9 +315,7 @@ class Supervisor:
             self._lobby.leave(actor)
             actor.stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None:
-            self._flushes += shared.size // FLUSH_BYTES
-            if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
-                self._small_flush_s = self._clock.now().at - began.at
+            self._rests.sent(shared, began.at)
         if self._comebacks.is_busy:
             self._comebacks.answer(now)
 
@@ -331,24 +332,8 @@ class Supervisor:
                         self._work = anyio.Event()
                         await self._work.wait()
                     self.round(self._read_until)
-                    await self._rest()
+                    await self._rests.rest(has_more=bool(self._inbox))
                 tasks.cancel_scope.cancel()
-
-    async def _rest(self) -> None:
-        """Let sockets be read before the next round.
-
-        A write costs the kernel about the same whether it carries one message or twenty. So after a
-        round that sent only a few messages to everyone, the next round waits for as long as this
-        one took. Meanwhile more messages arrive and share the next write. A busy mesh spends at
-        most half of its time on small writes, and with more receivers it gathers more. A quiet
-        mesh, or one with so few receivers that a write takes hardly any time, never waits.
-        """
-        gap = min(self._small_flush_s, self._limits.flush_gap_s)
-        if gap >= LEAST_GAP_S:
-            await self._clock.sleep(gap)
-        elif self._inbox:
-            for _ in range(self._flushes):
-                await anyio.lowlevel.checkpoint()
 
     async def _tick(self) -> None:
         while True:

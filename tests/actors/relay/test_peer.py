@@ -559,7 +559,7 @@ async def test_after_much_for_everyone_sockets_take_more_than_once_before_the_ne
         world.supervisor.round()
         say(speaker, "heartbeat")  # the next round has something to do
         passes.append(0)
-        await world.supervisor._rest()
+        await world.supervisor._rests.rest(has_more=True)
         world.settle()
     assert passes == [1, 5]
 

@@ -52,6 +52,15 @@ async def test_two_peers_in_memory_exchange_messages() -> None:
         assert runtime.connections == 2
 
 
+async def test_connections_of_all_meshes_take_turns_in_one_crowd() -> None:
+    async with Runtime(Limits(crowd_bytes_per_s=1024.0)) as runtime:
+        actors = [runtime.open(memory_pair(1)[1], mesh) for mesh in ("one", "two")]
+        assert [actor.turn_s(2048.0, at=0.0) for actor in actors] == [0.0, pytest.approx(2.0)]
+        for actor in actors:
+            actor.abort()
+            actor.closed(1006)
+
+
 async def test_a_mesh_begins_with_its_first_connection_and_ends_with_its_last() -> None:
     async with Runtime(clock=VirtualClock()) as runtime:
         assert runtime.status() == ()

@@ -20,9 +20,11 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from actors.frames import Batch
+from actors.relay.control import Control
+from actors.relay.crowd import Crowd
 from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox
-from actors.relay.peer import Control, PeerActor
+from actors.relay.peer import PeerActor
 from actors.transports.asgi import AsgiTransport
 from actors.transports.memory import memory_pair
 from actors.transports.transport import Transport
@@ -249,8 +251,8 @@ async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
 
     async with anyio.create_task_group() as tasks:
         world = make(tasks)
-        inbox: Inbox[PeerActor, Control] = Inbox(lambda: None)
-        actor = PeerActor(1, await world.open(), inbox, LIMITS, Ledger(2**30))
+        inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(lambda: None)
+        actor = PeerActor(1, await world.open(), inbox, LIMITS, Ledger(2**30), crowd=Crowd(LIMITS))
         await world.begin(actor.run)
         for what, *details in story:
             if what == "say":
