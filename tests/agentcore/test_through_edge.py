@@ -316,9 +316,13 @@ class Edge:
         return await anyio.to_thread.run_sync(partial(self.thread.call, *args))
 
     def traffic(self, mesh: str, secret: str = SECRET) -> list[Traffic]:
-        """The connections of a mesh, open and past."""
+        """The connections of a mesh, open and past, on which somebody has said something.
+
+        (On a slow machine a peer opens a second one beside the first, and drops what comes later.)
+        """
         id = session_id(mesh, secret)
-        return [traffic for traffic in tuple(self.edge.traffic) if traffic.session_id == id]
+        seen = tuple(self.edge.traffic)
+        return [traffic for traffic in seen if traffic.session_id == id and traffic.up.frames]
 
     def has_seen(self, mesh: str, count: int) -> bool:
         """There have been so many connections."""
