@@ -421,6 +421,27 @@ class MembershipLimits:
     switch_within_s: float = _bound(
         10.0, "time for a replaced connection to deliver the rest", "it is dropped", 0.01
     )
+    resume_s: float = _bound(
+        20.0,
+        "time for which the relay is asked to keep a lost connection, so that nothing is missed; "
+        "0: it is not asked",
+        "what may be missing is told as a `Gap`",
+        0.0,
+    )
+    unreported_frames_max: int = _bound(
+        64,
+        "frames sent since the relay was asked last how many it has taken (it is asked with every "
+        "heartbeat, too)",
+        "it is asked",
+        1,
+    )
+    unconfirmed_frames_max: int = _bound(
+        1024,
+        "frames sent that the relay has not said it has taken, kept to be sent again after a cut",
+        "what else is to be sent waits in the queue",
+        1,
+    )
+    unconfirmed_bytes_max: int = _bound(2**22, "bytes of these", "as above", 1024)
     queue_messages_max: int = _bound(
         1000,
         "messages that wait to be sent",

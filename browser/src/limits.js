@@ -37,6 +37,14 @@ export const LIMITS = Object.freeze({
   renewAfterS: 3300,
   /** In which the replaced connection may deliver the rest. */
   switchWithinS: 10,
+  /** For which the relay is asked to keep a lost connection; 0: it is not asked. */
+  resumeS: 20,
+  /** Frames sent since the relay was asked last how many it has taken. */
+  unreportedFramesMax: 64,
+  /** Frames sent that the relay has not said it has taken. */
+  unconfirmedFramesMax: 1024,
+  /** Bytes of the same. */
+  unconfirmedBytesMax: 2 ** 22,
   /** Messages that wait to be sent. */
   queueMessagesMax: 1000,
   /** Bytes of the same. */
@@ -91,7 +99,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|retry|return|giveUp|taken|serve|asker|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|retry|return|giveUp|taken|resume|serve|asker|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

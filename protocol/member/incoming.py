@@ -102,6 +102,20 @@ def read_frame(text: str | bytes, limits: MembershipLimits) -> list[Incoming | E
     return list(map(Incoming, messages, map(cost_of, _elements(text))))
 
 
+def last_message(frame: str) -> str:
+    """The last message of a frame that was read, to the letter.
+
+    >>> last_message('[{"type":"a"}, {"type":"b"} ]')
+    ' {"type":"b"} '
+    """
+    if not frame.lstrip(_SPACE).startswith("["):
+        return frame
+    until = frame[: frame.rindex("]")]
+    last, shorter = _elements(frame)[-1], until.rstrip(_SPACE)
+    before = shorter[: len(shorter) - len(last)].rstrip(_SPACE)
+    return until[len(before) :]
+
+
 def _read_deep_array(text: str, limits: MembershipLimits) -> list[Incoming | Excess]:
     """An array in which something nests too deep is read one by one."""
     read: list[Incoming | Excess] = []

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import pure, scenarios, sharing, walks
+from tests.vectors import pure, resuming, scenarios, sharing, walks
 from tests.vectors.recording import Case
 
 FOLDER = Path(__file__).parent
@@ -27,6 +27,7 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "roster": _roster,
     "places": sharing.places,
     "elected": sharing.elected,
+    "resuming": resuming.cases,
     "member": walks.member,
 }
 """By room: what makes its cases."""
@@ -53,7 +54,8 @@ def _case(case: Case) -> str:
     if "steps" not in case:
         return _json(case)
     steps = ",\n".join(_json(step) for step in case["steps"])
-    return f'{{"name":{_json(case["name"])},"setup":{_json(case["setup"])},"steps":[\n{steps}\n]}}'
+    head = ",".join(f'"{name}":{_json(value)}' for name, value in case.items() if name != "steps")
+    return f'{{{head},"steps":[\n{steps}\n]}}'
 
 
 def _json(value: Any) -> str:
