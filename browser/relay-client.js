@@ -20,11 +20,11 @@
  * @typedef {import("./src/messages.js").Message} Message
  * @typedef {import("./src/messages.js").RemotePeer} RemotePeer
  * @typedef {import("./src/openings.js").Address} Address
- * @typedef {import("./src/peer.js").AskOptions} AskOptions
+ * @typedef {import("./src/options.js").AskOptions} AskOptions
  * @typedef {import("./src/command.js").Command} Command
- * @typedef {import("./src/peer.js").Events} Events
- * @typedef {import("./src/peer.js").Fields} Fields
- * @typedef {import("./src/peer.js").JoinOptions} JoinOptions
+ * @typedef {import("./src/options.js").Events} Events
+ * @typedef {import("./src/options.js").Fields} Fields
+ * @typedef {import("./src/options.js").JoinOptions} JoinOptions
  * @typedef {import("./src/peer.js").Peer} Peer
  * @typedef {import("./src/presign.js").Credentials} Credentials
  * @typedef {import("./src/roster.js").Change} Change

@@ -8,25 +8,25 @@
 
 /**
  * @import { Agent } from "./agents.js"
- * @import { MaybeCalled } from "./cognito.js"
+ * @import { Command } from "./command.js"
  * @import { Happened } from "./driver.js"
- * @import { Effect, Handle, TurnEnded } from "./effects.js"
+ * @import { Effect } from "./effects.js"
  * @import { RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
- * @import { Limits } from "./limits.js"
  * @import { Json, Message, RemotePeer } from "./messages.js"
- * @import { Address } from "./openings.js"
+ * @import { AskOptions, Events, Fields, JoinOptions } from "./options.js"
  * @import { Change } from "./roster.js"
+ * @import { Turn } from "./turn.js"
  * @import { Deferred } from "./waiting.js"
  * @import { World } from "./world.js"
  */
 
+import { Asking } from "./asking.js";
 import { random } from "./bytes.js";
-import { Command, isGenerator, sentenceOf, streamed } from "./command.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
 import { Election, warnWithoutLocks } from "./election.js";
-import { Left, TurnError } from "./errors.js";
+import { Left } from "./errors.js";
 import { isShared, ownerOf } from "./ids.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
@@ -34,8 +34,8 @@ import { Listeners } from "./listeners.js";
 import { Member } from "./member.js";
 import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
+import { Serving } from "./serving.js";
 import { pageTimer } from "./timers.js";
-import { Turn } from "./turn.js";
 import { Shelf, Unread } from "./unread.js";
 import { deferred, iterator, Signal } from "./waiting.js";
 import { WORLD } from "./world.js";
@@ -43,61 +43,6 @@ import { WORLD } from "./world.js";
 /** While connected, so many times the queue's bounds may wait. Senders that wait for `send` never
  * come so far; those who do not must hear of it before the page is out of memory. */
 const OVERFILL = 10;
-
-/**
- * Fields of a message beside those that a method sets itself.
- *
- * @typedef {Record<string, unknown>} Fields
- */
-
-/**
- * @typedef {object} JoinOptions
- * @property {string | URL | (() => Address | Promise<Address>)} url where the relay is; a function is
- *   called anew for every connection
- * @property {string} id the peer's id, the same over all its connections; see `peerId`
- * @property {readonly Agent[]} [agents]
- * @property {Record<string, unknown>} [metadata] what the presence says beside the agents
- * @property {"wait" | "fail"} [offline] what is sent while there is no connection waits in a bounded
- *   queue (the default), or fails
- * @property {Partial<Limits>} [limits]
- * @property {number} [withinS] how long the first joining may take, in seconds: 40 by default,
- *   Infinity to wait for ever
- * @property {string} [owner] the secret by which the id is this page's, 16 to 256 characters; tabs and
- *   programs that share it share the id. By default that of an id from `peerId`, else a random one
- * @property {boolean} [takeover] end whoever has the id with the same owner
- * @property {MaybeCalled<string>} [token] for the relay; a function is asked for every connection
- * @property {number} [joinTimeoutS] the old name of `withinS` (deprecated)
- * @property {"pong" | null} [keepalive] `"pong"` (the default): answers to the relay's pings are
- *   signs of life; null: only messages
- * @property {boolean} [worker] false: the page's policy forbids workers of `blob:`, so none is tried;
- *   see docs/page.md
- */
-
-/**
- * @typedef {object} AskOptions
- * @property {number} [timeoutS] the longest silence of the agent, in seconds; 60 by default
- * @property {string} [peer] the peer that is meant, where several have the agent
- * @property {boolean} [any] it may be any of those that have the agent: one with the fewest commands of
- *   this peer, and another one, once, if that one leaves or does not take it
- * @property {AbortSignal} [signal] abandons the turn when it is aborted; its reason is the `cause` of the
- *   TurnError
- * @property {Fields} [fields] further fields of the message; `answers: "all"` has it answered for all to
- *   read
- */
-
-/**
- * What a peer tells those who listen (`Peer.on`), by the names of the events.
- *
- * @typedef {object} Events
- * @property {State} state where the membership is in its life now
- * @property {Change} roster who has come, changed and gone
- * @property {Message} message every message that arrives
- * @property {RelayError} gap messages may be missing before those that arrive from now on, because the
- *   connection was lost (a `Gap`)
- * @property {Message} twice somebody else is in the mesh with the id of this peer, and not with its
- *   `owner`: what it announced. Told once
- * @property {RelayError | null} ended the peer is over: null after `leave()`, else the error
- */
 
 /** @type {readonly (keyof Events)[]} */
 const EVENTS = ["state", "roster", "message", "gap", "twice", "ended"];
@@ -141,15 +86,10 @@ export class Peer {
   #lines;
   /** @type {Election | null} */
   #election = null;
-  #shelf;
   /** @type {Unread<Message>} */
   #unread;
-  /** @type {Map<string, { chunks: Unread<string>, over: Deferred<any>, cause?: unknown }>} */
-  #turns = new Map();
-  /** By number of the service. @type {Map<number, (command: Command) => unknown>} */
-  #handlers = new Map();
-  /** By number of the command: what tells its handler to stop. @type {Map<number, AbortController>} */
-  #aborts = new Map();
+  #asking;
+  #serving;
   /** By ticket: what is told when it was handed to a socket. @type {Map<number, Deferred<void>>} */
   #sending = new Map();
   /** By number of the announcement. @type {Map<number, Deferred<void>>} */
@@ -218,8 +158,10 @@ export class Peer {
       },
       warn: world.warn,
     });
-    this.#shelf = new Shelf(this.#limits);
-    this.#unread = new Unread(this.#shelf);
+    const shelf = new Shelf(this.#limits);
+    this.#unread = new Unread(shelf);
+    this.#asking = new Asking(this.#driver, shelf);
+    this.#serving = new Serving(this.#driver, (put) => this.#queued(put));
     this.#listeners = /** @type {Listeners<Events>} */ (new Listeners(EVENTS, world.report));
     const { locks, channel } = world;
     if (locks) {
@@ -468,41 +410,8 @@ export class Peer {
    * @param {AskOptions} [options]
    * @returns {Turn<Result>}
    */
-  ask(agent, command, { signal, ...how } = {}) {
-    const turn = this.#driver.tell((member, now) => {
-      const turnId = member.ask(agent, command, now, how);
-      /** @type {Unread<string>} */
-      const chunks = new Unread(this.#shelf, { keepsAll: true });
-      /** @type {Deferred<any>} */
-      const over = deferred();
-      const cause = signal?.reason;
-      this.#turns.set(turnId, { chunks, over, cause });
-      if (signal?.aborted) member.abandon(turnId, now); // Then it is not sent at all.
-      return new Turn(turnId, chunks, over.promise, () => this.#abandon(turnId));
-    });
-    if (signal && !signal.aborted) this.#abandonBy(signal, turn);
-    return turn;
-  }
-
-  /**
-   * @param {string} turnId
-   * @param {unknown} [cause]
-   */
-  #abandon(turnId, cause) {
-    const turn = this.#turns.get(turnId);
-    if (turn) turn.cause = cause;
-    this.#driver.tell((member, now) => member.abandon(turnId, now));
-  }
-
-  /**
-   * @param {AbortSignal} signal
-   * @param {Turn<any>} turn
-   */
-  #abandonBy(signal, turn) {
-    const abandon = () => this.#abandon(turn.turnId, signal.reason);
-    signal.addEventListener("abort", abandon);
-    const forget = () => signal.removeEventListener("abort", abandon);
-    turn.then(forget, forget); // A signal may live longer than many turns.
+  ask(agent, command, options = {}) {
+    return this.#asking.ask(agent, command, options);
   }
 
   /**
@@ -518,18 +427,10 @@ export class Peer {
    * @param {{ agents?: readonly string[], atATime?: number }} [options]
    * @returns {() => void}
    */
-  serve(handler, { agents, atATime } = {}) {
-    if (typeof handler !== "function") throw new TypeError("the handler must be a function");
+  serve(handler, options = {}) {
+    const stop = this.#serving.serve(handler, options);
     if (!this.#election) warnWithoutLocks();
-    const service = this.#driver.tell((member, now) => {
-      const number = member.serve(agents ?? null, now, { atATime: atATime ?? null });
-      this.#handlers.set(number, handler);
-      return number;
-    });
-    return () => {
-      this.#driver.tell((member, now) => member.stopServing(service, now, { cancels: false }));
-      this.#handlers.delete(service);
-    };
+    return stop;
   }
 
   /**
@@ -615,36 +516,23 @@ export class Peer {
       case "Unsent":
         return settle(this.#sending, effect.ticket, effect.error);
       case "Chunk":
-        return this.#turns.get(effect.turn)?.chunks.put(effect.text, effect.size);
+        return this.#asking.chunk(effect);
       case "TurnEnded":
-        return this.#turnEnded(effect);
+        return this.#asking.ended(effect);
       case "Handle":
-        return void this.#handle(effect);
+        return void this.#serving.handle(effect);
       case "Taken":
         return this.#election?.took(effect.turn, effect.agent);
       case "PresentTwice":
         return this.#foundTwice(effect.presence);
       case "Cancelled":
-        return this.#abort(effect.command, new TurnError("nobody waits for this command any more"));
+        return this.#serving.cancelled(effect.command);
       case "Ignored":
         return this.#warn(`ignored ${effect.what}`);
       case "Finished":
         return this.#finished(effect.error);
       case "Sendable": // The lines are pumped after every effect anyway.
     }
-  }
-
-  /** @param {TurnEnded} turnEnded */
-  #turnEnded({ turn, error, result }) {
-    const ended = this.#turns.get(turn);
-    this.#turns.delete(turn);
-    if (error instanceof TurnError) {
-      error.chunks = ended?.chunks.items ?? [];
-      if (ended?.cause !== undefined) error.cause = ended.cause;
-    }
-    ended?.chunks.finish(error);
-    if (error) ended?.over.reject(error);
-    else ended?.over.resolve(result);
   }
 
   /** @param {RelayError | null} error */
@@ -655,7 +543,7 @@ export class Peer {
     const over = error ?? new Left();
     this.#joined.reject(over);
     this.#unread.finish(error);
-    for (const command of [...this.#aborts.keys()]) this.#abort(command, over);
+    this.#serving.end(over);
     for (const ticket of [...this.#sending.keys()]) settle(this.#sending, ticket, over);
     for (const number of [...this.#announcing.keys()]) settle(this.#announcing, number, over);
     this.#ended.resolve(error);
@@ -683,46 +571,6 @@ export class Peer {
     this.#isPresentTwice = true;
     console.warn(`agi-diy-relay-client: ${TWICE}`);
     this.#listeners.tell("twice", presence);
-  }
-
-  /** @param {Handle} handle */
-  async #handle({ service, command, agent, message }) {
-    const handler = this.#handlers.get(service);
-    /** @param {string} chunk */
-    const stream = (chunk) => this.#queued((member, now) => member.stream(command, chunk, now));
-    const { signal } = this.#abortable(command);
-    try {
-      await null; // So that a handler never runs in the middle of something.
-      const returned = await handler?.(new Command(message, agent, stream, signal));
-      const result = isGenerator(returned) ? await streamed(returned, stream) : returned;
-      if (signal.aborted) return; // The command is over; nobody waits for the result.
-      this.#driver.tell((member, now) => member.finish(command, result, now));
-    } catch (error) {
-      if (signal.aborted) return;
-      if (this.#member.over === null) {
-        console.error(`agi-diy-relay-client: the handler of ${agent} failed:`, error);
-      }
-      this.#driver.report((member, now) => member.fail(command, sentenceOf(error), now));
-    } finally {
-      this.#driver.report((member) => member.returned(command));
-      this.#aborts.delete(command);
-    }
-  }
-
-  /** @param {number} command */
-  #abortable(command) {
-    const abort = new AbortController();
-    this.#aborts.set(command, abort);
-    return abort;
-  }
-
-  /**
-   * @param {number} command
-   * @param {RelayError} reason
-   */
-  #abort(command, reason) {
-    this.#aborts.get(command)?.abort(reason);
-    this.#aborts.delete(command);
   }
 }
 
