@@ -50,3 +50,21 @@ export async function hmac(key, text) {
 export async function sha256(text) {
   return hex(await subtle().digest("SHA-256", utf8(text)));
 }
+
+/** By byte: its part of a CRC-32. */
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
+  return crc;
+});
+
+/**
+ * The CRC-32 of the text in UTF-8, as in zip.
+ *
+ * @param {string} text
+ */
+export function crc32(text) {
+  let crc = 0xffffffff;
+  for (const byte of utf8(text)) crc = (crc >>> 8) ^ (CRC_TABLE[(crc ^ byte) & 0xff] ?? 0);
+  return (crc ^ 0xffffffff) >>> 0;
+}
