@@ -62,13 +62,16 @@ class Batch:
 
     __slots__ = ("_texts", "count", "size")
 
-    wire: bytes | None = None
-    """All of it as WebSocket frames, if that is there already."""
-
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.count = len(texts)
-        self.size = frame_length(texts[0]) if len(texts) == 1 else sum(map(frame_length, texts))
+        self.size = sum(map(frame_length, texts))
+
+    @property
+    def wire(self) -> bytes | None:
+        """All of it as WebSocket frames, if one buffer of at most `CHUNK_BYTES` has it, or easily
+        could."""
+        return None
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -97,8 +100,6 @@ class Batch:
     @property
     def buffers(self) -> list[Buffer]:
         """All of it as WebSocket frames, in one buffer or several. Made anew by each call."""
-        if self.count == 1 and self.size <= JOIN_BYTES_MAX:
-            return [text_frame(self._texts[0])]
         return joined(list(self._parts()))
 
     def chunks(self) -> Iterator[list[Buffer]]:
@@ -117,22 +118,58 @@ class Batch:
             yield joined(chunk)
 
 
+class Single(Batch):
+    """One private message of at most `JOIN_BYTES_MAX`. It is common, and made in few steps."""
+
+    __slots__ = ("_text",)
+
+    count = 1
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        """The bytes of its frame."""
+        return frame_length(self._text)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The message."""
+        return (self._text,)
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """The message."""
+        return (self._text,)
+
+    @property
+    def wire(self) -> bytes:
+        """Its frame. Made anew by each call."""
+        return text_frame(self._text)
+
+    def _parts(self) -> Iterator[Buffer]:
+        yield text_frame(self._text)
+
+
 class SharedBatch(Batch):
     """A batch that most receivers of a round share: its bytes are made once, in one buffer.
 
-    `holders`: how many receivers hold it, or parts of it (actors/relay/ledger.py).
+    `frames` is this buffer. `holders`: how many receivers hold it, or parts of it
+    (actors/relay/ledger.py).
     """
 
-    __slots__ = ("holders", "wire")
+    __slots__ = ("frames", "holders", "wire")
 
-    wire: bytes
+    wire: bytes | None
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.holders = 0
         self.count = len(texts)
-        self.wire = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
-        self.size = len(self.wire)
+        self.frames = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
+        self.size = len(self.frames)
+        self.wire = self.frames if self.size <= CHUNK_BYTES else None
 
     @property
     def shared(self) -> "SharedBatch":
@@ -145,12 +182,12 @@ class SharedBatch(Batch):
         return ()
 
     def _parts(self) -> Iterator[Buffer]:
-        yield self.wire
+        yield self.frames
 
     @property
     def buffers(self) -> list[Buffer]:
         """All of it as WebSocket frames."""
-        return [self.wire]
+        return [self.frames]
 
 
 class Fragment(Batch):

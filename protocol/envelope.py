@@ -121,10 +121,9 @@ class Unreadable:
     code: ErrorCode
     sentence: str
 
+    def __len__(self) -> int:
+        """The bytes that it counts for, as those of a text do."""
+        return 0
+
 
 Inbound = Text | Unreadable
-
-
-def size_of(message: Inbound) -> int:
-    """How many bytes a message counts for. An `Unreadable` counts for none."""
-    return len(message) if isinstance(message, bytes) else 0

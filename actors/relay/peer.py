@@ -23,7 +23,7 @@ from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox, Outbox
 from actors.transports.paced import PacedTransport
 from actors.transports.transport import Transport
-from protocol.envelope import TEXT_BYTES, Inbound, size_of
+from protocol.envelope import TEXT_BYTES, Inbound
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS, paced_eviction
@@ -110,22 +110,23 @@ class PeerActor:
         await self._transport.run(self)
 
     def received(self, messages: list[Inbound]) -> None:
-        """Messages arrived. Their size is `size_of`, here and in `give`, over any transport."""
+        """Messages arrived."""
         if self.is_stopped:
             return
-        inbound = self._inbound
-        if inbound:
-            inbound += messages
+        if not self._is_queued and len(messages) == 1:
+            self._inbound = messages  # most often: nothing else waits
+            self.inbound_bytes = len(messages[0])
+            if self.inbound_bytes <= self._little_bytes:
+                self._is_queued = True
+                self._inbox.ready(self)
+                return
         else:
-            self._inbound = inbound = messages
-        if len(messages) == 1 and messages[0].__class__ is bytes:  # most often
-            self.inbound_bytes += len(messages[0])
-        else:
-            self.inbound_bytes += sum(map(size_of, messages))
+            self._inbound += messages
+            self.inbound_bytes += sum(map(len, messages))
         if not self._is_queued:
             self._is_queued = True
             self._inbox.ready(self)
-        if self.inbound_bytes > self._little_bytes or len(inbound) > self._little_messages:
+        if self.inbound_bytes > self._little_bytes or len(self._inbound) > self._little_messages:
             self._bound_inbound()
 
     def _bound_inbound(self) -> None:
@@ -241,7 +242,7 @@ class PeerActor:
         limits = self._limits
         count = bytes = 0
         for message in self._inbound[: limits.quantum_messages]:
-            size = size_of(message)
+            size = len(message)
             if count and bytes + size > limits.quantum_bytes:
                 break
             count += 1

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, cast
 
-from actors.frames import Batch, Buffer, SharedBatch, frame_length, frame_parts, joined
+from actors.frames import (
+    JOIN_BYTES_MAX,
+    Batch,
+    Buffer,
+    SharedBatch,
+    Single,
+    frame_length,
+    frame_parts,
+    joined,
+)
 from protocol.envelope import Text
 
 _Piece = tuple[int, int] | Text  # a range of the tape, or a private text
@@ -61,7 +70,7 @@ class _Spliced(Batch):
         return self if self.size * 2 >= self._tape.size else Batch(self.texts)
 
     def _parts(self) -> Iterator[Buffer]:
-        wire = memoryview(self._tape.wire)
+        wire = memoryview(self._tape.frames)
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 yield from frame_parts(piece)
@@ -162,15 +171,20 @@ class Tape:
         if not texts:
             for connection, cut in cuts.items():
                 private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
-                own[connection] = Batch(private) if private else None
+                if len(private) == 1 and len(private[0]) <= JOIN_BYTES_MAX:
+                    own[connection] = Single(private[0])
+                else:
+                    own[connection] = Batch(private) if private else None
             return None, own
         shared = SharedBatch(texts)
-        if cuts:
-            ends = list(accumulate(map(frame_length, texts), initial=0))
-            for connection, cut in cuts.items():
-                cut.catch_up(len(texts))
-                pieces = cut.pieces
-                own[connection] = _Spliced(shared, pieces, ends) if pieces else None
+        ends: list[int] = []  # made if somebody gets a part: often only the sender differs
+        for connection, cut in cuts.items():
+            cut.catch_up(len(texts))
+            if cut.pieces:
+                ends = ends or list(accumulate(map(frame_length, texts), initial=0))
+                own[connection] = _Spliced(shared, cut.pieces, ends)
+            else:
+                own[connection] = None
         return shared, own
 
     def _cut(self, connection: int) -> _Cut:

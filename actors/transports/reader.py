@@ -127,15 +127,16 @@ class FrameReader:
             first = data[at]
             length = data[at + 1] - _MASKED  # negative: not masked
             start = at + 6
-            if length == 126:
-                start = at + 8
-                length = data[at + 2] << 8 | data[at + 3]
-            elif length == 127:
-                start = at + 14
-                length = int.from_bytes(data[at + 2 : at + 10])
-            if end < start:
-                needed = start - at
-                break
+            if length > 125:
+                if length == 126:
+                    start = at + 8
+                    length = data[at + 2] << 8 | data[at + 3]
+                else:
+                    start = at + 14
+                    length = int.from_bytes(data[at + 2 : at + 10])
+                if end < start:
+                    needed = start - at
+                    break
             stop = start + length
             if first == _FINAL_TEXT and 0 <= length <= bound and self._fragments is None:
                 if stop > end:

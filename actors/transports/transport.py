@@ -41,7 +41,7 @@ class Port(Protocol):
 
         The list is not empty, and it belongs to the port from now on. An `Unreadable` is in the
         place of a frame that is binary or too large. The port counts messages and bytes itself
-        (`size_of`), so transports need not count.
+        (their `len`), so transports need not count.
         """
         ...
 

@@ -348,11 +348,12 @@ class UvicornTransport:
         transport = protocol.transport
         if protocol.close_sent or transport.is_closing():
             return protocol.is_writable
+        wire = batch.wire
+        if wire is not None:  # what many receivers share, and one private message
+            transport.write(wire)
+            return protocol.is_writable
         if batch.size > CHUNK_BYTES:
             return protocol.write_long(batch)
-        if batch.wire is not None:  # what many receivers share
-            transport.write(batch.wire)
-            return protocol.is_writable
         buffers = batch.buffers
         if len(buffers) == 1:
             transport.write(buffers[0])

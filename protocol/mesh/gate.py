@@ -302,9 +302,8 @@ class Gate:
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
-        decode, routes, any_other_type = self.codec.header, self._routes, self._any_other_type
-        bytes_max = self._limits.message_bytes_max
-        steps_left = self._limits.quantum_messages  # for elements, and for announcements
+        decode, routes, limits = self.codec.header, self._routes, self._limits
+        steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
         coming = iter(messages)
         for message in coming:
@@ -312,8 +311,8 @@ class Gate:
                 if message.__class__ is not bytes:
                     assert isinstance(message, Unreadable)
                     raise Refusal(message.code, message.sentence)
-                if len(message) > bytes_max:
-                    raise refusals.too_large(self._limits)
+                if len(message) > limits.message_bytes_max:
+                    raise refusals.too_large(limits)
                 header = decode(message)
                 if header.sender == RELAY:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
@@ -322,8 +321,8 @@ class Gate:
                     if header.type.startswith(RELAYS_PREFIX):
                         route = _NOBODY
                     else:
-                        refusals.check_name(header.type, "type", self._limits)
-                        route = any_other_type
+                        refusals.check_name(header.type, "type", limits)
+                        route = self._any_other_type
                 if route is _OTHERS or route is _TARGET:
                     said(id, header, message, route, now)
                 else:

@@ -8,7 +8,7 @@ what a connection says stays the same, and others are served in between.
 
 from collections.abc import Sequence
 
-from protocol.envelope import Inbound, Text, size_of
+from protocol.envelope import Inbound, Text
 
 
 class Unfinished:
@@ -23,7 +23,7 @@ class Unfinished:
     def __init__(self, elements: list[Text], messages: list[Inbound]) -> None:
         self.elements = elements
         self.messages = messages
-        self.bytes = sum(map(len, elements)) + sum(map(size_of, messages))
+        self.bytes = sum(map(len, elements)) + sum(map(len, messages))
 
     @property
     def count(self) -> int:
@@ -33,7 +33,7 @@ class Unfinished:
     def add(self, messages: Sequence[Inbound]) -> None:
         """These came behind all others."""
         self.messages += messages
-        self.bytes += sum(map(size_of, messages))
+        self.bytes += sum(map(len, messages))
 
     def take_elements(self, most: int) -> list[Text]:
         """Take out the first elements, at most so many."""

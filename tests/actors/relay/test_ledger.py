@@ -18,7 +18,7 @@ from actors.relay.peer import LITTLE_BYTES, LITTLE_MESSAGES, PeerActor
 from actors.relay.runtime import Full, Runtime
 from actors.relay.supervisor import Supervisor
 from actors.relay.tape import Tape
-from protocol.envelope import TEXT_BYTES, ErrorCode, size_of
+from protocol.envelope import TEXT_BYTES, ErrorCode
 from protocol.limits import Limits
 from tests.actors.relay.test_peer import HandTransport, World, say, types
 
@@ -56,14 +56,14 @@ def from_scratch(world: World, actors: list[PeerActor]) -> int:
     total = sum(len(peer.presence) for peer in world.supervisor._mesh.mesh.roster.peers.values())
     for waiting in world.supervisor._mesh.unfinished.values():
         for text in (*waiting.elements, *waiting.messages):
-            total += size_of(text) + TEXT_BYTES
+            total += len(text) + TEXT_BYTES
     for actor in actors:
         outbox = actor._outbox
         for batch in (*(outbox._batches or ()), *([outbox._begun] if outbox._begun else ())):
             if batch.shared is not None:
                 tapes[id(batch.shared)] = batch.shared
             texts |= {id(text): text for text in batch.own_texts}
-        inbound = sum(size_of(text) + TEXT_BYTES for text in actor._inbound)
+        inbound = sum(len(text) + TEXT_BYTES for text in actor._inbound)
         if actor.inbound_bytes > LITTLE_BYTES or len(actor._inbound) > LITTLE_MESSAGES:
             assert actor._counted == inbound
         else:
@@ -73,7 +73,7 @@ def from_scratch(world: World, actors: list[PeerActor]) -> int:
             total += CONNECTION_BYTES + actor._partial_bytes
     total += sum(len(text) + TEXT_BYTES for text in texts.values())
     for tape in tapes.values():
-        total += len(tape.wire) + sum(frame_bytes(text) + TEXT_BYTES for text in tape.texts)
+        total += len(tape.frames) + sum(frame_bytes(text) + TEXT_BYTES for text in tape.texts)
     return total
 
 

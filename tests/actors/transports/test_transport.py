@@ -29,7 +29,7 @@ from actors.transports.asgi import AsgiTransport
 from actors.transports.memory import memory_pair
 from actors.transports.transport import Transport
 from actors.transports.uvicorn import MeshProtocol, UvicornTransport
-from protocol.envelope import Inbound, size_of
+from protocol.envelope import Inbound
 from protocol.limits import Limits
 from tests.worlds.live import PATIENCE_S
 
@@ -247,7 +247,7 @@ async def counted(make: type[World], story: list[tuple[Any, ...]]) -> None:
     seen: list[Inbound] = []
 
     def exact() -> None:
-        assert actor.inbound_bytes == sum(map(size_of, actor._inbound))
+        assert actor.inbound_bytes == sum(map(len, actor._inbound))
 
     async with anyio.create_task_group() as tasks:
         world = make(tasks)
