@@ -45,22 +45,20 @@ class Rating:
         fresh = len(messages) - counted
         self._totals.received += fresh
         # As far ahead of now as the burst allows, and no further.
-        at, earliest = now.at, connection.rate_due_at
-        if earliest < at:  # (`max` would be a call)
-            earliest = at
+        earliest = max(connection.rate_due_at, now.at)
         due = earliest + fresh * self._interval_s
-        if due - at <= self._burst_s:
+        if due - now.at <= self._burst_s:
             connection.rate_due_at = due
             return messages
-        passed = max(0, int((at + self._burst_s - earliest) / self._interval_s))
+        passed = max(0, int((now.at + self._burst_s - earliest) / self._interval_s))
         passed = min(passed, fresh)
         connection.rate_due_at = earliest + passed * self._interval_s
         dropped = fresh - passed
         if not dropped:  # rounded the other way than the quick check
             return messages
         refusal = refusals.rate_limited(self._limits)
-        if at - connection.rate_error_at >= self._limits.rate_error_every_s:
-            connection.rate_error_at = at
+        if now.at - connection.rate_error_at >= self._limits.rate_error_every_s:
+            connection.rate_error_at = now.at
             self._answers.refuse(connection, None, refusal, now, dropped)
         else:
             self._answers.note(connection, refusal.code, dropped, now)
