@@ -95,6 +95,11 @@ class ErrorCode(enum.Enum):
     AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
     UNKNOWN_TYPE = "unknown_type", "a type that is not in the table (only with `--strict true`)"
     RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
+    LAGGING = (
+        "lagging",
+        "the connection is too far behind and is spared the answers to others (it is told once, "
+        "until it has caught up): rule 20",
+    )
     ECHOED = (
         "echoed",
         "a page sent again what others had said (at most one such error a second): rule 18",

@@ -180,6 +180,20 @@ class Limits:
         "a longer message goes in several frames",
         1024,
     )
+    lag_s: float = _bound(
+        1.0,
+        "time that a connection behind AgentCore's edge that takes no arrays may be behind its "
+        "`frames_per_s`",
+        "it is not sent the answers to others until it has caught up (rule 20)",
+        0.01,
+    )
+    begun_turns_max: int = _bound(
+        256,
+        "turns that a peer with such a connection has begun, remembered so that it gets the "
+        "answers",
+        "the oldest is forgotten: its answers count as those to others",
+        1,
+    )
     connections_max: int = _bound(
         10_000,
         "connections per mesh, and therefore peers per mesh",

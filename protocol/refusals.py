@@ -74,6 +74,16 @@ def too_many_agents(count: int, limits: Limits) -> Refusal:
     return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
 
 
+def lagging(limits: Limits) -> Refusal:
+    """What a connection hears when it is spared the answers to others."""
+    sentence = (
+        f"you are {limits.lag_s:g} s behind the {limits.frames_per_s:g} frames a second that you "
+        "get here, so answers to others are left out until you have caught up; ask for arrays: "
+        'data.accept ["batch"]'
+    )
+    return Refusal(ErrorCode.LAGGING, sentence)
+
+
 def echoed(type: str) -> Refusal:
     """The refusal of what a page sends again."""
     sentence = f"another peer has said this {type!r} already; what pages send again is dropped"

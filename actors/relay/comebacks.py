@@ -107,6 +107,7 @@ class Comebacks:
             return
         answer = mesh.returns.come_back(id, found, asked.text, now)
         self._change_places(actor, self._actors[found])
+        mesh.caught_up(found, now)  # whatever waited for the old socket
         actor.tell(Batch([answer, *missed]))
 
     def _take_the_rest(self, lost: int, now: Instant) -> None:

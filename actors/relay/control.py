@@ -44,4 +44,12 @@ class Displaced(Generic[Actor]):
     actor: Actor
 
 
-Control = Opened[Actor] | Ponged[Actor] | Failed[Actor] | Displaced[Actor]
+@attrs.frozen
+class Lagging(Generic[Actor]):
+    """This actor has fallen too far behind its pace, or has caught up."""
+
+    actor: Actor
+    is_lagging: bool
+
+
+Control = Lagging[Actor] | Opened[Actor] | Ponged[Actor] | Failed[Actor] | Displaced[Actor]

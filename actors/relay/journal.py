@@ -2,7 +2,7 @@
 
 import logging
 
-from protocol.mesh.effects import PeerJoined, PeerLeft, Refused
+from protocol.mesh.effects import PeerJoined, PeerLeft, Refused, Spared
 from protocol.mesh.lifecycle import Cause
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ class Journal:
     def __init__(self, mesh: str) -> None:
         self._mesh = mesh
 
-    def note(self, effect: PeerJoined | PeerLeft | Refused) -> None:
+    def note(self, effect: PeerJoined | PeerLeft | Refused | Spared) -> None:
         """The mesh has decided this."""
         match effect:
             case PeerJoined(peer, connection, agents):
@@ -25,6 +25,9 @@ class Journal:
             case Refused(connection, peer, code, count):
                 facts = {"peer": peer, "connection": connection, "count": count}
                 log.warning("refused", extra={"mesh": self._mesh, "code": code.code, **facts})
+            case Spared(connection, peer, count):
+                facts = {"peer": peer, "connection": connection, "count": count}
+                log.warning("spared", extra={"mesh": self._mesh, **facts})
 
     def failed(
         self,

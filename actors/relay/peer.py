@@ -17,7 +17,7 @@ stale, reaped) is in the record that the supervisor's mesh keeps.
 from typing import Final
 
 from actors.frames import Batch
-from actors.relay.control import Control, Displaced, Failed, Opened, Ponged
+from actors.relay.control import Control, Displaced, Failed, Lagging, Opened, Ponged
 from actors.relay.crowd import Crowd
 from actors.relay.ledger import Ledger
 from actors.relay.mailboxes import Inbox, Outbox
@@ -27,6 +27,7 @@ from protocol.envelope import TEXT_BYTES, Inbound
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import CLOSE_CODES, CLOSE_REASONS, paced_eviction
+from protocol.mesh.lagging import Backlog
 from protocol.mesh.lifecycle import Cause
 
 LITTLE_BYTES: Final = 4096
@@ -43,6 +44,7 @@ class PeerActor:
     """
 
     __slots__ = (
+        "_backlog",
         "_counted",
         "_crowd",
         "_flush_then",
@@ -55,6 +57,7 @@ class PeerActor:
         "_little_bytes",
         "_little_messages",
         "_outbox",
+        "_paced",
         "_partial_bytes",
         "_transport",
         "_writable",
@@ -81,6 +84,8 @@ class PeerActor:
         self.grant = grant
         self.close_code: int | None = None
         self._transport = transport
+        self._paced = transport if isinstance(transport, PacedTransport) else None
+        self._backlog = None if self._paced is None else Backlog(limits)
         self._inbox = inbox
         self._limits = limits
         self._ledger = ledger
@@ -173,6 +178,8 @@ class PeerActor:
                     outbox.done()
         except Exception as error:
             self.crashed(error)
+        if self._paced is not None:
+            self._look_behind(self._paced)
         if self._flush_then is not None and not self._outbox.messages:
             self._close(self._flush_then)
 
@@ -283,13 +290,23 @@ class PeerActor:
             return
         try:
             if self._writable:
-                if not self._transport.send(batch):
-                    self._writable = False
-                    self._outbox.begin(batch)
+                if self._transport.send(batch):
+                    return
+                self._writable = False
+                self._outbox.begin(batch)
             elif not self._outbox.put(batch):
-                self.evict(_too_slow(self._transport))
+                self.evict(_too_slow(self._paced))
+            if self._paced is not None:
+                self._look_behind(self._paced)
         except Exception as error:
             self.crashed(error)
+
+    def _look_behind(self, paced: PacedTransport) -> None:
+        """Much waits for a connection with a pace, or less than before: say so if it is too much,
+        or enough of it has gone."""
+        behind_s, backlog = paced.behind_s(*self.queued), self._backlog
+        if backlog is not None and backlog.changes(behind_s) and not self.is_stopped:
+            self._inbox.tell(Lagging(self, backlog.is_lagging))
 
     def stop(self, cause: Cause, last: Batch | None = None, *, flush: bool = False) -> None:
         """End the connection at once, or, with `flush`, after what is queued.
@@ -362,7 +379,7 @@ class PeerActor:
         return self._outbox.messages, self._outbox.bytes
 
 
-def _too_slow(transport: Transport) -> str:
-    if isinstance(transport, PacedTransport):  # it may read as fast as it can
-        return paced_eviction(transport.frames_per_s, accepts_batches=transport.accepts_batches)
+def _too_slow(paced: PacedTransport | None) -> str:
+    if paced is not None:  # it may read as fast as it can
+        return paced_eviction(paced.frames_per_s, accepts_batches=paced.accepts_batches)
     return CLOSE_REASONS[Cause.EVICTED]

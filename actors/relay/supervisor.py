@@ -18,7 +18,7 @@ import attrs
 
 from actors.clock import Clock
 from actors.relay.comebacks import Comebacks
-from actors.relay.control import Control, Displaced, Failed, Opened, Ponged
+from actors.relay.control import Control, Displaced, Failed, Lagging, Opened, Ponged
 from actors.relay.crowd import Crowd
 from actors.relay.journal import Journal
 from actors.relay.ledger import Ledger
@@ -46,6 +46,7 @@ from protocol.mesh.effects import (
     Refused,
     Returning,
     Snapshot,
+    Spared,
 )
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
@@ -235,9 +236,7 @@ class Supervisor:
             self._actors.pop(actor.id, None)  # gone already, if it was ended before that
             self._paced.pop(actor.id, None)
 
-    def _obey(
-        self, control: Opened[PeerActor] | Ponged[PeerActor] | Failed[PeerActor], now: Instant
-    ) -> None:
+    def _obey(self, control: Control[PeerActor], now: Instant) -> None:
         match control:
             case Opened(actor):
                 is_paced = actor.id in self._paced
@@ -245,6 +244,8 @@ class Supervisor:
                 self._receivers[actor.id] = actor
             case Ponged(actor):
                 self._mesh.ponged(actor.id, now)
+            case Lagging(actor, is_lagging):
+                (self._mesh.fell_behind if is_lagging else self._mesh.caught_up)(actor.id, now)
             case Failed(actor, cause, error, reason):
                 self._fail(actor, cause, error, now, reason)
 
@@ -291,7 +292,7 @@ class Supervisor:
                     dismissed.append(effect)
                 case Counted() | Returning():
                     self._comebacks.asked(effect, tape)
-                case PeerJoined() | PeerLeft() | Refused():
+                case PeerJoined() | PeerLeft() | Refused() | Spared():
                     self._journal.note(effect)
         began = self._clock.now() if tape.is_shared else now
         shared, own = tape.finish()

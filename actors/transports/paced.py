@@ -8,6 +8,9 @@ its own. What does not fit into the next frame waits in the peer actor's outbox,
 A message that is longer than a frame is sent as several fragments. (Another server makes its own
 frames; under it a message stays whole.)
 
+Without arrays more may be said to a peer than it ever gets. `behind_s` says how far behind it is;
+the mesh then spares it what it can (rule 20 in docs/protocol.md).
+
 If a peer does not read, messages pile up on the way. When it reads again, they reach it all at
 once, and the edge counts them then. So the transport below is told to hold little. And when it
 takes frames again after it took none for a while, nothing is sent for a second: the edge then
@@ -81,6 +84,7 @@ class PacedTransport:
         self._is_full = False  # and has said so
         self._rest: memoryview | None = None  # of a message that goes in fragments
         self._is_writable = True
+        self._texts_max = max(1, int(limits.frames_per_s * limits.lag_s / 4))  # without arrays
         self._due = float("-inf")  # when the next frame may go
         self._sent_at = 0.0  # when the last one went
         self._closing: tuple[int, str] | None = None
@@ -140,6 +144,16 @@ class PacedTransport:
     def resume_reading(self) -> None:
         self._transport.resume_reading()
 
+    def behind_s(self, messages: int, bytes: int) -> float:
+        """How long it takes to send what waits here, and so much more that waits above. Without
+        arrays each message is a frame, or several; with arrays nobody is behind."""
+        if self.accepts_batches:
+            return 0.0
+        frames = messages + len(self._texts)
+        if self.writes_frames:
+            frames += (bytes + self._held) // self._limits.frame_bytes_max
+        return frames / self.frames_per_s
+
     # A port ---------------------------------------------------------------------------------------
 
     def received(self, messages: list[Inbound]) -> None:
@@ -195,7 +209,10 @@ class PacedTransport:
         return not self._texts and self._rest is None
 
     def _has_room(self) -> bool:
-        return self._is_writable and self._held < self._limits.frame_bytes_max
+        if not self._is_writable or self._held >= self._limits.frame_bytes_max:
+            return False
+        # Without arrays few wait here, so that whoever is behind hears of it when it has caught up.
+        return self.accepts_batches or len(self._texts) < self._texts_max
 
     def _clear(self) -> None:
         self._is_over = True

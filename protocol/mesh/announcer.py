@@ -81,7 +81,8 @@ class Announcer:
         """Pass it to the mesh."""
         id, header, said = connection.id, announced.header, announced.said
         if announced.is_presence:
-            entrance = Entrance(connection.claim, connection.grant.may_watch)
+            watches = connection.grant.may_watch
+            entrance = Entrance(connection.claim, watches, is_paced=connection.is_paced)
             self._items.present(id, header, announced.text, said, now, entrance=entrance)
         else:
             self._items.beat(id, header, said, now)

@@ -7,7 +7,7 @@ The order of effects is the order on the wire, for every receiver.
     Dismissed           from here on it does not; close its socket with `code`
     Counted             from here on the messages of this connection are counted
     Returning           this connection wants to go on with one that was lost
-    PeerJoined, PeerLeft, Refused    nothing to do; for logs
+    PeerJoined, PeerLeft, Refused, Spared    nothing to do; for logs
 
 Connections are named by number, as at the moment of decision.
 """
@@ -164,6 +164,16 @@ class Refused:
     count: int
 
 
+@attrs.frozen
+class Spared:
+    """Effect: a connection that is behind was not sent so many answers to others. `count`: since
+    the last such effect."""
+
+    connection: int
+    peer: str
+    count: int
+
+
 Effect = (
     Deliver
     | Snapshot
@@ -174,4 +184,5 @@ Effect = (
     | PeerJoined
     | PeerLeft
     | Refused
+    | Spared
 )

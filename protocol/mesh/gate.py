@@ -173,6 +173,11 @@ class Gate:
         if now.at - connection.said_at <= self._limits.pong_keepalive_s:
             self._hear(connection, now)
 
+    def lagging(self, id: int, now: Instant, *, is_lagging: bool) -> None:
+        """A connection has fallen too far behind its pace, or has caught up."""
+        if id in self.connections:
+            self._items.lagging(id, now, is_lagging=is_lagging)
+
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
         """A connection is over. Calling it again changes nothing."""
         connection = self.connections.get(id)

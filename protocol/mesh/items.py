@@ -33,10 +33,11 @@ from protocol.mesh.routing import Route
 @attrs.frozen
 class Entrance:
     """What counts when a connection joins its peer: with what it claims the id (None: it does not),
-    and whether it gets what goes to everyone."""
+    whether it gets what goes to everyone, and whether an edge limits its frames."""
 
     claim: Claim | None = None
     watches: bool = True
+    is_paced: bool = False
 
 
 PLAIN: Final = Entrance()
@@ -60,7 +61,8 @@ class Question:
 
 
 class Items(Protocol):
-    """What a gate may pass on. Every method may raise Refusal, except `asked` and `gone`.
+    """What a gate may pass on. Every method may raise Refusal, except `asked`, `lagging` and
+    `gone`.
 
     `connection` is the number of the connection that the item comes from. Numbers are unique in the
     mesh.
@@ -92,6 +94,10 @@ class Items(Protocol):
 
     def asked(self, connection: int, question: Question, now: Instant) -> None:
         """The connection asks what the relay can do, and which agents are here."""
+        ...
+
+    def lagging(self, connection: int, now: Instant, *, is_lagging: bool) -> None:
+        """The connection has fallen too far behind its pace, or has caught up."""
         ...
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:

@@ -78,6 +78,14 @@ class LocalMesh:
         """A WebSocket pong arrived."""
         self.gate.ponged(id, now)
 
+    def fell_behind(self, id: int, now: Instant) -> None:
+        """So much waits for a connection that it is too far behind its pace (`Backlog`)."""
+        self.gate.lagging(id, now, is_lagging=True)
+
+    def caught_up(self, id: int, now: Instant) -> None:
+        """A connection is behind no more, or goes on with another socket."""
+        self.gate.lagging(id, now, is_lagging=False)
+
     def lost(self, id: int, code: int, now: Instant) -> bool:
         """The socket of a connection is gone, with this close code. True: it may come back. Else it
         is over."""
@@ -132,6 +140,10 @@ class LocalMesh:
         """Answer a question."""
         self.mesh.asked(connection, question, now)
 
+    def lagging(self, connection: int, now: Instant, *, is_lagging: bool) -> None:
+        """Apply that a connection has fallen behind, or has caught up."""
+        self.mesh.laggards.note(connection, now, is_lagging=is_lagging)
+
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""
         self.mesh.gone(connection, cause, now)
@@ -158,10 +170,12 @@ class LocalMesh:
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes that are kept: all presences, announcements that wait, and what finds out
-        echoes."""
-        held_bytes = self.gate.announcer.held_bytes
-        return self.mesh.roster.presence_bytes + held_bytes + self.mesh.echoes.bytes
+        """The bytes that are kept: all presences, announcements that wait, what finds out echoes,
+        and who has begun which turn."""
+        mesh, held_bytes = self.mesh, self.gate.announcer.held_bytes
+        return (
+            mesh.roster.presence_bytes + held_bytes + mesh.echoes.bytes + mesh.laggards.turns.bytes
+        )
 
     # What comes of it -----------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.items import Entrance, Question
+from protocol.mesh.lagging import Laggards
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import ROUTES, Route
@@ -61,6 +62,8 @@ class Mesh:
         self._work = Work() if work is None else work
         self._limits = limits
         self._effects = effects
+        self.laggards = Laggards(limits, effects, self._work)
+        self._paced = self.laggards.paced  # looked at for every message
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -81,7 +84,10 @@ class Mesh:
         if route is _OTHERS:
             if self.roster.pages and header.type in ECHOED:
                 self._check_echo(entry, header.type, text, now)
-            self._effects.append(Deliver(text, peer.others))
+            others = peer.others
+            if self._paced:
+                others = self._without_laggards(peer, header, text, now)
+            self._effects.append(Deliver(text, others))
             self.totals.relayed += 1
             return
         if header.target_instance_id is not None:
@@ -90,10 +96,21 @@ class Mesh:
             refusals.check_name(header.to, "to", self._limits)
         target = self.roster.resolve(peer, header)
         if target is not None:
+            if self._paced:
+                self.laggards.begins(peer, header, text)
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
             if target.extra_work:
                 self._work.extra += target.extra_work
+
+    def _without_laggards(self, peer: Peer, header: Header, text: Text, now: Instant) -> Others:
+        """All others, but those who are behind and spared this one. While no connection is paced,
+        nobody comes here."""
+        laggards = self.laggards
+        laggards.begins(peer, header, text)
+        spared = laggards.spare(self.roster, peer, header, text, now)
+        self.totals.spared += len(spared)
+        return Others((*peer.others.excluded, *spared)) if spared else peer.others
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
         """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""
@@ -175,12 +192,15 @@ class Mesh:
         peer = self.roster.attach(connection, id, agents, entrance)
         for old in replaced:  # after that: the peer is here all the time
             self.roster.detach(old)
+            self.laggards.forget(old, peer, now)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
         self.roster.set_page(connection, said.is_page and self._limits.echo_within_s > 0)
         self._forget_echoes(now)
 
         if is_newcomer:
+            if entrance.is_paced and entrance.watches and not said.accepts_batches:
+                self.laggards.follow(self.roster.connections[connection])
             admitted = Admitted(connection, said.accepts_batches, entrance.watches)
             self._effects.append(admitted)
         self._effects.append(Deliver(text, _EVERYONE))
@@ -275,6 +295,7 @@ class Mesh:
         if peer is None:
             return
         self._forget_echoes(now)
+        self.laggards.forget(connection, peer, now)
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
             self.totals.left += 1
@@ -303,3 +324,4 @@ class Mesh:
         """Remove everybody, and tell nobody."""
         self.roster = Roster()
         self.echoes.clear()
+        self.laggards.clear()

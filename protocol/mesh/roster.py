@@ -250,6 +250,13 @@ class Roster:
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
+    def is_named(self, peer: Peer, header: Header) -> bool:
+        """The header names this peer, or in `to` an agent of it."""
+        to = header.to
+        if peer.id in (to, header.target_instance_id):
+            return True
+        return to is not None and peer.id in self._hosts.get(to, ())
+
     def directory(self, bytes_max: int) -> Directory:
         """Which agents are here, for existing pages. Made anew when agents have changed."""
         if self._directory is None:

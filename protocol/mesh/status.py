@@ -27,13 +27,15 @@ class PeerStatus:
 @attrs.define
 class Totals:
     """Counts since the mesh began. `relayed` counts messages, not deliveries. Of those `refused`
-    some were `echoed`."""
+    some were `echoed`. `spared` counts deliveries: answers to others that a connection which was
+    behind did not get."""
 
     received: int = 0
     relayed: int = 0
     refused: int = 0
     echoed: int = 0
     withheld: int = 0
+    spared: int = 0
     joined: int = 0
     left: int = 0
 

@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "verification", __name__) from None
 
 from protocol.limits import Limits
-from protocol.verification import page_strategies, strategies
+from protocol.verification import page_strategies, strategies, turn_strategies
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Judge, Subject
 
@@ -54,6 +54,7 @@ TIGHT: Limits = Limits(
     round_messages_max=7,
     mailbox_messages_max=6,
     mailbox_bytes_max=2**20,
+    begun_turns_max=2,
 )
 """Limits under which a few steps reach every bound."""
 
@@ -79,9 +80,9 @@ class RelayMachine(RuleBasedStateMachine):
         self.names: dict[int, str] = {}
         self.count = 0
 
-    def _open(self, name: str) -> int:
+    def _open(self, name: str, *, is_paced: bool = False) -> int:
         self.count += 1
-        self.judge.open(self.count)
+        self.judge.open(self.count, is_paced=is_paced)
         self.names[self.count] = name
         return self.count
 
@@ -148,8 +149,12 @@ class RelayMachine(RuleBasedStateMachine):
     def join_as_a_page(self, name: str, data: st.DataObject) -> int:
         return self._announced(name, data.draw(page_strategies.pages(name)))
 
-    def _announced(self, name: str, presence: bytes) -> int:
-        c = self._open(name)
+    def _joined_at_a_pace(self, name: str, data: st.DataObject) -> int:
+        said = data.draw(strategies.presences(name, of_arrays=True))
+        return self._announced(name, said, is_paced=True)
+
+    def _announced(self, name: str, presence: bytes, *, is_paced: bool = False) -> int:
+        c = self._open(name, is_paced=is_paced)
         self.judge.send(c, presence)
         return c
 
@@ -194,6 +199,39 @@ class RelayMachine(RuleBasedStateMachine):
         self.judge.send(other, again, data.draw(said))
         self.judge.send(c, again, data.draw(page_strategies.sent_again(name)))
         return c
+
+    @precondition(lambda self: self.subject.has_pace)
+    @rule(target=connections, name=peers, data=st.data())
+    def join_at_a_pace(self, name: str, data: st.DataObject) -> int:
+        return self._joined_at_a_pace(name, data)
+
+    @precondition(lambda self: self.subject.has_pace)
+    @rule(c=connections, other=connections, data=st.data())
+    def ask_and_be_answered(self, c: int, other: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(turn_strategies.asks(self.names[c])))
+        few = st.lists(turn_strategies.answers(self.names[other]), min_size=1, max_size=3)
+        self.judge.send(other, *data.draw(few))
+
+    @precondition(lambda self: self.subject.has_pace)
+    @rule(target=connections, other=connections, name=peers, data=st.data())
+    def join_and_fall_behind(self, other: int, name: str, data: st.DataObject) -> int:
+        c = self._joined_at_a_pace(name, data)
+        self.judge.send(c, data.draw(turn_strategies.asks(name)))
+        self.judge.settle()
+        self.subject.fall_behind(c)
+        few = st.lists(turn_strategies.answers(self.names[other]), min_size=1, max_size=3)
+        self.judge.send(other, *data.draw(few))
+        return c
+
+    @precondition(lambda self: self.subject.has_pace)
+    @rule(c=connections)
+    def fall_behind(self, c: int) -> None:
+        self.subject.fall_behind(c)
+
+    @precondition(lambda self: self.subject.has_pace)
+    @rule(c=connections)
+    def catch_up(self, c: int) -> None:
+        self.subject.catch_up(c)
 
     @rule(target=connections, name=peers, data=st.data())
     def join_and_command_a_local_agent(self, name: str, data: st.DataObject) -> int:

@@ -105,8 +105,9 @@ _EXTRA: Final = {"timestamp": _TIMES, "turnId": turn_ids, "x-unknown": payloads}
 
 
 @functools.cache
-def presences(me: str) -> st.SearchStrategy[bytes]:
-    """Announcements of `me`."""
+def presences(me: str, *, of_arrays: bool = False) -> st.SearchStrategy[bytes]:
+    """Announcements of `me`. `of_arrays`: some say whether they take arrays."""
+    accepted = {"accept": st.sampled_from([["batch"], [], None])} if of_arrays else {}
     data = st.fixed_dictionaries(
         {},
         optional={
@@ -114,6 +115,7 @@ def presences(me: str) -> st.SearchStrategy[bytes]:
             "hostname": st.sampled_from(["laptop", "half \ud83d"]),
             "timestamp": st.just(1_700_000_000_000),
             "keepalive": st.sampled_from(["pong", "ping", None]),
+            **accepted,
         },
     )
     return message_of(

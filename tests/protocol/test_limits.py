@@ -37,6 +37,8 @@ LEAST: dict[str, Any] = {
     "announcements_per_s": 0.01,
     "announcements_burst": 1,
     "announcement_bytes": 1024,
+    "lag_s": 0.01,
+    "begun_turns_max": 1,
     "connections_max": 1,
     "meshes_max": 1,
     "unannounced_max": 1,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from actors.clock import SystemClock
 from actors.frames import Batch
 from actors.link import ABNORMAL
+from actors.relay.control import Lagging
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import TICK_S, Supervisor
 from actors.transports.transport import Port
@@ -48,11 +49,12 @@ class RecordingMesh(LocalMesh):
         super().__init__(limits, strict=strict)
         self.decisions: list[Decision] = []
         self.crashing: set[int] = set()
+        self.paced: set[int] = set()
         self._done: list[Effect] = []
         self._expiry = Expiry(self)
 
     def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
-        super().opened(id, now, is_paced=is_paced, grant=grant)
+        super().opened(id, now, is_paced=id in self.paced, grant=grant)
         self.decisions.append(Decision("opened", now.at, id))
 
     def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
@@ -72,6 +74,14 @@ class RecordingMesh(LocalMesh):
     def ponged(self, id: int, now: Instant) -> None:
         super().ponged(id, now)
         self.decisions.append(Decision("ponged", now.at, id))
+
+    def fell_behind(self, id: int, now: Instant) -> None:
+        super().fell_behind(id, now)
+        self.decisions.append(Decision("fell_behind", now.at, id))
+
+    def caught_up(self, id: int, now: Instant) -> None:
+        super().caught_up(id, now)
+        self.decisions.append(Decision("caught_up", now.at, id))
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
         super().ended(id, cause, now)
@@ -251,6 +261,7 @@ class ActorSubject(Subject):
 
     has_time = True
     has_permits = True
+    has_pace = True
     can_crash = True
     is_immediate = False
     late_s = 1.0
@@ -276,9 +287,11 @@ class ActorSubject(Subject):
 
     # What peers and the world do ------------------------------------------------------------------
 
-    def open(self, c: int, permit: Permit | None = None) -> None:
+    def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
         socket = self.sockets[c] = self._alive[c] = Socket()
         socket.actor = self.supervisor.open(socket, grant=as_grant(permit))
+        if is_paced:  # for the mesh: this socket has no pace, it is told that it is behind
+            self.mesh.paced.add(socket.actor.id)
         self._numbers[socket.actor.id] = c
 
     def send(self, c: int, messages: Sequence[Message]) -> None:
@@ -302,6 +315,12 @@ class ActorSubject(Subject):
 
     def read_again(self, c: int) -> None:
         self.sockets[c].peer_reads = True
+
+    def fall_behind(self, c: int) -> None:
+        self.supervisor._inbox.tell(Lagging(self.sockets[c].actor, is_lagging=True))
+
+    def catch_up(self, c: int) -> None:
+        self.supervisor._inbox.tell(Lagging(self.sockets[c].actor, is_lagging=False))
 
     def crash(self, c: int, where: int = 0) -> None:
         socket = self.sockets[c]

@@ -19,6 +19,7 @@ from protocol.mesh.effects import (
     PeerLeft,
     Refused,
     Snapshot,
+    Spared,
 )
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
@@ -61,7 +62,7 @@ class World:
         self.mesh = LocalMesh(self.limits, strict=strict, admit=admit)
         self.at = 1000.0
         self.dismissed: dict[int, Dismissed] = {}
-        self.notes: list[PeerJoined | PeerLeft | Refused] = []
+        self.notes: list[PeerJoined | PeerLeft | Refused | Spared] = []
         self.admitted: set[int] = set()
         self._present: set[int] = set()
         self._texts: dict[int, list[Text]] = {}
@@ -85,13 +86,14 @@ class World:
         self,
         peer: str,
         *agents: Any,
+        is_paced: bool = False,
         grant: Grant = OPEN,
         claim: dict[str, Any] | None = None,
         **data: Any,
     ) -> int:
         """A new connection of `peer`, announced. Nobody's news are taken. `claim`: the `data` of a
         `capabilities` before that."""
-        connection = self.open(grant=grant)
+        connection = self.open(is_paced=is_paced, grant=grant)
         if claim is not None:
             self.say(connection, text("capabilities", data=claim))
         self.say(connection, presence(peer, *agents, **data))
@@ -103,6 +105,16 @@ class World:
         self.mesh.received(connection, messages, self.now)
         while connection in self.mesh.unfinished:
             self.mesh.received(connection, (), self.now)
+        self._carry_out()
+
+    def fall_behind(self, *connections: int) -> None:
+        for connection in connections:
+            self.mesh.fell_behind(connection, self.now)
+        self._carry_out()
+
+    def catch_up(self, *connections: int) -> None:
+        for connection in connections:
+            self.mesh.caught_up(connection, self.now)
         self._carry_out()
 
     def pong(self, connection: int) -> None:
@@ -177,7 +189,7 @@ class World:
                     assert connection not in self.dismissed
                     self.dismissed[connection] = effect
                     self._present.discard(connection)
-                case PeerJoined() | PeerLeft() | Refused():
+                case PeerJoined() | PeerLeft() | Refused() | Spared():
                     self.notes.append(effect)
 
     def _deliver(self, text: Text, connections: set[int]) -> None:

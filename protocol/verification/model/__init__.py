@@ -27,6 +27,7 @@ spelling. Histories here do not come near that bound.
     reading.py      what a text says: JSON, numbers by their letters, agents and their ids
     entry.py        who may come in, and as whom: permits and claims
     expected.py     what may be expected of a connection, and whether a text is that
+    lagging.py      who is behind, and which answers it need not get
     faults.py       what is wrong with a message, whoever is here
     mesh.py         `Model`: who is here, and so who receives what
 """

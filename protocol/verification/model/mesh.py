@@ -26,6 +26,7 @@ from protocol.verification.model.expected import (
     Untouched,
 )
 from protocol.verification.model.faults import RELAY, TO_ONE, Faults, is_withheld
+from protocol.verification.model.lagging import Begun, is_for_others, takes_arrays
 from protocol.verification.model.reading import (
     BINARY,
     Message,
@@ -70,6 +71,10 @@ class Connection:
     held: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
     pongs_count: bool = False
     is_page: bool = False
+    is_paced: bool = False
+    may_lag: bool = False
+    lags: bool = False
+    is_told: bool = False
     rate_error_at: float = float("-inf")
     echo_error_at: float = float("-inf")
 
@@ -84,6 +89,7 @@ class Peer:
     presence: Untouched | Made
     fields: dict[str, Any]
     at: float
+    begun: Begun | None = None
 
 
 class Model:
@@ -105,11 +111,12 @@ class Model:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def opened(self, c: int, permit: Permit | None = None) -> None:
-        """A connection was accepted, and may do this (None: everything)."""
+    def opened(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
+        """A connection was accepted, and may do this (None: everything). `is_paced`: an edge limits
+        its frames."""
         burst = self.limits.messages_burst
         self.connections[c] = Connection(
-            self.now, self.now, self.now, burst, self.now, permit or Permit()
+            self.now, self.now, self.now, burst, self.now, permit or Permit(), is_paced=is_paced
         )
 
     def received(self, c: int, messages: Sequence[Message]) -> None:
@@ -144,6 +151,17 @@ class Model:
             return
         if self.now - connection.said_at <= self.limits.pong_keepalive_s:
             connection.heard_at = self.now
+
+    def fell_behind(self, c: int) -> None:
+        """So much waits for `c` that it is too far behind."""
+        connection = self.connections.get(c)
+        if connection is not None and connection.may_lag and not connection.lags:
+            connection.lags, connection.is_told = True, False
+
+    def caught_up(self, c: int) -> None:
+        """`c` is behind no more."""
+        if c in self.connections:
+            self.connections[c].lags = False
 
     def ended(self, c: int, cause: str) -> None:
         """`c` is over. Calling it again does nothing."""
@@ -299,7 +317,8 @@ class Model:
         elif faults:
             self._error(c, faults, value)
         elif not self._is_echo(c, connection, peer, message, value):
-            self._expect(self.others(peer), text)
+            self._begins(peer, value)
+            self._expect(self._not_spared(self.others(peer), value), text)
 
     def _is_echo(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
@@ -417,7 +436,29 @@ class Model:
                 c, faults, value, **({"peers": named} if named and len(faults) == 1 else {})
             )
         elif target is not None:
+            self._begins(peer, value)
             self._expect(self.of(target), text)
+
+    def _begins(self, peer: str, value: dict[str, Any]) -> None:
+        begun = self.peers[peer].begun
+        if begun is not None:
+            begun.note(value)
+
+    def _not_spared(self, receivers: list[int], value: dict[str, Any]) -> list[int]:
+        """All of them but those that are behind and do not get this. These are told once."""
+        spared = [c for c in receivers if self.connections[c].lags and self._is_spared(c, value)]
+        for c in spared:
+            if not self.connections[c].is_told:
+                self.connections[c].is_told = True
+                self._error(c, {"lagging"})
+        return [c for c in receivers if c not in spared]
+
+    def _is_spared(self, c: int, value: dict[str, Any]) -> bool:
+        id = self.connections[c].peer
+        assert id is not None
+        peer = self.peers[id]
+        assert peer.begun is not None  # it has a connection that may lag
+        return is_for_others(value, peer.begun, id, set(map(agent_id, peer.agents)))
 
     def _stays_at_home(self, peer: str, value: dict[str, Any]) -> bool:
         """Said by somebody whom nobody has heard of, who does not say whose agent it is."""
@@ -488,6 +529,10 @@ class Model:
             peer.agents, peer.presence, peer.fields, peer.at = everything, text, value, self.now
         else:
             self.peers[id] = Peer(secret, everything, text, value, self.now)
+        if is_new_here and connection.is_paced and connection.permit.may_watch:
+            connection.may_lag = not takes_arrays(data)
+            if connection.may_lag and self.peers[id].begun is None:
+                self.peers[id].begun = Begun(self.limits.begun_turns_max)
         self._in_order_of_joining(c, is_new_here)
         own = set(self.of(id)).difference(replaced)  # those too that may not watch
         self._expect(own.union(self.present()), text)

@@ -82,6 +82,7 @@ class CoreSubject(Subject):
 
     has_time = True
     has_permits = True
+    has_pace = True
     can_crash = True
 
     def __init__(
@@ -104,9 +105,9 @@ class CoreSubject(Subject):
     def _instant(self) -> Instant:
         return Instant(self.now, WALL_MS + round(self.now * 1000))
 
-    def open(self, c: int, permit: Permit | None = None) -> None:
+    def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
         self._received[c] = []
-        self.mesh.opened(c, self._instant, grant=as_grant(permit))
+        self.mesh.opened(c, self._instant, is_paced=is_paced, grant=as_grant(permit))
         self._decided(Decision("opened", self.now, c))
 
     def send(self, c: int, messages: Sequence[Message]) -> None:
@@ -118,6 +119,14 @@ class CoreSubject(Subject):
 
     def close(self, c: int) -> None:
         self._end(c, Cause.LEFT)
+
+    def fall_behind(self, c: int) -> None:
+        self.mesh.fell_behind(c, self._instant)
+        self._decided(Decision("fell_behind", self.now, c))
+
+    def catch_up(self, c: int) -> None:
+        self.mesh.caught_up(c, self._instant)
+        self._decided(Decision("caught_up", self.now, c))
 
     def crash(self, c: int, where: int = 0) -> None:
         self._end(c, Cause.CRASHED)

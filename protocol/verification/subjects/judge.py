@@ -33,15 +33,19 @@ class Judge:
         self._expected: dict[int, deque[Expected]] = {}
         self._ends: dict[int, int] = {}
         self._permits: dict[int, Permit | None] = {}  # of those not opened yet
+        self._paced: set[int] = set()
 
     # What the caller lets peers do; the judge notes what will have to come of it -----------------
 
-    def open(self, c: int, permit: Permit | None = None) -> None:
-        """A peer connects; `c` is a number that was never used. `permit`: as the subject has it."""
+    def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
+        """A peer connects; `c` is a number that was never used. `permit`, `is_paced`: as the
+        subject has it."""
         self.sent[c] = deque()
         self._expected[c] = deque()
         self._permits[c] = permit
-        self.subject.open(c, permit)
+        if is_paced:
+            self._paced.add(c)
+        self.subject.open(c, permit, is_paced=is_paced)
 
     def send(self, c: int, *messages: Message) -> None:
         """A peer sends these at once, as far as the subject takes them. Nothing, if it has gone."""
@@ -119,7 +123,7 @@ class Judge:
         model.now = at
         match what:
             case "opened":
-                model.opened(c, self._permits.pop(c))
+                model.opened(c, self._permits.pop(c), is_paced=c in self._paced)
             case "received":
                 if c not in model.connections:
                     return
@@ -131,6 +135,10 @@ class Judge:
                 model.heard(c)
             case "ponged":
                 model.ponged(c)
+            case "fell_behind":
+                model.fell_behind(c)
+            case "caught_up":
+                model.caught_up(c)
             case "ended":
                 if c in model.connections:
                     self._check_end(c, cause)

@@ -68,7 +68,7 @@ class LiveSubject(Subject):
         self._numbers = itertools.count()
         self._answers_strangers = True
 
-    def open(self, c: int, permit: Permit | None = None) -> None:
+    def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
         stack = self._stacks[c] = contextlib.ExitStack()
         self._sockets[c] = stack.enter_context(self._connect())
         self._received[c] = []

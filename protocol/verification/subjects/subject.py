@@ -13,7 +13,17 @@ from protocol.verification.model import Message, Model, Permit
 Happened = tuple[Literal["announced", "closed"], int]
 """What the passing of time did to a connection: a held announcement was applied, or it ended."""
 
-Kind = Literal["opened", "heard", "received", "ponged", "ended", "elapsed", "shut_down"]
+Kind = Literal[
+    "opened",
+    "heard",
+    "received",
+    "ponged",
+    "ended",
+    "elapsed",
+    "shut_down",
+    "fell_behind",
+    "caught_up",
+]
 """What a subject can decide. `heard`: something came in, and is not decided yet."""
 
 
@@ -57,6 +67,8 @@ class Subject:
     """Time passes when told to, and the rules about time are checked."""
     has_permits = False
     """What a connection may do can be said when it opens."""
+    has_pace = False
+    """Connections can be paced, and be told to be behind."""
     can_crash = False
     """`crash` does something."""
     is_immediate = True
@@ -72,8 +84,9 @@ class Subject:
 
     # What peers and the world do ------------------------------------------------------------------
 
-    def open(self, c: int, permit: Permit | None = None) -> None:
-        """A peer connects. `permit`: what its host lets it do; None: everything."""
+    def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
+        """A peer connects. `permit`: what its host lets it do; None: everything. `is_paced`: an
+        edge limits its frames."""
         raise NotImplementedError
 
     def send(self, c: int, messages: Sequence[Message]) -> None:
@@ -96,6 +109,12 @@ class Subject:
 
     def read_again(self, c: int) -> None:
         """It takes again."""
+
+    def fall_behind(self, c: int) -> None:
+        """So much waits for a connection that it is too far behind, if it can be."""
+
+    def catch_up(self, c: int) -> None:
+        """It is behind no more."""
 
     def crash(self, c: int, where: int = 0) -> None:
         """What serves a connection fails; `where` chooses among the places where it can."""

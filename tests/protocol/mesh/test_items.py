@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from protocol.envelope import Refusal
 from protocol.limits import Limits
-from protocol.mesh.effects import Dismissed, Effect, PeerJoined, PeerLeft, Refused, Snapshot
+from protocol.mesh.effects import Dismissed, Effect, PeerJoined, PeerLeft, Refused, Snapshot, Spared
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.mesh import Mesh
@@ -43,6 +43,7 @@ class NotingMesh(LocalMesh):
         self.present = self._noting("present", super().present)  # type: ignore[method-assign]
         self.beat = self._noting("beat", super().beat)  # type: ignore[method-assign]
         self.gone = self._noting("gone", super().gone)  # type: ignore[method-assign]
+        self.lagging = self._noting("lagging", super().lagging)  # type: ignore[method-assign]
 
     def _noting(self, name: str, apply: Callable[..., None]) -> Callable[..., None]:
         def noted(*arguments: Any, **named: Any) -> None:
@@ -76,20 +77,21 @@ def live(chance: random.Random) -> NotingWorld:
     names = ("ann", "bob", "cid")
     for _ in range(150):
         connection = chance.choice(here) if here else 0
-        step = chance.randrange(12)
+        step = chance.randrange(14)
         if step < 2 or not here:
-            here.append(world.open())
+            here.append(world.open(is_paced=chance.random() < 0.5))
         elif step < 5:
             agents = chance.sample(
                 ["a", "b", {"id": "c", "n": 1.50}, "relay", 7], chance.randrange(4)
             )
             world.say(connection, presence(chance.choice(names), *agents))
         elif step < 8:
-            type = chance.choice(["stream", "direct", "broadcast", "direct", "odd", "relay-log"])
+            types = ["stream", "stream", "direct", "broadcast", "direct", "odd", "relay-log"]
+            type = chance.choice(types)
             fields = {
                 "to": chance.choice([*names, "a", "b", None]),
                 "sender": chance.choice([None, *names, "a", "relay"]),
-                "turnId": chance.choice([1, "t"]),
+                "turnId": chance.choice([1, "t", chance.randrange(100)]),
             }
             size = chance.choice([0, 0, 1900, 1990])
             world.say(connection, text(type, **fields, data="x" * size), b"[1]", b"{")
@@ -101,6 +103,10 @@ def live(chance: random.Random) -> NotingWorld:
             world.say(connection, text("capabilities"))
         elif step == 10:
             world.wait(chance.choice([0.1, 16.0, 31.0]))
+        elif step > 11:
+            chance.choice([world.fall_behind, world.fall_behind, world.catch_up])(connection)
+            for other in here:
+                world.say(other, text("stream", turnId=chance.randrange(100)))
         elif chance.random() < 0.5:
             world.end(connection, chance.choice([Cause.LEFT, Cause.EVICTED]))
         here = [one for one in here if world.is_open(one)]
@@ -112,8 +118,9 @@ def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
     effects: list[Effect] = []
     mesh = Mesh(LIMITS, effects)
     for name, arguments, named in items:
+        apply = mesh.laggards.note if name == "lagging" else getattr(mesh, name)
         with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
-            getattr(mesh, name)(*arguments, **named)
+            apply(*arguments, **named)
     return effects, mesh
 
 
@@ -122,6 +129,8 @@ def of_the_mesh(effect: Effect) -> bool:
     if isinstance(effect, Dismissed | Refused):
         return False
     said_by_the_relay = getattr(effect, "text", b"")
+    if b'"code":"lagging"' in said_by_the_relay:
+        return True
     return not said_by_the_relay.startswith(
         (b'{"type":"error"', b'{"type":"capabilities_response"')
     )
@@ -143,10 +152,12 @@ def test_the_same_items_in_the_same_order_give_the_same_effects_and_the_same_ros
 
 
 def test_a_life_has_everything_that_the_mesh_decides() -> None:
-    world = live(random.Random(1))
-    kinds = {name for name, _, _ in world.mesh.items}
-    assert kinds == {"present", "said", "beat", "gone"}
-    assert {PeerJoined, PeerLeft, Snapshot} <= {type(effect) for effect in world.effects}
+    worlds = [live(random.Random(seed)) for seed in range(5)]
+    kinds = {name for world in worlds for name, _, _ in world.mesh.items}
+    assert kinds == {"present", "said", "beat", "gone", "lagging"}
+    assert {PeerJoined, PeerLeft, Snapshot, Spared} <= {
+        type(effect) for world in worlds for effect in world.effects
+    }
 
 
 def test_an_item_of_a_connection_that_is_not_present_is_refused_and_changes_nothing() -> None:

@@ -23,8 +23,10 @@ from protocol.mesh import connection as connection_module
 from protocol.mesh import echoes as echoes_module
 from protocol.mesh import gate as gate_module
 from protocol.mesh import granting as granting_module
+from protocol.mesh import lagging as lagging_module
 from protocol.mesh import mesh as mesh_module
 from protocol.mesh import roster as roster_module
+from protocol.mesh import turns as turns_module
 from protocol.mesh.echoes import key_of
 from protocol.mesh.effects import Deliver, Effect, Everyone
 from protocol.mesh.items import Entrance
@@ -205,6 +207,24 @@ def test_the_machine_finds_a_relay_that_does_not_know_what_pages_do(
         run(lambda: CoreSubject(TIGHT), examples=300, steps=30, shrink=False)
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (f"{lagging_module.__name__}.Laggards.spare", lambda *_: ()),
+        (f"{turns_module.__name__}.Turns.has_begun", lambda turns, peer, turn: False),
+        (f"{roster_module.__name__}.Roster.is_named", lambda roster, peer, header: False),
+        (f"{roster_module.__name__}.Roster.is_named", lambda roster, peer, header: True),
+        (f"{lagging_module.__name__}.Laggards._tell", lambda *_: None),
+    ],
+)
+def test_the_machine_finds_a_relay_that_spares_laggards_too_much_or_too_little(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    with pytest.raises(Disagreement):
+        run(lambda: CoreSubject(TIGHT), examples=500, steps=20, shrink=False)
+
+
 def test_the_machine_finds_a_relay_that_delivers_more_than_the_bound_of_a_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -255,7 +275,7 @@ def _a_second_too_long(permit: Permit | None) -> Grant:
         (f"{granting_module.__name__}.check_said", _lets_all_pass),
         (f"{connection_module.__name__}.Connection.claims", _lets_all_pass),
         (f"{core_module.__name__}.as_grant", _a_second_too_long),
-        (f"{announcer_module.__name__}.Entrance", lambda claim, watches: Entrance(claim, True)),
+        (f"{announcer_module.__name__}.Entrance", lambda claim, _, **_paced: Entrance(claim)),
     ],
 )
 def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
