@@ -97,8 +97,8 @@ class ErrorCode(enum.Enum):
     RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
     LAGGING = (
         "lagging",
-        "the connection is too far behind and is spared the answers to others (it is told once, "
-        "until it has caught up): rule 20",
+        "the connection is too far behind and is spared the answers to others (at most one such "
+        "error in 60 s): rule 20",
     )
     ECHOED = (
         "echoed",

@@ -187,6 +187,12 @@ class Limits:
         "it is not sent the answers to others until it has caught up (rule 20)",
         0.01,
     )
+    lag_told_every_s: float = _bound(
+        60.0,
+        "time between two errors `lagging` to one connection",
+        "answers to others are left out silently",
+        0.0,
+    )
     begun_turns_max: int = _bound(
         256,
         "turns that a peer with such a connection has begun, remembered so that it gets the "

@@ -4,7 +4,7 @@ An edge limits the frames of a connection, and without arrays each message takes
 say more than such a connection can ever get. Most of that are answers to others, which only their
 askers need. So a connection that is too far behind is spared them until it has caught up: `ack`,
 `stream`, `turn_end` and `error` of a turn that its own peer has not begun, if they do not name its
-peer or an agent of it either. It loses nothing else, and it is told.
+peer or an agent of it either. It loses nothing else, and it is told now and then.
 
 `Backlog` says when a connection is too far behind; the owner of its queue asks. `Laggards` knows
 those of one mesh. While no connection is there that may fall behind, a message costs nothing more.
@@ -51,11 +51,11 @@ class Backlog:
 
 @attrs.define(eq=False)
 class _Paced:
-    """A connection that may fall behind. `count`: the answers that it was spared since this was
-    logged."""
+    """A connection that may fall behind. `told_at`: when it last heard that it is spared answers.
+    `count`: those that it was spared since this was logged."""
 
     connection: Connection
-    is_told: bool = False
+    told_at: float = float("-inf")
     count: int = 0
     logged_at: float = float("-inf")
 
@@ -85,7 +85,6 @@ class Laggards:
         if paced is None:
             return
         if is_lagging:
-            paced.is_told = connection in self._behind and paced.is_told
             self._behind[connection] = paced
         elif self._behind.pop(connection, None) is not None:
             self._log(paced, now)
@@ -132,8 +131,8 @@ class Laggards:
             and not roster.is_named(peer, header)
         ]
         for paced in spared:
-            if not paced.is_told:
-                paced.is_told = True
+            if now.at - paced.told_at >= self._limits.lag_told_every_s:
+                paced.told_at = now.at
                 self._tell(paced, now)
             paced.count += 1
             self._log(paced, now)

@@ -55,6 +55,7 @@ TIGHT: Limits = Limits(
     mailbox_messages_max=6,
     mailbox_bytes_max=2**20,
     begun_turns_max=2,
+    lag_told_every_s=5.0,
 )
 """Limits under which a few steps reach every bound."""
 

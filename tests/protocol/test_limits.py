@@ -38,6 +38,7 @@ LEAST: dict[str, Any] = {
     "announcements_burst": 1,
     "announcement_bytes": 1024,
     "lag_s": 0.01,
+    "lag_told_every_s": 0.0,
     "begun_turns_max": 1,
     "connections_max": 1,
     "meshes_max": 1,

@@ -74,7 +74,7 @@ class Connection:
     is_paced: bool = False
     may_lag: bool = False
     lags: bool = False
-    is_told: bool = False
+    told_lag_at: float = float("-inf")
     rate_error_at: float = float("-inf")
     echo_error_at: float = float("-inf")
 
@@ -155,8 +155,8 @@ class Model:
     def fell_behind(self, c: int) -> None:
         """So much waits for `c` that it is too far behind."""
         connection = self.connections.get(c)
-        if connection is not None and connection.may_lag and not connection.lags:
-            connection.lags, connection.is_told = True, False
+        if connection is not None and connection.may_lag:
+            connection.lags = True
 
     def caught_up(self, c: int) -> None:
         """`c` is behind no more."""
@@ -445,11 +445,12 @@ class Model:
             begun.note(value)
 
     def _not_spared(self, receivers: list[int], value: dict[str, Any]) -> list[int]:
-        """All of them but those that are behind and do not get this. These are told once."""
+        """All of them but those that are behind and do not get this. These are told now and
+        then."""
         spared = [c for c in receivers if self.connections[c].lags and self._is_spared(c, value)]
         for c in spared:
-            if not self.connections[c].is_told:
-                self.connections[c].is_told = True
+            if self.now - self.connections[c].told_lag_at >= self.limits.lag_told_every_s:
+                self.connections[c].told_lag_at = self.now
                 self._error(c, {"lagging"})
         return [c for c in receivers if c not in spared]
 

@@ -205,8 +205,8 @@ def test_who_may_not_watch_misses_nothing() -> None:
     assert world.mesh.totals.spared == 0
 
 
-def test_who_has_caught_up_gets_everything_and_is_told_again_if_it_falls_behind_again() -> None:
-    world, reader, agent, _ = three()
+def test_who_has_caught_up_gets_everything() -> None:
+    world, reader, agent, _ = three(Limits(lag_told_every_s=0.0))
     said = text("stream", turnId="t")
     world.say(agent, said)
     world.catch_up(reader)
@@ -215,9 +215,21 @@ def test_who_has_caught_up_gets_everything_and_is_told_again_if_it_falls_behind_
     world.fall_behind(reader)
     world.fall_behind(reader)
     world.say(agent, said)
-    world.fall_behind(reader)
-    world.say(agent, said)
     assert heard(world, reader) == ["lagging", ("stream", "t"), "lagging"]
+
+
+def test_it_is_told_now_and_then_however_often_it_falls_behind() -> None:
+    world, reader, agent, _ = three(Limits(lag_told_every_s=60.0))
+    told = []
+    for second in range(125):
+        world.fall_behind(reader)
+        world.say(agent, text("stream", turnId="t"))
+        told += [second for got in heard(world, reader) if got == "lagging"]
+        world.catch_up(reader)
+        world.say(agent, text("heartbeat"))
+        world.say(reader, text("heartbeat"))
+        world.wait(1.0)
+    assert told == [0, 60, 120]
 
 
 # What it costs, and what is logged ----------------------------------------------------------------
