@@ -79,6 +79,11 @@ class Batch:
         return self._texts
 
     @property
+    def last(self) -> Text:
+        """The last message. There must be one."""
+        return self.texts[-1]
+
+    @property
     def shared(self) -> "SharedBatch | None":
         """The batch whose bytes this one refers to, if there is one."""
         return None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from actors.frames import Batch
 from actors.link import ABNORMAL
-from actors.relay.ledger import Ledger
+from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
@@ -24,7 +24,8 @@ from protocol.mesh.local import LocalMesh
 class Comebacks:
     """Those of one mesh. `actors`, `receivers`, `paced`: the supervisor's, by connection.
 
-    `carry_out`: carries out what the mesh has decided so far.
+    `carry_out`: carries out what the mesh has decided so far. `fail`: ends a connection because of
+    an exception.
 
     `is_busy`: there is something to keep, or somebody to answer. While nobody may come back, a
     round costs nothing more.
@@ -41,6 +42,7 @@ class Comebacks:
         receivers: dict[int, PeerActor],
         paced: dict[int, PacedTransport],
         carry_out: Callable[[Instant], None],
+        fail: Callable[[PeerActor, Exception, Instant], None],
     ) -> None:
         # A peer may have heard nothing for long before its socket is known to be gone.
         self.history = History(limits.history_bytes_max, limits.resume_s + limits.reap_after_s)
@@ -51,6 +53,8 @@ class Comebacks:
         self._receivers = receivers
         self._paced = paced
         self._carry_out = carry_out
+        self._fail = fail
+        self._away: set[int] = set()
         self._counted_bytes = 0
         self._returning: list[Returning] = []
         self.is_busy = False
@@ -79,6 +83,22 @@ class Comebacks:
             case Returning():
                 self._returning.append(effect)
 
+    def away(self, connection: int) -> None:
+        """Its socket is gone, and it may come back. It costs as much as before."""
+        if connection not in self._away:
+            self._away.add(connection)
+            self._ledger.stand(CONNECTION_BYTES)
+
+    def closed(self, connection: int) -> None:
+        """It is over."""
+        self.history.close(connection)
+        self._is_no_longer_away(connection)
+
+    def _is_no_longer_away(self, connection: int) -> None:
+        if connection in self._away:
+            self._away.discard(connection)
+            self._ledger.stand(-CONNECTION_BYTES)
+
     def answer(self, now: Instant) -> None:
         """The round is over: answer those who want to come back."""
         if self._returning:
@@ -98,6 +118,8 @@ class Comebacks:
                 found = "unknown"
         if isinstance(found, int):
             try:
+                if mesh.returns.goes_back(found, request):
+                    raise Missing("count")
                 missed = self.history.missed(found, request.received, request.crc)
             except Missing as missing:
                 mesh.lost(found, ABNORMAL, now)  # its token is used up, so its time runs out
@@ -105,24 +127,27 @@ class Comebacks:
         if isinstance(found, str):
             actor.tell(Batch([mesh.returns.stay_away(id, found, asked.text, now)]))
             return
-        answer = mesh.returns.come_back(id, found, asked.text, now)
+        answer = mesh.returns.come_back(id, found, request, asked.text, now)
         self._change_places(actor, self._actors[found])
         mesh.caught_up(found, now)  # whatever waited for the old socket
         actor.tell(Batch([answer, *missed]))
 
     def _take_the_rest(self, lost: int, now: Instant) -> None:
         """Decide what the old socket has still delivered. Nothing more comes from there."""
-        old = self._actors[lost]
-        if old.close_code is not None:
-            return  # that was done when it closed
+        old, mesh = self._actors[lost], self._mesh
         messages = old.detach()
-        self._mesh.received(lost, messages, now)
-        while lost in self._mesh.unfinished:
-            self._mesh.received(lost, (), now)
+        try:
+            if messages:
+                mesh.received(lost, messages, now)
+            while lost in mesh.unfinished:
+                mesh.received(lost, (), now)
+        except Exception as error:
+            self._fail(old, error, now)
         self._carry_out(now)
 
     def _change_places(self, new: PeerActor, old: PeerActor) -> None:
         self._lobby.leave(new)
+        self._is_no_longer_away(old.id)
         new.id, old.id = old.id, new.id
         new_pace, old_pace = self._paced.pop(old.id, None), self._paced.pop(new.id, None)
         if new_pace is not None:

@@ -105,7 +105,7 @@ class Ledger:
         self._holders[holder] = bearer
         if bearer is not None:
             self._bearers[bearer] = self.connections_of(bearer) + 1
-        self._stand(CONNECTION_BYTES)
+        self.stand(CONNECTION_BYTES)
 
     def closed(self, holder: Holder) -> None:
         """A connection is over. Calling it again does nothing."""
@@ -127,9 +127,10 @@ class Ledger:
         kept = self._kept.get(mesh, 0)
         if bytes != kept:
             self._kept[mesh] = bytes
-            self._stand(bytes - kept)
+            self.stand(bytes - kept)
 
-    def _stand(self, bytes: int) -> None:
+    def stand(self, bytes: int) -> None:
+        """So much more stands, or less, if it is negative."""
         self.standing += bytes
         self.add(bytes)
 

@@ -277,7 +277,8 @@ class PeerActor:
         given = self._inbound
         self._drop_inbound()
         self.undecided(0, 0)
-        self._close(Cause.REPLACED, "this connection goes on with another socket")
+        if not self.is_stopped:
+            self._close(Cause.REPLACED, "this connection goes on with another socket")
         return given
 
     def charge(self, bytes: int) -> None:

@@ -110,6 +110,7 @@ class Supervisor:
             receivers=self._receivers,
             paced=self._paced,
             carry_out=lambda now: self._carry_out(self._mesh.take_effects(), now),
+            fail=lambda actor, error, now: self._fail(actor, Cause.CRASHED, error, now),
         )
         self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
         self._kept_bytes = 0  # as the ledger knows it
@@ -232,7 +233,9 @@ class Supervisor:
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""
-        if not self._mesh.lost(actor.id, code, now):
+        if self._mesh.lost(actor.id, code, now):
+            self._comebacks.away(actor.id)
+        else:
             self._actors.pop(actor.id, None)  # gone already, if it was ended before that
             self._paced.pop(actor.id, None)
 
@@ -288,7 +291,7 @@ class Supervisor:
                         self._paced[connection].accepts_batches = True
                 case Dismissed(connection):
                     tape.dismiss(connection)
-                    self._comebacks.history.close(connection)
+                    self._comebacks.closed(connection)
                     dismissed.append(effect)
                 case Counted() | Returning():
                     self._comebacks.asked(effect, tape)

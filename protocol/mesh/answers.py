@@ -63,19 +63,13 @@ class Answers:
             self._effects.append(noted)
             connection.refusals, connection.refusal_logged_at = 0, now.at
 
-    def question(
-        self, connection: Connection, text: Text, resume: dict[str, object] | None
-    ) -> Question:
-        """Take the claim in a `capabilities`. What is asked with it. Raises Refusal.
-
-        `resume`: what is said of coming back.
-        """
+    def question(self, connection: Connection, text: Text) -> Question:
+        """Take the claim in a `capabilities`. What is asked with it. Raises Refusal."""
         claim = self._codec.claim(text)
         if claim is not None:
             connection.claims(claim)
         turn_id = self._codec.turn_id(text)
-        grant = connection.grant
-        return Question(connection.peer, turn_id, connection.is_paced, grant, resume)
+        return Question(connection.peer, turn_id, connection.is_paced, connection.grant)
 
     def about_coming_back(
         self, connection: Connection, text: Text, data: dict[str, object], now: Instant

@@ -150,12 +150,13 @@ class Gate:
             self._hear(connection, now)
         if connection.resumption is not None:
             connection.resumption.taken += len(messages)
-        messages = self._within_rate(connection, messages, now, counted=False)
+        passed = self._within_rate(connection, messages, now, counted=False)
+        dropped = 0 if passed is messages else len(messages) - len(passed)
         if self.unfinished and id in self.unfinished:
             waiting = self.unfinished.pop(id)
-            waiting.add(messages)
+            waiting.add(passed, dropped)
             return self._receive_more(connection, waiting, now)
-        return self._receive(connection, messages, now, in_batch=False)
+        return self._receive(connection, passed, now, dropped)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""
@@ -300,8 +301,10 @@ class Gate:
     # Messages -------------------------------------------------------------------------------------
 
     def _receive(
-        self, connection: Connection, messages: Sequence[Inbound], now: Instant, *, in_batch: bool
+        self, connection: Connection, messages: Sequence[Inbound], now: Instant, dropped: int | None
     ) -> int:
+        """`dropped`: how many frames came behind these, and were dropped by the rate limit.
+        None: these are elements of an array."""
         decided = len(messages)
         id = connection.id
         said: granting.Said = self._items.said
@@ -332,27 +335,27 @@ class Gate:
                     said(id, header, message, route, now)
                 else:
                     steps_left -= len(message) // _STEP_BYTES
-                    behind = None if in_batch else length_hint(coming)
+                    behind = None if dropped is None else length_hint(coming) + dropped
                     must_wait = self._not_for_others(
                         connection, header, message, route, now, behind=behind
                     )
-                    if (must_wait or steps_left < 0) and not in_batch:
-                        waiting = Unfinished([], list(coming))
+                    if (must_wait or steps_left < 0) and dropped is not None:
+                        waiting = Unfinished([], list(coming), dropped)
             except Refusal as refusal:
-                if refusal.code is ErrorCode.NOT_AN_OBJECT and not in_batch:
+                if refusal.code is ErrorCode.NOT_AN_OBJECT and dropped is not None:
                     passed, elements = self._arrays.read(connection, message, refusal, now)
                     first = passed[: max(0, steps_left)]
-                    decided += self._receive(connection, first, now, in_batch=True)
+                    decided += self._receive(connection, first, now, None)
                     steps_left -= elements
                     if steps_left < 0:
-                        waiting = Unfinished(passed[len(first) :], list(coming))
+                        waiting = Unfinished(passed[len(first) :], list(coming), dropped)
                 else:
                     if refusal.code is ErrorCode.ECHOED:
                         self.answers.echoed(connection, message, refusal, now)
                     else:
                         self.refuse(connection, message, refusal, now)
-                    if steps_left < 0 and not in_batch:
-                        waiting = Unfinished([], list(coming))
+                    if steps_left < 0 and dropped is not None:
+                        waiting = Unfinished([], list(coming), dropped)
         if waiting is not None and waiting.count:
             self.unfinished[id] = waiting
             decided -= len(waiting.messages)
@@ -361,11 +364,11 @@ class Gate:
     def _receive_more(self, connection: Connection, waiting: Unfinished, now: Instant) -> int:
         """Decide a quantum of the elements that wait, and then what came behind them."""
         first = waiting.take_elements(self._limits.quantum_messages)
-        decided = self._receive(connection, first, now, in_batch=True)
+        decided = self._receive(connection, first, now, None)
         if waiting.elements:
             self.unfinished[connection.id] = waiting
             return decided
-        return decided + self._receive(connection, waiting.messages, now, in_batch=False)
+        return decided + self._receive(connection, waiting.messages, now, waiting.dropped)
 
     def _not_for_others(
         self,

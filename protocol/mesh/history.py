@@ -42,6 +42,11 @@ class Delivery(Protocol):
         ...
 
     @property
+    def last(self) -> Text:
+        """The last message."""
+        ...
+
+    @property
     def own_texts(self) -> Iterable[Text]:
         """Those that are not part of what went to everyone."""
         ...
@@ -60,12 +65,17 @@ class _Round:
 class _Stream:
     """`follows_after`: after the round of this number it gets what goes to everyone, if nothing
     else stands in `own`. `ahead`: how many messages it got, less the sum of those to everyone once
-    it follows. `skipped`: messages of the first round that came before it was opened."""
+    it follows. `skipped`: messages of the first round that came before it was opened.
+
+    `dropped_in`: the last round that is no longer kept and had something of its own. `dropped_crc`:
+    the CRC of its last message until then, None if there was none."""
 
     opened_in: int
     skipped: int
     follows_after: float
     ahead: int
+    dropped_in: int = -1
+    dropped_crc: int | None = None
 
 
 class Missing(Exception):
@@ -90,6 +100,8 @@ class History:
         self._rounds: deque[_Round] = deque()
         self._streams: dict[int, _Stream] = {}
         self._number = 0
+        self._dropped_in = -1  # the last round to everyone that is no longer kept
+        self._dropped_crc = 0  # of its last message
         self._shared_count = 0  # messages to everyone in all rounds so far
 
     def __bool__(self) -> bool:
@@ -149,9 +161,29 @@ class History:
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
-        """Keep one round less."""
-        if self._rounds:
-            self.bytes -= self._rounds.popleft().bytes
+        """Keep one round less. Of what a stream has got, the CRC of the last message stays."""
+        if not self._rounds:
+            return
+        round = self._rounds.popleft()
+        self.bytes -= round.bytes
+        for connection, delivery in round.own.items():
+            stream = self._streams.get(connection)
+            if stream is None:
+                continue
+            crc = self._crc_of_dropped(stream)
+            if delivery is not None and not (
+                round.number == stream.opened_in and delivery.count == stream.skipped
+            ):
+                crc = crc32(delivery.last)
+            stream.dropped_in, stream.dropped_crc = round.number, crc
+        if round.shared is not None:
+            self._dropped_in, self._dropped_crc = round.number, crc32(round.shared.last)
+
+    def _crc_of_dropped(self, stream: _Stream) -> int | None:
+        """The CRC of the last message of a stream that is no longer kept. None: there was none."""
+        if self._dropped_in > max(stream.dropped_in, stream.follows_after):
+            return self._dropped_crc
+        return stream.dropped_crc
 
     def count(self, connection: int) -> int:
         """How many messages a stream has got, up to the end of the last round."""
@@ -168,11 +200,11 @@ class History:
         stream, sent = self._streams[connection], self.count(connection)
         if not 0 <= received <= sent or (crc is None) != (received == 0):
             raise Missing("count")
-        needed = sent - received + (received > 0)
+        needed = sent - received
         parts: list[Sequence[Text]] = []
         found = 0
         for round in reversed(self._rounds):
-            if found >= needed or round.number < stream.opened_in:
+            if found >= needed + (received > 0) or round.number < stream.opened_in:
                 break
             default = round.shared if stream.follows_after < round.number else None
             delivery = round.own.get(connection, default)
@@ -183,9 +215,11 @@ class History:
             found += len(texts)
         if found < needed:
             raise Missing("history")
-        texts = [text for part in reversed(parts) for text in part][found - needed :]
-        if received and crc32(texts.pop(0)) != crc:
-            raise Missing("count")
+        texts = [text for part in reversed(parts) for text in part][max(0, found - needed - 1) :]
+        if received:
+            last = crc32(texts.pop(0)) if found > needed else self._crc_of_dropped(stream)
+            if last != crc:
+                raise Missing("count")
         return texts
 
 

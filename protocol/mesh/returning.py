@@ -21,7 +21,7 @@ from protocol.mesh import lifecycle
 from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Counted, Deliver, Effect, Only, Returning
-from protocol.mesh.items import Items
+from protocol.mesh.items import Items, Question
 from protocol.mesh.lifecycle import Heard, Lost
 from protocol.mesh.resuming import Open, Report, Resume, Resumptions, read_request
 from protocol.mesh.unfinished import Unfinished
@@ -67,7 +67,7 @@ class Returns:
         resumptions = self._resumptions
         request = None if resumptions is None else read_request(text)
         if resumptions is None or request is None:
-            self._ask(connection, text, now)
+            self._ask(connection, self._answers.question(connection, text), now)
             return False
         if behind is None:
             sentence = "`data.resume` and `data.received` come in a frame of their own"
@@ -75,11 +75,12 @@ class Returns:
         resumption = connection.resumption
         match request:
             case Open(seconds):
+                question = self._answers.question(connection, text)  # first: it may be refused
                 is_new = resumption is None
                 if is_new:
                     connection.resumption = resumptions.open(connection.id, seconds)
                     connection.resumption.taken = behind
-                self._ask(connection, text, now)
+                self._ask(connection, question, now)
                 if is_new:
                     self._effects.append(Counted(connection.id))
             case Report(received):
@@ -108,40 +109,46 @@ class Returns:
     def find(self, id: int, request: Resume) -> int | str:
         """Which connection a returning one means, or the reason why it may not go on with it.
 
-        The token is used up.
+        The token is used up, whatever comes of it.
         """
         resumptions, connection = self._resumptions, self._connections[id]
-        if resumptions is None or request.epoch != resumptions.epoch:
+        assert resumptions is not None, "or it would not have been read"
+        lost = resumptions.use(request.token)
+        if request.epoch != resumptions.epoch:
             return "epoch"
         if connection.peer is not None or connection.resumption is not None:
             return "late"
-        lost = resumptions.use(request.token)
-        if lost is None:
+        if lost is None or self._connections[lost].peer is None:  # there is nothing to come back to
             return "unknown"
-        old = self._connections[lost]
-        if _timeless(old.grant) != _timeless(connection.grant):
+        if _timeless(self._connections[lost].grant) != _timeless(connection.grant):
             return "grant"
-        assert old.resumption is not None, "it had a token"
-        if request.received < old.resumption.received:  # what arrived once has arrived
-            return "count"
-        old.resumption.received = request.received
         return lost
 
-    def come_back(self, id: int, lost_id: int, text: Text, now: Instant) -> Text:
+    def goes_back(self, lost_id: int, request: Resume) -> bool:
+        """Fewer messages are said to have arrived than were said before.
+
+        Ask this when all that the lost connection has said is decided.
+        """
+        resumption = self._connections[lost_id].resumption
+        assert resumption is not None, "it had a token"
+        return request.received < resumption.received
+
+    def come_back(self, id: int, lost_id: int, request: Resume, text: Text, now: Instant) -> Text:
         """The lost connection lives on with the socket of `id`, which is no connection any more.
 
-        `text`: what it asked. Returns the answer.
+        `text`: in which it asked for that. Returns the answer.
         """
         new, lost = self._connections.pop(id), self._connections[lost_id]
         resumption, resumptions = lost.resumption, self._resumptions
         assert resumption is not None, "it had a token"
         assert resumptions is not None
         resumptions.renew(lost_id, resumption)
+        resumption.received = request.received
         resume = {"resumed": True, "taken": resumption.taken, **(self._offer(lost) or {})}
         waiting = self._unfinished.pop(id, None)
         if waiting is not None:
             self._unfinished[lost_id] = waiting
-            resumption.taken += len(waiting.messages)
+            resumption.taken += len(waiting.messages) + waiting.dropped
         lost.grant, lost.is_paced = new.grant, new.is_paced
         lost.ends_at, lost.ends_at_ms = new.ends_at, new.ends_at_ms
         lost.heard_at = lost.said_at = now.at
@@ -163,9 +170,9 @@ class Returns:
         if connection.resumption is not None and self._resumptions is not None:
             self._resumptions.close(connection.resumption)
 
-    def _ask(self, connection: Connection, text: Text, now: Instant) -> None:
+    def _ask(self, connection: Connection, question: Question, now: Instant) -> None:
         """Everything else that is asked, the mesh answers."""
-        question = self._answers.question(connection, text, self._offer(connection))
+        question = attrs.evolve(question, resume=self._offer(connection))
         self._items.asked(connection.id, question, now)
 
     def _offer(self, connection: Connection) -> dict[str, object] | None:

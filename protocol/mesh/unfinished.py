@@ -15,14 +15,16 @@ class Unfinished:
     """Messages of one connection that wait in the gate, oldest first. The rate has counted them.
 
     `bytes`: those of all that wait. `elements`: texts out of an array; an array in them is no
-    message. `messages`: what came behind the array.
+    message. `messages`: what came behind the array. `dropped`: how many more frames came behind
+    that, and were dropped by the rate limit.
     """
 
-    __slots__ = ("bytes", "elements", "messages")
+    __slots__ = ("bytes", "dropped", "elements", "messages")
 
-    def __init__(self, elements: list[Text], messages: list[Inbound]) -> None:
+    def __init__(self, elements: list[Text], messages: list[Inbound], dropped: int = 0) -> None:
         self.elements = elements
         self.messages = messages
+        self.dropped = dropped
         self.bytes = sum(map(len, elements)) + sum(map(len, messages))
 
     @property
@@ -30,9 +32,10 @@ class Unfinished:
         """How many wait."""
         return len(self.elements) + len(self.messages)
 
-    def add(self, messages: Sequence[Inbound]) -> None:
+    def add(self, messages: Sequence[Inbound], dropped: int) -> None:
         """These came behind all others."""
         self.messages += messages
+        self.dropped += dropped
         self.bytes += sum(map(len, messages))
 
     def take_elements(self, most: int) -> list[Text]:

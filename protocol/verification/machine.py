@@ -22,8 +22,6 @@ from protocol.about import missing_extra
 try:
     from hypothesis import strategies as st
     from hypothesis.stateful import (
-        Bundle,
-        RuleBasedStateMachine,
         initialize,
         invariant,
         precondition,
@@ -34,8 +32,9 @@ except ModuleNotFoundError as error:
 
 from protocol.limits import Limits
 from protocol.verification import page_strategies, strategies, turn_strategies
+from protocol.verification.coming_back import ComingBack, connections
 from protocol.verification.strategies import peers
-from protocol.verification.subjects import Judge, Subject
+from protocol.verification.subjects import Subject
 
 TIGHT: Limits = Limits(
     message_bytes_max=2048,
@@ -56,6 +55,7 @@ TIGHT: Limits = Limits(
     mailbox_bytes_max=2**20,
     begun_turns_max=2,
     lag_told_every_s=5.0,
+    history_bytes_max=8_000,
 )
 """Limits under which a few steps reach every bound."""
 
@@ -67,25 +67,10 @@ _seconds = st.one_of(
 )
 
 
-class RelayMachine(RuleBasedStateMachine):
+class RelayMachine(ComingBack):
     """Peers come, speak, misbehave, stall, vanish and return; the judge looks after every step."""
 
-    make_subject: ClassVar[Callable[[], Subject]]
-    connections: Bundle[int] = Bundle("connections")
     not_utf8: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.subject = type(self).make_subject()
-        self.judge = Judge(self.subject)
-        self.names: dict[int, str] = {}
-        self.count = 0
-
-    def _open(self, name: str, *, is_paced: bool = False) -> int:
-        self.count += 1
-        self.judge.open(self.count, is_paced=is_paced)
-        self.names[self.count] = name
-        return self.count
 
     # Coming and going -----------------------------------------------------------------------------
 

@@ -94,9 +94,7 @@ FRAMES = (
 
 
 def _scripts() -> Iterator[Script]:
-    s = Script(
-        "a cut in the middle: what was not taken is sent again, once, before all"
-    ).open()
+    s = Script("a cut in the middle: what was not taken is sent again, once, before all").open()
     s.send(_a(0), said=False)
     s.send(_a(1), _a(2), _a(3))
     s.hear(_a(10))

@@ -14,7 +14,8 @@ bytes on the wire are whole WebSocket frames wherever a connection is cut.
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from actors.clock import SystemClock
 from actors.frames import Batch
@@ -27,7 +28,8 @@ from protocol.envelope import Inbound
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh.effects import Effect
+from protocol.mesh.effects import Effect, Returning
+from protocol.mesh.history import History
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.verification.model import BINARY, Disagreement, Message, Permit
@@ -46,12 +48,16 @@ class RecordingMesh(LocalMesh):
     """A mesh that notes what it is told, in order, and fails where it is asked to."""
 
     def __init__(self, limits: Limits, *, strict: bool = False) -> None:
-        super().__init__(limits, strict=strict)
+        numbers = itertools.count(1)
+        super().__init__(limits, strict=strict, new_token=lambda: f"token {next(numbers)}")
         self.decisions: list[Decision] = []
         self.crashing: set[int] = set()
         self.paced: set[int] = set()
         self._done: list[Effect] = []
         self._expiry = Expiry(self)
+        self._come_back, self._stay_away = self.returns.come_back, self.returns.stay_away
+        self.returns.come_back = self._resumed  # type: ignore[method-assign,assignment]
+        self.returns.stay_away = self._refused  # type: ignore[method-assign,assignment]
 
     def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
         super().opened(id, now, is_paced=id in self.paced, grant=grant)
@@ -62,10 +68,31 @@ class RecordingMesh(LocalMesh):
             raise RuntimeError("made to crash")
         heard = tuple(m if isinstance(m, bytes) else BINARY for m in messages)
         decided = super().received(id, messages, now)
-        while id in self.unfinished:  # the model decides arrays whole
+        while id in self.unfinished and not self._is_returning(
+            id
+        ):  # the model decides arrays whole
             decided += super().received(id, (), now)
         self.decisions.append(Decision("received", now.at, id, heard))
         return decided
+
+    def _is_returning(self, id: int) -> bool:
+        return any(isinstance(e, Returning) and e.connection == id for e in self._effects)
+
+    def _resumed(self, id: int, lost_id: int, *asked: Any) -> bytes:
+        answer = self._come_back(id, lost_id, *asked)
+        self.decisions.append(Decision("resumed", asked[-1].at, id, other=lost_id))
+        return answer
+
+    def _refused(self, id: int, *asked: Any) -> bytes:
+        answer = self._stay_away(id, *asked)
+        self.decisions.append(Decision("refused", asked[-1].at, id))
+        return answer
+
+    def lost(self, id: int, code: int, now: Instant) -> bool:
+        is_kept = super().lost(id, code, now)
+        if is_kept:
+            self.decisions.append(Decision("lost", now.at, id))
+        return is_kept
 
     def heard(self, id: int, now: Instant) -> None:
         super().heard(id, now)
@@ -110,7 +137,8 @@ class Socket:
 
     writes_frames = False
 
-    def __init__(self) -> None:
+    def __init__(self, writing: Callable[[], None] = lambda: None) -> None:
+        self._writing = writing
         self.actor: PeerActor
         self.coming: deque[Message] = deque()
         """From the peer, not yet at the relay."""
@@ -124,6 +152,8 @@ class Socket:
         self.relay_reads = True
         self.is_blocked = False
         self.has_left = False
+        self.leaves_with = ABNORMAL
+        self.is_broken = False
         self.is_over = False
         self.is_failing = False
         self.closed_with: int | None = None
@@ -144,6 +174,10 @@ class Socket:
             raise Disagreement("something was sent after the close")
         if self.is_blocked:
             raise Disagreement("something was sent to a socket that takes no more")
+        if self.is_broken:
+            self.is_blocked = not self.peer_reads
+            return self.peer_reads
+        self._writing()
         for buffer in batch.buffers:
             self.wire += buffer
         self.on_the_wire += batch.count
@@ -206,16 +240,17 @@ class Socket:
     def notice_close(self) -> None:
         self.is_over = True
         self.coming.clear()
-        self.actor.closed(self.closed_with or ABNORMAL)
+        self.actor.closed(self.closed_with or self.leaves_with)
 
     # What the peer reads --------------------------------------------------------------------------
 
     def read(self) -> list[bytes]:
         """Whole messages; a frame whose end was cut off is none."""
-        if not self.wire or not (self.peer_reads or self.has_left):
+        is_cut = self.has_left or self.is_broken
+        if not self.wire or not (self.peer_reads or is_cut):
             return []
         texts, rest = parse(bytes(self.wire))
-        if rest and not self.has_left:
+        if rest and not is_cut:
             raise Disagreement(f"half a frame on the wire: {rest!r}")
         self.wire.clear()
         self.on_the_wire = 0
@@ -246,6 +281,22 @@ def parse(wire: bytes) -> tuple[list[bytes], bytes]:
     return texts, wire[at:]
 
 
+class Memory:
+    """Notes what a history forgets although its time has not come: until when (seconds)."""
+
+    def __init__(self, history: History) -> None:
+        self.forgotten_until = -math.inf
+        self._history = history
+        self._drop = history.drop_oldest
+        history.drop_oldest = self._drop_oldest  # type: ignore[method-assign]
+
+    def _drop_oldest(self) -> None:
+        rounds = self._history._rounds
+        if rounds and rounds[0].at >= rounds[-1].at - self._history._keep_s:
+            self.forgotten_until = max(self.forgotten_until, rounds[0].at)
+        self._drop()
+
+
 class VirtualClock(SystemClock):
     """Stands still until somebody moves it."""
 
@@ -263,6 +314,7 @@ class ActorSubject(Subject):
     has_permits = True
     has_pace = True
     can_crash = True
+    can_resume = True
     is_immediate = False
     late_s = 1.0
 
@@ -271,9 +323,11 @@ class ActorSubject(Subject):
         self.clock = VirtualClock(now)
         self.supervisor = Supervisor("verification", self.limits, self.clock)
         self.mesh = self.make_mesh()
-        self.supervisor._mesh = self.mesh
+        self.supervisor._mesh = self.supervisor._comebacks._mesh = self.mesh
+        self.memory = Memory(self.supervisor._comebacks.history)
         self.sockets: dict[int, Socket] = {}
         self._alive: dict[int, Socket] = {}
+        self._writing: set[int] = set()  # something is on the wire
         self._numbers: dict[int, int] = {}  # the supervisor's -> the caller's
         self._made_to_crash: set[int] = set()
 
@@ -288,7 +342,7 @@ class ActorSubject(Subject):
     # What peers and the world do ------------------------------------------------------------------
 
     def open(self, c: int, permit: Permit | None = None, *, is_paced: bool = False) -> None:
-        socket = self.sockets[c] = self._alive[c] = Socket()
+        socket = self.sockets[c] = self._alive[c] = Socket(lambda: self._writing.add(c))
         socket.actor = self.supervisor.open(socket, grant=as_grant(permit))
         if is_paced:  # for the mesh: this socket has no pace, it is told that it is behind
             self.mesh.paced.add(socket.actor.id)
@@ -300,10 +354,19 @@ class ActorSubject(Subject):
 
     def close(self, c: int) -> None:
         self.sockets[c].has_left = True
+        self.sockets[c].leaves_with = (1000, 1001, 1005)[c % 3]
 
     def drop(self, c: int, cut: int = 0) -> None:
+        self.sockets[c].has_left = True
+        self._cut(c, cut)
+
+    def break_off(self, c: int, cut: int = 0) -> None:
+        self.sockets[c].is_broken = True
+        self.sockets[c].pongs = 0
+        self._cut(c, cut)
+
+    def _cut(self, c: int, cut: int) -> None:
         socket = self.sockets[c]
-        socket.has_left = True
         socket.coming = deque(itertools.islice(socket.coming, cut))
         del socket.wire[len(socket.wire) * cut // 10 :]
 
@@ -324,7 +387,8 @@ class ActorSubject(Subject):
 
     def crash(self, c: int, where: int = 0) -> None:
         socket = self.sockets[c]
-        if socket.is_over or socket.has_left or socket.closed_with is not None:
+        is_gone = socket.is_over or socket.has_left or socket.is_broken
+        if is_gone or socket.closed_with is not None:
             return
         self._made_to_crash.add(c)
         if where % 3 == 0:
@@ -377,13 +441,24 @@ class ActorSubject(Subject):
         noted, self.mesh.decisions = self.mesh.decisions, []
         decisions: list[Decision] = []
         for decision in noted:
-            c = self._numbers.get(decision.connection, 0)
+            c, other = (
+                self._numbers.get(decision.connection, 0),
+                self._numbers.get(decision.other, 0),
+            )
             happened = [(what, self._numbers[id]) for what, id in decision.happened]
-            decisions.append(decision._replace(connection=c, happened=happened))
-            if decision.what == "received":
-                self.sockets[c].decided += len(decision.messages)
-            elif decision.what == "ended":
-                self._check_end(c, decision.cause)
+            decisions.append(decision._replace(connection=c, happened=happened, other=other))
+            match decision.what:
+                case "received":
+                    self.sockets[c].decided += len(decision.messages)
+                case "ended":
+                    self._check_end(c, decision.cause)
+                case "lost":
+                    self._check_end(c, "left")
+                case "resumed":  # the lost one's number goes on with the other socket
+                    numbers, id, lost = self._numbers, decision.connection, decision.other
+                    numbers[id], numbers[lost] = numbers[lost], numbers[id]
+                    if other in self._made_to_crash:
+                        self._made_to_crash.add(c)
         return decisions
 
     def _check_end(self, c: int, cause: str) -> None:
@@ -392,12 +467,19 @@ class ActorSubject(Subject):
         if cause == "left" and went and socket.decided != socket.taken:
             raise Disagreement(f"{c} left, and {socket.taken - socket.decided} were not heard")
 
+    def active(self) -> Collection[int]:
+        return self._writing
+
     def received(self, c: int) -> list[bytes]:
-        return self.sockets[c].read()
+        socket = self.sockets[c]
+        got = socket.read()
+        if not socket.wire:
+            self._writing.discard(c)
+        return got
 
     def waiting(self, c: int) -> int | None:
         socket = self.sockets[c]
-        if socket.has_left or socket.is_failing or socket.is_over:
+        if socket.has_left or socket.is_broken or socket.is_failing or socket.is_over:
             return None
         if socket.closed_with not in (None, 1001):  # cut off; what was on the wire may come
             return None
@@ -405,6 +487,9 @@ class ActorSubject(Subject):
 
     def closed_with(self, c: int) -> int | None:
         return self.sockets[c].closed_with
+
+    def forgotten_until(self) -> float:
+        return self.memory.forgotten_until
 
     def check_end(self, judge: Expectations, c: int, cause: str) -> None:
         if cause == "crashed" and c not in self._made_to_crash:

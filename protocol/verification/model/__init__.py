@@ -24,6 +24,7 @@ leaves out: a presence that the relay makes longer than its bound, because it de
 spelling. Histories here do not come near that bound.
 
     echoes.py       what pages send again, and who said what lately
+    returning.py    who may come back, and what is wrong with who wants to
     reading.py      what a text says: JSON, numbers by their letters, agents and their ids
     entry.py        who may come in, and as whom: permits and claims
     expected.py     what may be expected of a connection, and whether a text is that
@@ -61,6 +62,7 @@ from protocol.verification.model.reading import (
     read,
     union,
 )
+from protocol.verification.model.returning import Resume, Ticket, Uncounted
 
 __all__ = [
     "AN_OBJECT",
@@ -86,7 +88,10 @@ __all__ = [
     "OneOf",
     "Peer",
     "Permit",
+    "Resume",
     "Roster",
+    "Ticket",
+    "Uncounted",
     "Untouched",
     "agent_id",
     "depth",

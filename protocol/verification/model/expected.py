@@ -26,6 +26,7 @@ class _Any:
 A_TIME: Final = _Any("an integer time")
 A_SENTENCE: Final = _Any("a sentence")
 AN_OBJECT: Final = _Any("an object")
+A_NAME: Final = _Any("a name")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class OneOf:
     """Any of these strings."""
 
     values: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """This number, however it is spelled."""
+
+    value: float
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ def matches(expected: Any, got: Any) -> bool:
             )
         case Maybe(value):
             return matches(value, got)
+        case Amount(value):
+            return isinstance(got, Number) and float(got.literal) == value
         case OneOf(values):
             return isinstance(got, str) and got in values
         case str():
@@ -134,7 +144,7 @@ def matches(expected: Any, got: Any) -> bool:
             return isinstance(got, str) and _whole(got) == _whole(expected)
     if expected is A_TIME:
         return isinstance(got, Number) and got.literal.isdigit()
-    if expected is A_SENTENCE:
+    if expected is A_SENTENCE or expected is A_NAME:
         return isinstance(got, str) and bool(got)
     if expected is AN_OBJECT:
         return isinstance(got, dict)

@@ -6,15 +6,17 @@ docs/protocol.md, and every rule needs the same two dicts: who is connected, and
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from protocol.limits import Limits
 from protocol.verification.model.echoes import SENT_AGAIN, Lately, data_of, is_page
 from protocol.verification.model.entry import Claim, Permit, claim_of
 from protocol.verification.model.expected import (
+    A_NAME,
     A_SENTENCE,
     A_TIME,
+    Amount,
     AtLeast,
     Closed,
     Disagreement,
@@ -36,6 +38,15 @@ from protocol.verification.model.reading import (
     read,
     union,
 )
+from protocol.verification.model.returning import (
+    Open,
+    Report,
+    Resume,
+    Resumption,
+    Ticket,
+    Uncounted,
+    request_of,
+)
 
 CLOSE_CODES: Final = {
     "left": 1000,
@@ -51,6 +62,9 @@ CLOSE_CODES: Final = {
 
 NAMED_MAX: Final = 20
 """An error names the peers that have an agent if they are no more than so many, else some."""
+
+_DROPPED: Final = "dropped"
+"""Stands for a frame beyond the rate, which counts as taken."""
 
 
 @dataclass
@@ -77,6 +91,9 @@ class Connection:
     told_lag_at: float = float("-inf")
     rate_error_at: float = float("-inf")
     echo_error_at: float = float("-inf")
+    resumption: Resumption | None = None
+    waiting: list[Message | str] = field(default_factory=list)
+    asks: list[tuple[Resume, dict[str, Any]]] = field(default_factory=list)
 
 
 @dataclass
@@ -93,10 +110,19 @@ class Peer:
 
 
 class Model:
-    """One mesh, as the rules describe it."""
+    """One mesh, as the rules describe it.
 
-    def __init__(self, limits: Limits, *, strict: bool = False, now: float = 0.0) -> None:
+    `resumes`: connections may come back (rule 19). What peers have read of that is told with
+    `learned`.
+    """
+
+    def __init__(
+        self, limits: Limits, *, strict: bool = False, now: float = 0.0, resumes: bool = False
+    ) -> None:
         self.limits = limits
+        self.resumes = resumes
+        self.tokens: dict[str, int] = {}
+        self.epoch: str | None = None
         self.faults = Faults(limits, strict)
         self.now = now
         self.connections: dict[int, Connection] = {}
@@ -127,22 +153,41 @@ class Model:
         if self._permit_end(connection) <= self.now:
             self._told_and_ended(c, "expired")
             return
-        connection.heard_at = connection.said_at = self.now
-        for message in messages[: self._within_rate(c, connection, len(messages))]:
-            elements = self._elements(message)
-            if len(elements) > self.limits.messages_burst:
-                self._error(c, {"too_large"})
-                continue
-            if elements:  # they count, the array does not
-                connection.tokens += 1
-            passed = self._within_rate(c, connection, len(elements))
-            for one in elements[:passed] if elements else [message]:
-                self._decide(c, connection, one)
+        self.heard(c)
+        passed = self._within_rate(c, connection, len(messages))
+        connection.waiting += messages[:passed]
+        connection.waiting += [_DROPPED] * (len(messages) - passed)
+        self._go_on(c, connection)
+
+    def _go_on(self, c: int, connection: Connection) -> None:
+        """Decide what has come in; but what came behind a wish to go on with another connection
+        waits until that is decided."""
+        waiting, asks = connection.waiting, len(connection.asks)
+        while waiting and len(connection.asks) <= asks:
+            message = waiting.pop(0)
+            if connection.resumption is not None:
+                connection.resumption.taken += 1
+            if not isinstance(message, str):
+                self._frame(c, connection, message)
+
+    def _frame(self, c: int, connection: Connection, message: Message) -> None:
+        elements = self._elements(message)
+        if len(elements) > self.limits.messages_burst:
+            self._error(c, {"too_large"})
+            return
+        if elements:  # they count, the array does not
+            connection.tokens += 1
+        passed = self._within_rate(c, connection, len(elements))
+        for one in elements[:passed] if elements else [message]:
+            self._decide(c, connection, one, in_array=bool(elements))
 
     def heard(self, c: int) -> None:
         """Something of `c` came in and waits: a sign of life."""
-        if c in self.connections:
-            self.connections[c].heard_at = self.connections[c].said_at = self.now
+        connection = self.connections.get(c)
+        if connection is not None:
+            connection.heard_at = connection.said_at = self.now
+            if connection.resumption is not None:
+                connection.resumption.until = float("inf")
 
     def ponged(self, c: int) -> None:
         """A WebSocket pong of `c`: a sign of life, if it asked for that and spoke lately."""
@@ -172,6 +217,113 @@ class Model:
         if connection.peer is not None:
             self._leave(connection.peer, cause)
         self._expect([c], Closed(CLOSE_CODES[cause]))
+
+    # Connections that come back -------------------------------------------------------------------
+
+    def learned(self, c: int, token: str, epoch: str) -> None:
+        """The peer of `c` has read its token. Raises Disagreement if the relay is another one."""
+        if self.epoch not in (None, epoch):
+            raise Disagreement(f"the epoch was {self.epoch!r}, and is {epoch!r}")
+        self.tokens[token], self.epoch = c, epoch
+
+    def lost(self, c: int, *, has_socket: bool) -> None:
+        """The socket of `c` is gone, and it may come back. `has_socket`: its peer did not know.
+
+        Raises Disagreement.
+        """
+        resumption = self.connections[c].resumption
+        if resumption is None or not self.may_come_back(c):
+            raise Disagreement(f"{c} is kept, and cannot come back")
+        resumption.until = min(resumption.until, self.now + resumption.seconds)
+        if has_socket:
+            self._expect([c], Closed(CLOSE_CODES["replaced"]))
+
+    def is_lost(self, c: int) -> bool:
+        """Its socket is gone, and it may come back."""
+        return self._lost_until(self.connections[c]) < float("inf")
+
+    def may_come_back(self, c: int) -> bool:
+        """If its socket is gone, it may come back."""
+        connection = self.connections[c]
+        return connection.resumption is not None and connection.peer is not None
+
+    def is_asked_for(self, c: int) -> bool:
+        """Somebody has shown its token, and that is not decided yet."""
+        asks = (ask for connection in self.connections.values() for ask, _ in connection.asks)
+        return any(self.tokens.get(ask.token) == c for ask in asks)
+
+    def asked(self, c: int) -> tuple[Resume, int | None]:
+        """With what `c` wants to go on, and the connection that it means, if there is one."""
+        ask, _ = self.connections[c].asks[0]
+        old = self.tokens.get(ask.token)
+        return ask, old if old in self.connections else None
+
+    def resumed(self, c: int, old: int, wrong: set[str]) -> None:
+        """`c` goes on with `old`, which is over. `wrong`: for which reasons it should not.
+
+        Raises Disagreement.
+        """
+        new = self.connections[c]
+        if wrong | self._reasons(c) or self.tokens.get(new.asks[0][0].token) != old:
+            raise Disagreement(f"{c} goes on with {old}: {new.asks[0]}")
+        ask, value = new.asks.pop(0)
+        del self.tokens[ask.token]
+        going_on = self.connections[old]
+        assert going_on.resumption is not None
+        going_on.resumption.reported = ask.received
+        going_on.opened_at, going_on.permit = new.opened_at, new.permit
+        going_on.is_paced = new.is_paced
+        going_on.waiting = new.waiting
+        del self.connections[c]
+        self.connections = {c if o == old else o: one for o, one in self.connections.items()}
+        self.heard(c)
+        taken = Number(str(going_on.resumption.taken))
+        data = {"resume": {"resumed": True, "taken": taken, **self._offer(going_on)}}
+        answer = self._relay_says("capabilities_response", c, data, value)
+        self._expect([c], Ticket(answer.value, opens=False))
+        self._expect([old], Closed(CLOSE_CODES["replaced"]))
+
+    def refused(self, c: int, wrong: set[str]) -> None:
+        """`c` may not go on with another connection. `wrong`: reasons for that, beside the
+        model's own. Raises Disagreement if there is none."""
+        reasons = wrong | self._reasons(c)
+        ask, value = self.connections[c].asks.pop(0)
+        if not reasons:
+            raise Disagreement(f"{c} may not come back, for no reason: {ask}")
+        self.tokens.pop(ask.token, None)
+        told = {"resumed": False, "reason": OneOf(frozenset(reasons))}
+        data = {"resume": {**told, **self._offer(self.connections[c])}}
+        answer = self._relay_says("capabilities_response", c, data, value)
+        self._expect([c], Uncounted(answer.value))
+
+    def _reasons(self, c: int) -> set[str]:
+        """Why `c` may not go on with the connection that it means."""
+        ask, old = self.asked(c)
+        new = self.connections[c]
+        reasons = set()
+        if ask.epoch != self.epoch:
+            reasons.add("epoch")
+        if new.peer is not None or new.resumption is not None:
+            reasons.add("late")
+        if old is None:
+            return reasons | {"unknown"}
+        lost = self.connections[old]
+        assert lost.resumption is not None
+        if lost.peer is None:
+            reasons.add("unknown")
+        if replace(lost.permit, ends_at=None) != replace(new.permit, ends_at=None):
+            reasons.add("grant")
+        if ask.received < lost.resumption.reported:
+            reasons.add("count")
+        return reasons
+
+    def _offer(self, connection: Connection) -> dict[str, Any]:
+        if connection.resumption is None:
+            return {"seconds": Amount(self.limits.resume_s)}
+        seconds = Amount(connection.resumption.seconds)
+        return {"token": A_NAME, "epoch": A_NAME, "seconds": seconds}
+
+    # Time -----------------------------------------------------------------------------------------
 
     def due(self, now: float) -> dict[int, float]:
         """The connections whose time is up at `now` (seconds), and since when."""
@@ -236,7 +388,7 @@ class Model:
     def is_stale(self, peer: str) -> bool:
         """Nothing was heard on any of its connections for `stale_after_s`."""
         return all(
-            self.now - self.connections[c].heard_at >= self.limits.stale_after_s
+            self.now - self.connections[c].heard_at >= self.limits.stale_after_s or self.is_lost(c)
             for c in self.of(peer)
         )
 
@@ -245,7 +397,10 @@ class Model:
             end = connection.opened_at + self.limits.announce_within_s
         else:
             end = connection.heard_at + self.limits.reap_after_s
-        return min(end, self._permit_end(connection))
+        return min(end, self._permit_end(connection), self._lost_until(connection))
+
+    def _lost_until(self, connection: Connection) -> float:
+        return float("inf") if connection.resumption is None else connection.resumption.until
 
     def _permit_end(self, connection: Connection) -> float:
         if connection.permit.ends_at is None:
@@ -274,7 +429,7 @@ class Model:
             self._error(c, {"rate_limited"})
         return passed
 
-    def _decide(self, c: int, connection: Connection, message: Message) -> None:
+    def _decide(self, c: int, connection: Connection, message: Message, *, in_array: bool) -> None:
         if message is BINARY:
             self._error(c, {"binary"})
             return
@@ -297,7 +452,7 @@ class Model:
         elif type == "presence":
             self._presence(c, connection, message, value)
         elif type == "capabilities":
-            self._capabilities(c, connection, value)
+            self._capabilities(c, connection, value, in_array=in_array)
         elif not is_withheld(value["type"]):
             assert peer is not None
             self._from_a_peer(c, connection, peer, message, value)
@@ -352,7 +507,29 @@ class Model:
         allowed = permit.may_send and (is_itself or permit.allows_agent(sender))
         return set() if allowed else {"not_granted"}
 
-    def _capabilities(self, c: int, connection: Connection, value: dict[str, Any]) -> None:
+    def _capabilities(
+        self, c: int, connection: Connection, value: dict[str, Any], *, in_array: bool
+    ) -> None:
+        request, faults = request_of(value.get("data")) if self.resumes else (None, set())
+        if request is not None and in_array:
+            faults.add("bad_field")
+        if isinstance(request, Report) and connection.resumption is None:
+            faults.add("bad_field")
+        if faults:
+            self._error(c, faults, value)
+        elif isinstance(request, Resume):
+            connection.asks.append((request, value))
+        elif isinstance(request, Report):
+            assert connection.resumption is not None
+            connection.resumption.reported = max(connection.resumption.reported, request.received)
+            data = {"taken": Number(str(connection.resumption.taken))}
+            self._expect([c], self._relay_says("capabilities_response", c, data, value))
+        else:
+            self._question(c, connection, request, value)
+
+    def _question(
+        self, c: int, connection: Connection, request: Open | None, value: dict[str, Any]
+    ) -> None:
         claim, faults = claim_of(value.get("data"))
         if claim is not None:
             if connection.peer is not None or connection.claim not in (None, claim):
@@ -362,17 +539,22 @@ class Model:
         if faults:
             self._error(c, faults, value)
             return
+        opens = request is not None and connection.resumption is None
+        if request is not None and opens:
+            connection.resumption = Resumption(min(request.seconds, self.limits.resume_s))
         permit = connection.permit
         agents = self._agents_here() if permit.may_watch else {}
         told: dict[str, Any] = {"claim": True, "activeAgents": [*agents]}
         told["agentCards"] = [AtLeast({"name": agents[id]}) for id in agents]
+        if self.resumes:
+            told["resume"] = self._offer(connection)
         if permit != Permit():
             told["grant"] = {} if permit.peer is None else {"peer": permit.peer}
             if permit.ends_at is not None:
                 left_s = max(0, math.floor(permit.ends_at - self.now))
                 told["grant"]["expiresInSeconds"] = Number(str(left_s))
         answer = self._relay_says("capabilities_response", c, AtLeast(told), value)
-        self._expect([c], answer)
+        self._expect([c], Ticket(answer.value) if opens else answer)
 
     def _agents_here(self) -> dict[str, str]:
         """The ids of all agents, and the name of each: that of who announced it first.

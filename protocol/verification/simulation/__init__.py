@@ -5,7 +5,8 @@
 
     events.py       what can happen: frozen values that print and parse themselves
     plan.py         `plan`: the history of a seed, event by event
-    peers.py        what one peer says, and the trouble that befalls it
+    peers.py        what one peer says, and what it is going to do
+    troubles.py     the trouble that befalls a peer
     life.py         `play`: a subject lives a history, judged by the model after every event
     shrink.py       `shrink`: the smallest part of a failing history that still fails
     report.py       `simulate`: all of that, and how an outcome is shown

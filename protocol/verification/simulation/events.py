@@ -16,6 +16,7 @@ from typing import ClassVar, Final, Self
 import attrs
 
 from protocol.verification.model import BINARY, Message
+from protocol.verification.subjects.counting import How
 
 __all__ = ["BINARY"]  # for the docstring's example
 
@@ -103,6 +104,32 @@ class Drop(OfConnection):
 
 
 @attrs.frozen
+class Break(OfConnection):
+    """The same, and the relay does not notice it."""
+
+    word = "break"
+    cut: int
+
+
+@attrs.frozen
+class ComeBack(OfConnection):
+    """A peer wants to go on with connection `old`, on `c`, which is new. `how`: with the right
+    counts and token, or with others. If it may not, it says what it says `otherwise`."""
+
+    word = "back"
+    old: int
+    how: How
+    otherwise: tuple[Message, ...]
+
+
+@attrs.frozen
+class Report(OfConnection):
+    """A peer says how many messages have arrived."""
+
+    word = "report"
+
+
+@attrs.frozen
 class Pong(OfConnection):
     """A peer answers a ping."""
 
@@ -136,6 +163,9 @@ KINDS: Final[tuple[type[Event], ...]] = (
     Send,
     Close,
     Drop,
+    Break,
+    ComeBack,
+    Report,
     Pong,
     StopReading,
     ReadAgain,

@@ -8,7 +8,9 @@ import attrs
 
 from protocol.limits import Limits
 from protocol.verification.simulation.events import (
+    Break,
     Close,
+    ComeBack,
     Crash,
     Drop,
     Event,
@@ -17,6 +19,7 @@ from protocol.verification.simulation.events import (
     Open,
     Pong,
     ReadAgain,
+    Report,
     Send,
     Settle,
     ShutDown,
@@ -126,12 +129,18 @@ class _Living:
                 self.judge.close(c)
             case Drop(c=c, cut=cut):
                 self.judge.drop(c, cut)
+            case Break(c=c, cut=cut):
+                self.judge.break_off(c, cut)
             case ReadAgain(c=c):
                 self.subject.read_again(c)
             case _ if not self.judge.is_open(event.c):
                 pass  # what is about a connection that is not open any more does not happen
             case Send(c=c, messages=messages):
                 self.judge.send(c, *messages)
+            case ComeBack(c=c, old=old, how=how, otherwise=otherwise):
+                self.judge.resume(c, old, how, otherwise=otherwise)
+            case Report(c=c):
+                self.judge.report(c)
             case Pong(c=c):
                 self.subject.pong(c)
             case StopReading(c=c):

@@ -1,4 +1,4 @@
-"""What one peer says, and the trouble that befalls it.
+"""What one peer says, and what it is going to do.
 
 A peer of a history does not listen: what it does depends on the seed alone, so that its history
 needs no relay.
@@ -12,15 +12,7 @@ from typing import Any, Final
 import attrs
 
 from protocol.verification.model import BINARY, Message
-from protocol.verification.simulation.events import (
-    Close,
-    Crash,
-    Drop,
-    Event,
-    Pong,
-    Send,
-    StopReading,
-)
+from protocol.verification.subjects.counting import How, open_question
 
 GRAIN_S: Final = 0.25
 """Things happen at multiples of this (seconds): exact as floats, and the rate limit stands at whole
@@ -33,7 +25,7 @@ HEARTBEAT_S: Final = 10.0
 
 _AGENTS: Final = ("planner", "coder", "critic", "scout")
 
-_WRONG: Final[tuple[Message, ...]] = (
+WRONG: Final[tuple[Message, ...]] = (
     b"",
     b"{",
     b"[]",
@@ -49,17 +41,21 @@ _WRONG: Final[tuple[Message, ...]] = (
     b'{"type":"stream","data":"\xff"}',
     BINARY,
 )
+"""What no peer should say."""
 
 
 class Peer:
     """One peer: its agents now, and the numbers of its open connections. Every other one claims its
-    id, with a secret. Some are pages that send again what they receive."""
+    id, with a secret. Some are pages that send again what they receive. Most come back after a
+    cut. Some send heartbeats so seldom that they are stale before each."""
 
     def __init__(self, id: str, dice: random.Random) -> None:
         self.id = id
         self.secret = f"the secret of {id}" if dice.random() < 0.5 else None
         self.agents = dice.sample(_AGENTS, dice.randint(0, 2))
         self.is_page = dice.random() < 0.3
+        self.comes_back = dice.random() < 0.7
+        self.beats_every_s = dice.choice((HEARTBEAT_S, 20.0, 25.0))
         self.tabs: list[int] = []
         self.heartbeat = text("heartbeat", id, data={"agents": self.agents})
 
@@ -74,10 +70,11 @@ class Peer:
 
     def arrival(self, dice: random.Random) -> tuple[bytes, ...]:
         """What it says on a new connection. One time in ten it takes over from its older ones."""
+        asks = (open_question(20),) if self.comes_back else ()
         if self.secret is None:
-            return (self.presence(dice),)
+            return (*asks, self.presence(dice))
         claim = {"claim": self.secret, "takeover": dice.random() < 0.1}
-        return text("capabilities", data=claim), self.presence(dice)
+        return (*asks, text("capabilities", data=claim), self.presence(dice))
 
     def change_agents(self, dice: random.Random) -> None:
         """Host other agents from now on."""
@@ -223,152 +220,13 @@ class Forget(OnTab):
 
 
 @attrs.frozen
+class GoOn(OnTab):
+    """Go on with a connection that is lost, on so many new ones at once, in this way."""
+
+    how: How = "right"
+    times: int = 1
+
+
+@attrs.frozen
 class Return(OnTab):
     """Give up a connection that is lost already, and come back some time later."""
-
-
-# Trouble ------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Scene:
-    """Where trouble happens: the peer and one of its connections, everybody, the time, the dice."""
-
-    at: float
-    peer: Peer
-    c: int
-    here: Sequence[Peer]
-    dice: random.Random
-
-    def exponential(self, mean_s: float) -> float:
-        """A random time (seconds) with this mean."""
-        return self.dice.expovariate(1 / mean_s)
-
-
-Later = tuple[Intent, float]
-"""What the peer is going to do because of the trouble, and in how many seconds."""
-
-Course = Iterator[Event | Later]
-"""How a trouble goes: events that happen at once, and what the peer does later."""
-
-
-def leaves_and_comes_back(scene: Scene) -> Course:
-    """It closes cleanly, and connects again later."""
-    yield Close(scene.at, scene.c)
-    yield Return(scene.c), GRAIN_S
-
-
-def is_cut_off_in_the_middle(scene: Scene) -> Course:
-    """The network fails while it says something; it comes back later."""
-    yield Send(scene.at, scene.c, tuple(conversation(scene.peer, scene.here, scene.dice)))
-    yield Drop(scene.at, scene.c, scene.dice.randint(0, 9))
-    yield Return(scene.c), GRAIN_S
-
-
-def reconnects_at_once(scene: Scene) -> Course:
-    """The network fails, and it is back before the relay knows."""
-    yield Drop(scene.at, scene.c, scene.dice.randint(0, 9))
-    yield Arrive(), GRAIN_S
-    yield Forget(scene.c), 2 * GRAIN_S
-
-
-def opens_another_tab(scene: Scene) -> Course:
-    """It has one more connection for a while."""
-    yield Arrive(), 1.0
-    yield Leave(scene.c), scene.exponential(200.0)
-
-
-def steals_an_id(scene: Scene) -> Course:
-    """It opens a connection as somebody else, or tries to."""
-    yield Arrive(as_another=True), GRAIN_S
-
-
-def stops_reading(scene: Scene) -> Course:
-    """It does not read for a while; if it is evicted meanwhile, so be it."""
-    yield StopReading(scene.at, scene.c)
-    yield Resume(scene.c), scene.exponential(60.0)
-
-
-def is_hidden(scene: Scene) -> Course:
-    """A page in the background: answers pings for a while, and sends nothing."""
-    scene.peer.tabs.remove(scene.c)
-    yield AnswerPings(scene.c), HEARTBEAT_S
-    yield Arrive(), scene.dice.uniform(31, 300)
-
-
-def floods(scene: Scene) -> Course:
-    """It sends more at once than it may."""
-    message = text("ring-update", scene.peer.id, data={"n": 1})
-    yield Send(scene.at, scene.c, (message,) * (BURST + scene.dice.randint(1, 50)))
-
-
-def talks_nonsense(scene: Scene) -> Course:
-    """What it sends is wrong, in one way or several."""
-    wrong = scene.dice.choices(_WRONG, k=scene.dice.randint(1, 3))
-    yield Send(scene.at, scene.c, tuple(wrong))
-
-
-def claims_another_name(scene: Scene) -> Course:
-    """It is somebody else on this connection from now on, or tries to be."""
-    yield Send(scene.at, scene.c, (scene.dice.choice(scene.here).presence(scene.dice),))
-
-
-def changes_its_agents(scene: Scene) -> Course:
-    """It hosts other agents, and says so in a presence or in a heartbeat."""
-    peer, dice = scene.peer, scene.dice
-    peer.change_agents(dice)
-    said = peer.presence(dice) if dice.random() < 0.5 else peer.heartbeat
-    yield Send(scene.at, scene.c, (said,))
-
-
-def cannot_decide_on_its_agents(scene: Scene) -> Course:
-    """It announces other agents again and again, more often than it may."""
-    said = []
-    for _ in range(scene.dice.randint(2, 6)):
-        scene.peer.change_agents(scene.dice)
-        is_presence = scene.dice.random() < 0.4
-        said.append(scene.peer.presence(scene.dice) if is_presence else scene.peer.heartbeat)
-    yield Send(scene.at, scene.c, tuple(said))
-
-
-def is_crashed(scene: Scene) -> Course:
-    """What serves it crashes; it comes back later."""
-    yield Crash(scene.at, scene.c, scene.dice.randint(0, 9))
-    yield Return(scene.c), GRAIN_S
-
-
-def answers_a_ping(scene: Scene) -> Course:
-    """No trouble: a pong that says nothing new."""
-    yield Pong(scene.at, scene.c)
-
-
-@attrs.frozen
-class Trouble:
-    """A kind of trouble. The larger its `weight` among all weights, the more often it happens."""
-
-    happen: Callable[[Scene], Course]
-    weight: int = 1
-
-
-TROUBLES: Final = (
-    Trouble(leaves_and_comes_back),
-    Trouble(is_cut_off_in_the_middle),
-    Trouble(reconnects_at_once),
-    Trouble(opens_another_tab),
-    Trouble(stops_reading),
-    Trouble(is_hidden),
-    Trouble(floods),
-    Trouble(talks_nonsense),
-    Trouble(claims_another_name),
-    Trouble(steals_an_id),
-    Trouble(changes_its_agents),
-    Trouble(cannot_decide_on_its_agents),
-    Trouble(is_crashed),
-    Trouble(answers_a_ping),
-)
-
-
-def choose(dice: random.Random) -> Trouble:
-    """One of the troubles, by their weights."""
-    (chosen,) = dice.choices(TROUBLES, [trouble.weight for trouble in TROUBLES])
-    return chosen

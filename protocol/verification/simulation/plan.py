@@ -7,11 +7,13 @@ from typing import Final
 
 from protocol.verification.simulation.events import (
     Close,
+    ComeBack,
     Event,
     HandOver,
     Open,
     Pong,
     ReadAgain,
+    Report,
     Send,
     Settle,
     ShutDown,
@@ -23,6 +25,7 @@ from protocol.verification.simulation.peers import (
     Arrive,
     Beat,
     Forget,
+    GoOn,
     Intent,
     Leave,
     MeetTrouble,
@@ -30,12 +33,11 @@ from protocol.verification.simulation.peers import (
     Peer,
     Resume,
     Return,
-    Scene,
     Speak,
     StopTheRelay,
-    choose,
     conversation,
 )
+from protocol.verification.simulation.troubles import Scene, choose
 
 SPEAKS_EVERY_S: Final = 120.0
 MEETS_TROUBLE_EVERY_S: Final = 400.0
@@ -99,13 +101,16 @@ class _Plan:
                 said = peer.arrival(self.dice)
                 if as_another:
                     said = (*said[:-1], self.dice.choice(self.here).presence(self.dice))
+                    self._later(at, self._exponential(200.0), number, Leave(self._connections))
                 yield Send(at, self._connections, said)
-                self._later(at, HEARTBEAT_S, number, Beat(self._connections))
+                self._later(at, peer.beats_every_s, number, Beat(self._connections))
             case Speak():
                 self._later(at, self._exponential(SPEAKS_EVERY_S), number, intent)
                 if peer.tabs:
                     c = self.dice.choice(peer.tabs)
                     yield Send(at, c, tuple(conversation(peer, self.here, self.dice)))
+                    if self.dice.random() < 0.3:
+                        yield Report(at, c)
             case MeetTrouble():
                 self._later(at, self._exponential(MEETS_TROUBLE_EVERY_S), number, intent)
                 yield from self._trouble(at, number)
@@ -121,7 +126,7 @@ class _Plan:
                     self._later(at, HEARTBEAT_S, number, intent)
             case Beat(c):
                 yield Send(at, c, (peer.heartbeat,))
-                self._later(at, HEARTBEAT_S, number, intent)
+                self._later(at, peer.beats_every_s, number, intent)
             case Resume(c):
                 yield ReadAgain(at, c)
             case Leave(c):
@@ -129,6 +134,17 @@ class _Plan:
                 yield Close(at, c)
             case Forget(c):
                 peer.tabs.remove(c)
+            case GoOn(c, how, times):
+                peer.tabs.remove(c)
+                for n in range(times):
+                    self._connections += 1
+                    peer.tabs.append(self._connections)
+                    yield Open(at, self._connections)
+                    otherwise = peer.arrival(self.dice)
+                    yield ComeBack(at, self._connections, c, how, otherwise)
+                    if n:  # it does not keep more than it had
+                        self._later(at, self._exponential(60.0), number, Leave(self._connections))
+                    self._later(at, peer.beats_every_s, number, Beat(self._connections))
             case Return(c):
                 peer.tabs.remove(c)
                 self._later(at, self.dice.uniform(1, 60), number, Arrive())

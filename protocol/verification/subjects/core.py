@@ -1,6 +1,6 @@
 """The protocol alone as a subject: no I/O, exact time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from protocol.envelope import ErrorCode, Inbound, Unreadable
@@ -150,6 +150,9 @@ class CoreSubject(Subject):
     def decisions(self) -> list[Decision]:
         decisions, self._decisions = self._decisions, []
         return decisions
+
+    def active(self) -> Collection[int]:
+        return [c for c, got in self._received.items() if got]
 
     def received(self, c: int) -> list[bytes]:
         got = self._received[c]

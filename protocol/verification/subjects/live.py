@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from socket import SHUT_RDWR
 from typing import Final
 
@@ -122,6 +122,9 @@ class LiveSubject(Subject):
     def decisions(self) -> list[Decision]:
         decisions, self._decisions = self._decisions, []
         return decisions
+
+    def active(self) -> Collection[int]:
+        return self._received
 
     def received(self, c: int) -> list[bytes]:
         if c in self._not_reading:

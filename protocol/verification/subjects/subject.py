@@ -4,7 +4,7 @@ A subject is told what peers do. It says two things: what it *decided*, in which
 every connection received.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from protocol.limits import Limits
@@ -18,20 +18,26 @@ Kind = Literal[
     "heard",
     "received",
     "ponged",
+    "lost",
+    "resumed",
+    "refused",
     "ended",
     "elapsed",
     "shut_down",
     "fell_behind",
     "caught_up",
 ]
-"""What a subject can decide. `heard`: something came in, and is not decided yet."""
+"""What a subject can decide. `heard`: something came in, and is not decided yet. `lost`: the socket
+is gone, and the connection may come back. `resumed`, `refused`: it goes on with a lost one, or may
+not."""
 
 
 class Decision(NamedTuple):
     """One thing that a subject decided, at virtual time `at` (seconds).
 
     `messages`: what was `received`. `cause`: why the connection has `ended`, a key of the model's
-    CLOSE_CODES. `happened`: what an `elapsed` did, in order.
+    CLOSE_CODES. `happened`: what an `elapsed` did, in order. `other`: the connection with which a
+    `resumed` one goes on.
     """
 
     what: Kind
@@ -40,6 +46,7 @@ class Decision(NamedTuple):
     messages: Sequence[Message] = ()
     cause: str = ""
     happened: Sequence[Happened] = ()
+    other: int = 0
 
 
 class Expectations(Protocol):
@@ -71,6 +78,8 @@ class Subject:
     """Connections can be paced, and be told to be behind."""
     can_crash = False
     """`crash` does something."""
+    can_resume = False
+    """Connections may come back, and it is told what was decided about that."""
     is_immediate = True
     """What is done is decided at once: there is nothing to interleave."""
     late_s = 0.0
@@ -100,6 +109,10 @@ class Subject:
     def drop(self, c: int, cut: int = 0) -> None:
         """The network cuts a connection; `cut` says where, among what was on its way."""
         self.close(c)
+
+    def break_off(self, c: int, cut: int = 0) -> None:
+        """The network cuts a connection as `drop` does, and the relay does not notice it."""
+        self.drop(c, cut)
 
     def pong(self, c: int) -> None:
         """A peer answers a ping."""
@@ -140,6 +153,11 @@ class Subject:
         """What it decided since the last call."""
         raise NotImplementedError
 
+    def active(self) -> Collection[int]:
+        """The connections whose peers may have received something since the last call of
+        `received`."""
+        raise NotImplementedError
+
     def received(self, c: int) -> Sequence[bytes]:
         """What the connection's peer received since the last call."""
         raise NotImplementedError
@@ -154,6 +172,10 @@ class Subject:
 
     def check(self, judge: Expectations) -> None:
         """Raise Disagreement on what only this kind of subject promises."""
+
+    def forgotten_until(self) -> float:
+        """What was decided by then (seconds) may be forgotten, because it was too much to keep."""
+        return float("-inf")
 
     def check_end(self, judge: Expectations, c: int, cause: str) -> None:
         """Raise Disagreement if it had no reason to end this connection."""

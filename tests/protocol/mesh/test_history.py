@@ -24,6 +24,10 @@ class Given:
         return len(self.texts)
 
     @property
+    def last(self) -> Text:
+        return self.texts[-1]
+
+    @property
     def size(self) -> int:
         return sum(map(len, self.texts))
 
@@ -101,10 +105,37 @@ def test_what_is_no_longer_kept_is_said_to_be_gone_and_no_part_of_it_is_told() -
         it.add(to_all(b"%d" % number), {}, float(number))
     assert it.missed(A, 11, crc32(b"10")) == [b"%d" % number for number in range(11, 20)]
     assert it.missed(A, 10, crc32(b"9"))[0] == b"10"
-    for received in (0, 1, 9):
+    assert it.missed(A, 9, crc32(b"8"))[0] == b"9"  # the last one before is known by its CRC
+    with pytest.raises(Missing, match="count"):
+        it.missed(A, 9, crc32(b"9"))
+    for received in (0, 1, 8):
         crc = crc32(b"%d" % (received - 1)) if received else None
         with pytest.raises(Missing, match="history"):
             it.missed(A, received, crc)
+
+
+def test_who_only_talks_has_missed_nothing_however_long_ago_the_last_message_was() -> None:
+    it = History(10**9, 10.0)
+    it.open(A, 1, follows=False)
+    it.add(None, {A: to_one(b"answer")}, 0.0)
+    it.follow(A)
+    it.add(to_all(b"joined"), {A: to_one(b"joined", b"roster")}, 0.0)
+    it.open(B, 0, follows=True)
+    it.add(to_all(b"for A, too"), {B: to_one(b"answer", b"for A, too")}, 1.0)
+    for number in range(100):
+        it.add(to_all(b"from A"), {A: None}, float(number))
+    assert it.missed(A, 3, crc32(b"for A, too")) == []
+    assert it.missed(B, 102, crc32(b"from A")) == []
+    it.add(None, {A: to_one(b"to A")}, 200.0)
+    it.add(to_all(b"from A"), {A: None}, 300.0)
+    assert it.missed(A, 4, crc32(b"to A")) == []
+    with pytest.raises(Missing, match="history"):
+        it.missed(A, 3, crc32(b"for A, too"))
+    assert it.missed(B, 102, crc32(b"from A")) == [b"from A"]
+    it.open(3, 1, follows=False)
+    it.add(None, {3: to_one(b"answer")}, 400.0)
+    it.add(to_all(b"nothing for this one"), {B: None, A: None}, 500.0)
+    assert it.missed(3, 0, None) == []
 
 
 def test_what_is_kept_is_bounded_in_bytes() -> None:
@@ -176,12 +207,11 @@ def test_what_was_missed_is_what_was_sent(
     for c, messages in sent.items():
         assert it.count(c) == len(messages)
         received = data.draw(st.integers(0, len(messages)))
-        first = max(0, received - 1)
         crc = crc32(messages[received - 1][1]) if received else None
         try:
             missed = it.missed(c, received, crc)
         except Missing as missing:
             assert missing.reason == "history"
-            assert any(when < at - 20.0 for when, _ in messages[first:])
+            assert any(when < at - 20.0 for when, _ in messages[received:])
         else:
             assert missed == [text for _, text in messages[received:]]

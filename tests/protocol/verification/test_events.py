@@ -16,6 +16,7 @@ from protocol.verification.simulation.events import (
     Settle,
     parse,
 )
+from protocol.verification.subjects.counting import HOW
 
 _FIELDS = {
     "at": st.integers(0, 4 * 86_400 * 30).map(lambda quarters: quarters / 4),
@@ -24,6 +25,9 @@ _FIELDS = {
     "cut": st.integers(0, 9),
     "where": st.integers(0, 9),
     "choice": st.integers(0, 999),
+    "old": st.integers(0, 10**6),
+    "how": st.sampled_from(HOW),
+    "otherwise": st.lists(st.one_of(st.binary(), st.just(BINARY))).map(tuple),
 }
 events = st.sampled_from(KINDS).flatmap(
     lambda kind: st.builds(kind, *(_FIELDS[field.name] for field in attrs.fields(kind)))

@@ -9,29 +9,38 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from actors.relay import comebacks as comebacks_module
 from actors.relay.supervisor import Supervisor
 from protocol.codec import content
 from protocol.envelope import Header
-from protocol.grants import Grant
+from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh import announcer as announcer_module
 from protocol.mesh import connection as connection_module
 from protocol.mesh import echoes as echoes_module
 from protocol.mesh import gate as gate_module
 from protocol.mesh import granting as granting_module
+from protocol.mesh import history as history_module
 from protocol.mesh import lagging as lagging_module
+from protocol.mesh import lifecycle as lifecycle_module
 from protocol.mesh import mesh as mesh_module
+from protocol.mesh import resuming as resuming_module
+from protocol.mesh import returning as returning_module
 from protocol.mesh import roster as roster_module
 from protocol.mesh import turns as turns_module
 from protocol.mesh.echoes import key_of
 from protocol.mesh.effects import Deliver, Effect, Everyone
+from protocol.mesh.history import History, Missing
 from protocol.mesh.items import Entrance
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.mesh import Mesh
+from protocol.mesh.resuming import Resumptions
+from protocol.mesh.returning import Returns
 from protocol.mesh.roster import Peer
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement, Permit
@@ -284,6 +293,84 @@ def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
     monkeypatch.setattr(place, wrong)
     with pytest.raises(Disagreement):
         run(lambda: CoreSubject(TIGHT), examples=800, steps=30, shrink=False)
+
+
+missed = History.missed
+
+
+def _the_last_one_is_lost(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    return missed(history, c, received, crc)[:-1]
+
+
+def _the_first_one_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    texts = missed(history, c, received, crc)
+    return texts[:1] + texts
+
+
+def _everything_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    missed(history, c, received, crc)
+    return missed(history, c, 0, None)
+
+
+def _without_a_crc(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    try:
+        return missed(history, c, received, crc)
+    except Missing:
+        count = history.count(c)
+        return missed(history, c, 0, None)[received:] if received <= count else []
+
+
+def _what_is_left_of_it(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    try:
+        return missed(history, c, received, crc)
+    except Missing as missing:
+        if missing.reason == "history":
+            return []
+        raise
+
+
+def _is_good_twice(resumptions: Resumptions, token: str) -> int | None:
+    return resumptions._connections.get(token)
+
+
+def _counts_anew(returns: Returns, id: int, lost_id: int, *asked: Any) -> bytes:
+    resumption = returns._connections[lost_id].resumption
+    assert resumption is not None
+    resumption.taken = 0
+    return come_back(returns, id, lost_id, *asked)
+
+
+come_back, deadline = Returns.come_back, lifecycle_module.deadline
+
+
+def _never_gives_up(life: lifecycle_module.Life, limits: Limits) -> float | None:
+    return deadline(attrs.evolve(life, until=float("inf")), limits)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (f"{history_module.__name__}.History.missed", _the_last_one_is_lost),
+        (f"{history_module.__name__}.History.missed", _the_first_one_again),
+        (f"{history_module.__name__}.History.missed", _everything_again),
+        (f"{history_module.__name__}.History.missed", _without_a_crc),
+        (f"{history_module.__name__}.History.missed", _what_is_left_of_it),
+        (f"{resuming_module.__name__}.Resumptions.use", _is_good_twice),
+        (f"{returning_module.__name__}.Returns.come_back", _counts_anew),
+        (f"{returning_module.__name__}.Returns.goes_back", lambda *_: False),
+        (f"{returning_module.__name__}.Returns.lose", lambda *_: None),
+        (f"{returning_module.__name__}.CLEAN", frozenset()),
+        (f"{returning_module.__name__}._timeless", lambda grant: OPEN),
+        (f"{comebacks_module.__name__}.Comebacks._take_the_rest", _lets_all_pass),
+        (f"{lifecycle_module.__name__}.deadline", _never_gives_up),
+    ],
+)
+def test_the_machine_finds_a_relay_to_which_one_cannot_come_back(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    with pytest.raises(Disagreement):
+        run(lambda: ActorSubject(TIGHT), examples=800, steps=30, shrink=False)
 
 
 def test_frames_are_cut_where_they_end() -> None:

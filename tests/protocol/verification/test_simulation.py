@@ -28,7 +28,7 @@ from protocol.verification.simulation import (
     simulate,
 )
 from protocol.verification.simulation.events import Close, Drop, Open, Send
-from protocol.verification.simulation.peers import TROUBLES, choose
+from protocol.verification.simulation.troubles import TROUBLES, choose
 from protocol.verification.subjects import CoreSubject
 from tests.worlds.actor_subject import ActorSubject
 
