@@ -252,7 +252,7 @@ def test_who_had_not_announced_itself_has_nothing_to_come_back_to(is_noticed: bo
 
 
 def test_what_was_said_to_have_arrived_counts_although_it_is_decided_with_the_return() -> None:
-    world = World(round_messages_max=1)
+    world = World(quantum_messages=1, round_messages_max=1)
     a, b = Client(world, "a"), Client(world, "b")
     for n in range(3):
         a.say("stream", n=n)
@@ -317,7 +317,7 @@ def test_an_array_of_which_half_is_decided_is_decided_to_its_end(is_noticed: boo
 def test_a_crash_over_what_the_old_socket_has_delivered_ends_that_connection_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World(round_messages_max=1)
+    world = World(quantum_messages=1, round_messages_max=1)
     a, b = Client(world, "a"), Client(world, "b")
     received = LocalMesh.received
 
