@@ -213,7 +213,7 @@ def test_the_machine_finds_a_relay_that_does_not_know_what_pages_do(
 ) -> None:
     monkeypatch.setattr(place, wrong)
     with pytest.raises(Disagreement):
-        run(lambda: CoreSubject(TIGHT), examples=300, steps=30, shrink=False)
+        run(lambda: CoreSubject(TIGHT), examples=1200, steps=30, shrink=False)
 
 
 @pytest.mark.parametrize(
