@@ -35,6 +35,6 @@ class Link(Protocol):
         """The next frame. Raises LinkClosed."""
         ...
 
-    async def aclose(self) -> None:
-        """Close this end (1000)."""
+    async def aclose(self, code: int = 1000) -> None:
+        """Close this end."""
         ...

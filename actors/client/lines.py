@@ -29,6 +29,7 @@ class _Line:
         self.urgent: deque[str] = deque()
         self.scope = anyio.CancelScope()
         self.is_sending = False
+        self.close_code = 1000
 
 
 class Lines:
@@ -53,10 +54,11 @@ class Lines:
         """Send this text before anything that waits in the queue."""
         self._lines[number].urgent.append(text)
 
-    def close(self, number: int) -> None:
+    def close(self, number: int, code: int = 1000) -> None:
         """Close the connection, if it is there."""
         line = self._lines.pop(number, None)
         if line is not None:
+            line.close_code = code
             line.scope.cancel()
 
     async def _carry(self, line: _Line) -> None:
@@ -82,7 +84,7 @@ class Lines:
                 log.exception("connection crashed", extra={"peer": self._driver.member.id})
                 self._lost(line, LinkClosed(ABNORMAL, "it crashed"))
             finally:
-                await link.aclose()
+                await link.aclose(line.close_code)
 
     async def _use(self, line: _Line, link: Link) -> None:
         driver = self._driver

@@ -41,12 +41,14 @@ from actors.client.websocket import Connector, Token, websocket
 from actors.clock import Clock, SystemClock
 from protocol.limits import MembershipLimits
 from protocol.member.effects import (
+    DROP_CODE,
     Announced,
     Arrived,
     AttemptFailed,
     Cancelled,
     Chunk,
     Close,
+    Drop,
     Effect,
     Finished,
     Handle,
@@ -54,10 +56,11 @@ from protocol.member.effects import (
     Missed,
     Open,
     PresentTwice,
+    Resumed,
     Transmit,
     TurnEnded,
 )
-from protocol.member.errors import Left, RelayError
+from protocol.member.errors import Gap, Left, RelayError
 from protocol.member.lifecycle import MemberState
 from protocol.member.member import Member
 from protocol.member.messages import Message, RemotePeer
@@ -168,6 +171,7 @@ class Peer:
         self._services: dict[int, Service] = {}
         self._threads = Threads(limits.threads_max)
         self._is_present_twice = False
+        self._resumed = 0
 
     # Being here -----------------------------------------------------------------------------------
 
@@ -186,6 +190,12 @@ class Peer:
         """Somebody else has been seen in the mesh with this peer's id, without having its `owner`:
         both hear, and serve, the same commands. A warning in the log said so once."""
         return self._is_present_twice
+
+    @property
+    def resumed(self) -> int:
+        """How often the connection was cut and went on without any loss (docs/python.md). Where it
+        could not, the messages have a `Gap`."""
+        return self._resumed
 
     @property
     def roster(self) -> Mapping[str, RemotePeer]:
@@ -439,6 +449,11 @@ class Peer:
                 self._unread.put(message, size)
             case Missed(error):
                 self._unread.gap(error)
+                self._note_loss(error)
+            case Resumed(seconds):
+                self._resumed += 1
+                facts = {"peer": self.id, "seconds": round(seconds, 3)}
+                log.info("came back, and nothing is missing", extra=facts)
             case Transmit(connection, text):
                 self._lines.transmit(connection, text)
             case Open(connection):
@@ -446,6 +461,8 @@ class Peer:
                 self._lines.open(connection, self._tasks)
             case Close(connection):
                 self._lines.close(connection)
+            case Drop(connection):
+                self._lines.close(connection, DROP_CODE)
             case Announced(number, error):
                 if number in self._answers:
                     self._answers[number].set(error)
@@ -468,6 +485,11 @@ class Peer:
                 log.log(level, "not connected, tries again: %s", error, extra={"peer": self.id})
             case Finished(error):
                 self._finish(error)
+
+    def _note_loss(self, error: RelayError) -> None:
+        if isinstance(error, Gap):
+            facts = {"reason": error.reason, "in_doubt": len(error.in_doubt)}
+            log.warning("messages may be missing: %s", error, extra={"peer": self.id, **facts})
 
     def _finish(self, error: RelayError | None) -> None:
         assert self._member.over is not None

@@ -259,18 +259,18 @@ class WebSocketLink:
                 raise self._closed()  # whatever may still come after a close frame is no message
             await self._read()
 
-    async def aclose(self) -> None:
+    async def aclose(self, code: int = 1000) -> None:
         """Send a close frame, for which the other side has little time, and close."""
         with anyio.CancelScope(shield=True):
             if not self._is_cut_short:
                 with anyio.move_on_after(CLOSE_WITHIN_S):
-                    await self._say_goodbye()
+                    await self._say_goodbye(code)
             await self._cut()
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, code: int) -> None:
         try:
             if self._protocol.state is State.OPEN:
-                self._protocol.send_close(1000)
+                self._protocol.send_close(code)
                 await self._flush()
             while self._protocol.state is not State.CLOSED:
                 self._frames.clear()  # nobody reads them any more

@@ -67,9 +67,9 @@ class MemoryLink:
         """Close this end. Calling it again does nothing."""
         self._connection.end(code, reason)
 
-    async def aclose(self) -> None:
-        """Close this end with code 1000."""
-        self.close()
+    async def aclose(self, code: int = 1000) -> None:
+        """Close this end."""
+        self.close(code)
 
     def __aiter__(self) -> Self:
         return self

@@ -1,4 +1,13 @@
-"""The connections of a peer, two at most: joining, staying, and replacing one by the next.
+"""The connections of a peer, two at most: joining, staying, coming back, replacing one by the next.
+
+After a cut the peer goes on over another socket, if the relay has agreed to that before (rule 19 in
+docs/protocol.md, and protocol/member/sockets.py):
+
+1. While that is open, a lost connection counts as one: the queue takes messages, and nobody is told
+   of a loss. The states are those of joining.
+2. The next one is opened. It asks for what was missed, before anything else.
+3. If the relay agrees, it is the one in use at once. What was not taken is sent again, before
+   anything of the queue. If not, it joins as ever, and the program hears of a `Gap`.
 
 How a connection replaces another, so that nothing is lost, doubled or put out of order:
 
@@ -7,7 +16,8 @@ How a connection replaces another, so that nothing is lost, doubled or put out o
 2. The next one announces. That presence goes to all connections of the mesh, in one order with
    everything else: it is the mark. The one in use is read up to it, the next one from it on (what
    it delivers earlier waits in `ahead`).
-3. The queue goes on over the next one as soon as that has its own presence back.
+3. The queue goes on over the next one as soon as that is the one in use. So if the one in use is
+   cut before, the next one is given up, and nothing is missing: the one in use comes back.
 
 Before every joining presence goes the claim of the id, where there is one (ownership). After it
 follows a `capabilities`: its answer comes after the whole roster, so whoever has not been in it has
@@ -36,12 +46,13 @@ from protocol.member.effects import (
     Arrived,
     Changed,
     Close,
+    Drop,
     Effect,
     Ignored,
     Missed,
     Open,
     PresentTwice,
-    Transmit,
+    Resumed,
     Unsent,
 )
 from protocol.member.errors import (
@@ -75,6 +86,7 @@ from protocol.member.patience import Patience, refuses
 from protocol.member.returns import Returns
 from protocol.member.roster import Roster
 from protocol.member.services import Services
+from protocol.member.sockets import Sockets
 
 QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
@@ -103,17 +115,25 @@ class Rooms:
 @attrs.define
 class _Next:
     """The next connection. `presence`, `fence`: the turn ids of what was sent and is awaited.
+    `is_asked`: it wants to go on with a lost one; `is_back`: it does.
 
     `ahead`: what it delivered before its time, at the cost of `ahead_size` bytes.
     """
 
     connection: int
     is_open: bool = False
+    is_asked: bool = False
+    is_back: bool = False
     presence: str | None = None
     fence: str | None = None
     said: Said | None = None
     ahead: list[tuple[Mapping[str, Any], int]] = attrs.Factory(list)
     ahead_size: int = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Something that is about the peer was said there."""
+        return self.is_asked or self.presence is not None
 
 
 class Connections:
@@ -144,6 +164,9 @@ class Connections:
         self._roll = roll
         self._emit = emit
         self._give_up = give_up
+        self._sockets = Sockets(
+            id, limits, outgoing=rooms.outgoing, turn_id=self._turn_id, emit=emit
+        )
         self._life = Membership(MemberState.WAITING, None)
         self._opened = 0
         self._use: int | None = None
@@ -167,6 +190,16 @@ class Connections:
         """There is a connection over which messages go."""
         return self.state in membership.IN_USE
 
+    @property
+    def is_connected(self) -> bool:
+        """There is one, or one that was lost and may come back."""
+        return self.is_in_use or self._sockets.is_away
+
+    @property
+    def unsaid(self) -> int:
+        """How many messages of the program wait to be sent again."""
+        return self._sockets.unsaid
+
     # What happens ---------------------------------------------------------------------------------
 
     def begin(self, now: Instant) -> None:
@@ -180,11 +213,19 @@ class Connections:
         if coming is None or coming.connection != connection:
             return
         coming.is_open = True
-        if self._use is None:
-            self._announce_on(coming, now)
+        self._begin_on(coming, now)
+
+    def _begin_on(self, coming: _Next, now: Instant) -> None:
+        """It is open, and nothing was said there."""
+        if self._use is not None:
+            if not self._sockets.is_behind(self._use):  # else when it is not
+                coming.fence = self._turn_id()
+                self._ask_capabilities(self._use, coming.fence)
+        elif self._sockets.is_away:
+            coming.is_asked = True
+            self._sockets.come_back(coming.connection)
         else:
-            coming.fence = self._turn_id()
-            self._ask_capabilities(self._use, coming.fence)
+            self._announce_on(coming, now)
 
     def received(self, connection: int, frame: str | bytes, now: Instant) -> None:
         """A frame arrived on the connection."""
@@ -201,7 +242,11 @@ class Connections:
         for one in arrived:
             coming = self._next
             if isinstance(one, Excess):
+                is_array = len(arrived) == 1 and str(frame).lstrip().startswith("[")
+                self._sockets.excess(connection, str(frame), is_countable=not is_array)
                 self._ignore(one.what, f"at most {one.bound}")
+            elif self._sockets.note(connection, str(frame), Message(one.fields)):
+                pass  # the answer to something that was asked there
             elif connection == self._use:
                 self._size = one.size
                 self._on_use(one.fields, now)
@@ -215,11 +260,20 @@ class Connections:
         """The connection is over, or could not be opened. `code`, `reason`: as it was closed."""
         is_refusal = refuses(code)
         if connection == self._use:
+            self._choose_use(now)
             self._apply(Lost(now.at, self._roll(), is_refusal=is_refusal), now)
         elif self._next is not None and connection == self._next.connection:
             self._rooms.patience.passed()
             self._miss(f"the connection was closed before the relay answered ({code})", reason)
             self._apply(Failed(now.at, self._roll(), is_refusal=is_refusal), now)
+
+    def _choose_use(self, now: Instant) -> None:
+        """The one in use is lost. If it may come back, it delivers all that the next one would."""
+        coming = self._next
+        if self._use is None or coming is None or coming.presence is None:
+            return
+        if self._sockets.can_return(self._use):
+            self._apply(Failed(now.at, self._roll()), now)
 
     def _miss(self, sentence: str, reason: str = "") -> None:
         """An attempt has failed without an error."""
@@ -248,19 +302,30 @@ class Connections:
     def end(self, now: Instant) -> None:
         """Close whatever is open, for good."""
         self._apply(Ended(now.at), now)
+        self._tell_loss(now)
 
     # Time -----------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
-        due = membership.deadline(self._life, self._limits)
-        return min(due, self._beat_due) if due is not None and self.is_in_use else due
+        dues = [membership.deadline(self._life, self._limits), self._sockets.deadline()]
+        if self.is_in_use:
+            dues.append(self._beat_due)
+        return min((due for due in dues if due is not None), default=None)
 
     def expire(self, now: Instant) -> None:
         """Do what is due."""
         if self.is_in_use and self._beat_due <= now.at:
             self._heartbeat(now)
+        if self._sockets.expire(now.at):
+            self._rooms.outgoing.released()  # whoever waits for room there is told
+        silent_at = membership.silent_at(self._life, self._limits)
         step = membership.expire(self._life, now.at, self._roll(), self._limits)
+        if silent_at is not None and silent_at <= now.at and membership.Effect.DROP in step.effects:
+            before = self._next
+            self._choose_use(now)
+            if self._next is not before:
+                step = membership.expire(self._life, now.at, self._roll(), self._limits)
         if membership.Effect.DISCARD in step.effects:
             within_s = self._limits.join_within_s
             self._miss(f"the relay has not answered within {within_s:g} s")
@@ -275,12 +340,15 @@ class Connections:
         beat = {"type": "heartbeat", "from": self._id, "timestamp": now.wall_ms}
         # The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
         connection = self._route() or self._use
-        self._emit(Transmit(connection, write_message(beat)))
-        if self._is_quiet:
+        self._sockets.transmit(connection, write_message(beat))
+        has_reported = self._sockets.report(self._use, now.at)
+        if self._is_quiet and not has_reported:
             self._ask_capabilities(self._use, self._turn_id())
         elapsed_s = (now.wall_ms - self._beat.wall_ms) / 1000
         if elapsed_s > self._limits.heartbeat_every_s + self._limits.silent_after_s:
             self.nudge(now)  # asleep, perhaps on a machine whose monotonic clock sleeps too
+        elif self._is_quiet and has_reported and self._sockets.can_return(self._use):
+            self.nudge(now)  # the report before has no answer; later the relay would not wait
         self._beat, self._is_quiet = now, True
 
     # The life -------------------------------------------------------------------------------------
@@ -301,26 +369,46 @@ class Connections:
                 case membership.Effect.ADOPT:
                     self._adopt(now)
                 case membership.Effect.DISCARD:
-                    if self._next is not None:
-                        self._emit(Close(self._next.connection))
-                    self._next, self._sync = None, None
-                    self._rooms.roster.cancel()
+                    self._discard(now)
                 case membership.Effect.DROP:
-                    if self._use is not None:
-                        self._emit(Close(self._use))
-                    self._use = None
+                    self._drop(now)
                 case membership.Effect.PROBE:
                     assert self._use is not None
                     self._ask_capabilities(self._use, self._turn_id())
+        if self.state in (MemberState.SUSPENDED, MemberState.ENDED):
+            self._sockets.give_up()
         coming = self._next
-        if self._use is None and coming is not None and coming.is_open and not coming.presence:
-            self._announce_on(coming, now)  # the one in use was lost while it was being fenced
+        if self._use is None and coming is not None and coming.is_open and not coming.has_begun:
+            self._begin_on(coming, now)  # the one in use was lost while it was being fenced
         self._connect()
         self.say(now)
 
+    def _discard(self, now: Instant) -> None:
+        """Close the next one. If it was to go on with a lost one, the relay must not take that for
+        leaving."""
+        coming, self._next = self._next, None
+        if coming is not None:
+            may_return = self._sockets.forget(coming.connection, now.at)
+            is_over = self.state in (MemberState.SUSPENDED, MemberState.ENDED)
+            self._emit((Drop if may_return and not is_over else Close)(coming.connection))
+            if coming.presence is None:
+                return  # the roster is still that of the one before
+        self._sync = None
+        self._rooms.roster.cancel()
+
+    def _drop(self, now: Instant) -> None:
+        """The one in use is over: lost, replaced, or left."""
+        use, self._use = self._use, None
+        if use is None:
+            return
+        is_lost = self.state in (MemberState.WAITING, MemberState.JOINING)
+        may_return = self._sockets.lose(use, now.at) if is_lost else False
+        self._sockets.forget(use, now.at)
+        self._emit((Drop if may_return else Close)(use))
+
     def _connect(self) -> None:
         """Tell the queue whether there is a connection in use."""
-        was_connected, is_connected = self._rooms.outgoing.is_connected, self.is_in_use
+        was_connected, is_connected = self._rooms.outgoing.is_connected, self.is_connected
         if is_connected:
             self._rooms.outgoing.is_connected = True
         elif was_connected:
@@ -334,14 +422,19 @@ class Connections:
     def _adopt(self, now: Instant) -> None:
         coming = self._next
         assert coming is not None
-        assert coming.said is not None
         self._use, self._next = coming.connection, None
-        if self._heard_at is not None and not self._is_whole:
-            self._emit(Missed(Gap(now.at - self._heard_at)))
-        self._heard_at, self._is_whole = now.at, False
-        self._ignored.clear()
         self._beat, self._is_quiet = now, False
         self._rooms.patience.joined(now.at)
+        if coming.is_back:
+            assert self._heard_at is not None
+            self._emit(Resumed(now.at - self._heard_at))
+            self._heard_at = now.at
+            self._ask_capabilities(self._use, self._turn_id())  # for how long it may be used
+            return
+        assert coming.said is not None
+        self._tell_loss(now)
+        self._heard_at, self._is_whole = now.at, False
+        self._ignored.clear()
         self._rooms.returns.joined(now.at)
         self._rooms.ownership.joined()
         self._tell(self._rooms.announcements.joined(coming.said))
@@ -351,13 +444,21 @@ class Connections:
             self._size = size
             self._on_use(fields, now)
 
+    def _tell_loss(self, now: Instant) -> None:
+        """Tell the program what may be missing, if something may."""
+        reason, doubts = self._sockets.take_loss()
+        is_over = self.state is MemberState.ENDED
+        if self._heard_at is not None and (doubts or not (self._is_whole or is_over)):
+            self._emit(Missed(Gap(now.at - self._heard_at, reason, doubts)))
+
     def _announce_on(self, coming: _Next, now: Instant) -> None:
         if self._rooms.ownership.is_claimed:
             claim = self._rooms.ownership.text(self._turn_id())  # whose answer tells nothing
-            self._emit(Transmit(coming.connection, claim))
+            self._sockets.transmit(coming.connection, claim)
+        self._sockets.ask(coming.connection)
         coming.presence, coming.said = self._turn_id(), self._rooms.announcements.wanted
         text = self._rooms.announcements.text(coming.said, coming.presence, now)
-        self._emit(Transmit(coming.connection, text))
+        self._sockets.transmit(coming.connection, text)
         self._sync = self._turn_id()
         self._rooms.roster.begin()
         self._ask_capabilities(coming.connection, self._sync)
@@ -367,13 +468,14 @@ class Connections:
         if (
             self._use is not None
             and self._route() == self._use
+            and not self._sockets.is_behind(self._use)
             and self._rooms.announcements.is_due
         ):
             turn_id = self._turn_id()
             text = self._rooms.announcements.text(
                 self._rooms.announcements.say(turn_id), turn_id, now
             )
-            self._emit(Transmit(self._use, text))
+            self._sockets.transmit(self._use, text)
 
     def _tell(self, answered: Answered) -> None:
         for number in answered.numbers:
@@ -382,7 +484,7 @@ class Connections:
     def _ask_capabilities(self, connection: int, turn_id: str) -> None:
         self._questions.append(turn_id)
         text = write_message({"type": "capabilities", "from": self._id, "turnId": turn_id})
-        self._emit(Transmit(connection, text))
+        self._sockets.transmit(connection, text)
 
     def _turn_id(self) -> str:
         return self._own + self._nonce()
@@ -398,6 +500,9 @@ class Connections:
                 or coming.ahead_size > self._limits.unread_bytes_max
             ):
                 self._apply(Elapsed(now.at), now)
+        elif coming.is_asked:
+            if self._sockets.is_answer(coming.connection, Message(fields)):
+                self._answer_coming_back(coming, Message(fields), now)
         elif coming.presence is not None:
             message = Message(fields)
             is_answer = message.turn_id == coming.presence
@@ -414,6 +519,21 @@ class Connections:
                 )
             ):
                 self._refused(coming, message, now)
+
+    def _answer_coming_back(self, coming: _Next, answer: Message, now: Instant) -> None:
+        """The relay says whether this socket goes on with the connection that was lost."""
+        if self._sockets.came_back(coming.connection, answer):
+            coming.is_back = True
+            self._apply(Joined(now.at), now)
+        elif self._sockets.is_broken:
+            self._rooms.patience.passed()
+            self._miss("the relay has counted in a way that cannot be right")
+            self._apply(Failed(now.at, self._roll()), now)
+        else:
+            coming.is_asked = False
+            self._connect()
+            self._rooms.outgoing.released()
+            self._announce_on(coming, now)
 
     def _refused(self, coming: _Next, error: Message, now: Instant) -> None:
         assert coming.said is not None
@@ -534,6 +654,7 @@ class Connections:
 
     def _nonsense(self, connection: int, nonsense: Nonsense, now: Instant) -> None:
         if connection == self._use:
+            self._sockets.uncountable(connection)
             self.closed(connection, now)
         else:
             sentence = f"what answers at this URL is no relay of agent meshes (it sent {nonsense})"
@@ -544,21 +665,32 @@ class Connections:
     def next_frame(self, connection: int, now: Instant) -> Frame | float | None:
         """What to send next on this connection; or, if the pace forbids it, at what time (monotonic
         seconds) to ask again; or None: nothing waits, or it must not go here, or not now."""
-        if connection != self._route():
+        if connection == self._use and self._sockets.is_behind(connection):
+            again = self._sockets.again(connection, now.at)
+            if isinstance(again, Frame) and not self._sockets.is_behind(connection):
+                self._catch_up(now)
+            return again
+        if connection != self._route() or not self._sockets.has_room(connection):
             return None
         # A relay that knows no `capabilities` is not waited for long.
         patient_until = self._life.joined + self._limits.probe_within_s
         frame = self._rooms.outgoing.next_frame(now.at, patient_until)
         if isinstance(frame, Frame):
+            self._sockets.queued(connection, frame, now.at)
             self._rooms.asks.flush()  # there is room now
         return frame
 
+    def _catch_up(self, now: Instant) -> None:
+        """All has been sent again: what waited for that goes on."""
+        self.say(now)
+        coming = self._next
+        if coming is not None and coming.is_open and coming.fence is None:
+            self._begin_on(coming, now)
+        self._rooms.outgoing.released()
+
     def _route(self) -> int | None:
         """The connection on which the queue goes, if it goes at all."""
-        coming = self._next
-        if self.state is MemberState.SWITCHING and coming is not None:
-            return coming.connection
-        if coming is not None and coming.is_open:
+        if self._next is not None and self._next.is_open:
             return None  # held: the relay must have decided everything on the one before the other
         return self._use
 

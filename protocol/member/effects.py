@@ -4,12 +4,16 @@ Every effect is a name and plain fields. The browser module has the same names a
 (browser/src), and tests/vectors/ shows both for every case.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from protocol.member.errors import RelayError
 from protocol.member.messages import Message
+
+DROP_CODE: Final = 4000
+"""The close code of a socket whose connection goes on over another one (any but 1000, 1001 and
+1005 would do: rule 19)."""
 
 # For the connections ------------------------------------------------------------------------------
 
@@ -37,6 +41,14 @@ class Close:
 
 
 @attrs.frozen
+class Drop:
+    """Close the connection, and nothing that it still reports matters. The relay must not take that
+    for leaving: the close code is `DROP_CODE`, if one can be sent."""
+
+    connection: int
+
+
+@attrs.frozen
 class Sendable:
     """Something may be sent that could not be sent before: ask `next_frame` again."""
 
@@ -57,6 +69,14 @@ class Missed:
     """Messages may be missing before those that arrive from now on: `error` says why."""
 
     error: RelayError
+
+
+@attrs.frozen
+class Resumed:
+    """The connection was lost, and has come back `seconds` after something was heard there last.
+    Nothing is missing: what was missed arrives from now on, and then what is new."""
+
+    seconds: float
 
 
 @attrs.frozen
@@ -170,9 +190,11 @@ Effect = (
     Open
     | Transmit
     | Close
+    | Drop
     | Sendable
     | Arrived
     | Missed
+    | Resumed
     | Changed
     | Ready
     | AttemptFailed

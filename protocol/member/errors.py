@@ -5,6 +5,7 @@ signatures, query strings or message contents.
 """
 
 import math
+from typing import Any
 
 
 class RelayError(Exception):
@@ -123,18 +124,32 @@ class Lagged(RelayError):
 
 
 class Gap(RelayError):
-    """Messages may be missing here, because a connection was lost: the peer heard nothing for the
-    `seconds` until the next one had joined.
+    """Messages may be missing here, because a connection was lost and could not come back: the peer
+    heard nothing for the `seconds` until the next one had joined.
+
+    `in_doubt`: what the program has sent of which nobody knows whether it has arrived, in order
+    (each a `Message`). It is not sent again. `reason`: why the connection has not come back, as in
+    rule 19 of docs/protocol.md (`epoch`, `unknown`, `history`, `count`, `grant`), or a word of this client:
+    `window` (it took too long), `unsupported` (the relay cannot do that, so it does not say what
+    has arrived, and `in_doubt` is empty), `unanswered` (it was lost before the relay had agreed),
+    `uncounted` or `broken` (what the relay sent cannot be right); None if it was not asked for.
 
     What came after it is still there; iterate again.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
+    def __init__(
+        self, seconds: float, reason: str | None = None, in_doubt: tuple[Any, ...] = ()
+    ) -> None:
+        sentence = (
             f"the connection was lost; what was said in the {math.ceil(seconds)} s until this peer "
             "was back may be missing"
         )
+        if in_doubt:
+            sentence += f", and {len(in_doubt)} messages that it had sent may not have arrived"
+        super().__init__(sentence)
         self.seconds = seconds
+        self.reason = reason
+        self.in_doubt = in_doubt
 
 
 class Left(RelayError):

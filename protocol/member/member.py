@@ -8,6 +8,7 @@ queue; the owner takes from it (`next_frame`) while the connection takes it.
 Each module beside this one decides one thing. Here they are put together:
 
     connections    two at most: joining, staying, replacing (the table is in lifecycle)
+    sockets        what goes over them, and goes on after a cut (resuming)
     ownership      whose the id is
     patience       when joining has taken too long, and which errors end the peer
     roster         who else is here
@@ -148,8 +149,8 @@ class Member:
 
     @property
     def is_in_use(self) -> bool:
-        """There is a connection over which messages go."""
-        return self._connections.is_in_use
+        """There is a connection over which messages go, or one that was cut and may come back."""
+        return self._connections.is_connected
 
     @property
     def has_room(self) -> bool:
@@ -158,8 +159,8 @@ class Member:
 
     @property
     def queued(self) -> int:
-        """How many messages wait to be sent."""
-        return len(self._outgoing)
+        """How many messages wait to be sent, or to be sent again after a cut."""
+        return len(self._outgoing) + self._connections.unsaid
 
     def take_effects(self) -> list[Effect]:
         """What is to be done, in order; taken once."""
@@ -246,7 +247,7 @@ class Member:
         """
         text = compose(self.id, fields, now)
         self._check_over()
-        ticket = self._outgoing.offer(text, target_of(fields))
+        ticket = self._outgoing.offer(text, target_of(fields), is_said=True)
         turn_id = fields.get("turnId")
         if isinstance(turn_id, str):
             self._services.answered(turn_id)

@@ -31,10 +31,12 @@ RATE_LEAST_PER_S: Final = 0.1
 
 @attrs.frozen
 class Frame:
-    """What goes into one frame, and the tickets of the messages in it."""
+    """What goes into one frame, and the tickets of the messages in it. `said`: those of them that
+    the program has said itself."""
 
     text: str
     tickets: tuple[int, ...]
+    said: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -43,6 +45,14 @@ class Dropped:
 
     ticket: int
     error: RelayError
+
+
+@attrs.frozen
+class _Queued:
+    text: str
+    size: int
+    target: Target | None
+    is_said: bool
 
 
 class Outgoing:
@@ -70,7 +80,7 @@ class Outgoing:
         self._splits = splits
         self._overfill = overfill
         self._holds = holds
-        self._queue: OrderedDict[int, tuple[str, int, Target | None]] = OrderedDict()
+        self._queue: OrderedDict[int, _Queued] = OrderedDict()
         self._bytes = 0
         self._ticket = 0
         relay = Limits()  # until the relay tells its own
@@ -119,9 +129,17 @@ class Outgoing:
             and self._bytes < times * limits.queue_bytes_max + spare * 2**10
         )
 
-    def offer(self, text: str, target: Target | None = None, *, is_reply: bool = False) -> int:
+    def offer(
+        self,
+        text: str,
+        target: Target | None = None,
+        *,
+        is_said: bool = False,
+        is_reply: bool = False,
+    ) -> int:
         """Put a message into the queue. Returns its ticket. `target`: the one whom it is for.
 
+        `is_said`: the program says it, and not the peer for it, as in commands and answers.
         `is_reply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no
         asker is left without one, `turns_max` of these may wait beyond the bounds.
         Raises TooLarge, QueueFull, and NotConnected where messages do not wait for a connection.
@@ -132,7 +150,7 @@ class Outgoing:
         if not self._has_room(self._limits.turns_max if is_reply else 0):
             raise self._full()
         self._ticket += 1
-        self._queue[self._ticket] = (text, size, target)
+        self._queue[self._ticket] = _Queued(text, size, target, is_said)
         self._has_news = True
         self._bytes += size
         return self._ticket
@@ -141,7 +159,7 @@ class Outgoing:
         """Take a message out of the queue again. Returns whether it was still there."""
         if ticket not in self._queue:
             return False
-        self._bytes -= self._queue.pop(ticket)[1]
+        self._bytes -= self._queue.pop(ticket).size
         return True
 
     def disconnected(self) -> list[Dropped]:
@@ -160,8 +178,8 @@ class Outgoing:
             or len(self._queue) > limits.queue_messages_max
             or self._bytes > limits.queue_bytes_max
         ):
-            ticket, (_, size, _) = self._queue.popitem()
-            self._bytes -= size
+            ticket, queued = self._queue.popitem()
+            self._bytes -= queued.size
             lost = NotConnected("the connection was lost before this was sent")
             dropped.append(Dropped(ticket, self._full() if self._waits else lost))
         return dropped
@@ -185,18 +203,18 @@ class Outgoing:
         first = next(sendable, None)
         if first is None:
             return None
-        due = self._messages.opens_at()
-        if self._frames is not None:
-            due = max(due, self._frames.opens_at())
+        due = self._opens_at()
         if not self._knows_relay:
             due = max(due, patient_until)
         if due > at:
             return due
         texts: list[str] = []
         tickets: list[int] = []
+        said: list[str] = []
         total = 1  # a bracket; behind each message comes a comma, or the other one
         for ticket in chain((first,), sendable):
-            text, size, _ = self._queue[ticket]
+            queued = self._queue[ticket]
+            size = queued.size
             if tickets and (
                 self._frames is None
                 or not self._takes_arrays
@@ -206,21 +224,41 @@ class Outgoing:
                 break
             self._bytes -= size
             self._messages.take(at)
-            texts.append(text)
+            texts.append(queued.text)
             tickets.append(ticket)
+            if queued.is_said:
+                said.append(queued.text)
             total += size + 1
         for ticket in tickets:
             del self._queue[ticket]
         is_array = len(texts) > 1
+        self._take_frame(total if is_array else total - 2, at)
+        text = f"[{','.join(texts)}]" if is_array else texts[0]
+        return Frame(text, tuple(tickets), tuple(said))
+
+    def _opens_at(self) -> float:
+        due = self._messages.opens_at()
+        return due if self._frames is None else max(due, self._frames.opens_at())
+
+    def _take_frame(self, size: int, at: float) -> None:
         if self._frames is not None:
-            size = total if is_array else total - 2
             self._frames.take(at, math.ceil(size / self._frame_bytes))
-        return Frame(f"[{','.join(texts)}]" if is_array else texts[0], tuple(tickets))
+
+    def repeat(self, size: int, count: int, at: float) -> float | None:
+        """A frame of so many bytes and messages is to be sent again, at monotonic time `at`. If the
+        pace forbids it, returns at what time to ask again."""
+        due = self._opens_at()
+        if due > at:
+            return due
+        self._messages.take(at, count)
+        self._take_frame(size, at)
+        return None
 
     def _sendable(self) -> Iterator[int]:
         """The tickets of what may go now, in order."""
         held: dict[Target | None, bool] = {}
-        for ticket, (_, _, target) in self._queue.items():
+        for ticket, queued in self._queue.items():
+            target = queued.target
             if target is not None and target not in held:
                 held[target] = self._holds(target)
             if not held.get(target):

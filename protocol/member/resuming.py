@@ -12,7 +12,8 @@ frames of the peer, the peer the messages of the relay. So after a cut each can 
 | AWAY: no socket, until `deadline` | (none) | (none) | (none) |
 | RETURNING: `come_back` was sent | (none) | only the answer | AWAY |
 
-What ends it, in any stage: `stop`. What leads on:
+What ends it, in any stage: `stop`. After `uncountable` it goes on, but cannot come back. What leads
+on:
 
     ASKED      offered with a token     OPEN     the frames behind the question are counted
     ASKED      offered without          OFF      nothing was promised, so nothing is in doubt
@@ -59,11 +60,12 @@ class Stage(enum.Enum):
 
 @attrs.frozen
 class Kept:
-    """A frame that was sent. `said`: the messages of the program in it."""
+    """A frame of `count` messages that was sent. `said`: those that the program has said."""
 
     text: str
     size: int
     said: tuple[str, ...]
+    count: int
 
 
 class Resuming:
@@ -76,8 +78,10 @@ class Resuming:
         self.taken = 0
         """So many frames the relay has taken, as it said last."""
         self.reason: str | None = None
-        """Why it has not come back: the relay's word; or `window` (the deadline was over),
-        `unsupported` (the relay does not know how) or `broken` (its answer cannot be right)."""
+        """Why it has not come back, or cannot: the relay's word; or `window` (the deadline was
+        over), `unsupported` (the relay does not know how), `unanswered` (it was lost before the
+        relay had said that it may), `uncounted`, or `broken` (what the relay says cannot be
+        right, or it says nothing)."""
         self._limits = limits
         self._token: str | None = None
         self._epoch = ""
@@ -107,6 +111,17 @@ class Resuming:
         """What the program has sent, and the relay has not said it has taken, in order."""
         return tuple(text for kept in (*self._kept, *self._again) for text in kept.said)
 
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """What of that is to be sent again, as far as is known."""
+        waiting = self._kept if self.is_away else self._again
+        return tuple(text for kept in waiting for text in kept.said)
+
+    @property
+    def can_return(self) -> bool:
+        """If its socket is lost now, it may come back."""
+        return self.stage is Stage.OPEN and self._token is not None
+
     # Asking ---------------------------------------------------------------------------------------
 
     def ask(self) -> dict[str, Any] | None:
@@ -122,7 +137,7 @@ class Resuming:
             return
         self._take_offer(resume if isinstance(resume, dict) else {})
         if self._token is None:
-            self.stop()
+            self.stop("unsupported")
         else:
             self.stage = Stage.OPEN
 
@@ -134,9 +149,13 @@ class Resuming:
         most = self._limits.resume_s
         self._seconds = most if seconds is None else min(most, seconds)
 
-    def stop(self) -> None:
-        """It cannot come back any more, whatever happens. Nothing is kept."""
-        self.stage = Stage.OFF
+    def uncountable(self) -> None:
+        """Nobody knows how many messages have arrived. So it cannot come back."""
+        self._token, self.reason = None, "uncounted"
+
+    def stop(self, reason: str = "broken") -> None:
+        """It cannot come back any more, and nothing is kept."""
+        self.stage, self.reason = Stage.OFF, reason
         self._kept.clear()
         self._again.clear()
         self._bytes = 0
@@ -145,10 +164,10 @@ class Resuming:
 
     # Counting -------------------------------------------------------------------------------------
 
-    def frame(self, text: str, said: Iterable[str] = ()) -> None:
-        """A frame goes to the connection."""
+    def frame(self, text: str, said: Iterable[str] = (), count: int = 1) -> None:
+        """A frame of so many messages goes out."""
         if self.stage in (Stage.ASKED, Stage.OPEN):
-            self._keep(Kept(text, bytes_of(text), tuple(said)))
+            self._keep(Kept(text, bytes_of(text), tuple(said), count))
 
     def _keep(self, kept: Kept) -> None:
         self._kept.append(kept)
@@ -193,7 +212,7 @@ class Resuming:
         if self.stage is not Stage.OPEN or count is None or count < self.taken:
             return False
         if count > self.taken + len(self._kept):
-            self._break()
+            self.stop()
         else:
             self._drop(count)
         return True
@@ -207,10 +226,6 @@ class Resuming:
         """The relay has left a report without an answer for too long."""
         return bool(self._reports) and at - self._reports[0][1] > self._limits.silent_after_s
 
-    def _break(self) -> None:
-        self.stop()
-        self.reason = "broken"
-
     # A lost socket --------------------------------------------------------------------------------
 
     def lost(self, at: float) -> bool:
@@ -222,9 +237,11 @@ class Resuming:
         self._unreported = len(self._kept)
         if self.stage is Stage.RETURNING:
             self.stage = Stage.AWAY
-        elif self.stage is Stage.OPEN and self._token is not None:
+        elif self.can_return:
             self.stage, self._until = Stage.AWAY, at + self._seconds
         elif self.stage is not Stage.AWAY:
+            if self.stage is Stage.ASKED:
+                self.reason = "unanswered"
             self.stage = Stage.OFF
         return self.stage is Stage.AWAY
 
@@ -270,7 +287,7 @@ class Resuming:
             self._unreported = 0
             self._until = None
             self._take_offer(answer)
-            self.stage = Stage.OPEN
+            self.stage, self.reason = Stage.OPEN, None if self._token else "unsupported"
         return self.stage is Stage.OPEN
 
     @property

@@ -38,7 +38,8 @@ class Recorded(Member):
         self._untold: list[Effect] = []
         self._before: dict[str, Any] = {}
         options = {"id": "ann", "agents": [], "metadata": {}, "token": "t", **setup}
-        options["limits"] = MembershipLimits(**options.get("limits", {}))
+        limits = {"resume_s": 0.0, **options.get("limits", {})}
+        options["limits"] = MembershipLimits(**limits)
         nonces = itertools.count(1)
         super().__init__(
             **options,

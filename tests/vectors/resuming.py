@@ -15,7 +15,7 @@ from tests.vectors.recording import Case
 
 SHOWN = (
     *("stage", "received", "taken", "sent", "reason", "in_doubt", "has_room"),
-    *("is_away", "is_behind", "is_report_due", "deadline"),
+    *("is_away", "can_return", "is_behind", "is_report_due", "deadline", "unsaid"),
 )
 """What a step tells of the connection."""
 OFFER = {"token": "t-1", "epoch": "e-1", "seconds": 20}
@@ -25,7 +25,7 @@ def shown(resuming: Resuming) -> dict[str, Any]:
     """What a connection shows."""
     told = {name: getattr(resuming, name) for name in SHOWN}
     told |= {"stage": resuming.stage.value, "deadline": resuming.deadline()}
-    return {**told, "in_doubt": list(told["in_doubt"])}
+    return {**told, "in_doubt": list(told["in_doubt"]), "unsaid": list(told["unsaid"])}
 
 
 def call(resuming: Resuming, name: str, arguments: dict[str, Any]) -> Any:
@@ -33,7 +33,7 @@ def call(resuming: Resuming, name: str, arguments: dict[str, Any]) -> Any:
     returned = getattr(resuming, name)(**arguments)
     if not attrs.has(type(returned)):
         return returned
-    return {"text": returned.text, "size": returned.size, "said": list(returned.said)}
+    return {**attrs.asdict(returned), "said": list(returned.said)}
 
 
 class Script:
@@ -283,7 +283,27 @@ def _scripts() -> Iterator[Script]:
     s.do("lost", at=101.0)
     yield s
 
-    s = Script("what cannot be counted ends it").open()
+    s = Script("where messages cannot be counted, it cannot come back").open()
+    s.send(_a(1))
+    s.do("uncountable")
+    s.send(_a(2))
+    s.do("report", turn_id="r-1", at=50.0)
+    s.do("reported", turn_id="r-1", taken=1)
+    s.hear(_a(3))
+    s.do("lost", at=100.0)
+    s.do("expire", at=200.0)
+    yield s
+
+    s = Script("what is sent again counts as many messages as it has").open()
+    s.do("frame", text=f"[{_a(1)},{_a(2)}]", said=[_a(2)], count=2)
+    s.send(_a(3))
+    s.do("lost", at=100.0)
+    s.do("come_back")
+    s.do("came_back", resume={"resumed": True, "taken": 0, **OFFER})
+    s.again()
+    yield s
+
+    s = Script("it is stopped").open()
     s.send(_a(1))
     s.do("stop")
     s.send(_a(2))

@@ -45,7 +45,8 @@ class MemberWorld:
         member: Member | None = None,
         **metadata: Any,
     ) -> None:
-        self.limits = limits or MembershipLimits()
+        # What is cut here is lost; tests/worlds/cuts.py has a relay to which a peer comes back.
+        self.limits = attrs.evolve(limits or MembershipLimits(), resume_s=0.0)
         self.world = World(relay_limits)
         self.chance = 0.0
         self.behind_edge = behind_edge

@@ -397,7 +397,7 @@ class _Stuck:
         self.heard += 1
         return text
 
-    async def aclose(self) -> None:
+    async def aclose(self, code: int = 1000) -> None:
         self.is_closed = True
         self._send.close()
         self._receive.close()
