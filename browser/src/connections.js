@@ -9,7 +9,7 @@
  * 2. The next one announces. That presence goes to all connections of the mesh, in one order with
  *    everything else: it is the mark. The one in use is read up to it, the next one from it on (what
  *    it delivers earlier waits in `ahead`).
- * 3. The queue goes on over the next one as soon as that has its own presence back.
+ * 3. The queue goes on over the next one as soon as that is the one in use.
  *
  * Before every joining presence goes the claim of the id, where there is one (ownership). After it
  * follows a `capabilities`: its answer comes after the whole roster, so whoever has not been in it has
@@ -737,10 +737,8 @@ export class Connections {
 
   /** The connection on which the queue goes, if it goes at all. */
   get #route() {
-    const coming = this.#next;
-    if (this.state === "switching" && coming !== null) return coming.connection;
     // Held: the relay must have decided everything on the one before the other.
-    return coming?.isOpen ? null : this.#use;
+    return this.#next?.isOpen ? null : this.#use;
   }
 }
 

@@ -14,7 +14,8 @@
  * | away: no socket, until `deadline` | (none) | (none) | (none) |
  * | returning: `comeBack` was sent | (none) | only the answer | away |
  *
- * What ends it, in any stage: `stop`. What leads on:
+ * What ends it, in any stage: `stop`. After `uncountable` it goes on, but cannot come back. What
+ * leads on:
  *
  *     asked      offered with a token     open     the frames behind the question are counted
  *     asked      offered without          off      nothing was promised, so nothing is in doubt
@@ -42,9 +43,9 @@ const NAME_CHARS_MAX = 256;
 /** @typedef {"off" | "asked" | "open" | "away" | "returning"} Stage */
 
 /**
- * A frame that was sent. `said`: the messages of the program in it.
+ * A frame of `count` messages that was sent. `said`: those that the program has said.
  *
- * @typedef {{ text: string, size: number, said: readonly string[] }} Kept
+ * @typedef {{ text: string, size: number, said: readonly string[], count: number }} Kept
  */
 
 /**
@@ -62,8 +63,10 @@ export class Resuming {
   received = 0;
   /** So many frames the relay has taken, as it said last. */
   taken = 0;
-  /** Why it cannot come back: the relay's word, `window` after the deadline, or `broken` if the relay
-   * has broken the rule. @type {string | null} */
+  /** Why it has not come back, or cannot: the relay's word; or `window` (the deadline was over),
+   * `unsupported` (the relay does not know how), `unanswered` (it was lost before the relay had said
+   * that it may), `uncounted`, or `broken` (what the relay says cannot be right, or it says nothing).
+   * @type {string | null} */
   reason = null;
   #limits;
   /** @type {string | null} */
@@ -107,6 +110,16 @@ export class Resuming {
     return [...this.#kept, ...this.#again].flatMap(({ said }) => said);
   }
 
+  /** What of that is to be sent again, as far as is known. */
+  get unsaid() {
+    return (this.isAway ? this.#kept : this.#again).flatMap(({ said }) => said);
+  }
+
+  /** If its socket is lost now, it may come back. */
+  get canReturn() {
+    return this.stage === "open" && this.#token !== null;
+  }
+
   // Asking
 
   /**
@@ -129,7 +142,7 @@ export class Resuming {
   offered(resume) {
     if (this.stage !== "asked") return;
     this.#takeOffer(isRecord(resume) ? resume : {});
-    if (this.#token === null) this.stop();
+    if (this.#token === null) this.stop("unsupported");
     else this.stage = "open";
   }
 
@@ -142,9 +155,16 @@ export class Resuming {
     this.#seconds = Math.min(most, positive(seconds) ?? most);
   }
 
-  /** It cannot come back any more, whatever happens. Nothing is kept. */
-  stop() {
+  /** Nobody knows how many messages have arrived. So it cannot come back. */
+  uncountable() {
+    this.#token = null;
+    this.reason = "uncounted";
+  }
+
+  /** It cannot come back any more, and nothing is kept. */
+  stop(reason = "broken") {
     this.stage = "off";
+    this.reason = reason;
     this.#kept = [];
     this.#again = [];
     this.#bytes = 0;
@@ -155,14 +175,15 @@ export class Resuming {
   // Counting
 
   /**
-   * A frame goes to the connection.
+   * A frame of so many messages goes out.
    *
    * @param {string} text
    * @param {readonly string[]} [said]
+   * @param {number} [count]
    */
-  frame(text, said = []) {
+  frame(text, said = [], count = 1) {
     if (this.stage !== "asked" && this.stage !== "open") return;
-    this.#keep({ text, size: utf8(text).length, said });
+    this.#keep({ text, size: utf8(text).length, said, count });
   }
 
   /** @param {Kept} kept */
@@ -233,7 +254,7 @@ export class Resuming {
     }
     const count = whole(taken);
     if (this.stage !== "open" || count === null || count < this.taken) return false;
-    if (count > this.taken + this.#kept.length) this.#break();
+    if (count > this.taken + this.#kept.length) this.stop();
     else this.#drop(count);
     return true;
   }
@@ -255,11 +276,6 @@ export class Resuming {
     return oldest !== undefined && at - oldest > this.#limits.silentAfterS;
   }
 
-  #break() {
-    this.stop();
-    this.reason = "broken";
-  }
-
   // A lost socket
 
   /**
@@ -275,10 +291,11 @@ export class Resuming {
     this.#unreported = this.#kept.length;
     if (this.stage === "returning") {
       this.stage = "away";
-    } else if (this.stage === "open" && this.#token !== null) {
+    } else if (this.canReturn) {
       this.stage = "away";
       this.#until = at + this.#seconds;
     } else if (this.stage !== "away") {
+      if (this.stage === "asked") this.reason = "unanswered";
       this.stage = "off";
     }
     return this.stage === "away";
@@ -343,6 +360,7 @@ export class Resuming {
       this.#until = null;
       this.#takeOffer(answer);
       this.stage = "open";
+      this.reason = this.#token === null ? "unsupported" : null;
     }
     return this.stage === "open";
   }

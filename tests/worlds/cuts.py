@@ -25,7 +25,7 @@ from protocol.member.effects import (
     Transmit,
 )
 from protocol.member.errors import Gap
-from protocol.member.lifecycle import MemberState
+from protocol.member.lifecycle import MemberState, renewed_by
 from protocol.member.member import Member
 from protocol.member.messages import Message
 from protocol.member.outgoing import Frame
@@ -86,7 +86,7 @@ class CutMember:
     ) -> None:
         self.relay, self.id, self.grant = relay, id, grant
         numbers, nonces = itertools.count(1), itertools.count(1)
-        self.limits = limits or MembershipLimits(backoff_first_s=0)
+        self.limits = limits or MembershipLimits()
         self.member = Member(
             id,
             setup.pop("agents", []),
@@ -94,12 +94,13 @@ class CutMember:
             self.limits,
             token=id,
             nonce=lambda: str(next(nonces)),
-            roll=lambda: 0.0,
+            roll=lambda: 0.5,
             turn_id=lambda: f"{id}-turn-{next(numbers)}",
             **setup,
         )
         self.sockets: dict[int, Socket] = {}
         self.opening: deque[int] = deque()
+        self.cut_sockets: list[Socket] = []
         self.story: list[Message | Gap] = []
         self.seen: list[Effect] = []
         self.resumed = 0
@@ -120,6 +121,11 @@ class CutMember:
     def data(self, *types: str) -> list[Any]:
         """`data` of all messages of these types, in order."""
         return [message.data for message in self.messages if message.type in types]
+
+    @property
+    def is_asking(self) -> bool:
+        """It has asked to come back, and does not know the answer."""
+        return self.member.state is MemberState.JOINING and bool(self.sockets)
 
     # What a test chooses --------------------------------------------------------------------------
 
@@ -192,6 +198,9 @@ class CutMember:
             self.rise()
             self.relay.settle()
             self.fall()
+        for socket in self.cut_sockets:
+            if socket.transport.closed_with is not None and socket.actor.close_code is None:
+                socket.actor.closed(socket.transport.closed_with)
 
     def cut(self, *, up: int = 0, down: int = 0, is_noticed: bool = True) -> None:
         """All sockets break. So many frames, and messages, still arrive before that.
@@ -202,6 +211,7 @@ class CutMember:
         self.fall(down)
         for number, socket in [*self.sockets.items()]:
             del self.sockets[number]
+            self.cut_sockets.append(socket)
             socket.is_cut = True
             if is_noticed and socket.actor.close_code is None:
                 socket.actor.closed(ABNORMAL)
@@ -218,6 +228,20 @@ class CutMember:
             self.open()
         self.relay.clock.at = until
         self.relay.supervisor.round()
+
+    def renew(self) -> None:
+        """The time for another connection has come."""
+        connections = self.member._connections
+        connections._life = renewed_by(connections._life, self.now.at)
+        self.member.expire(self.now)
+        self.obey()
+
+    def beat(self) -> None:
+        """The time for a heartbeat has come, and nobody looks at the clock."""
+        connections = self.member._connections
+        if connections.is_in_use:
+            connections._heartbeat(self.now)
+            self.obey()
 
     def come_back(self) -> None:
         """It tries again at once, and everything settles."""
