@@ -61,9 +61,10 @@ from protocol.member.effects import (
     TurnEnded,
 )
 from protocol.member.errors import Gap, Left, RelayError
+from protocol.member.incoming import cost_of
 from protocol.member.lifecycle import MemberState
 from protocol.member.member import Member
-from protocol.member.messages import Message, RemotePeer
+from protocol.member.messages import Message, RemotePeer, write_message
 
 log = logging.getLogger(__name__)
 
@@ -448,8 +449,7 @@ class Peer:
             case Arrived(message, size):
                 self._unread.put(message, size)
             case Missed(error):
-                self._unread.gap(error)
-                self._note_loss(error)
+                self._miss(error)
             case Resumed(seconds):
                 self._resumed += 1
                 facts = {"peer": self.id, "seconds": round(seconds, 3)}
@@ -486,10 +486,13 @@ class Peer:
             case Finished(error):
                 self._finish(error)
 
-    def _note_loss(self, error: RelayError) -> None:
+    def _miss(self, error: RelayError) -> None:
+        size = 0
         if isinstance(error, Gap):
+            size = sum(cost_of(write_message(message.fields)) for message in error.in_doubt)
             facts = {"reason": error.reason, "in_doubt": len(error.in_doubt)}
             log.warning("messages may be missing: %s", error, extra={"peer": self.id, **facts})
+        self._unread.gap(error, size)
 
     def _finish(self, error: RelayError | None) -> None:
         assert self._member.over is not None

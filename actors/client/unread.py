@@ -4,11 +4,22 @@ import weakref
 from collections import deque
 from typing import Any, Generic, TypeVar
 
+import attrs
+
 from actors.signal import Signal
 from protocol.limits import MembershipLimits
-from protocol.member.errors import Lagged, RelayError
+from protocol.member.errors import Gap, Lagged, RelayError
 
 Item = TypeVar("Item")
+
+
+@attrs.define
+class _Hole:
+    """Something may be missing before the item of this number. `size`: what its error costs."""
+
+    place: int
+    error: RelayError
+    size: int
 
 
 class Shelf:
@@ -31,14 +42,14 @@ class Shelf:
     def take(self, unread: "Unread[Any]", size: int) -> None:
         """So much was read there."""
         self._size -= size
-        if not unread:
+        if not unread.size:
             self._full.discard(unread)
 
     def _make_room(self) -> None:
         self._size = sum(unread.size for unread in self._full)
         while self._size > self.limits.unread_bytes_max:
             heaviest = max(self._full, key=lambda unread: unread.size)
-            if len(heaviest) == 1 and heaviest.size == self._size:
+            if heaviest.is_last and heaviest.size == self._size:
                 return  # the latest stays in any case
             heaviest.drop()
 
@@ -53,7 +64,7 @@ class Unread(Generic[Item]):
         self._items: deque[tuple[Item, int]] = deque()
         self._dropped = 0
         self._read = 0  # how many items were read or dropped, since the beginning
-        self._gaps: deque[tuple[int, RelayError]] = deque()  # each before the item of this number
+        self._gaps: deque[_Hole] = deque()
         self._end: Exception | None = None
         self._changed = Signal()
 
@@ -62,18 +73,28 @@ class Unread(Generic[Item]):
         self._items.append((item, size))
         self.size += size
         self._shelf.put(self, size)
-        if len(self._items) > self._shelf.limits.unread_messages_max:
+        while len(self._items) > self._shelf.limits.unread_messages_max:
             self.drop()
         self._changed.set()
 
-    def gap(self, error: RelayError) -> None:
-        """Something may be missing before the next item. Of several such errors in a row the last
-        is told."""
-        place = self._read + len(self._items)
-        if self._gaps and self._gaps[-1][0] == place:
-            self._gaps.pop()
-        self._gaps.append((place, error))
+    def gap(self, error: RelayError, size: int = 0) -> None:
+        """Something may be missing before the next item; the error costs so many bytes. Several in
+        a row become one."""
+        self._gaps.append(_Hole(self._read + len(self._items), error, size))
+        self.size += size
+        self._join_gaps()
+        self._shelf.put(self, size)
         self._changed.set()
+
+    def _join_gaps(self) -> None:
+        """Those that are in one place now, at the end or before the first item."""
+        gaps = self._gaps
+        while len(gaps) > 1 and gaps[1].place <= self._read:
+            first = gaps.popleft()
+            gaps[0] = _joined(first, gaps[0])
+        while len(gaps) > 1 and gaps[-2].place == gaps[-1].place:
+            last = gaps.pop()
+            gaps[-1] = _joined(gaps[-1], last)
 
     def rest(self) -> tuple[Item, ...]:
         """What was not read, which stays here."""
@@ -82,12 +103,28 @@ class Unread(Generic[Item]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def is_last(self) -> bool:
+        """It has one item, and nothing that could go before that."""
+        return len(self._items) == 1 and not (self._gaps and self._gaps[0].size)
+
     def drop(self) -> None:
-        """The oldest item goes. Whoever reads is told."""
+        """The oldest item goes, or what an error before it tells. Whoever reads is told."""
+        hole = self._gaps[0] if self._gaps else None
+        if hole is not None and hole.size and hole.place <= self._read:
+            self._empty(hole)
+            return
         self._take()
         self._dropped += 1
-        while len(self._gaps) > 1 and self._gaps[1][0] <= self._read:
-            self._gaps.popleft()  # they are in one place now
+        self._join_gaps()
+
+    def _empty(self, hole: _Hole) -> None:
+        size, hole.size = hole.size, 0
+        self.size -= size
+        self._shelf.take(self, size)
+        if isinstance(hole.error, Gap):
+            self._dropped += len(hole.error.in_doubt)
+            hole.error = Gap(hole.error.seconds, hole.error.reason)
 
     def _take(self) -> Item:
         item, size = self._items.popleft()
@@ -108,11 +145,21 @@ class Unread(Generic[Item]):
             if self._dropped:
                 count, self._dropped = self._dropped, 0
                 raise Lagged(count)
-            if self._gaps and self._gaps[0][0] <= self._read:
-                _, error = self._gaps.popleft()
-                raise error
+            if self._gaps and self._gaps[0].place <= self._read:
+                hole = self._gaps.popleft()
+                self.size -= hole.size
+                self._shelf.take(self, hole.size)
+                raise hole.error
             if self._items:
                 return self._take()
             if self._end is not None:
                 raise self._end.with_traceback(None)  # or that would grow each time
             await self._changed.wait()
+
+
+def _joined(first: _Hole, second: _Hole) -> _Hole:
+    """Two errors in one place as one: the later, with what the program has sent before either."""
+    error = second.error
+    if isinstance(first.error, Gap) and isinstance(error, Gap):
+        error = Gap(error.seconds, error.reason, (*first.error.in_doubt, *error.in_doubt))
+    return _Hole(second.place, error, first.size + second.size)

@@ -128,11 +128,12 @@ class Gap(RelayError):
     heard nothing for the `seconds` until the next one had joined.
 
     `in_doubt`: what the program has sent of which nobody knows whether it has arrived, in order
-    (each a `Message`). It is not sent again. `reason`: why the connection has not come back, as in
-    rule 19 of docs/protocol.md (`epoch`, `unknown`, `history`, `count`, `grant`), or a word of this client:
-    `window` (it took too long), `unsupported` (the relay cannot do that, so it does not say what
-    has arrived, and `in_doubt` is empty), `unanswered` (it was lost before the relay had agreed),
-    `uncounted` or `broken` (what the relay sent cannot be right); None if it was not asked for.
+    (each a `Message`). It is not sent again.
+    `reason`: why the connection has not come back. The relay's word, as in rule 19 of
+    docs/protocol.md: `epoch`, `unknown`, `history`, `count`, `grant`. Or this client's: `window`
+    (it took too long), `unsupported` (the relay cannot do that, so it does not say what has
+    arrived, and `in_doubt` is empty), `unanswered` (it was lost before the relay had agreed),
+    `uncounted` or `broken` (what the relay sent cannot be right). None if it was not asked for.
 
     What came after it is still there; iterate again.
     """

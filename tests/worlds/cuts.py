@@ -10,6 +10,7 @@ import attrs
 from actors.link import ABNORMAL
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import Supervisor
+from protocol.envelope import Inbound
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits, MembershipLimits
@@ -155,7 +156,9 @@ class CutMember:
     def rise(self, most: int = 10_000) -> None:
         """So many frames reach the relay, in one read."""
         for socket in self.sockets.values():
-            frames = [socket.up.popleft().encode() for _ in range(min(most, len(socket.up)))]
+            frames: list[Inbound] = [
+                socket.up.popleft().encode() for _ in range(min(most, len(socket.up)))
+            ]
             if frames and not socket.is_cut and socket.actor.close_code is None:
                 socket.actor.received(frames)
 
@@ -274,7 +277,9 @@ class CutMember:
     def _close(self, number: int, code: int) -> None:
         socket = self.sockets.pop(number, None)
         if socket is not None and socket.actor.close_code is None:
-            frames = [text.encode() for text in socket.up]  # TCP delivers what was sent before
+            frames: list[Inbound] = [
+                text.encode() for text in socket.up
+            ]  # TCP delivers what was sent before
             if frames:
                 socket.actor.received(frames)
             socket.actor.closed(code)

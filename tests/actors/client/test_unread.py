@@ -6,6 +6,7 @@ import pytest
 from actors.client.unread import Shelf, Unread
 from protocol.limits import MembershipLimits
 from protocol.member.errors import Gap, Lagged
+from protocol.member.messages import Message
 
 pytestmark = pytest.mark.anyio
 
@@ -119,3 +120,42 @@ async def test_gaps_among_what_was_dropped_are_one() -> None:
         assert await unread.get() == number
     unread.put(10)
     assert await unread.get() == 10
+
+
+def doubts(*numbers: int) -> tuple[Message, ...]:
+    return tuple(Message({"type": "a", "data": number}) for number in numbers)
+
+
+async def test_gaps_in_one_place_are_one_that_tells_all_that_is_in_doubt() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_messages_max=2)))
+    unread.gap(Gap(1.0, "epoch", doubts(1, 2)), 10)
+    unread.put(1)
+    unread.gap(Gap(2.0, "window", doubts(3)), 10)
+    unread.gap(Gap(3.0, None, doubts(4)), 10)
+    with pytest.raises(Gap) as first:
+        await unread.get()
+    assert first.value.in_doubt == doubts(1, 2)
+    assert await unread.get() == 1
+    with pytest.raises(Gap) as second:
+        await unread.get()
+    assert (second.value.seconds, second.value.in_doubt) == (3.0, doubts(3, 4))
+    assert unread.size == 0
+
+
+async def test_what_is_in_doubt_is_bounded_with_all_that_is_unread() -> None:
+    unread: Unread[int] = Unread(Shelf(MembershipLimits(unread_bytes_max=1024)))
+    for number in range(3):
+        unread.gap(Gap(1.0, "epoch", doubts(*range(5))), 300)
+        unread.put(number, 100)
+    assert unread.size <= 1024
+    with pytest.raises(Lagged) as caught:
+        await unread.get()
+    assert caught.value.count == 5
+    gaps = 0
+    for number in range(3):
+        with pytest.raises(Gap) as gap:
+            await unread.get()
+        gaps += len(gap.value.in_doubt)
+        assert await unread.get() == number
+    assert gaps == 10
+    assert unread.size == 0
