@@ -371,6 +371,11 @@ test("nothing is sent while the connection changes, and then on the next one", a
   drain(old);
   drain(next);
   drain(next);
+  assert.equal(peer.state, "switching");
+  assert.deepEqual(world.heard, []); // If the next one is cut now, nothing of it is missing.
+  drain(old);
+  await world.settle();
+  drain(next);
   assert.deepEqual(
     world.heard.map((message) => message.data),
     ["held"],
