@@ -1,6 +1,15 @@
 /**
- * The connections of a peer, two at most: joining, staying, and replacing one by the next. The twin
- * of protocol/member/connections.py.
+ * The connections of a peer, two at most: joining, staying, coming back, and replacing one by the next.
+ * The twin of protocol/member/connections.py.
+ *
+ * After a cut the peer goes on over another socket, if the relay has agreed to that before (rule 19 in
+ * docs/protocol.md, and sockets.js):
+ *
+ * 1. While that is open, a lost connection counts as one: the queue takes messages, and nobody is told
+ *    of a loss. The states are those of joining.
+ * 2. The next one is opened. It asks for what was missed, before anything else.
+ * 3. If the relay agrees, it is the one in use at once. What was not taken is sent again, before
+ *    anything of the queue. If not, it joins as ever, and the program hears of a `Gap`.
  *
  * How a connection replaces another, so that nothing is lost, doubled or put out of order:
  *
@@ -9,7 +18,8 @@
  * 2. The next one announces. That presence goes to all connections of the mesh, in one order with
  *    everything else: it is the mark. The one in use is read up to it, the next one from it on (what
  *    it delivers earlier waits in `ahead`).
- * 3. The queue goes on over the next one as soon as that is the one in use.
+ * 3. The queue goes on over the next one as soon as that is the one in use. So if the one in use is cut
+ *    before, the next one is given up, and nothing is missing: the one in use comes back.
  *
  * Before every joining presence goes the claim of the id, where there is one (ownership). After it
  * follows a `capabilities`: its answer comes after the whole roster, so whoever has not been in it has
@@ -37,8 +47,8 @@
  */
 
 import { AnnouncementRefused, Gap, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
-import { Nonsense, readFrame } from "./incoming.js";
-import { begun, deadline, expire, isInUse, renewedBy, transition } from "./lifecycle.js";
+import { isArray, Nonsense, readFrame } from "./incoming.js";
+import { begun, deadline, expire, isInUse, renewedBy, silentAt, transition } from "./lifecycle.js";
 import {
   isOffline,
   isRelays,
@@ -50,6 +60,7 @@ import {
 } from "./messages.js";
 import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
+import { Sockets } from "./sockets.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
@@ -91,6 +102,8 @@ const RENEW_AT = 0.8;
  * @typedef {object} Next
  * @property {number} connection
  * @property {boolean} isOpen
+ * @property {boolean} isAsked it wants to go on with a lost one,
+ * @property {boolean} isBack and does
  * @property {string | null} presence the turn id of what was announced on it and is awaited
  * @property {string | null} fence the turn id of what the one in use must answer first
  * @property {Said | null} said
@@ -105,6 +118,7 @@ export class Connections {
   #rooms;
   #owner;
   #emit;
+  #sockets;
   /** @type {Membership} */
   #life = begun(null);
   #opened = 0;
@@ -141,6 +155,11 @@ export class Connections {
     this.#rooms = rooms;
     this.#owner = owner;
     this.#emit = owner.emit;
+    this.#sockets = new Sockets(id, limits, {
+      outgoing: rooms.outgoing,
+      turnId: () => this.#turnId(),
+      emit: owner.emit,
+    });
   }
 
   /** Where the membership is in its life. */
@@ -151,6 +170,21 @@ export class Connections {
   /** There is a connection over which messages go. */
   get isInUse() {
     return isInUse(this.#life);
+  }
+
+  /** There is one, or one that was lost and may come back. */
+  get isConnected() {
+    return this.isInUse || this.#sockets.isAway;
+  }
+
+  /** How many messages of the program wait to be sent again. */
+  get unsaid() {
+    return this.#sockets.unsaid;
+  }
+
+  /** Something is to be sent again, before anything of the queue. */
+  get isBehind() {
+    return this.#use !== null && this.#sockets.isBehind(this.#use);
   }
 
   // What happens
@@ -175,11 +209,25 @@ export class Connections {
     const coming = this.#next;
     if (coming?.connection !== connection) return;
     coming.isOpen = true;
-    if (this.#use === null) {
-      this.#announceOn(coming, now);
-    } else {
+    this.#beginOn(coming, now);
+  }
+
+  /**
+   * It is open, and nothing was said there.
+   *
+   * @param {Next} coming
+   * @param {Instant} now
+   */
+  #beginOn(coming, now) {
+    if (this.#use !== null) {
+      if (this.#sockets.isBehind(this.#use)) return; // Else when it is not.
       coming.fence = this.#turnId();
       this.#askCapabilities(this.#use, coming.fence);
+    } else if (this.#sockets.isAway) {
+      coming.isAsked = true;
+      this.#sockets.comeBack(coming.connection);
+    } else {
+      this.#announceOn(coming, now);
     }
   }
 
@@ -206,10 +254,15 @@ export class Connections {
       this.#nonsense(connection, error, now);
       return;
     }
+    const text = String(frame);
     for (const one of arrived) {
       const coming = this.#next;
       if ("bound" in one) {
+        const isCountable = arrived.length > 1 || !isArray(text);
+        this.#sockets.excess(connection, text, { isCountable });
         this.#ignore(one.what, `at most ${one.bound}`);
+      } else if (this.#sockets.note(connection, text, messageOf(one.fields))) {
+        // The answer to something that was asked there.
       } else if (connection === this.#use) {
         this.#size = one.size;
         this.#onUse(one.fields, now);
@@ -231,11 +284,24 @@ export class Connections {
   closed(connection, now, code = LOST_CODE, reason = "") {
     const isRefusal = refuses(code);
     if (connection === this.#use) {
+      this.#chooseUse(now);
       this.#apply("Lost", now, { chance: this.#owner.roll(), isRefusal });
     } else if (connection === this.#next?.connection) {
       this.#rooms.patience.passed();
       this.#miss(`the connection was closed before the relay answered (${code})`, reason);
       this.#apply("Failed", now, { chance: this.#owner.roll(), isRefusal });
+    }
+  }
+
+  /**
+   * The one in use is lost. If it may come back, it delivers all that the next one would.
+   *
+   * @param {Instant} now
+   */
+  #chooseUse(now) {
+    if (this.#use === null || (this.#next?.presence ?? null) === null) return;
+    if (this.#sockets.canReturn(this.#use)) {
+      this.#apply("Failed", now, { chance: this.#owner.roll() });
     }
   }
 
@@ -293,6 +359,7 @@ export class Connections {
    */
   end(now) {
     this.#apply("Ended", now);
+    this.#tellLoss(now);
   }
 
   // Time
@@ -303,8 +370,10 @@ export class Connections {
    * @returns {number | null}
    */
   deadline() {
-    const due = deadline(this.#life, this.#limits);
-    return due !== null && this.isInUse ? Math.min(due, this.#beatDue) : due;
+    const beatDue = this.isInUse ? this.#beatDue : null;
+    const dues = [deadline(this.#life, this.#limits), this.#sockets.deadline(), beatDue];
+    const known = dues.filter((due) => due !== null);
+    return known.length > 0 ? Math.min(...known) : null;
   }
 
   /**
@@ -314,7 +383,16 @@ export class Connections {
    */
   expire(now) {
     if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
-    const step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);
+    this.#sockets.expire(now.at);
+    const silent = silentAt(this.#life, this.#limits);
+    let step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);
+    if (silent !== null && silent <= now.at && step.effects.includes("drop")) {
+      const before = this.#next;
+      this.#chooseUse(now);
+      if (this.#next !== before) {
+        step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);
+      }
+    }
     if (step.effects.includes("discard")) {
       this.#miss(`the relay has not answered within ${this.#limits.joinWithinS} s`);
     }
@@ -330,11 +408,14 @@ export class Connections {
     const use = present(this.#use);
     const beat = { type: "heartbeat", from: this.#id, timestamp: now.wallMs };
     // The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
-    this.#transmit(this.#route ?? use, writeMessage(beat));
-    if (this.#isQuiet) this.#askCapabilities(use, this.#turnId());
+    this.#sockets.transmit(this.#route ?? use, writeMessage(beat));
+    const hasReported = this.#sockets.report(use, now.at);
+    if (this.#isQuiet && !hasReported) this.#askCapabilities(use, this.#turnId());
     const elapsedS = (now.wallMs - this.#beat.wallMs) / 1000;
     if (elapsedS > this.#limits.heartbeatEveryS + this.#limits.silentAfterS) {
       this.nudge(now); // Asleep, perhaps on a machine whose monotonic clock sleeps too.
+    } else if (this.#isQuiet && hasReported && this.#sockets.canReturn(use)) {
+      this.nudge(now); // The report before has no answer; later the relay would not wait.
     }
     this.#beat = now;
     this.#isQuiet = true;
@@ -363,13 +444,14 @@ export class Connections {
     for (const effect of effects) {
       if (effect === "open") this.#open();
       else if (effect === "adopt") this.#adopt(now);
-      else if (effect === "discard") this.#discard();
-      else if (effect === "drop") this.#drop();
+      else if (effect === "discard") this.#discard(now);
+      else if (effect === "drop") this.#drop(now);
       else this.#askCapabilities(present(this.#use), this.#turnId()); // probe
     }
+    if (this.#isOver) this.#sockets.giveUp();
     const coming = this.#next;
-    if (this.#use === null && coming?.isOpen && coming.presence === null) {
-      this.#announceOn(coming, now); // The one in use was lost while it was being fenced.
+    if (this.#use === null && coming?.isOpen && coming.presence === null && !coming.isAsked) {
+      this.#beginOn(coming, now); // The one in use was lost while it was being fenced.
     }
     this.#connect();
     this.say(now);
@@ -380,6 +462,8 @@ export class Connections {
     this.#next = {
       connection: this.#opened,
       isOpen: false,
+      isAsked: false,
+      isBack: false,
       presence: null,
       fence: null,
       said: null,
@@ -389,22 +473,47 @@ export class Connections {
     this.#emit({ effect: "Open", connection: this.#opened });
   }
 
-  #discard() {
-    if (this.#next !== null) this.#emit({ effect: "Close", connection: this.#next.connection });
+  /** Nothing is to be made any more, or not for now. */
+  get #isOver() {
+    return this.state === "suspended" || this.state === "ended";
+  }
+
+  /**
+   * Closes the next one. If it was to go on with a lost one, the relay must not take that for leaving.
+   *
+   * @param {Instant} now
+   */
+  #discard(now) {
+    const coming = this.#next;
     this.#next = null;
+    if (coming !== null) {
+      const mayReturn = this.#sockets.forget(coming.connection, now.at) && !this.#isOver;
+      this.#emit({ effect: mayReturn ? "Drop" : "Close", connection: coming.connection });
+      if (coming.presence === null) return; // The roster is still that of the one before.
+    }
     this.#sync = null;
     this.#rooms.roster.cancel();
   }
 
-  #drop() {
-    if (this.#use !== null) this.#emit({ effect: "Close", connection: this.#use });
+  /**
+   * The one in use is over: lost, replaced, or left.
+   *
+   * @param {Instant} now
+   */
+  #drop(now) {
+    const use = this.#use;
     this.#use = null;
+    if (use === null) return;
+    const isLost = this.state === "waiting" || this.state === "joining";
+    const mayReturn = isLost && this.#sockets.lose(use, now.at);
+    this.#sockets.forget(use, now.at);
+    this.#emit({ effect: mayReturn ? "Drop" : "Close", connection: use });
   }
 
   /** Tells the queue whether there is a connection in use. */
   #connect() {
     const { outgoing, returns, asks } = this.#rooms;
-    if (this.isInUse) {
+    if (this.isConnected) {
       outgoing.isConnected = true;
     } else if (outgoing.isConnected) {
       returns.lost();
@@ -420,15 +529,19 @@ export class Connections {
     const coming = present(this.#next);
     this.#use = coming.connection;
     this.#next = null;
-    if (this.#heardAt !== null && !this.#isWhole) {
-      this.#emit({ effect: "Missed", error: new Gap(now.at - this.#heardAt) });
-    }
-    this.#heardAt = now.at;
-    this.#isWhole = false;
-    this.#ignored.clear();
     this.#beat = now;
     this.#isQuiet = false;
     this.#rooms.patience.joined(now.at);
+    if (coming.isBack) {
+      this.#emit({ effect: "Resumed", seconds: now.at - present(this.#heardAt) });
+      this.#heardAt = now.at;
+      this.#askCapabilities(this.#use, this.#turnId()); // For how long it may be used.
+      return;
+    }
+    this.#tellLoss(now);
+    this.#heardAt = now.at;
+    this.#isWhole = false;
+    this.#ignored.clear();
     this.#rooms.returns.joined(now.at);
     this.#rooms.ownership.joined();
     this.#tell(this.#rooms.announcements.joined(present(coming.said)));
@@ -440,20 +553,35 @@ export class Connections {
   }
 
   /**
+   * Tells the program what may be missing, if something may.
+   *
+   * @param {Instant} now
+   */
+  #tellLoss(now) {
+    const { reason, doubts } = this.#sockets.takeLoss();
+    const mayMiss = !this.#isWhole && this.state !== "ended";
+    if (this.#heardAt !== null && (mayMiss || doubts.length > 0)) {
+      this.#emit({ effect: "Missed", error: new Gap(now.at - this.#heardAt, reason, doubts) });
+    }
+  }
+
+  /**
    * @param {Next} coming
    * @param {Instant} now
    */
   #announceOn(coming, now) {
     const { announcements, ownership, roster } = this.#rooms;
+    const { connection } = coming;
     if (ownership.isClaimed) {
-      this.#transmit(coming.connection, ownership.text(this.#turnId())); // Its answer tells nothing.
+      this.#sockets.transmit(connection, ownership.text(this.#turnId())); // Its answer tells nothing.
     }
+    this.#sockets.ask(connection);
     coming.presence = this.#turnId();
     coming.said = announcements.wanted;
-    this.#transmit(coming.connection, announcements.text(coming.said, coming.presence, now));
+    this.#sockets.transmit(connection, announcements.text(coming.said, coming.presence, now));
     this.#sync = this.#turnId();
     roster.begin();
-    this.#askCapabilities(coming.connection, this.#sync);
+    this.#askCapabilities(connection, this.#sync);
   }
 
   /**
@@ -464,9 +592,10 @@ export class Connections {
   say(now) {
     const { announcements } = this.#rooms;
     if (this.#use === null || this.#route !== this.#use || !announcements.isDue) return;
+    if (this.#sockets.isBehind(this.#use)) return;
     const turnId = this.#turnId();
     const said = announcements.say(turnId);
-    this.#transmit(this.#use, announcements.text(said, turnId, now));
+    this.#sockets.transmit(this.#use, announcements.text(said, turnId, now));
   }
 
   /** @param {Answered} answered */
@@ -482,15 +611,7 @@ export class Connections {
     this.#questions.push(turnId);
     if (this.#questions.length > QUESTIONS_MAX) this.#questions.shift();
     const question = { type: "capabilities", from: this.#id, turnId };
-    this.#transmit(connection, writeMessage(question));
-  }
-
-  /**
-   * @param {number} connection
-   * @param {string} text
-   */
-  #transmit(connection, text) {
-    this.#emit({ effect: "Transmit", connection, text });
+    this.#sockets.transmit(connection, writeMessage(question));
   }
 
   #turnId() {
@@ -512,6 +633,11 @@ export class Connections {
       if (coming.ahead.length > unreadMessagesMax || coming.aheadSize > unreadBytesMax) {
         this.#apply("Elapsed", now);
       }
+    } else if (coming.isAsked) {
+      const message = messageOf(fields);
+      if (this.#sockets.isAnswer(coming.connection, message)) {
+        this.#answerComingBack(coming, message, now);
+      }
     } else if (coming.presence !== null) {
       const message = messageOf(fields);
       const { type, from, turnId } = message;
@@ -523,6 +649,28 @@ export class Connections {
         // Without a turn id it is about the presence too: nothing else was said here.
         this.#refused(coming, message, now);
       }
+    }
+  }
+
+  /**
+   * The relay says whether this socket goes on with the connection that was lost.
+   *
+   * @param {Next} coming
+   * @param {Message} answer
+   * @param {Instant} now
+   */
+  #answerComingBack(coming, answer, now) {
+    if (this.#sockets.cameBack(coming.connection, answer)) {
+      coming.isBack = true;
+      this.#apply("Joined", now);
+    } else if (this.#sockets.isBroken) {
+      this.#rooms.patience.passed();
+      this.#miss("the relay has counted in a way that cannot be right");
+      this.#apply("Failed", now, { chance: this.#owner.roll() });
+    } else {
+      coming.isAsked = false;
+      this.#connect();
+      this.#announceOn(coming, now);
     }
   }
 
@@ -709,6 +857,7 @@ export class Connections {
    */
   #nonsense(connection, nonsense, now) {
     if (connection === this.#use) {
+      this.#sockets.uncountable(connection);
       this.closed(connection, now);
     } else {
       const what = `what answers at this URL is no relay of agent meshes (it sent ${nonsense.message})`;
@@ -727,12 +876,32 @@ export class Connections {
    * @returns {Frame | number | null}
    */
   nextFrame(connection, now) {
-    if (connection !== this.#route) return null;
+    if (connection === this.#use && this.#sockets.isBehind(connection)) {
+      const again = this.#sockets.again(connection, now.at);
+      if (!this.#sockets.isBehind(connection)) this.#catchUp(now);
+      return again;
+    }
+    if (connection !== this.#route || !this.#sockets.hasRoom(connection)) return null;
     // A relay that knows no `capabilities` is not waited for long.
     const patientUntil = this.#life.joined + this.#limits.probeWithinS;
     const frame = this.#rooms.outgoing.nextFrame(now.at, patientUntil);
-    if (typeof frame === "object" && frame !== null) this.#rooms.asks.flush(); // There is room now.
+    if (typeof frame === "object" && frame !== null) {
+      this.#sockets.queued(connection, frame, now.at);
+      this.#rooms.asks.flush(); // There is room now.
+    }
     return frame;
+  }
+
+  /**
+   * All has been sent again: what waited for that goes on.
+   *
+   * @param {Instant} now
+   */
+  #catchUp(now) {
+    this.say(now);
+    const coming = this.#next;
+    if (coming?.isOpen && coming.fence === null) this.#beginOn(coming, now);
+    this.#rooms.outgoing.released();
   }
 
   /** The connection on which the queue goes, if it goes at all. */

@@ -2,7 +2,7 @@
  * What a peer must do, and tell its program: everything that `Member` can answer an event with. The
  * twin of protocol/member/effects.py. Every effect is a name and plain fields.
  *
- * @import { RelayError } from "./errors.js"
+ * @import { Gap, RelayError } from "./errors.js"
  * @import { Message } from "./messages.js"
  */
 
@@ -35,6 +35,17 @@
  */
 
 /**
+ * Close the connection, and nothing that it still reports matters. The relay must not take that for
+ * leaving: the close code is `DROP_CODE`, if one can be sent.
+ *
+ * @typedef {{ effect: "Drop", connection: number }} Drop
+ */
+
+/** The close code of a socket whose connection goes on over another one (any but 1000, 1001 and 1005
+ * would do: rule 19). */
+export const DROP_CODE = 4000;
+
+/**
  * Something may be sent that could not be sent before: ask `nextFrame` again.
  *
  * @typedef {{ effect: "Sendable" }} Sendable
@@ -51,7 +62,14 @@
 /**
  * Messages may be missing before those that arrive from now on: `error` says why.
  *
- * @typedef {{ effect: "Missed", error: RelayError }} Missed
+ * @typedef {{ effect: "Missed", error: Gap }} Missed
+ */
+
+/**
+ * The connection was lost, and has come back `seconds` after something was heard there last. Nothing is
+ * missing: what was missed arrives from now on, and then what is new.
+ *
+ * @typedef {{ effect: "Resumed", seconds: number }} Resumed
  */
 
 /**
@@ -138,9 +156,7 @@
  */
 
 /**
- * @typedef {Open | Transmit | Close | Sendable | Arrived | Missed | Changed | Ready | AttemptFailed
- *   | Announced | Unsent | Chunk | TurnEnded | Handle | Taken | Cancelled | PresentTwice | Ignored
+ * @typedef {Open | Transmit | Close | Drop | Sendable | Arrived | Missed | Resumed | Changed | Ready
+ *   | AttemptFailed | Announced | Unsent | Chunk | TurnEnded | Handle | Taken | Cancelled | PresentTwice | Ignored
  *   | Finished} Effect
  */
-
-export {};

@@ -87,12 +87,14 @@ export class Election {
   }
 
   /**
-   * Stands for these agents, and for no others, in the mesh at this place.
+   * Stands for these agents, and for no others, in the mesh at this place. `listens`: hears what other
+   * tabs take, also if it stands for nothing.
    *
    * @param {string} place
    * @param {readonly string[]} agents
+   * @param {{ listens?: boolean }} [how]
    */
-  stand(place, agents) {
+  stand(place, agents, { listens = agents.length > 0 } = {}) {
     if (this.#isOff) return;
     const isElsewhere = place !== this.#place;
     let hasLost = false;
@@ -102,10 +104,10 @@ export class Election {
       candidacy.end();
       hasLost ||= candidacy.isElected;
     }
-    if (isElsewhere || agents.length === 0) this.#hangUp();
+    if (isElsewhere || !listens) this.#hangUp();
     this.#place = place;
     if (hasLost) this.#tell();
-    if (agents.length > 0) this.#channel ??= this.#listen();
+    if (listens) this.#channel ??= this.#listen();
     for (const agent of agents) {
       if (!this.#candidacies.has(agent)) this.#candidacies.set(agent, this.#candidate(agent));
     }

@@ -3,6 +3,8 @@
  *
  * All are `RelayError`s. Their sentences never hold tokens, signatures, query strings or message
  * contents. The twin of protocol/member/errors.py.
+ *
+ * @import { Message } from "./messages.js"
  */
 
 /** What can go wrong between a peer and the mesh. */
@@ -126,15 +128,31 @@ export class Lagged extends RelayError {
   }
 }
 
-/** Messages may be missing here, because a connection was lost: the peer heard nothing for the
- * `seconds` until the next one had joined. Iterate again: what came after it is still there. */
+/** Messages may be missing here, because a connection was lost and could not come back: the peer heard
+ * nothing for the `seconds` until the next one had joined.
+ *
+ * `inDoubt`: what the program has sent of which nobody knows whether it has arrived, in order. It is
+ * not sent again. `reason`: why the connection has not come back, as in rule 19 of docs/protocol.md
+ * (`epoch`, `unknown`, `history`, `count`, `grant`), or a word of this module: `window` (it took too
+ * long), `unsupported` (the relay cannot do that, so it does not say what has arrived, and `inDoubt` is
+ * empty), `unanswered` (it was lost before the relay had agreed), `uncounted` or `broken` (what the relay
+ * sent cannot be right); null if it was not asked for.
+ *
+ * Iterate again: what came after it is still there. */
 export class Gap extends RelayError {
   name = "Gap";
-  /** @param {number} seconds */
-  constructor(seconds) {
+  /**
+   * @param {number} seconds
+   * @param {string | null} [reason]
+   * @param {readonly Message[]} [inDoubt]
+   */
+  constructor(seconds, reason = null, inDoubt = []) {
     const lost = `what was said in the ${Math.ceil(seconds)} s until this peer was back may be missing`;
-    super(`the connection was lost; ${lost}`);
+    const doubt = `, and ${inDoubt.length} messages that it had sent may not have arrived`;
+    super(`the connection was lost; ${lost}${inDoubt.length > 0 ? doubt : ""}`);
     this.seconds = seconds;
+    this.reason = reason;
+    this.inDoubt = inDoubt;
   }
 }
 

@@ -25,7 +25,6 @@ const MARKS_FREE_BYTES = 4096;
 const [QUOTE, COMMA, COLON, BACKSLASH] = [0x22, 0x2c, 0x3a, 0x5c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 const SPACE = [" ", "\t", "\r", "\n"];
-const IS_ARRAY = /^[ \t\r\n]*\[/;
 const MARKS = [COMMA, COLON, OPEN_LIST, OPEN_OBJECT];
 
 /** A frame that no relay of this protocol sends. */
@@ -99,7 +98,7 @@ export function readFrame(data, { readBytesMax, nestingMax }) {
     return [{ what: "a frame that costs too much memory to read", bound: readBytesMax }];
   }
   const tooDeep = { what: "a message that nests too deep", bound: nestingMax };
-  if (!IS_ARRAY.test(data)) {
+  if (!isArray(data)) {
     return [depth > nestingMax ? tooDeep : { fields: message(parsed(data)), size: cost }];
   }
   const isDeeper = depth > nestingMax + 1;
@@ -159,12 +158,21 @@ function split(text) {
 }
 
 /**
+ * This frame is an array of messages.
+ *
+ * @param {string} frame
+ */
+export function isArray(frame) {
+  return /^[ \t\r\n]*\[/.test(frame);
+}
+
+/**
  * The last message of a frame that was read, to the letter.
  *
  * @param {string} frame
  */
 export function lastMessage(frame) {
-  if (!IS_ARRAY.test(frame)) return frame;
+  if (!isArray(frame)) return frame;
   const until = frame.slice(0, frame.lastIndexOf("]"));
   const last = split(frame).at(-1) ?? "";
   const shorter = withoutEndSpace(until);

@@ -297,7 +297,7 @@ export function isInUse({ state }) {
  * @param {Membership} membership
  * @param {Readonly<Limits>} limits
  */
-function silentAt(membership, limits) {
+export function silentAt(membership, limits) {
   if (!isInUse(membership)) return null;
   const { heard, doubted } = membership;
   return doubted === null ? heard + limits.silentAfterS : doubted + limits.probeWithinS;

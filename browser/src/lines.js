@@ -147,8 +147,9 @@ export class Lines {
    * Closes a connection, and hears no more of it.
    *
    * @param {number} number
+   * @param {number} [code]
    */
-  close(number) {
+  close(number, code = 1000) {
     const socket = this.#sockets.get(number);
     this.#sockets.delete(number);
     this.#settle(number);
@@ -157,7 +158,7 @@ export class Lines {
     socket.onmessage = null;
     socket.onerror = null;
     socket.onclose = null;
-    socket.close(1000);
+    socket.close(code);
   }
 
   /**
@@ -184,7 +185,7 @@ export class Lines {
    */
   #pumpOn(number, socket) {
     const { member } = this.#driver;
-    while (member.queued > 0) {
+    while (member.hasToSend) {
       const now = this.#driver.now();
       if (socket.bufferedAmount > (member.countsFrames ? 0 : BUFFERED_BYTES_MAX)) {
         this.#pumpLater(now.at, now.at);

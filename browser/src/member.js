@@ -10,6 +10,7 @@
  * Each module beside this one decides one thing. Here they are put together:
  *
  *     connections    two at most: joining, staying, replacing (the table is in lifecycle)
+ *     sockets        what goes over them, and goes on after a cut (resuming)
  *     ownership      whose the id is
  *     patience       when joining has taken too long, and which errors end the peer
  *     roster         who else is here
@@ -172,8 +173,13 @@ export class Member {
     return this.#patience.isReady;
   }
 
-  /** There is a connection over which messages go. */
+  /** There is a connection over which messages go, or one that was cut and may come back. */
   get isInUse() {
+    return this.#connections.isConnected;
+  }
+
+  /** There is a connection over which messages go now. */
+  get isHere() {
     return this.#connections.isInUse;
   }
 
@@ -182,9 +188,14 @@ export class Member {
     return this.#outgoing.hasRoom;
   }
 
-  /** How many messages wait to be sent. */
+  /** How many messages wait to be sent, or to be sent again after a cut. */
   get queued() {
-    return this.#outgoing.size;
+    return this.#outgoing.size + this.#connections.unsaid;
+  }
+
+  /** `nextFrame` may have something, now or later: a page looks before whether its socket takes it. */
+  get hasToSend() {
+    return this.queued > 0 || this.#connections.isBehind;
   }
 
   /** Something in front of the relay counts frames: what the network holds up would reach it all at
@@ -340,7 +351,7 @@ export class Member {
   send(fields, now) {
     const text = compose(this.id, fields, now);
     this.#checkOver();
-    const ticket = this.#outgoing.offer(text, targetOf(fields));
+    const ticket = this.#outgoing.offer(text, targetOf(fields), { isSaid: true });
     if (typeof fields.turnId === "string") this.#services.answered(fields.turnId);
     return ticket;
   }

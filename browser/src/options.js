@@ -3,7 +3,7 @@
 /**
  * @import { Agent } from "./agents.js"
  * @import { MaybeCalled } from "./cognito.js"
- * @import { RelayError } from "./errors.js"
+ * @import { Gap, RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
@@ -59,8 +59,10 @@
  * @property {State} state where the membership is in its life now
  * @property {Change} roster who has come, changed and gone
  * @property {Message} message every message that arrives
- * @property {RelayError} gap messages may be missing before those that arrive from now on, because the
- *   connection was lost (a `Gap`)
+ * @property {Gap} gap messages may be missing before those that arrive from now on, because the
+ *   connection was lost
+ * @property {{ seconds: number }} resumed the connection was cut, and goes on: nothing is missing, and
+ *   nothing was heard for so long
  * @property {Message} twice somebody else is in the mesh with the id of this peer, and not with its
  *   `owner`: what it announced. Told once
  * @property {RelayError | null} ended the peer is over: null after `leave()`, else the error

@@ -26,15 +26,22 @@ const BURST = 0.5;
 const RATE_LEAST_PER_S = 0.1;
 
 /**
- * What goes into one frame, and the tickets of the messages in it.
+ * What goes into one frame, the tickets of the messages in it, and those of them that the program says.
  *
- * @typedef {{ text: string, tickets: number[] }} Frame
+ * @typedef {{ text: string, tickets: number[], said: string[] }} Frame
  */
 
 /**
  * A message that will not be sent after all.
  *
  * @typedef {{ ticket: number, error: QueueFull | NotConnected }} Dropped
+ */
+
+/**
+ * A message that waits. `isSaid`: the program says it, and not the peer for it, as in commands and
+ * answers.
+ *
+ * @typedef {{ text: string, size: number, target: Target | null, isSaid: boolean }} Queued
  */
 
 /**
@@ -52,7 +59,7 @@ export class Outgoing {
   #limits;
   #habits;
   #holds;
-  /** By ticket. @type {Map<number, { text: string, size: number, target: Target | null }>} */
+  /** By ticket. @type {Map<number, Queued>} */
   #queue = new Map();
   #bytes = 0;
   #ticket = 0;
@@ -136,22 +143,22 @@ export class Outgoing {
   /**
    * Puts a message into the queue. Returns its ticket.
    *
-   * `isReply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no asker is
+   * `isSaid`: the program says it, and not the peer for it, as in commands and answers. `isReply`: a short reply that the peer gives by itself (an `ack`, a refusal). So that no asker is
    * left without one, `turnsMax` of these may wait beyond the bounds. Throws TooLarge, QueueFull, and
    * NotConnected where messages do not wait for a connection.
    *
    * @param {string} text
    * @param {Target | null} target the one whom it is for
-   * @param {{ isReply?: boolean }} [how]
+   * @param {{ isSaid?: boolean, isReply?: boolean }} [how]
    */
-  offer(text, target, { isReply = false } = {}) {
+  offer(text, target, { isSaid = false, isReply = false } = {}) {
     const size = this.check(text);
     if (!this.#habits.waits && !this.isConnected) {
       throw new NotConnected('there is no connection now; offline="wait" would wait for one');
     }
     if (!this.#hasRoom(isReply ? this.#limits.turnsMax : 0)) throw this.#full();
     this.#ticket += 1;
-    this.#queue.set(this.#ticket, { text, size, target });
+    this.#queue.set(this.#ticket, { text, size, target, isSaid });
     this.#hasNews = true;
     this.#bytes += size;
     return this.#ticket;
@@ -214,8 +221,7 @@ export class Outgoing {
   nextFrame(at, patientUntil) {
     const sendable = this.#sendable();
     if (sendable.length === 0) return null;
-    let due = this.#messages.opensAt;
-    if (this.#frames !== null) due = Math.max(due, this.#frames.opensAt);
+    let due = this.#opensAt;
     if (!this.#knowsRelay) due = Math.max(due, patientUntil);
     return due > at ? due : this.#frame(sendable, at);
   }
@@ -230,9 +236,14 @@ export class Outgoing {
   #frame(sendable, at) {
     const texts = [];
     const tickets = [];
+    const said = [];
     let total = 1; // A bracket; behind each message comes a comma, or the other one.
     for (const ticket of sendable) {
-      const { text, size } = this.#queue.get(ticket) ?? { text: "", size: 0 };
+      const { text, size, isSaid } = this.#queue.get(ticket) ?? {
+        text: "",
+        size: 0,
+        isSaid: false,
+      };
       const isShared = this.#frames !== null && this.#takesArrays;
       const fits = total + size + 1 <= this.#frameBytes && this.#messages.opensAt <= at;
       if (tickets.length > 0 && !(isShared && fits)) break;
@@ -241,12 +252,40 @@ export class Outgoing {
       this.#messages.take(at);
       texts.push(text);
       tickets.push(ticket);
+      if (isSaid) said.push(text);
       total += size + 1;
     }
     const isArray = texts.length > 1;
-    const size = isArray ? total : total - 2;
+    this.#takeFrame(isArray ? total : total - 2, at);
+    return { text: isArray ? `[${texts.join()}]` : (texts[0] ?? ""), tickets, said };
+  }
+
+  get #opensAt() {
+    return Math.max(this.#messages.opensAt, this.#frames?.opensAt ?? -Infinity);
+  }
+
+  /**
+   * @param {number} size
+   * @param {number} at
+   */
+  #takeFrame(size, at) {
     this.#frames?.take(at, Math.ceil(size / this.#frameBytes));
-    return { text: isArray ? `[${texts.join()}]` : (texts[0] ?? ""), tickets };
+  }
+
+  /**
+   * A frame of so many bytes and messages is to be sent again, at monotonic time `at`. Returns at what
+   * time to ask again, if the pace forbids it; else null.
+   *
+   * @param {number} size
+   * @param {number} count
+   * @param {number} at
+   */
+  repeat(size, count, at) {
+    const due = this.#opensAt;
+    if (due > at) return due;
+    this.#messages.take(at, count);
+    this.#takeFrame(size, at);
+    return null;
   }
 
   /** The tickets of what may go now, in order: no more of them than a frame may take. */

@@ -25,6 +25,7 @@ import { Asking } from "./asking.js";
 import { random } from "./bytes.js";
 import { warnOnce } from "./deprecated.js";
 import { Driver } from "./driver.js";
+import { DROP_CODE } from "./effects.js";
 import { Election, warnWithoutLocks } from "./election.js";
 import { Left } from "./errors.js";
 import { isShared, ownerOf } from "./ids.js";
@@ -45,7 +46,7 @@ import { WORLD } from "./world.js";
 const OVERFILL = 10;
 
 /** @type {readonly (keyof Events)[]} */
-const EVENTS = ["state", "roster", "message", "gap", "twice", "ended"];
+const EVENTS = ["state", "roster", "message", "gap", "resumed", "twice", "ended"];
 
 const TWICE =
   "another page or program is in the mesh with the id of this peer: both hear, and serve, the same " +
@@ -107,6 +108,7 @@ export class Peer {
   /** The roster may be another than that. */
   #hasNews = false;
   #isPresentTwice = false;
+  #resumed = 0;
   /** Nothing waits to be sent any more. */
   #drained = new Signal();
   /** @type {Promise<void> | null} */
@@ -214,6 +216,16 @@ export class Peer {
    */
   get isPresentTwice() {
     return this.#isPresentTwice;
+  }
+
+  /**
+   * How often the connection was cut and went on without any loss (event `resumed`). Where it could
+   * not, there is a `Gap`.
+   *
+   * @returns {number}
+   */
+  get resumed() {
+    return this.#resumed;
   }
 
   /**
@@ -461,9 +473,10 @@ export class Peer {
   /** Every effect was carried out: what waits may be sent now. */
   #settled() {
     if (this.#election) {
-      // Whoever is cut off lets another tab serve.
-      const agents = this.#member.isInUse ? this.#member.servedAgents : [];
-      this.#election.stand(this.#openings.place, agents);
+      // Whoever is cut off lets another tab serve. If it may come back, it gets what that one has taken.
+      const { isHere, isInUse, servedAgents } = this.#member;
+      const listens = isInUse && servedAgents.length > 0;
+      this.#election.stand(this.#openings.place, isHere ? servedAgents : [], { listens });
     }
     this.#tellChanges();
     this.#lines.pump();
@@ -497,12 +510,17 @@ export class Peer {
         return this.#lines.transmit(effect.connection, effect.text);
       case "Close":
         return this.#lines.close(effect.connection);
+      case "Drop":
+        return this.#lines.close(effect.connection, DROP_CODE);
       case "Arrived":
         this.#unread.put(effect.message, effect.size);
         return this.#listeners.tell("message", effect.message);
       case "Missed":
         this.#unread.gap(effect.error);
         return this.#listeners.tell("gap", effect.error);
+      case "Resumed":
+        this.#resumed += 1;
+        return this.#listeners.tell("resumed", { seconds: effect.seconds });
       case "Changed":
         this.#hasNews = true;
         return this.#changed.set();

@@ -14,8 +14,8 @@
  * | away: no socket, until `deadline` | (none) | (none) | (none) |
  * | returning: `comeBack` was sent | (none) | only the answer | away |
  *
- * What ends it, in any stage: `stop`. After `uncountable` it goes on, but cannot come back. What
- * leads on:
+ * What ends it, in any stage: `stop`. After `uncountable` it goes on, but cannot come back. What leads
+ * on:
  *
  *     asked      offered with a token     open     the frames behind the question are counted
  *     asked      offered without          off      nothing was promised, so nothing is in doubt
@@ -179,7 +179,6 @@ export class Resuming {
    *
    * @param {string} text
    * @param {readonly string[]} [said]
-   * @param {number} [count]
    */
   frame(text, said = [], count = 1) {
     if (this.stage !== "asked" && this.stage !== "open") return;
@@ -372,8 +371,8 @@ export class Resuming {
 
   /** The next frame that is to be sent again. It goes out now. */
   again() {
-    const kept = this.#again.shift();
-    if (kept === undefined) throw new Error("there is none: a bug");
+    const kept = this.peek();
+    this.#again.shift();
     this.#bytes -= kept.size;
     this.#keep(kept);
     return kept;
@@ -381,7 +380,9 @@ export class Resuming {
 
   /** The frame that `again` will give. */
   peek() {
-    return this.#again[0] ?? null;
+    const kept = this.#again[0];
+    if (kept === undefined) throw new Error("there is none: a bug");
+    return kept;
   }
 }
 

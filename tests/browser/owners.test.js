@@ -8,7 +8,8 @@ import { collect, World } from "./world.js";
 
 const OWNER = "the owner of this id";
 
-const claims = (world) => world.sentOf("capabilities").flatMap(({ data }) => (data ? [data] : []));
+const claims = (world) =>
+  world.sentOf("capabilities").flatMap(({ data }) => (data?.claim ? [data] : []));
 
 /** How a promise ends that must not succeed. */
 const failure = (promise) =>
@@ -22,7 +23,7 @@ const failure = (promise) =>
 test("the id is claimed before every presence, and the claim is the same", async () => {
   const world = new World();
   await world.join({ owner: OWNER });
-  const [claim, presence] = world.texts.map((text) => JSON.parse(text));
+  const [claim, , presence] = world.texts.map((text) => JSON.parse(text));
   assert.deepEqual([claim.type, claim.data], ["capabilities", { claim: OWNER }]);
   assert.equal(presence.type, "presence");
   world.socket.break();

@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { CountingWorld } from "./counting.js";
 import { Browser } from "./tabs.js";
 import { collect, World } from "./world.js";
 
 const COMMAND = { type: "direct", from: "bob", to: "coder", data: { command: "go" } };
 
 /** One more tab with this peer, in a world of its own. `ran`: what its handler was given. */
-async function opened(browser, options = {}) {
-  const world = new World();
+async function opened(browser, options = {}, world = new World()) {
   Object.assign(world.env, browser?.tab());
   const peer = await world.join({
     id: "me",
@@ -80,6 +80,36 @@ test("a tab that is cut off lets another one serve, and comes back behind it", a
   assert.equal(tabs[0].peer.state, "present");
   await command(tabs, "2");
   assert.deepEqual(ran(tabs), ["", "1,2"]);
+});
+
+test("what a tab gets late, because it was cut, another one has served, whoever leaves then", async () => {
+  const browser = new Browser();
+  const worlds = [new CountingWorld(), new CountingWorld()];
+  const tabs = [await opened(browser, {}, worlds[0]), await opened(browser, {}, worlds[1])];
+  const say = (turnId) => {
+    for (const world of worlds) world.say({ ...COMMAND, turnId });
+    for (const world of worlds) world.moved();
+  };
+  worlds[0].socket.break();
+  await worlds[0].settle();
+  say("1");
+  await worlds[1].settle();
+  await worlds[0].pass(5);
+  assert.equal(tabs[0].peer.resumed, 1);
+  await tabs[1].peer.leave();
+  await worlds[0].settle();
+  say("2");
+  await worlds[0].settle();
+  assert.deepEqual(ran(tabs), ["2", "1"]);
+});
+
+test("the only tab serves what it gets late, because it was cut", async () => {
+  const world = new CountingWorld();
+  const tab = await opened(new Browser(), {}, world);
+  world.socket.break();
+  world.say({ ...COMMAND, turnId: "1" });
+  await world.pass(5);
+  assert.deepEqual(tab.ran, ["1"]);
 });
 
 test("a page that falls asleep lets another tab serve", async () => {

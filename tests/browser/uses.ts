@@ -97,7 +97,15 @@ const stops: (() => void)[] = [
   joined.on("state", (state: State) => console.log(state)),
   joined.on("roster", ({ joined, here }: Change) => console.log(joined.length, here.size)),
   joined.on("message", ({ type, data }) => console.log(type, data)),
-  joined.on("gap", (gap) => console.log(gap.message)),
+  joined.on("gap", ({ message, seconds, reason, inDoubt }: Gap) => {
+    console.log(
+      message,
+      seconds,
+      reason,
+      inDoubt.map(({ type, data }) => [type, data]),
+    );
+  }),
+  joined.on("resumed", ({ seconds }) => console.log(seconds, joined.resumed)),
   joined.on("ended", (error) => console.log(error?.message)),
 ];
 const told: Events["ended"] = null;

@@ -156,7 +156,8 @@ function memberOf(setup, source) {
     return String(nonces);
   };
   const sources = { roll: () => source.roll, nonce, turnId };
-  return new Member(id, agents, metadata, limitsWith(camelKeys(limits)), { ...sources, ...habits });
+  const given = limitsWith({ resumeS: 0, ...camelKeys(limits) });
+  return new Member(id, agents, metadata, given, { ...sources, ...habits });
 }
 
 function replay({ setup, steps }) {

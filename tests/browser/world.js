@@ -189,11 +189,7 @@ export class World {
       this.answer(socket, {
         type: "capabilities_response",
         turnId: message.turnId,
-        data: {
-          limits: this.limits,
-          accept: this.accept,
-          ...(this.grant && { grant: this.grant }),
-        },
+        data: this.capabilities(),
       });
     } else if (message.type === "presence" && this.refusal(message.data)) {
       const data = this.refusal(message.data);
@@ -202,10 +198,15 @@ export class World {
       const isNew = !socket.hasJoined;
       socket.hasJoined = true;
       this.say(message);
-      if (isNew) socket.coming.push(...this.others.values());
+      if (isNew) for (const other of this.others.values()) this.put(socket, other);
     } else if (message.type !== "heartbeat") {
       this.heard.push(message);
     }
+  }
+
+  capabilities() {
+    const { limits, accept, grant } = this;
+    return { limits, accept, ...(grant && { grant }) };
   }
 
   refusal(data) {
@@ -213,13 +214,18 @@ export class World {
   }
 
   answer(socket, message) {
-    socket.coming.push({ from: "relay", to: "me", ...message });
+    this.put(socket, { from: "relay", to: "me", ...message });
+  }
+
+  /** The relay sends something to one socket of the client. */
+  put(socket, message) {
+    socket.coming.push(message);
   }
 
   /** A message to everyone: each joined socket of the client gets it. */
   say(message) {
     for (const socket of this.sockets) {
-      if (socket.hasJoined && socket.readyState === 1) socket.coming.push(message);
+      if (socket.hasJoined && socket.readyState === 1) this.put(socket, message);
     }
   }
 
