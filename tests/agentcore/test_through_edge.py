@@ -694,6 +694,26 @@ async def test_nothing_is_lost_doubled_or_reordered_over_the_ends_of_connections
         assert not {traffic.close_code for traffic in edge.traffic(mesh)} & {1008, 1009, 1011}
 
 
+async def test_nothing_is_lost_doubled_or_reordered_when_all_connections_are_cut(
+    edge: Edge, mesh: str
+) -> None:
+    """Without a word to anyone, again and again, in the middle of arrays and of frames."""
+    async with three(edge, mesh) as (python, ear, ann, bob):
+        async with Counting(python, ear, ann, bob) as counting:
+            for cuts in range(1, 6):
+                least = counting.lowest + 20
+                await until(lambda least=least: counting.lowest > least)  # type: ignore[misc]
+                await edge.call(edge.edge.cut_connections, 1006)
+                await until(lambda cuts=cuts: python.resumed == cuts)  # type: ignore[misc]
+                for page in (ann, bob):
+                    await page.until("(cuts) => peer.resumed === cuts", cuts)
+            totals = await counting.stop()
+        every = {id: list(range(total)) for id, total in totals.items()}
+        assert ear.counts() == {id: every[id] for id in ("ann", "bob")}
+        assert await ann.do("() => counts()") == {id: every[id] for id in ("py", "bob")}
+        assert await bob.do("() => counts()") == {id: every[id] for id in ("py", "ann")}
+
+
 @pytest.mark.parametrize("kill", [False, True])
 async def test_everyone_meets_again_when_a_session_has_ended(
     edge: Edge, mesh: str, kill: bool
