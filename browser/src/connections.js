@@ -177,9 +177,9 @@ export class Connections {
     return this.isInUse || this.#sockets.isAway;
   }
 
-  /** How many messages of the program wait to be sent again. */
-  get unsaid() {
-    return this.#sockets.unsaid;
+  /** How many messages of the queue wait to be sent again. */
+  get waiting() {
+    return this.#sockets.waiting;
   }
 
   /** Something is to be sent again, before anything of the queue. */
@@ -409,7 +409,7 @@ export class Connections {
     const beat = { type: "heartbeat", from: this.#id, timestamp: now.wallMs };
     // The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
     this.#sockets.transmit(this.#route ?? use, writeMessage(beat));
-    const hasReported = this.#sockets.report(use, now.at);
+    const hasReported = this.#sockets.report(use, now.at, { isQuiet: this.#isQuiet });
     if (this.#isQuiet && !hasReported) this.#askCapabilities(use, this.#turnId());
     const elapsedS = (now.wallMs - this.#beat.wallMs) / 1000;
     if (elapsedS > this.#limits.heartbeatEveryS + this.#limits.silentAfterS) {

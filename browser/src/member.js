@@ -190,7 +190,7 @@ export class Member {
 
   /** How many messages wait to be sent, or to be sent again after a cut. */
   get queued() {
-    return this.#outgoing.size + this.#connections.unsaid;
+    return this.#outgoing.size + this.#connections.waiting;
   }
 
   /** `nextFrame` may have something, now or later: a page looks before whether its socket takes it. */

@@ -25,7 +25,8 @@
  *     away       the deadline             off      what is kept is in doubt
  *
  * The sender waits while `hasRoom` is false: what is kept is bounded, and only the relay's word ends
- * keeping it.
+ * keeping it. A relay that gives a token, and then no answer although it says other things, is not
+ * waited for longer than `silentAfterS`: then the connection cannot come back any more (`stop`).
  *
  * @import { Limits } from "./limits.js"
  */
@@ -43,7 +44,7 @@ const NAME_CHARS_MAX = 256;
 /** @typedef {"off" | "asked" | "open" | "away" | "returning"} Stage */
 
 /**
- * A frame of `count` messages that was sent. `said`: those that the program has said.
+ * A frame with `count` messages of the queue that was sent. `said`: those that the program has said.
  *
  * @typedef {{ text: string, size: number, said: readonly string[], count: number }} Kept
  */
@@ -102,6 +103,7 @@ export class Resuming {
   get hasRoom() {
     const { unconfirmedFramesMax, unconfirmedBytesMax } = this.#limits;
     const frames = this.#kept.length + this.#again.length;
+    if (this.stage === "off") return true;
     return frames < unconfirmedFramesMax && this.#bytes < unconfirmedBytesMax;
   }
 
@@ -110,9 +112,10 @@ export class Resuming {
     return [...this.#kept, ...this.#again].flatMap(({ said }) => said);
   }
 
-  /** What of that is to be sent again, as far as is known. */
-  get unsaid() {
-    return (this.isAway ? this.#kept : this.#again).flatMap(({ said }) => said);
+  /** How many messages of the queue are to be sent again, as far as is known. */
+  get waiting() {
+    const frames = this.isAway ? this.#kept : this.#again;
+    return frames.reduce((sum, { count }) => sum + count, 0);
   }
 
   /** If its socket is lost now, it may come back. */
@@ -161,13 +164,15 @@ export class Resuming {
     this.reason = "uncounted";
   }
 
-  /** It cannot come back any more, and nothing is kept. */
+  /** It cannot come back any more. Nothing more is kept; what was kept stays in doubt, unless the relay
+   * has promised nothing. */
   stop(reason = "broken") {
     this.stage = "off";
     this.reason = reason;
-    this.#kept = [];
-    this.#again = [];
-    this.#bytes = 0;
+    if (reason === "unsupported") {
+      this.#kept = [];
+      this.#bytes = 0;
+    }
     this.#reports.clear();
     this.#until = null;
   }
@@ -175,7 +180,7 @@ export class Resuming {
   // Counting
 
   /**
-   * A frame of so many messages goes out.
+   * A frame with so many messages of the queue goes out.
    *
    * @param {string} text
    * @param {readonly string[]} [said]

@@ -72,7 +72,7 @@ export class Sockets {
    */
   transmit(socket, text) {
     this.#emit({ effect: "Transmit", connection: socket, text });
-    this.#carried.get(socket)?.frame(text);
+    this.#carried.get(socket)?.frame(text, [], 0);
   }
 
   /**
@@ -126,10 +126,10 @@ export class Sockets {
     return { text, tickets: [], said: [] };
   }
 
-  /** How many messages of the program wait to be sent again. */
-  get unsaid() {
-    const waiting = [...this.#carried.values(), ...(this.#away ? [this.#away] : [])];
-    return waiting.reduce((sum, { unsaid }) => sum + unsaid.length, 0);
+  /** How many messages of the queue wait to be sent again. */
+  get waiting() {
+    const carried = [...this.#carried.values(), ...(this.#away ? [this.#away] : [])];
+    return carried.reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
   // Asking and reporting
@@ -148,15 +148,17 @@ export class Sockets {
   }
 
   /**
-   * Says what has arrived, and asks what has been taken. False: there is nothing to report.
+   * Says what has arrived, and asks what has been taken. False: there is nothing to report. `isQuiet`:
+   * nothing was heard lately, so nothing is known of reports without an answer.
    *
    * @param {number} socket
    * @param {number} at
+   * @param {{ isQuiet: boolean }} how
    */
-  report(socket, at) {
+  report(socket, at, { isQuiet }) {
     const carried = this.#carried.get(socket);
     if (carried === undefined) return false;
-    if (carried.isIgnored(at)) carried.stop();
+    if (!isQuiet && carried.isIgnored(at)) carried.stop();
     return this.#report(socket, carried, at);
   }
 

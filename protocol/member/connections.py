@@ -196,9 +196,9 @@ class Connections:
         return self.is_in_use or self._sockets.is_away
 
     @property
-    def unsaid(self) -> int:
-        """How many messages of the program wait to be sent again."""
-        return self._sockets.unsaid
+    def waiting(self) -> int:
+        """How many messages of the queue wait to be sent again."""
+        return self._sockets.waiting
 
     # What happens ---------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Connections:
         # The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
         connection = self._route() or self._use
         self._sockets.transmit(connection, write_message(beat))
-        has_reported = self._sockets.report(self._use, now.at)
+        has_reported = self._sockets.report(self._use, now.at, is_quiet=self._is_quiet)
         if self._is_quiet and not has_reported:
             self._ask_capabilities(self._use, self._turn_id())
         elapsed_s = (now.wall_ms - self._beat.wall_ms) / 1000

@@ -160,7 +160,7 @@ class Member:
     @property
     def queued(self) -> int:
         """How many messages wait to be sent, or to be sent again after a cut."""
-        return len(self._outgoing) + self._connections.unsaid
+        return len(self._outgoing) + self._connections.waiting
 
     def take_effects(self) -> list[Effect]:
         """What is to be done, in order; taken once."""

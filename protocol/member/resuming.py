@@ -23,8 +23,8 @@ on:
     AWAY       the deadline             OFF      what is kept is in doubt
 
 The sender waits while `has_room` is false: what is kept is bounded, and only the relay's word ends
-keeping it. A relay that gives a token and then no answer is not waited for longer than
-`silent_after_s`: then the connection cannot come back any more (`stop`).
+keeping it. A relay that gives a token, and then no answer although it says other things, is not
+waited for longer than `silent_after_s`: then the connection cannot come back any more (`stop`).
 
 What the program has said is kept apart (`said`), so that it can be told what is in doubt: it was
 sent, and nobody knows whether it has arrived.
@@ -60,7 +60,8 @@ class Stage(enum.Enum):
 
 @attrs.frozen
 class Kept:
-    """A frame of `count` messages that was sent. `said`: those that the program has said."""
+    """A frame with `count` messages of the queue that was sent. `said`: those that the program has
+    said."""
 
     text: str
     size: int
@@ -104,7 +105,9 @@ class Resuming:
         """Another frame may be sent."""
         frames = len(self._kept) + len(self._again)
         limits = self._limits
-        return frames < limits.unconfirmed_frames_max and self._bytes < limits.unconfirmed_bytes_max
+        return self.stage is Stage.OFF or (
+            frames < limits.unconfirmed_frames_max and self._bytes < limits.unconfirmed_bytes_max
+        )
 
     @property
     def in_doubt(self) -> tuple[str, ...]:
@@ -112,10 +115,9 @@ class Resuming:
         return tuple(text for kept in (*self._kept, *self._again) for text in kept.said)
 
     @property
-    def unsaid(self) -> tuple[str, ...]:
-        """What of that is to be sent again, as far as is known."""
-        waiting = self._kept if self.is_away else self._again
-        return tuple(text for kept in waiting for text in kept.said)
+    def waiting(self) -> int:
+        """How many messages of the queue are to be sent again, as far as is known."""
+        return sum(kept.count for kept in (self._kept if self.is_away else self._again))
 
     @property
     def can_return(self) -> bool:
@@ -154,18 +156,19 @@ class Resuming:
         self._token, self.reason = None, "uncounted"
 
     def stop(self, reason: str = "broken") -> None:
-        """It cannot come back any more, and nothing is kept."""
+        """It cannot come back any more. Nothing more is kept; what was kept stays in doubt, unless
+        the relay has promised nothing."""
         self.stage, self.reason = Stage.OFF, reason
-        self._kept.clear()
-        self._again.clear()
-        self._bytes = 0
+        if reason == "unsupported":
+            self._kept.clear()
+            self._bytes = 0
         self._reports.clear()
         self._until = None
 
     # Counting -------------------------------------------------------------------------------------
 
     def frame(self, text: str, said: Iterable[str] = (), count: int = 1) -> None:
-        """A frame of so many messages goes out."""
+        """A frame with so many messages of the queue goes out."""
         if self.stage in (Stage.ASKED, Stage.OPEN):
             self._keep(Kept(text, bytes_of(text), tuple(said), count))
 

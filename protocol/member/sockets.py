@@ -54,7 +54,7 @@ class Sockets:
         """Send this text at once, before anything that waits in the queue."""
         self._emit(Transmit(socket, text))
         if socket in self._carried:
-            self._carried[socket].frame(text)
+            self._carried[socket].frame(text, count=0)
 
     def queued(self, socket: int, frame: Frame, at: float) -> None:
         """A frame of the queue goes out now."""
@@ -86,10 +86,10 @@ class Sockets:
         return Frame(kept.text, ())
 
     @property
-    def unsaid(self) -> int:
-        """How many messages of the program wait to be sent again."""
+    def waiting(self) -> int:
+        """How many messages of the queue wait to be sent again."""
         waiting = [*self._carried.values(), *([self._away] if self._away else [])]
-        return sum(len(carried.unsaid) for carried in waiting)
+        return sum(carried.waiting for carried in waiting)
 
     # Asking and reporting -------------------------------------------------------------------------
 
@@ -101,12 +101,15 @@ class Sockets:
             self._carried[socket] = carried
             self._asked[socket] = self._question(socket, {"resume": asked})
 
-    def report(self, socket: int, at: float) -> bool:
-        """Say what has arrived, and ask what has been taken. False: there is nothing to report."""
+    def report(self, socket: int, at: float, *, is_quiet: bool) -> bool:
+        """Say what has arrived, and ask what has been taken. False: there is nothing to report.
+
+        `is_quiet`: nothing was heard lately, so nothing is known of reports without an answer.
+        """
         carried = self._carried.get(socket)
         if carried is None:
             return False
-        if carried.is_ignored(at):
+        if not is_quiet and carried.is_ignored(at):
             carried.stop()
         return self._report(socket, carried, at)
 

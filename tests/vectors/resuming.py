@@ -15,7 +15,7 @@ from tests.vectors.recording import Case
 
 SHOWN = (
     *("stage", "received", "taken", "sent", "reason", "in_doubt", "has_room"),
-    *("is_away", "can_return", "is_behind", "is_report_due", "deadline", "unsaid"),
+    *("is_away", "can_return", "is_behind", "is_report_due", "deadline", "waiting"),
 )
 """What a step tells of the connection."""
 OFFER = {"token": "t-1", "epoch": "e-1", "seconds": 20}
@@ -25,7 +25,7 @@ def shown(resuming: Resuming) -> dict[str, Any]:
     """What a connection shows."""
     told = {name: getattr(resuming, name) for name in SHOWN}
     told |= {"stage": resuming.stage.value, "deadline": resuming.deadline()}
-    return {**told, "in_doubt": list(told["in_doubt"]), "unsaid": list(told["unsaid"])}
+    return {**told, "in_doubt": list(told["in_doubt"])}
 
 
 def call(resuming: Resuming, name: str, arguments: dict[str, Any]) -> Any:
