@@ -90,6 +90,53 @@ test("a socket that died unnoticed is not said goodbye on, and the rest of it co
   assert.equal(told.resumed.length, 1);
 });
 
+test("a page that slept with a report under way has not given up counting", async () => {
+  const { world, peer, told } = await here();
+  world.slow = true;
+  await peer.broadcast("x");
+  await world.pass(10.5);
+  world.sleep(60, { monotonic: true });
+  await world.pass(0.1);
+  world.slow = false;
+  world.socket.break();
+  await world.pass(3);
+  assert.deepEqual([told.gaps, told.resumed.length], [[], 1]);
+  assert.deepEqual(heard(world), ["x"]);
+});
+
+test("a relay that speaks, and never says what it has taken, is not waited for", async () => {
+  const { world, peer, told } = await here();
+  await world.pass(1);
+  await peer.broadcast("in doubt");
+  world.reply = () => {}; // It takes reports, and does not answer them.
+  for (let n = 0; n < 9; n += 1) {
+    await world.pass(9);
+    await world.broadcast({ data: n });
+  }
+  world.socket.break();
+  await world.pass(3);
+  assert.equal(told.gaps[0].reason, "broken");
+  assert.deepEqual(data(told.gaps[0].inDoubt), ["in doubt"]);
+});
+
+test("who leaves waits for what goes again, also of answers to commands", async () => {
+  const { world, peer } = await here({ agents: ["coder"] });
+  peer.serve(() => "done");
+  world.slow = true;
+  world.say({ type: "direct", from: "bob", to: "coder", turnId: "t", data: { command: "go" } });
+  world.deliver(world.socket);
+  await world.settle();
+  world.socket.break();
+  world.slow = false;
+  const left = peer.leave();
+  await world.pass(3);
+  await left;
+  assert.deepEqual(
+    world.heard.map(({ type }) => type),
+    ["ack", "turn_end"],
+  );
+});
+
 test("a silent connection is dropped with a code that is no goodbye", async () => {
   const { world, peer, told } = await here();
   world.mute = true;
