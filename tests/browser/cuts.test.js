@@ -90,6 +90,18 @@ test("a socket that died unnoticed is not said goodbye on, and the rest of it co
   assert.equal(told.resumed.length, 1);
 });
 
+test("an announcement that the relay had not taken is made again, and answered", async () => {
+  const { world, peer } = await here();
+  world.slow = true;
+  const announced = peer.announce({ agents: ["coder"] });
+  await world.settle();
+  world.socket.break();
+  world.slow = false;
+  await world.pass(3);
+  await announced;
+  assert.deepEqual(world.sentOf("presence").at(-1).data.agents, ["coder"]);
+});
+
 test("a page that slept with a report under way has not given up counting", async () => {
   const { world, peer, told } = await here();
   world.slow = true;
