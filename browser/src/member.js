@@ -284,6 +284,16 @@ export class Member {
   }
 
   /**
+   * Nobody will work or listen for a while: gives up the commands that others have given, and tells
+   * them. To be followed by `suspend`, when what is queued was sent, as far as it can be sent at once.
+   *
+   * @param {Instant} now
+   */
+  forsake(now) {
+    this.#services.forsake(now);
+  }
+
+  /**
    * Nobody will listen for a while: say goodbye to the relay, and wait for a nudge.
    *
    * @param {Instant} now
@@ -293,15 +303,16 @@ export class Member {
   }
 
   /**
-   * Takes nothing more from the program (it gets Left). Commands that are under way end, and whoever
-   * works on them is told. To be followed by `end`, when what is queued has been sent or has had its time
-   * (`leaveWithinS`).
+   * Takes nothing more from the program (it gets Left). Commands that are under way end, in both
+   * directions, and whoever works on them or waits for them is told. To be followed by `end`, when what
+   * is queued has been sent or has had its time (`leaveWithinS`).
    *
    * @param {Instant} now
    */
   leave(now) {
     this.over ??= new Left();
     this.#asks.leave(this.over, now);
+    this.#services.forsake(now, { forGood: true });
   }
 
   /**

@@ -19,6 +19,7 @@ import {
   AmbiguousTarget,
   AnswerGap,
   NotServed,
+  TargetLeft,
   TurnFailed,
   TurnRefused,
   UnknownTarget,
@@ -213,6 +214,7 @@ export function turnError(message) {
   if (code === "unknown_target") return new UnknownTarget(sentence);
   if (!isRelays(message)) {
     if (code === "missed") return new AnswerGap(sentence);
+    if (code === "left") return new TargetLeft(sentence);
     return code === "not_served" ? new NotServed(sentence) : new TurnFailed(sentence);
   }
   if (code === "ambiguous_target") {

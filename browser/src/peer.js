@@ -174,7 +174,10 @@ export class Peer {
     }
     this.#unwatch = world.watch({
       nudge: () => this.nudge(),
-      suspend: () => this.#driver.tell((member, now) => member.suspend(now)),
+      suspend: () => {
+        this.#driver.tell((member, now) => member.forsake(now)); // Askers hear that before it closes.
+        this.#driver.tell((member, now) => member.suspend(now));
+      },
     });
     this.#driver.tell((member, now) => member.begin(now, withinS === Infinity ? null : withinS));
   }

@@ -12,17 +12,20 @@
  * the end. As long as the agent says nothing, the `ack` is repeated every `ackEveryS`: to an asker that
  * is answered alone always, to everyone only before the first chunk, because existing pages take it for
  * a beginning. A command is cancelled when its asker says so, or is offline for `askerBackWithinS`.
+ * When this connection goes, or falls asleep, others of its peer may stay; so askers are told `left`.
  * Which commands of a service wait for others of it, places decides; and for which agents this one of
  * several connections of the peer serves, elected.
  *
  * @import { Neighbours } from "./asks.js"
  * @import { Instant } from "./effects.js"
+ * @import { End } from "./ends.js"
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
  * @import { Waiting } from "./unserved.js"
  */
 
 import { Elected } from "./elected.js";
+import { BUSY, CANCELLED, LEFT, MISSED, STOPPED } from "./ends.js";
 import { RelayError, TurnError } from "./errors.js";
 import { compose, isCommand, isRelays, replyTo, sentenceOf, word } from "./messages.js";
 import { Debts } from "./owed.js";
@@ -30,11 +33,6 @@ import { Places } from "./places.js";
 import { targetOf } from "./returns.js";
 import { Served } from "./served.js";
 import { Unserved } from "./unserved.js";
-
-const STOPPED = "cancelled: it is not served any more";
-const CANCELLED = "cancelled: nobody waits for it any more";
-const MISSED = "the answer came while its asker was away";
-const BUSY = "busy: too many commands at a time; try again later";
 
 /**
  * A handler. `agents`: those it serves; null: whatever is for this peer.
@@ -282,7 +280,7 @@ export class Services {
     const underWay = this.#commands.size;
     const isTooMuch = underWay > 0 && this.#commandsSize + size > unreadBytesMax;
     if (underWay >= turnsMax || isTooMuch) {
-      this.#tell(message, agent, "error", { error: BUSY, code: "busy" }, now);
+      this.#tell(message, agent, "error", BUSY, now);
       return;
     }
     if (this.#places.isFull(service)) {
@@ -334,7 +332,7 @@ export class Services {
     const isMeant = ({ message: { origin, turnId } }) =>
       origin === cancel.origin && turnId === cancel.turnId;
     for (const [number, command] of [...this.#commands]) {
-      if (command.isOf(cancel.origin, cancel.turnId)) this.#forsake(number, now);
+      if (command.isOf(cancel.origin, cancel.turnId)) this.#forsake(number, CANCELLED, now);
     }
     for (const waiting of this.#unserved.drain()) {
       if (!isMeant(waiting)) this.#unserved.add(waiting);
@@ -342,22 +340,33 @@ export class Services {
   }
 
   /**
-   * Nobody waits for this command any more.
+   * Nobody works here for a while, or `forGood`: askers of what is under way are told.
+   *
+   * @param {Instant} now
+   * @param {{ forGood?: boolean }} [how]
+   */
+  forsake(now, { forGood = false } = {}) {
+    if (forGood) this.#services = [];
+    for (const number of [...this.#commands.keys()]) this.#forsake(number, LEFT, now);
+  }
+
+  /**
+   * Nobody waits for this command any more, or nobody works on it.
    *
    * @param {number} number
+   * @param {End} end
    * @param {Instant} now
    */
-  #forsake(number, now) {
+  #forsake(number, end, now) {
     const command = this.#commands.get(number);
     if (!command) return;
     const { service, agent, message } = command;
     const hasBegun = !this.#places.withdraw(service, number);
     this.#over(number);
-    const data = { error: CANCELLED, code: "cancelled" };
     if (command.goneAt === null || !command.isPrivate) {
-      this.#tell(message, agent, "error", data, now);
+      this.#tell(message, agent, "error", end, now);
     } else {
-      this.#debts.owe(message, agent, data);
+      this.#debts.owe(message, agent, end);
     }
     if (hasBegun) this.#emit({ effect: "Cancelled", service, command: number });
   }
@@ -392,7 +401,7 @@ export class Services {
   /** @param {Served} command */
   #given(command) {
     if (!command.isPrivate) return;
-    this.#debts.given(command.message, command.agent, { error: MISSED, code: "missed" });
+    this.#debts.given(command.message, command.agent, MISSED);
   }
 
   // What waits for a service
@@ -405,7 +414,7 @@ export class Services {
   #makeRoom(now) {
     for (const { message, standsBy } of this.#unserved.tooMany()) {
       if (message.type === "broadcast" || standsBy) continue;
-      this.#tell(message, this.#id, "error", { error: BUSY, code: "busy" }, now);
+      this.#tell(message, this.#id, "error", BUSY, now);
     }
   }
 
@@ -443,7 +452,7 @@ export class Services {
     for (const waited of this.#unserved.expired(now.at)) this.#refuseUnserved(waited, now);
     for (const [number, command] of [...this.#commands]) {
       if (command.goneAt !== null && command.goneAt <= now.at) {
-        this.#forsake(number, now);
+        this.#forsake(number, CANCELLED, now);
       } else if (command.ackAt !== null && command.ackAt <= now.at) {
         command.ackAt = now.at + this.#limits.ackEveryS;
         if (this.#outgoing.isConnected && command.goneAt === null) {

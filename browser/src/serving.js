@@ -81,12 +81,13 @@ export class Serving {
   }
 
   /**
-   * Nobody waits for this command any more.
+   * Nobody waits for this command any more, or the peer leaves and has told its asker so.
    *
    * @param {number} command
    */
   cancelled(command) {
-    this.#abort(command, new TurnError("nobody waits for this command any more"));
+    const { over } = this.#driver.member;
+    this.#abort(command, over ?? new TurnError("nobody waits for this command any more"));
   }
 
   /**

@@ -200,16 +200,23 @@ class Member:
         """There is reason to look now whether the connection is alive, or to try again."""
         self._connections.nudge(now)
 
+    def forsake(self, now: Instant) -> None:
+        """Nobody will work or listen for a while: give up the commands that others have given, and
+        tell them. To be followed by `suspend`, when what is queued was sent, as far as it can be
+        sent at once."""
+        self._services.forsake(now)
+
     def suspend(self, now: Instant) -> None:
         """Nobody will listen for a while: say goodbye to the relay, and wait for a nudge."""
         self._connections.suspend(now)
 
     def leave(self, now: Instant) -> None:
-        """Take nothing more from the program (it gets Left). Commands that are under way end, and
-        whoever works on them is told. To be followed by `end`, when what is queued has been sent or
-        has had its time (`leave_within_s`)."""
+        """Take nothing more from the program (it gets Left). Commands that are under way end, in
+        both directions, and whoever works on them or waits for them is told. To be followed by
+        `end`, when what is queued has been sent or has had its time (`leave_within_s`)."""
         self.over = self.over or Left()
         self._asks.leave(self.over, now)
+        self._services.forsake(now, for_good=True)
 
     def end(self, now: Instant, error: RelayError | None = None) -> None:
         """Leave now, or give up because of `error`. Everything that is under way ends."""

@@ -25,6 +25,7 @@ from protocol.member.errors import (
     AmbiguousTarget,
     AnswerGap,
     NotServed,
+    TargetLeft,
     TurnError,
     TurnFailed,
     TurnRefused,
@@ -159,6 +160,8 @@ def turn_error(message: Message) -> TurnError:
     if not message.is_relays:
         if code == "missed":
             return AnswerGap(sentence)
+        if code == "left":
+            return TargetLeft(sentence)
         return NotServed(sentence) if code == "not_served" else TurnFailed(sentence)
     match code:
         case "ambiguous_target":

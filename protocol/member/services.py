@@ -11,14 +11,15 @@ at the end. As long as the agent says nothing, the `ack` is repeated every `ack_
 asker that is answered alone always, to everyone only before the first chunk, because existing pages
 take it for a beginning. A command is cancelled when its asker says so, or is offline for
 `asker_back_within_s`. An asker that missed the end of its turn is told so when it is back (owed).
-Which commands of a service wait for others of it, places decides; and for which agents this one of
-several connections of the peer serves, elected.
+When this connection goes, or falls asleep, others of its peer may stay; so askers are told `left`.
+Which commands of a service wait for others, places decides; which agents this connection serves of
+those of its peer, elected.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -27,6 +28,7 @@ from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements
 from protocol.member.effects import Cancelled, Effect, Handle, Taken
 from protocol.member.elected import Elected
+from protocol.member.ends import BUSY, CANCELLED, LEFT, MISSED, STOPPED, End
 from protocol.member.errors import RelayError, TurnError
 from protocol.member.messages import Message, compose, is_command, reply_to, sentence_of
 from protocol.member.outgoing import Outgoing
@@ -36,11 +38,6 @@ from protocol.member.returns import target_of
 from protocol.member.roster import Roster
 from protocol.member.served import Served
 from protocol.member.unserved import Unserved, Waiting
-
-STOPPED: Final = "cancelled: it is not served any more"
-CANCELLED: Final = "cancelled: nobody waits for it any more"
-MISSED: Final = "the answer came while its asker was away"
-BUSY: Final = "busy: too many commands at a time; try again later"
 
 
 @attrs.frozen
@@ -111,8 +108,7 @@ class Services:
         return self._numbers
 
     def stop(self, service: int, now: Instant, *, cancels: bool) -> None:
-        """It serves no more, and what waits in it for others is over. `cancels`: so is what it has
-        already. Whoever waits for that is told."""
+        """It serves no more. What waits in it is over; `cancels`: and what it has. Askers hear it."""
         self._services = [other for other in self._services if other.number != service]
         for number in self._places.close(service):
             self.fail(number, STOPPED, now)
@@ -225,7 +221,7 @@ class Services:
         if len(self._commands) >= limits.turns_max or (
             self._commands and self._commands_size + size > limits.unread_bytes_max
         ):
-            self._refuse(message, agent, {"error": BUSY, "code": "busy"}, now)
+            self._refuse(message, agent, BUSY, now)
             return
         if self._places.is_full(service):
             sentence = f"busy: {self._places.queue_max} commands wait for {agent}; try again later"
@@ -255,22 +251,28 @@ class Services:
         asked = (cancel.origin, cancel.turn_id)
         for number, command in tuple(self._commands.items()):
             if command.is_of(*asked):
-                self._forsake(number, now)
+                self._forsake(number, CANCELLED, now)
         for waiting in self._unserved.drain():
             if (waiting.message.origin, waiting.message.turn_id) != asked:
                 self._unserved.add(waiting)
 
-    def _forsake(self, number: int, now: Instant) -> None:
-        """Nobody waits for this command any more."""
+    def forsake(self, now: Instant, *, for_good: bool = False) -> None:
+        """Nobody works here for a while, or `for_good`: askers of what is under way are told."""
+        if for_good:
+            self._services.clear()
+        for number in tuple(self._commands):
+            self._forsake(number, LEFT, now)
+
+    def _forsake(self, number: int, end: End, now: Instant) -> None:
+        """Nobody waits for this command any more, or nobody works on it."""
         command = self._commands.get(number)
         if command is not None:
             has_begun = not self._places.withdraw(command.service, number)
             self._over(number)
-            data = {"error": CANCELLED, "code": "cancelled"}
             if command.gone_at is None or not command.is_private:
-                self._refuse(command.message, command.agent, data, now)
+                self._refuse(command.message, command.agent, end, now)
             else:
-                self._debts.owe(command.message, command.agent, data)
+                self._debts.owe(command.message, command.agent, end)
             if has_begun:
                 self._emit(Cancelled(command.service, number))
 
@@ -290,8 +292,7 @@ class Services:
 
     def _given(self, command: Served) -> None:
         if command.is_private:
-            data = {"error": MISSED, "code": "missed"}
-            self._debts.given(command.message, command.agent, data)
+            self._debts.given(command.message, command.agent, MISSED)
 
     # What waits for a service ---------------------------------------------------------------------
 
@@ -299,7 +300,7 @@ class Services:
         """The oldest go if too much waits, and their askers are told."""
         for oldest in self._unserved.too_many():
             if oldest.message.type != "broadcast" and not oldest.stands_by:
-                self._refuse(oldest.message, self._id, {"error": BUSY, "code": "busy"}, now)
+                self._refuse(oldest.message, self._id, BUSY, now)
 
     def answered(self, turn_id: str) -> None:
         """The program itself says something about a command: it need not be served any more, unless
@@ -322,7 +323,7 @@ class Services:
             self._refuse_unserved(waited, now)
         for number, command in tuple(self._commands.items()):
             if command.gone_at is not None and command.gone_at <= now.at:
-                self._forsake(number, now)
+                self._forsake(number, CANCELLED, now)
             elif command.ack_at is not None and command.ack_at <= now.at:
                 command.ack_at = now.at + self._limits.ack_every_s
                 if self._outgoing.is_connected and command.gone_at is None:

@@ -194,6 +194,27 @@ test("a page that falls asleep leaves at once, and is back when it wakes up", as
   await peer.leave();
 });
 
+test("a page that falls asleep tells first who waits for its commands", async () => {
+  const world = new World();
+  const peer = await world.join({ agents: ["poet"] });
+  const signals = [];
+  peer.serve(({ signal }) => {
+    signals.push(signal);
+    return new Promise(() => {});
+  });
+  const { socket } = world;
+  const asked = { type: "direct", from: "bob", to: "poet", turnId: "c" };
+  world.say({ ...asked, data: { command: "write" } });
+  world.moved();
+  await world.settle();
+  world.suspend();
+  const told = world.sentOf("error").map(({ turnId, data }) => [turnId, data.code]);
+  assert.deepEqual(told, [["c", "left"]]);
+  assert.equal(socket.closedWith, 1000);
+  assert.equal(signals[0].aborted, true);
+  await peer.leave();
+});
+
 test("a page that goes while it joins opens nothing more", async () => {
   const world = new World();
   let give;

@@ -589,6 +589,45 @@ def test_of_three_tabs_that_share_an_id_one_serves_and_another_when_that_closes(
         assert sorted(served(tabs)) == [*[[]] * (len(tabs) - 1), [turn]]
 
 
+@pytest.mark.parametrize(
+    "how",
+    ["close", "leave", "reload", "freeze"],
+)
+def test_a_command_that_a_tab_has_begun_ends_at_once_when_that_is_closed(
+    live: LiveRelay, open_page: Callable[..., Any], plain: Callable[..., Plain], how: str
+) -> None:
+    """Another tab keeps the peer in the mesh, so nobody hears that it has left."""
+    bob = plain(live, "bob")
+    tabs = [open_page() for _ in range(2)]
+    for tab in tabs:
+        tab.evaluate(JOIN, {"url": live.url, "kind": "shared", "agents": ["coder"]})
+        tab.evaluate("""() => {
+            window.served = [];
+            peer.serve(({ turnId }) => (served.push(turnId), new Promise(() => {})));
+        }""")
+    turns = ["to everyone", "to bob alone"]
+    answers = [{}, {"answers": "direct"}]
+    for turn, fields in zip(turns, answers, strict=True):
+        bob.send("direct", to="coder", turnId=turn, data={"command": "go"}, **fields)
+    assert bob.until("direct", answer="ack")["turnId"] == "to bob alone"
+    serving = max(tabs, key=lambda tab: len(tab.evaluate("served")))
+    assert serving.evaluate("served") == turns
+    match how:
+        case "close":
+            serving.close()
+        case "leave":
+            serving.evaluate("peer.leave()")
+        case "reload":
+            serving.reload()
+        case "freeze":
+            serving.evaluate("document.dispatchEvent(new Event('freeze'))")
+    ends = [bob.until("error"), bob.until("direct", answer="error")]
+    assert [(end["turnId"], end["data"]["code"]) for end in ends] == [
+        ("to everyone", "left"),
+        ("to bob alone", "left"),
+    ]
+
+
 def test_without_web_locks_every_tab_serves_and_the_console_says_so_once(
     live: LiveRelay, open_page: Callable[..., Any], plain: Callable[..., Plain]
 ) -> None:

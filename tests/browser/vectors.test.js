@@ -118,6 +118,7 @@ const EVENTS = {
     member.closed(connection, now, code, reason),
   failed: (member, now, { connection, error }) => member.failed(connection, errorOf(error), now),
   nudge: (member, now) => member.nudge(now),
+  forsake: (member, now) => member.forsake(now),
   suspend: (member, now) => member.suspend(now),
   leave: (member, now) => member.leave(now),
   end: (member, now, { error }) => member.end(now, error && errorOf(error)),

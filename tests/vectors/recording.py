@@ -17,7 +17,7 @@ Step = dict[str, Any]
 Case = dict[str, Any]
 
 EVENTS = (
-    *("begin", "opened", "received", "closed", "failed", "nudge", "suspend", "leave"),
+    *("begin", "opened", "received", "closed", "failed", "nudge", "forsake", "suspend", "leave"),
     *("end", "expire", "announce", "send", "withdraw", "ask", "abandon", "serve", "stop_serving"),
     *("stream", "finish", "fail", "returned", "elect", "taken", "next_frame"),
 )

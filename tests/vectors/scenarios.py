@@ -8,7 +8,7 @@ from protocol.member.incoming import cost_of
 from protocol.member.messages import write_message
 from tests.vectors.recording import Case
 from tests.vectors.stories import Story, answer, command, joined, presence, relays
-from tests.vectors.turns import turns
+from tests.vectors.turns import told, turns
 
 LONG = "x" * 1024
 SMALL = {"messageBytes": 1024}
@@ -876,6 +876,43 @@ def services() -> Iterator[Story]:
     s.do("finish", 1, 1)
     s.do("finish", 2, 1)
     s.pump()
+    yield s
+
+    s = joined("whoever falls asleep gives up what it has, and tells who waits for it")
+    s.do("serve", None, at_a_time=1)
+    s.hear(
+        command("coder"), told(command("coder", "c-2")), command("coder", "c-3", type="broadcast")
+    )
+    s.do("stream", 1, "some")
+    s.do("forsake")
+    s.do("forsake")
+    s.do("finish", 1, "late")
+    s.pump()
+    s.do("suspend")
+    s.do("returned", 1)
+    s.do("nudge")
+    yield s
+
+    s = joined("an asker that is away then is not told, unless others hear it too")
+    s.do("serve", None)
+    s.hear(told(command("coder")), command("coder", "c-2"))
+    s.hear(presence("bob", status="offline"))
+    s.do("forsake")
+    s.pump()
+    s.hear(presence("bob", "helper"))
+    s.pump()
+    yield s
+
+    s = joined("whoever leaves gives up what it has, and serves nothing more")
+    s.do("serve", None)
+    s.do("serve", ["x"])
+    s.hear(command("coder"), command("x", "c-2"))
+    s.do("leave")
+    s.hear(command("coder", "c-3"), command("x", "c-4"))
+    s.do("fail", 1, "late")
+    s.do("stop_serving", 1, cancels=True)
+    s.pump()
+    s.do("end")
     yield s
 
     s = joined(

@@ -246,6 +246,12 @@ def cancels() -> Iterator[Story]:
     s.hear(alone("error", "turn-1", code="missed", error="the answer came while you were away"))
     yield s
 
+    s = asked("an asker hears that who worked on it has gone, though its peer is here", count=2)
+    s.hear(alone("ack", "turn-1"), alone("error", "turn-1", code="left", error="it has gone"))
+    s.hear(answer("error", "turn-2", code="left"))
+    s.hear(relays("error", "turn-2", code="left"))
+    yield s
+
     s = joined("where not all peers are known, nobody counts as gone", limits={"peers_max": 1})
     s.do("serve", None)
     s.hear(presence("eve"), command("coder", "c-1"))

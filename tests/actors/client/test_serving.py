@@ -19,10 +19,11 @@ from actors.relay.runtime import Runtime
 from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     NoCredentials,
+    TargetLeft,
     TurnFailed,
     UnknownTarget,
 )
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay
 from tests.worlds.peers import (
     QUICK,
     Memory,
@@ -48,6 +49,32 @@ async def test_an_exception_of_the_handler_is_the_askers_error(where: Connector)
             with pytest.raises(TurnFailed):
                 [chunk async for chunk in ann.ask("writer", "fail")]
             assert (await ann.ask("writer", "still there"))["words"] == 2
+
+
+async def test_a_program_that_leaves_tells_its_askers_though_another_keeps_the_peer_here(
+    where: Connector,
+) -> None:
+    begun, cancelled = anyio.Event(), anyio.Event()
+
+    async def think(_: Command) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    shared: dict[str, Any] = {"agents": ["writer"], "owner": "bob's, of both programs"}
+    async with join(where, "ann") as ann, join(where, "bob", **shared):
+        async with join(where, "bob", **shared) as going, anyio.create_task_group() as tasks:
+            tasks.start_soon(going.serve, think)
+            turn = ann.ask("writer", "write")
+            with anyio.fail_after(PATIENCE_S):
+                await begun.wait()
+                await going.leave()
+                with pytest.raises(TargetLeft, match="has gone"):
+                    await turn
+                await cancelled.wait()
+        assert "bob" in ann.roster
 
 
 async def test_only_the_agents_asked_for_are_served(where: Connector) -> None:
