@@ -108,7 +108,7 @@ class Services:
         return self._numbers
 
     def stop(self, service: int, now: Instant, *, cancels: bool) -> None:
-        """It serves no more. What waits in it is over; `cancels`: and what it has. Askers hear it."""
+        """It serves no more. What waits in it is over; with `cancels` what it has, too."""
         self._services = [other for other in self._services if other.number != service]
         for number in self._places.close(service):
             self.fail(number, STOPPED, now)
