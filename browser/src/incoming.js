@@ -45,6 +45,15 @@ export class Nonsense extends Error {
  */
 
 /**
+ * What a JSON text costs to hold once it is read, in bytes, about.
+ *
+ * @param {string} text
+ */
+export function costOf(text) {
+  return measured(text).cost;
+}
+
+/**
  * What a JSON text costs, and how deep it nests.
  *
  * @param {string} text

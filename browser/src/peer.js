@@ -11,7 +11,7 @@
  * @import { Command } from "./command.js"
  * @import { Happened } from "./driver.js"
  * @import { Effect } from "./effects.js"
- * @import { RelayError } from "./errors.js"
+ * @import { Gap, RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Json, Message, RemotePeer } from "./messages.js"
  * @import { AskOptions, Events, Fields, JoinOptions } from "./options.js"
@@ -29,10 +29,12 @@ import { DROP_CODE } from "./effects.js";
 import { Election, warnWithoutLocks } from "./election.js";
 import { Left } from "./errors.js";
 import { isShared, ownerOf } from "./ids.js";
+import { costOf } from "./incoming.js";
 import { limitsWith } from "./limits.js";
 import { Lines } from "./lines.js";
 import { Listeners } from "./listeners.js";
 import { Member } from "./member.js";
+import { writeMessage } from "./messages.js";
 import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
 import { Serving } from "./serving.js";
@@ -519,8 +521,7 @@ export class Peer {
         this.#unread.put(effect.message, effect.size);
         return this.#listeners.tell("message", effect.message);
       case "Missed":
-        this.#unread.gap(effect.error);
-        return this.#listeners.tell("gap", effect.error);
+        return this.#miss(effect.error);
       case "Resumed":
         this.#resumed += 1;
         return this.#listeners.tell("resumed", { seconds: effect.seconds });
@@ -554,6 +555,16 @@ export class Peer {
         return this.#finished(effect.error);
       case "Sendable": // The lines are pumped after every effect anyway.
     }
+  }
+
+  /** @param {Gap} gap */
+  #miss(gap) {
+    const costs = gap.inDoubt.map(({ fields }) => costOf(writeMessage(fields)));
+    this.#unread.gap(
+      gap,
+      costs.reduce((sum, cost) => sum + cost, 0),
+    );
+    this.#listeners.tell("gap", gap);
   }
 
   /** @param {RelayError | null} error */

@@ -55,23 +55,27 @@ export class Shelf {
       const among = read.length ? read : full;
       const heaviest = among.reduce((one, other) => (other.size > one.size ? other : one));
       // The latest stays in any case.
-      if (heaviest.length === 1 && heaviest.size === this.#size) return;
+      if (heaviest.isLast && heaviest.size === this.#size) return;
       heaviest.drop();
     }
   }
 }
 
+/** So many gaps in one place are told whole. */
+const GAPS_MAX = 16;
+
 /**
  * How far a loop has come: the number of the item that it reads next, and of the last gap that it was
- * told of. `isLeft`: it reads no more.
+ * told of, or of which it was told that it is not whole (`lag`). `isLeft`: it reads no more.
  *
- * @typedef {{ next: number, gap: number, isLeft: boolean }} Place
+ * @typedef {{ next: number, gap: number, lag: number, isLeft: boolean }} Place
  */
 
 /**
- * Something may be missing before the item number `at`. Gaps have numbers of their own, from 1.
+ * Something may be missing before the item number `at`. Gaps have numbers of their own, from 1. What
+ * the error tells costs `size` bytes; so many messages that it told of have been `dropped`.
  *
- * @typedef {{ number: number, at: number, error: Error }} Missing
+ * @typedef {{ number: number, at: number, error: Gap, size: number, dropped: number }} Missing
  */
 
 /**
@@ -116,7 +120,8 @@ export class Unread {
   constructor(shelf, { keepsAll = false } = {}) {
     this.#shelf = shelf;
     this.#keepsAll = keepsAll;
-    if (!keepsAll) this.#left.push({ next: 0, gap: 0, isLeft: false }); // The first loop reads all.
+    // The first loop reads all.
+    if (!keepsAll) this.#left.push({ next: 0, gap: 0, lag: 0, isLeft: false });
   }
 
   /** How many items there are. */
@@ -132,6 +137,11 @@ export class Unread {
   /** The items that are there. */
   get items() {
     return this.#items.map(({ item }) => item);
+  }
+
+  /** It has one item, and nothing that could go before that. */
+  get isLast() {
+    return this.#items.length === 1 && this.#heavyGap === undefined;
   }
 
   /** The oldest item was read by somebody. */
@@ -151,31 +161,81 @@ export class Unread {
     this.size += size;
     this.#shelf.put(this.#reference, size);
     this.#tidy();
-    if (this.#items.length > this.#shelf.limits.unreadMessagesMax) this.drop();
+    while (this.#items.length > this.#shelf.limits.unreadMessagesMax) this.drop();
     this.#news.set();
   }
 
   /**
-   * Something may be missing before the next item. Of several such errors in a row the last is told.
+   * Something may be missing before the next item; the error costs so many bytes. Of several that a loop
+   * finds in one place the last is told, with what is in doubt by all of them.
    *
-   * @param {Error} error
+   * @param {Gap} error
+   * @param {number} [size]
    */
-  gap(error) {
+  gap(error, size = 0) {
     if (this.#end) return;
     const at = this.#gone + this.#items.length;
-    if (this.#gaps.at(-1)?.at === at) this.#gaps.pop();
     this.#gapsTold += 1;
-    this.#gaps.push({ number: this.#gapsTold, at, error });
+    this.#gaps.push({ number: this.#gapsTold, at, error, size, dropped: 0 });
+    this.size += size;
+    this.#tidy();
+    this.#shelf.put(this.#reference, size);
+    this.#boundGaps();
     this.#news.set();
   }
 
-  /** The oldest item goes. Whoever has not read it is told. */
+  /** The oldest item goes, or what a gap before it tells. Whoever has not read it is told. */
   drop() {
+    const gap = this.#heavyGap;
+    if (gap) this.#empty(gap);
+    else this.#shift();
+  }
+
+  /** The first gap before the oldest item that tells something. */
+  get #heavyGap() {
+    return this.#gaps.find(({ at, size }) => at <= this.#gone && size > 0);
+  }
+
+  /** @param {Missing} gap */
+  #empty(gap) {
+    const { seconds, reason, inDoubt } = gap.error;
+    this.#took(gap.size);
+    gap.size = 0;
+    gap.dropped += inDoubt.length;
+    gap.error = new Gap(seconds, reason);
+  }
+
+  /** Of many gaps in one place the oldest are told no more, but for how much they have told. */
+  #boundGaps() {
+    if (this.#gaps.length <= GAPS_MAX) return;
+    const end = this.#gone + this.#items.length;
+    this.#boundGapsAt(({ at }) => at <= this.#gone);
+    this.#boundGapsAt(({ at }) => at === end);
+  }
+
+  /** @param {(gap: Missing) => boolean} isThere */
+  #boundGapsAt(isThere) {
+    const there = this.#gaps.filter(isThere);
+    while (there.length > GAPS_MAX) {
+      const [oldest, next] = /** @type {[Missing, Missing]} */ (there);
+      this.#empty(oldest);
+      next.dropped += oldest.dropped;
+      there.shift();
+      this.#gaps.splice(this.#gaps.indexOf(oldest), 1);
+    }
+  }
+
+  #shift() {
     const { size } = /** @type {{ size: number }} */ (this.#items.shift());
     this.#gone += 1;
-    while ((this.#gaps[1]?.at ?? Infinity) <= this.#gone) this.#gaps.shift(); // They are in one place now.
+    this.#took(size);
+    this.#boundGaps();
+  }
+
+  /** @param {number} size */
+  #took(size) {
     this.size -= size;
-    this.#shelf.take(this.#reference, size, this.#items.length === 0);
+    this.#shelf.take(this.#reference, size, this.#items.length === 0 && this.size === 0);
   }
 
   /**
@@ -188,17 +248,25 @@ export class Unread {
     this.#news.set();
   }
 
-  /** What every loop has read goes. */
+  /** What every loop has read goes, and every gap that all were told of. */
   #tidy() {
     if (this.#keepsAll) return;
-    let needed = Infinity;
-    for (const { next } of this.#left) needed = Math.min(needed, next);
+    const places = [...this.#left];
     for (const reference of this.#places) {
       const place = reference.deref();
-      if (place) needed = Math.min(needed, place.next);
+      if (place) places.push(place);
       else this.#places.delete(reference);
     }
-    while (this.#items.length > 0 && this.#gone < needed) this.drop();
+    let [needed, told] = [Infinity, Infinity];
+    for (const { next, gap } of places) {
+      needed = Math.min(needed, next);
+      told = Math.min(told, gap);
+    }
+    while (this.#items.length > 0 && this.#gone < needed) this.#shift();
+    for (let [first] = this.#gaps; first && first.number <= told; [first] = this.#gaps) {
+      this.#gaps.shift();
+      this.#took(first.size);
+    }
   }
 
   // Reading
@@ -230,9 +298,17 @@ export class Unread {
 
   #enter() {
     const start = this.#keepsAll ? 0 : this.#gone + this.#items.length;
-    const place = this.#left.shift() ?? { next: start, gap: this.#gapsTold, isLeft: false };
+    const place = this.#left.shift() ?? this.#placeAt(start);
     this.#places.add(new WeakRef(place));
     return place;
+  }
+
+  /**
+   * @param {number} next
+   * @returns {Place}
+   */
+  #placeAt(next) {
+    return { next, gap: this.#gapsTold, lag: this.#gapsTold, isLeft: false };
   }
 
   /** @param {Place} place */
@@ -246,6 +322,31 @@ export class Unread {
   }
 
   /**
+   * Throws what is to be told of the gaps in this place.
+   *
+   * @param {Place} place
+   */
+  #tellGaps(place) {
+    const gaps = this.#gaps.filter(({ number, at }) => number > place.gap && at <= place.next);
+    const last = gaps.at(-1);
+    if (!last) return;
+    const untold = gaps.filter(({ number }) => number > place.lag);
+    const dropped = untold.reduce((sum, gap) => sum + gap.dropped, 0);
+    place.lag = last.number;
+    if (dropped > 0) throw new Lagged(dropped);
+    place.gap = last.number;
+    this.#tidy();
+    const { seconds, reason } = last.error;
+    throw gaps.length === 1
+      ? last.error
+      : new Gap(
+          seconds,
+          reason,
+          gaps.flatMap(({ error }) => error.inDoubt),
+        );
+  }
+
+  /**
    * @param {Place} place
    * @returns {Promise<IteratorResult<Item, undefined>>}
    */
@@ -256,11 +357,7 @@ export class Unread {
         place.next = this.#gone;
         throw new Lagged(missed);
       }
-      const gap = this.#gaps.find(({ number, at }) => number > place.gap && at <= place.next);
-      if (gap) {
-        place.gap = gap.number;
-        throw gap.error;
-      }
+      this.#tellGaps(place);
       const next = this.#items[place.next - this.#gone];
       if (next) {
         place.next += 1;

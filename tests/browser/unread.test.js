@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Lagged } from "../../browser/src/errors.js";
+import { Gap, Lagged } from "../../browser/src/errors.js";
 import { Shelf, Unread } from "../../browser/src/unread.js";
 
 async function read(unread, count) {
@@ -51,4 +51,58 @@ test("what is only kept makes room for what nobody has read, however heavy that 
   assert.deepEqual([kept.items, kept.gone], [[2, 3], 2]);
   waiting.put("more", 200);
   assert.deepEqual([kept.items, waiting.gone], [[3], 1]);
+});
+
+const doubts = (...numbers) => numbers.map((data) => ({ type: "a", data }));
+
+/** What a reader is told of until it has to wait, one after the other. */
+async function told(reader, count) {
+  const all = [];
+  while (all.length < count) {
+    try {
+      all.push((await reader.next()).value);
+    } catch (error) {
+      if (error instanceof Lagged) all.push(["lagged", error.count]);
+      else all.push([error.seconds, ...error.inDoubt.map(({ data }) => data)]);
+    }
+  }
+  return all;
+}
+
+test("gaps in one place are one that tells all that is in doubt, once to each loop", async () => {
+  const unread = new Unread(new Shelf({ unreadMessagesMax: 2, unreadBytesMax: 1024 }));
+  const [quick, slow] = [unread, unread].map((each) => each[Symbol.asyncIterator]());
+  unread.gap(new Gap(1, "epoch", doubts(1, 2)), 10);
+  assert.deepEqual(await told(quick, 1), [[1, 1, 2]]);
+  unread.gap(new Gap(2, "window", doubts(3)), 10);
+  unread.put("x", 10);
+  unread.gap(new Gap(3, null, doubts(4)), 10);
+  unread.put("y", 10);
+  assert.deepEqual(await told(quick, 4), [[2, 3], "x", [3, 4], "y"]);
+  assert.equal(unread.size, 50);
+  assert.deepEqual(await told(slow, 4), [[2, 1, 2, 3], "x", [3, 4], "y"]);
+  assert.equal(unread.size, 0);
+});
+
+test("what is in doubt is bounded with all that is unread", async () => {
+  const unread = new Unread(new Shelf({ unreadMessagesMax: 100, unreadBytesMax: 1024 }));
+  const reader = unread[Symbol.asyncIterator]();
+  for (let n = 0; n < 3; n += 1) {
+    unread.gap(new Gap(n, "epoch", doubts(1, 2, 3, 4, 5)), 300);
+    unread.put(`item ${n}`, 100);
+  }
+  assert.ok(unread.size <= 1024);
+  const five = [1, 2, 3, 4, 5];
+  const wanted = [["lagged", 5], [0], "item 0", [1, ...five], "item 1", [2, ...five], "item 2"];
+  assert.deepEqual(await told(reader, 7), wanted);
+  assert.equal(unread.size, 0);
+});
+
+test("gaps that nobody reads of are bounded in number, too", async () => {
+  const unread = new Unread(new Shelf({ unreadMessagesMax: 10, unreadBytesMax: 1024 }));
+  for (let n = 0; n < 1000; n += 1) unread.gap(new Gap(n, "epoch", doubts(n)), 1);
+  assert.ok(unread.size <= 16);
+  const [lagged, gap] = await told(unread[Symbol.asyncIterator](), 2);
+  assert.deepEqual(lagged, ["lagged", 984]);
+  assert.equal(gap.length, 1 + 16);
 });
