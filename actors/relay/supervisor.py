@@ -363,6 +363,7 @@ class Supervisor:
             self.round()
         self._mesh.shut_down(self._clock.now())
         self._carry_out(self._mesh.take_effects(), self._clock.now())
+        self._wake()  # nothing follows from a connection that was away, and it may be the last
 
     def hurry(self) -> None:
         """Close the connections that still have something queued, and drop that."""

@@ -26,6 +26,8 @@ class Peer:
         self.inbox: list[Message] = []
         self.is_left_alone = False  # neither settled with nor kept alive
         self.is_deaf = False  # not settled with, because it does not read
+        self.got: list[str] | None = None  # if set: every text that arrives, whatever it is about
+        self.said: list[str] = []  # and every text that was sent since then
         self.spoke_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -36,6 +38,8 @@ class Peer:
     async def send_text(self, text: str | bytes, *, as_text: bool = False) -> None:
         """Send a text frame, or bytes: as a binary frame, or `as_text`. Raises Failed if closed."""
         self.spoke_at = time.monotonic()  # before the relay can have heard it
+        if self.got is not None and isinstance(text, str):
+            self.said.append(text)
         try:
             async with asyncio.timeout(self.target.patience_s * 2):
                 await self.socket.send(text, as_text=as_text)
@@ -83,6 +87,8 @@ class Peer:
             async with asyncio.timeout(bound_s):
                 while True:
                     message = read(await self.socket.receive())
+                    if self.got is not None:
+                        self.got.append(message.text)
                     if not self.is_foreign(message):
                         return message
         except Closed as closed:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 from zlib import crc32
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from actors.link import ABNORMAL
@@ -462,3 +464,17 @@ def test_nothing_is_left_of_who_was_away_at_the_end() -> None:
     a.actor.closed(1001)
     world.settle()
     assert ledger.standing == ledger.held == 0
+
+
+@pytest.mark.anyio
+async def test_a_relay_stops_at_once_although_somebody_is_away() -> None:
+    world = World()
+    b = Client(world, "b")
+    b.cut(999, is_noticed=True)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.supervisor.run)
+            while world.supervisor._work is None:
+                await anyio.lowlevel.checkpoint()
+            world.supervisor.drain()
+    assert world.supervisor.connections == 0

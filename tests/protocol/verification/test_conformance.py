@@ -8,15 +8,25 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
+from actors.relay import comebacks as comebacks_module
 from protocol.limits import Limits
+from protocol.mesh import answers as answers_module
 from protocol.mesh import connection as connection_module
+from protocol.mesh import history as history_module
+from protocol.mesh import lifecycle as lifecycle_module
 from protocol.mesh import mesh as mesh_module
+from protocol.mesh import resuming as resuming_module
+from protocol.mesh import returning as returning_module
+from protocol.mesh.history import History, Missing
+from protocol.mesh.resuming import Resume, Resumption, Resumptions
+from protocol.mesh.returning import Returns
 from protocol.verification.conformance import (
     Claim,
     Failed,
@@ -27,6 +37,7 @@ from protocol.verification.conformance import (
     all_claims,
     check,
     conformance_tests,
+    probed,
     run_claim,
 )
 from protocol.verification.conformance.bad_input import BAD_INPUT
@@ -74,7 +85,8 @@ def test_nothing_that_needs_no_time_is_inapplicable_to_our_relay(
 
 def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveRelay(limits=REAPS_SOON) as relay:
-        options = ["--only", "liveness.*", "--only", "heartbeat.*", "--reap-after", "2.0"]
+        chosen = ("liveness.*", "heartbeat.*", "coming-back.over-time")
+        options = [word for name in chosen for word in ("--only", name)] + ["--reap-after", "2.0"]
         assert main([relay.url, "--json", "--patience", str(PATIENCE_S), *options]) == 0
     claims = {claim["name"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
     assert {claim.name for claim in all_claims() if claim.needs_time} <= set(claims)
@@ -181,6 +193,198 @@ async def test_a_relay_that_keeps_no_claim_of_an_id_fails_where_it_breaks_it(
             if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
         }
     assert failed == broken
+
+
+missed = History.missed
+
+
+def _everything_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    missed(history, c, received, crc)
+    return missed(history, c, 0, None)
+
+
+def _what_is_left_of_it(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
+    try:
+        return missed(history, c, received, crc)
+    except Missing as missing:
+        if missing.reason == "history":
+            return []
+        raise
+
+
+def _as_if_all_had_arrived(history: History, c: int, received: int, _: int | None) -> list[bytes]:
+    texts = missed(history, c, 0, None)
+    return texts[received:]
+
+
+def _counts_frames_anew(returns: Returns, id: int, lost_id: int, *asked: Any) -> bytes:
+    answer = come_back(returns, id, lost_id, *asked)
+    resumption = returns._connections[lost_id].resumption
+    assert resumption is not None
+    resumption.taken = 0
+    return answer
+
+
+def _keeps_its_token(resumptions: Resumptions, connection: int, resumption: Resumption) -> None:
+    resumption.token = resumption.token or resumptions._new_token()
+    resumptions._connections[resumption.token] = connection
+
+
+def _late_or_not(returns: Returns, id: int, request: Resume) -> int | str:
+    connection = returns._connections[id]
+    peer, connection.peer = connection.peer, None
+    try:
+        return find(returns, id, request)
+    finally:
+        connection.peer = peer
+
+
+come_back, find, use = Returns.come_back, Returns.find, Resumptions.use
+
+
+def _any_epoch(returns: Returns, id: int, request: Resume) -> int | str:
+    assert returns._resumptions is not None
+    return find(returns, id, attrs.evolve(request, epoch=returns._resumptions.epoch))
+
+
+def _any_token(resumptions: Resumptions, token: str) -> int | None:
+    return use(resumptions, token) or next(iter(resumptions._connections.values()), None)
+
+
+def _nothing(*_: object) -> None: ...
+
+
+def _never_over(life: lifecycle_module.Life, limits: Limits) -> float | None:
+    return deadline(attrs.evolve(life, until=float("inf")), limits)
+
+
+deadline = lifecycle_module.deadline
+
+
+REFUSED = "coming-back.refused."
+
+
+WRONG_RETURNS: list[tuple[str, object, set[str]]] = [
+    # A second return without anything new tells everything again.
+    (
+        f"{history_module.__name__}.History.missed",
+        _everything_again,
+        {"coming-back.again-without-anything-new"},
+    ),
+    # A count begins anew with a return.
+    (
+        f"{returning_module.__name__}.Returns.come_back",
+        _counts_frames_anew,
+        {"coming-back.the-counts-go-on"},
+    ),
+    # What was trimmed is told as if nothing had been missed.
+    (
+        f"{history_module.__name__}.History.missed",
+        _what_is_left_of_it,
+        {"coming-back.all-or-nothing"},
+    ),
+    # Nothing is kept while somebody is away.
+    (
+        f"{returning_module.__name__}.Returns.lose",
+        _nothing,
+        {
+            "coming-back.nothing-is-missed",
+            "coming-back.before-any-message",
+            "coming-back.what-was-not-taken-is-sent-again",
+        },
+    ),
+    # Who is back before the relay has noticed is a stranger, or what it said last is lost.
+    (
+        f"{comebacks_module.__name__}.Comebacks._take_the_rest",
+        _nothing,
+        {"coming-back.before-the-relay-noticed"},
+    ),
+    (
+        f"{history_module.__name__}.History.missed",
+        _as_if_all_had_arrived,
+        {f"{REFUSED}another-last-message", f"{REFUSED}no-crc", f"{REFUSED}more-than-was-sent"},
+    ),
+    (
+        f"{returning_module.__name__}.Returns.goes_back",
+        lambda *_: False,
+        {f"{REFUSED}fewer-than-it-said"},
+    ),
+    (f"{returning_module.__name__}.CLEAN", frozenset(), {"coming-back.a-clean-close-leaves"}),
+    (
+        f"{resuming_module.__name__}.Resumptions.renew",
+        _keeps_its_token,
+        {f"{REFUSED}a-token-that-was-used"},
+    ),
+    (f"{returning_module.__name__}.Returns.find", _any_epoch, {f"{REFUSED}another-epoch"}),
+    (f"{returning_module.__name__}.Returns.find", _late_or_not, {f"{REFUSED}too-late"}),
+    (f"{resuming_module.__name__}.Resumptions.use", _any_token, {f"{REFUSED}a-guessed-token"}),
+    (
+        f"{resuming_module.__name__}._number",
+        lambda value, *_, **__: value,
+        {f"{REFUSED}what-cannot-be-read"},
+    ),
+    (
+        f"{answers_module.__name__}.texts.about_coming_back",
+        lambda to, turn_id, data, wall_ms: b'{"type":"capabilities_response","data":{}}',
+        {"coming-back.reports-are-answered"},
+    ),
+    (f"{lifecycle_module.__name__}.deadline", _never_over, {"coming-back.over-time"}),
+]
+"""What a relay gets wrong, and at which claims it fails. Known bugs of others are among them."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("place", "wrong", "broken"), WRONG_RETURNS)
+async def test_a_relay_to_which_one_cannot_come_back_fails_where_it_breaks_the_rule(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object, broken: set[str]
+) -> None:
+    with LiveRelay() as relay:
+        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        monkeypatch.setattr(place, wrong)
+        failed = {
+            claim.name
+            for claim in all_claims()
+            if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
+        }
+    assert failed == broken
+
+
+def test_every_claim_of_coming_back_is_broken_by_some_relay() -> None:
+    broken = {name for _, _, names in WRONG_RETURNS for name in names}
+    every = {claim.name for claim in all_claims() if claim.rule == 19}
+    assert every - broken == {f"{REFUSED}in-another-mesh"}  # the next test
+
+
+@pytest.mark.anyio
+async def test_a_relay_whose_meshes_share_their_tokens_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared: dict[str, int] = {}
+
+    def open(resumptions: Resumptions, connection: int, seconds: float) -> Resumption:
+        resumptions._connections, resumptions.epoch = shared, "one for all"
+        return opening(resumptions, connection, seconds)
+
+    def use_any(resumptions: Resumptions, token: str) -> int | None:
+        resumptions._connections, resumptions.epoch = shared, "one for all"
+        return use(resumptions, token)
+
+    opening = Resumptions.open
+    monkeypatch.setattr(Resumptions, "open", open)
+    monkeypatch.setattr(Resumptions, "use", use_any)
+    (claim,) = [claim for claim in all_claims() if claim.name == f"{REFUSED}in-another-mesh"]
+    with LiveRelay() as relay:
+        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        assert (await run_claim(claim, target)).outcome == "fail"
+
+
+@pytest.mark.anyio
+async def test_a_relay_that_does_not_offer_to_come_back_lacks_these_claims() -> None:
+    claims = [claim for claim in all_claims() if claim.rule == 19]
+    with LiveRelay(limits=Limits(resume_s=0.0)) as relay:
+        report = await check(Target(url=relay.url, patience_s=PATIENCE_S), claims)
+    assert report.names("not applicable") == {claim.name for claim in claims}
+    assert report.is_conforming
 
 
 @pytest.mark.anyio

@@ -22,6 +22,7 @@ from protocol.verification.conformance.extensions.rule_13_withheld import claim 
 from protocol.verification.conformance.extensions.rule_14_timestamps import claim as rule_14
 from protocol.verification.conformance.extensions.rule_16_owners import claim as rule_16
 from protocol.verification.conformance.extensions.rule_18_echoes import claim as rule_18
+from protocol.verification.conformance.extensions.rule_19_coming_back import claim as rule_19
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -40,6 +41,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_14,
         rule_16,
         rule_18,
+        rule_19,
         no_single_rule,
     )
 )
