@@ -31,6 +31,7 @@ mesh; what belongs to other claims or to other people's peers is not looked at.
     outcomes.py           how a claim ends when it does not simply hold
     bad_input.py          the table of bad input, for the claims of rule 7
     silence.py            what the claims about silence share
+    counted.py            what the claims about coming back share
     check.py              the runner
     report.py             what became of the claims, for people and for machines
     command.py            the command

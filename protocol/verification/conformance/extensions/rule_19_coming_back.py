@@ -7,105 +7,23 @@ applicable to it. What is known to go wrong in such mechanisms has a claim of it
 import json
 from collections.abc import Mapping
 from typing import Any, Final
-from zlib import crc32
 
 from protocol.verification.conformance.claim import Check, Claims
-from protocol.verification.conformance.messages import Message
+from protocol.verification.conformance.counted import (
+    Counted,
+    asked,
+    check_offered,
+    counted_peer,
+    goes_on,
+    numbers,
+    opened,
+    returned,
+)
 from protocol.verification.conformance.outcomes import NotApplicable, expect
 from protocol.verification.conformance.peer import Peer
 from protocol.verification.conformance.world import World
 
 claim = Claims(rule=19, is_base=False)
-
-SECONDS: Final = 20
-"""For how long peers of these claims want to be away at most."""
-
-
-class Counted:
-    """A peer that counts, on one connection after the other. `peer`: the one it has now."""
-
-    def __init__(self, peer: Peer, resume: Mapping[str, Any]) -> None:
-        self.peer = peer
-        self.token, self.epoch = resume["token"], resume["epoch"]
-        self.before: list[str] = []  # messages and frames of the connections before this one
-        self.frames: list[str] = []
-
-    @property
-    def got(self) -> list[str]:
-        """All messages that count, in order."""
-        return [*self.before, *(self.peer.got or ())]
-
-    def question(self, **other: Any) -> dict[str, Any]:
-        """What is asked on another connection. `other`: what is wrong in it."""
-        got = self.got
-        asked = {"token": self.token, "epoch": self.epoch, "received": len(got)}
-        if got:
-            asked["crc"] = crc32(got[-1].encode())
-        return asked | other
-
-
-async def _asked(peer: Peer, data: Mapping[str, Any]) -> Message:
-    await peer.send("capabilities", sender=None, data=data)
-    kinds = ("capabilities_response", "error")
-    return await peer.until(lambda m: m.type in kinds, "an answer to `capabilities`")
-
-
-async def _counted(world: World, word: str, seconds: float = SECONDS) -> Counted:
-    """A new peer that may come back. Raises NotApplicable if the relay does not offer that."""
-    _offered(world)
-    peer = await world.connect()
-    counted = await _opened(peer, seconds)
-    peer.id = world.name(word)
-    await peer.announce()
-    return counted
-
-
-def _offered(world: World) -> None:
-    """Raise NotApplicable if the relay does not offer it."""
-    if "resume" not in (world.target.capabilities or {}):
-        raise NotApplicable("no `data.resume` in the answer to `capabilities`")
-
-
-async def _opened(peer: Peer, seconds: float = SECONDS) -> Counted:
-    answer = await _asked(peer, {"resume": {"seconds": seconds}})
-    resume = answer.data.get("resume")
-    is_whole = isinstance(resume, dict) and {"token", "epoch", "seconds"} <= resume.keys()
-    expect(is_whole, "`token`, `epoch` and `seconds` in `data.resume`", answer)
-    assert isinstance(resume, dict)
-    peer.got = []
-    return Counted(peer, resume)
-
-
-async def _returned(world: World, counted: Counted, **other: Any) -> Mapping[str, Any]:
-    """It asks on a new connection to go on. What it is told."""
-    counted.peer.is_left_alone = True
-    question = counted.question(**other)
-    peer = await world.connect()
-    answer = await _asked(peer, {"resume": question})
-    resume = answer.data.get("resume")
-    expect(isinstance(resume, dict), "an answer with `data.resume`", answer)
-    assert isinstance(resume, dict)
-    if resume.get("resumed") is True:
-        expect(isinstance(resume.get("taken"), int), "a number as `taken`", answer)
-        counted.before, counted.frames = counted.got, [*counted.frames, *counted.peer.said]
-        peer.id, peer.got = counted.peer.id, []
-        counted.peer, counted.token = peer, resume.get("token")
-        again = counted.frames[resume["taken"] :]
-        del counted.frames[resume["taken"] :]
-        for frame in again:
-            await peer.send_text(frame)
-    return resume
-
-
-async def _goes_on(world: World, counted: Counted, **other: Any) -> None:
-    resume = await _returned(world, counted, **other)
-    expect(resume.get("resumed") is True, "`resumed: true`", json.dumps(resume))
-
-
-def _numbers(texts: list[str]) -> list[object]:
-    """The numbers in messages that claims have numbered."""
-    read = (json.loads(text) for text in texts)
-    return [m["n"] for m in read if isinstance(m, dict) and "n" in m]
 
 
 async def _is_here(world: World, watcher: Peer, id: str) -> None:
@@ -119,7 +37,7 @@ async def _is_here(world: World, watcher: Peer, id: str) -> None:
 async def what_came_while_a_peer_was_away_arrives_once_it_is_back(world: World) -> None:
     """What a peer missed while it was cut off arrives when it is back: in order, once, byte for
     byte, and before anything new. The others do not hear that it was away."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, watcher = await world.joined("other", "watcher")
     counted.peer.cut()
     await world.ends_are_noticed()
@@ -131,10 +49,10 @@ async def what_came_while_a_peer_was_away_arrives_once_it_is_back(world: World) 
     await world.settle()
     before = [m.text for m in watcher.inbox if "n" in m.fields]
     await _is_here(world, watcher, counted.peer.id)
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
     await other.send("stream", n=12)
     await world.settle()
-    seen = _numbers(counted.got)
+    seen = numbers(counted.got)
     expect(seen == [*range(13)], "the numbers from 0 to 12, each once, in order", seen)
     same = [text for text in counted.got if text in before]
     expect(same == before, "the same bytes as at the others", same)
@@ -144,19 +62,19 @@ async def what_came_while_a_peer_was_away_arrives_once_it_is_back(world: World) 
 async def a_peer_may_be_back_before_the_relay_has_noticed(world: World) -> None:
     """A peer whose old socket is still there, as the relay sees it, goes on with another one. The
     old one is closed with 1008; what came in on it counts, and what went out is told again."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, watcher = await world.joined("other", "watcher")
     old = counted.peer
     old.is_left_alone = True  # it reads nothing more
     await old.send("stream", n=100)
     await other.send("direct", to=old.id, n=1)
     await world.settle()
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
     await world.settle()
     code = await old.closed(world.target.patience_s, "the old socket is closed")
     expect(code == 1008, "close code 1008", str(code))
     await _is_here(world, other, old.id)
-    seen = _numbers(counted.got)
+    seen = numbers(counted.got)
     expect(seen == [1], "the direct, once", seen)
     sent = [m.fields["n"] for m in watcher.taken() if "n" in m.fields]
     expect(sent == [100], "what it said last, once", sent)
@@ -166,13 +84,13 @@ async def a_peer_may_be_back_before_the_relay_has_noticed(world: World) -> None:
 async def what_a_peer_sent_into_the_cut_arrives_once(world: World) -> None:
     """What a peer sent into a connection that was cut arrives at the others once and in order, if
     it sends the frames after the first `taken` ones again."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     (watcher, *_) = await world.joined("watcher", "another")
     for n in range(40):
         await counted.peer.send("stream", n=n)
     counted.peer.cut()
     await world.ends_are_noticed()
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
     await counted.peer.send("stream", n=40)
     await world.settle()
     seen = [m.fields["n"] for m in watcher.taken() if "n" in m.fields]
@@ -183,18 +101,18 @@ async def what_a_peer_sent_into_the_cut_arrives_once(world: World) -> None:
 async def coming_back_again_repeats_nothing(world: World) -> None:
     """A peer that is cut again, without anything new, hears nothing again, and every time there is
     another token."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, _ = await world.joined("other", "watcher")
     await other.send("direct", to=counted.peer.id, n=0)
     await world.settle()
     tokens = {counted.token}
     for _ in range(3):
         counted.peer.cut()
-        await _goes_on(world, counted)
+        await goes_on(world, counted)
         tokens.add(counted.token)
     await other.send("direct", to=counted.peer.id, n=1)
     await world.settle()
-    seen = _numbers(counted.got)
+    seen = numbers(counted.got)
     expect(seen == [0, 1], "each number once", seen)
     expect(len(tokens) == 4, "another token each time", sorted(map(str, tokens)))
 
@@ -202,16 +120,16 @@ async def coming_back_again_repeats_nothing(world: World) -> None:
 @claim("coming-back.the-counts-go-on")
 async def the_counts_go_on_after_a_return(world: World) -> None:
     """After a return both counts go on where they were, so that the next one is exact, too."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, watcher = await world.joined("other", "watcher")
     for n in range(4):
         await other.send("direct", to=counted.peer.id, n=n)
         await counted.peer.send("direct", to=watcher.id, n=n)
         counted.peer.cut()
         await world.ends_are_noticed()
-        await _goes_on(world, counted)
+        await goes_on(world, counted)
     await world.settle()
-    seen = _numbers(counted.got)
+    seen = numbers(counted.got)
     expect(seen == [*range(4)], "each number once", seen)
     sent = [m.fields["n"] for m in watcher.taken() if "n" in m.fields]
     expect(sent == [*range(4)], "each number once, at the other side", sent)
@@ -221,17 +139,17 @@ async def the_counts_go_on_after_a_return(world: World) -> None:
 async def a_peer_may_come_back_before_any_message(world: World) -> None:
     """A peer that has received no message since it asked comes back with `received: 0` and without
     `crc`."""
-    _offered(world)
+    check_offered(world)
     peer = await world.join("early")
     other, _ = await world.joined("other", "watcher")
-    counted = await _opened(peer)
+    counted = await opened(peer)
     peer.cut()
     await world.ends_are_noticed()
     await other.send("direct", to=peer.id, n=0)
     await world.settle()
-    await _goes_on(world, counted, received=0)
+    await goes_on(world, counted, received=0)
     await world.settle()
-    seen = _numbers(counted.got)
+    seen = numbers(counted.got)
     expect(seen == [0], "the direct, once", seen)
 
 
@@ -239,7 +157,7 @@ async def a_peer_may_come_back_before_any_message(world: World) -> None:
 async def what_is_no_longer_kept_is_not_told_in_part(world: World) -> None:
     """A peer that has missed more than the relay keeps is refused with `history`, or it gets all of
     it: never a part."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, _ = await world.joined("other", "watcher")
     counted.peer.cut()
     await world.ends_are_noticed()
@@ -247,14 +165,14 @@ async def what_is_no_longer_kept_is_not_told_in_part(world: World) -> None:
         await other.send("stream", n=n, data="x" * 60_000)
         if n % 40 == 39:
             await world.settle()
-    resume = await _returned(world, counted)
+    resume = await returned(world, counted)
     if resume.get("resumed") is True:
         await world.settle()
-        seen = _numbers(counted.got)
+        seen = numbers(counted.got)
         expect(seen == [*range(120)], "all that was missed", seen)
     else:
         expect(resume.get("reason") == "history", "the reason `history`", json.dumps(resume))
-        seen = _numbers(counted.got)
+        seen = numbers(counted.got)
         expect(not seen, "no part of what was missed", seen)
 
 
@@ -262,7 +180,7 @@ async def what_is_no_longer_kept_is_not_told_in_part(world: World) -> None:
 async def who_closes_has_left(world: World) -> None:
     """A peer that closes its connection (1000) has left: the others hear it at once, and its token
     is good for nothing."""
-    counted = await _counted(world, "leaves")
+    counted = await counted_peer(world, "leaves")
     (watcher,) = await world.joined("watcher")
     await counted.peer.close()
     await world.offline_once(watcher, counted.peer.id)
@@ -273,9 +191,9 @@ async def who_closes_has_left(world: World) -> None:
 async def a_report_is_answered_with_what_was_taken(world: World) -> None:
     """`data.received` is answered with nothing but `taken`: the frames that came after the peer
     asked, this one included."""
-    counted = await _counted(world, "reports")
+    counted = await counted_peer(world, "reports")
     await counted.peer.send("heartbeat")
-    answer = await _asked(counted.peer, {"received": len(counted.got)})
+    answer = await asked(counted.peer, {"received": len(counted.got)})
     expect(answer.data == {"taken": len(counted.peer.said)}, f"{len(counted.peer.said)}", answer)
 
 
@@ -283,7 +201,7 @@ async def a_report_is_answered_with_what_was_taken(world: World) -> None:
 async def who_is_away_for_too_long_is_offline_once(world: World) -> None:
     """When a peer was away for longer than it asked for, the others hear `offline`, once, and its
     token is good for nothing."""
-    counted = await _counted(world, "slow", seconds=1.0)
+    counted = await counted_peer(world, "slow", seconds=1.0)
     (watcher,) = await world.joined("watcher")
     counted.peer.cut()
     id = counted.peer.id
@@ -304,7 +222,7 @@ async def _is_refused(world: World, counted: Counted, reasons: set[str], **other
     """It may not go on, for one of these reasons; and its connection is one like any other."""
     question = counted.question(**other)
     peer = await world.connect()
-    answer = await _asked(peer, {"resume": question})
+    answer = await asked(peer, {"resume": question})
     resume = answer.data.get("resume")
     is_refused = isinstance(resume, dict) and resume.get("resumed") is False
     expect(is_refused, "`resumed: false`", answer)
@@ -317,12 +235,12 @@ async def _is_refused(world: World, counted: Counted, reasons: set[str], **other
 
 async def _cut(world: World) -> Counted:
     """A peer that has received something, has said so, and is cut off."""
-    counted = await _counted(world, "cut")
+    counted = await counted_peer(world, "cut")
     other, _ = await world.joined("other", "watcher")
     for n in range(3):
         await other.send("direct", to=counted.peer.id, n=n)
     await world.settle()
-    await _asked(counted.peer, {"received": len(counted.got)})
+    await asked(counted.peer, {"received": len(counted.got)})
     counted.peer.cut()
     await world.ends_are_noticed()
     return counted
@@ -367,10 +285,10 @@ async def a_token_that_was_used_opens_nothing(world: World) -> None:
     went on with it does not notice."""
     counted = await _cut(world)
     used = counted.token
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
     await _is_refused(world, counted, {"unknown"}, token=used)
     await world.settle()
-    await _asked(counted.peer, {"received": 0})
+    await asked(counted.peer, {"received": 0})
 
 
 @claim("coming-back.refused.too-late")
@@ -378,7 +296,7 @@ async def who_has_announced_itself_comes_too_late(world: World) -> None:
     """A connection that has announced itself cannot go on with another one: `late`."""
     counted = await _cut(world)
     late = await world.join("late")
-    answer = await _asked(late, {"resume": counted.question()})
+    answer = await asked(late, {"resume": counted.question()})
     resume = answer.data.get("resume")
     expect(isinstance(resume, dict) and resume.get("reason") == "late", "the reason `late`", answer)
 
@@ -390,11 +308,11 @@ async def a_token_is_of_one_mesh(world: World) -> None:
         raise NotApplicable("all peers are in one mesh")
     counted = await _cut(world)
     elsewhere = await world.connect(mesh=world.name("elsewhere"))
-    answer = await _asked(elsewhere, {"resume": counted.question()})
+    answer = await asked(elsewhere, {"resume": counted.question()})
     resume = answer.data.get("resume")
     is_refused = isinstance(resume, dict) and resume.get("reason") in ("epoch", "unknown")
     expect(is_refused, "the reason `epoch` or `unknown`", answer)
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
 
 
 @claim("coming-back.refused.what-cannot-be-read")
@@ -411,11 +329,11 @@ async def a_question_that_cannot_be_read_is_a_bad_field(world: World) -> None:
     ]
     peer = await world.connect()
     for data in bad:
-        answer = await _asked(peer, data)
+        answer = await asked(peer, data)
         expect(answer.data.get("code") == "bad_field", f"`bad_field` for {data}", answer)
     text = json.dumps([{"type": "capabilities", "data": {"resume": counted.question()}}])
     await peer.send_text(text)
     kinds = ("capabilities_response", "error")
     answer = await peer.until(lambda m: m.type in kinds, "an answer")
     expect(answer.data.get("code") == "bad_field", "`bad_field` for an array", answer)
-    await _goes_on(world, counted)
+    await goes_on(world, counted)
