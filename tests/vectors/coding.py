@@ -49,13 +49,13 @@ def plain(value: Any) -> Any:
 
 
 def plain_error(error: Exception) -> dict[str, Any]:
-    """An error: its class, its sentence, and `code` or `peers` where it has them. The sentences of
-    TypeError and ValueError are each language's own."""
+    """An error: its class, its sentence, and what else it says, where there is something. The
+    sentences of TypeError and ValueError are each language's own."""
     if not isinstance(error, RelayError):
         return {"error": type(error).__name__}
     shown: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-    for name in ("code", "peers"):
-        if hasattr(error, name):
+    for name in ("code", "peers", "reason", "in_doubt"):
+        if getattr(error, name, None):
             shown[name] = plain(getattr(error, name))
     return shown
 

@@ -122,7 +122,7 @@ def test_every_event_is_in_them() -> None:
 def test_every_effect_is_in_them() -> None:
     assert {effect["effect"] for effect in EFFECTS} == {
         *("Open", "Transmit", "Close", "Sendable", "Arrived", "Changed", "Ready", "Announced"),
-        *("AttemptFailed", "Missed", "Cancelled", "Taken", "PresentTwice"),
+        *("Drop", "Resumed", "AttemptFailed", "Missed", "Cancelled", "Taken", "PresentTwice"),
         *("Unsent", "Chunk", "TurnEnded", "Handle", "Ignored", "Finished"),
     }
 

@@ -83,12 +83,13 @@ class CutMember:
         *,
         limits: MembershipLimits | None = None,
         grant: Grant = OPEN,
+        member: Member | None = None,
         **setup: Any,
     ) -> None:
         self.relay, self.id, self.grant = relay, id, grant
         numbers, nonces = itertools.count(1), itertools.count(1)
         self.limits = limits or MembershipLimits()
-        self.member = Member(
+        self.member = member or Member(
             id,
             setup.pop("agents", []),
             {},
