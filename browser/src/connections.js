@@ -383,7 +383,7 @@ export class Connections {
    */
   expire(now) {
     if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
-    this.#sockets.expire(now.at);
+    if (this.#sockets.expire(now.at)) this.#rooms.outgoing.released(); // Whoever waits for room is told.
     const silent = silentAt(this.#life, this.#limits);
     let step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);
     if (silent !== null && silent <= now.at && step.effects.includes("drop")) {
@@ -670,6 +670,7 @@ export class Connections {
     } else {
       coming.isAsked = false;
       this.#connect();
+      this.#rooms.outgoing.released();
       this.#announceOn(coming, now);
     }
   }

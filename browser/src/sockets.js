@@ -316,12 +316,14 @@ export class Sockets {
   }
 
   /**
-   * Does what is due.
+   * Returns whether what was away does not come back any more.
    *
    * @param {number} at
    */
   expire(at) {
-    if (this.#away?.expire(at)) this.giveUp();
+    const isOver = this.#away?.expire(at) ?? false;
+    if (isOver) this.giveUp();
+    return isOver;
   }
 
   /**

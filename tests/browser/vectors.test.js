@@ -76,11 +76,12 @@ function plain(value) {
 }
 
 function plainError(error) {
-  const { name, message, code, peers } = error;
+  const { name, message, code, peers, reason, inDoubt } = error;
   if (!(error instanceof errors.RelayError)) return { error: name };
   const told = { error: name, message };
   if (code !== undefined) told.code = code;
   if (peers !== undefined) told.peers = peers;
+  if (name === "Gap" && reason !== null) Object.assign(told, { reason, in_doubt: plain(inDoubt) });
   return told;
 }
 

@@ -7,7 +7,7 @@ import attrs
 
 from protocol.member import errors
 from protocol.member.effects import Effect, Transmit
-from protocol.member.errors import RelayError
+from protocol.member.errors import Gap, RelayError
 from protocol.member.member import Member
 from protocol.member.messages import Message, RemotePeer
 from protocol.member.outgoing import Frame
@@ -54,9 +54,11 @@ def plain_error(error: Exception) -> dict[str, Any]:
     if not isinstance(error, RelayError):
         return {"error": type(error).__name__}
     shown: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-    for name in ("code", "peers", "reason", "in_doubt"):
-        if getattr(error, name, None):
+    for name in ("code", "peers"):
+        if hasattr(error, name):
             shown[name] = plain(getattr(error, name))
+    if isinstance(error, Gap) and error.reason is not None:
+        shown |= {"reason": error.reason, "in_doubt": plain(error.in_doubt)}
     return shown
 
 
