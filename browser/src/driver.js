@@ -75,16 +75,22 @@ export class Driver {
     if (this.#isObeying) return;
     this.#isObeying = true;
     try {
-      let effects = this.member.takeEffects();
       do {
-        for (const effect of effects) this.#carryOut(effect);
+        this.flush();
         this.#settled();
-        effects = this.member.takeEffects();
-      } while (effects.length > 0);
+      } while (this.flush());
     } finally {
       this.#isObeying = false;
     }
     this.#setAlarm();
+  }
+
+  /** Carries out what the member has decided so far, in the middle of something: what is sent must go in
+   * the order in which it was decided. Returns whether there was anything. */
+  flush() {
+    const effects = this.member.takeEffects();
+    for (const effect of effects) this.#carryOut(effect);
+    return effects.length > 0;
   }
 
   /** One alarm, for the member's deadline. Being too early does no harm. */

@@ -199,6 +199,7 @@ export class Lines {
       }
       socket.send(frame.text);
       this.#sent(frame.tickets);
+      this.#driver.flush(); // What is to go behind this frame, before the next.
     }
   }
 

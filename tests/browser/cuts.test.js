@@ -90,6 +90,40 @@ test("a socket that died unnoticed is not said goodbye on, and the rest of it co
   assert.equal(told.resumed.length, 1);
 });
 
+test("of a flood goes again what the relay had not taken, whatever reports are among it", async () => {
+  for (let taken = 0; taken < 30; taken += 1) {
+    const { world, peer } = await here({ limits: { unreportedFramesMax: 3 } });
+    world.socket.break();
+    world.slow = true;
+    const sent = numbers(20).map((n) => peer.broadcast(n));
+    await world.pass(1);
+    world.take(world.socket); // It comes back,
+    world.deliver(world.socket); // and sends all of that at once.
+    await Promise.all(sent);
+    for (let n = 0; n < taken && world.socket.sent.length > 0; n += 1) world.take(world.socket);
+    world.socket.break();
+    world.slow = false;
+    await world.pass(3);
+    assert.deepEqual(heard(world), numbers(20), `${taken} frames`);
+    assert.equal(peer.resumed, 2);
+  }
+});
+
+test("who would rather fail than wait is told when the connection does not come back", async () => {
+  const { world, peer } = await here({ offline: "fail" });
+  world.socket.break();
+  const first = peer.broadcast(1);
+  await world.pass(3);
+  await first;
+  world.refusesToResume = "history";
+  world.socket.break();
+  const second = peer.broadcast(2).catch((error) => error);
+  await world.pass(3);
+  assert.ok((await second) instanceof client.NotConnected);
+  await peer.broadcast(3);
+  assert.deepEqual(heard(world), [1, 3]);
+});
+
 test("an announcement that the relay had not taken is made again, and answered", async () => {
   const { world, peer } = await here();
   world.slow = true;
@@ -323,7 +357,14 @@ test("in 400 random runs cuts lose, double and reorder nothing, in either direct
     const chance = seeded(seed);
     const isBehindEdge = chance() < 0.3;
     const { world, peer, told } = await here(
-      { limits: { renewAfterS: 30, backoffFirstS: 0.1, retryMaxS: 0.2 } },
+      {
+        limits: {
+          renewAfterS: 30,
+          backoffFirstS: 0.1,
+          retryMaxS: 0.2,
+          unreportedFramesMax: 1 + Math.floor(chance() * 8),
+        },
+      },
       (world) => {
         if (isBehindEdge) world.limits = { ...LIMITS, framesPerSecond: 200, frameBytes: 4000 };
       },
