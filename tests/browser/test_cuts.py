@@ -35,8 +35,9 @@ TALK = """() => {
     window.isTalking = true;
     window.talk = (async () => {
         while (isTalking) {
-            await peer.broadcast((said += 1));
-            if (said % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 4));
+            const sending = Array.from({ length: 12 }, () => peer.broadcast((said += 1)));
+            await Promise.all(sending);
+            await new Promise((resolve) => setTimeout(resolve, 16));
         }
     })();
 }"""
@@ -148,7 +149,7 @@ def test_over_ten_cuts_nothing_is_lost_doubled_or_out_of_order_either_way(
     open_page: Callable[..., Any], portal: Any, proxy: Proxy, bob: Bob, trouble: Break
 ) -> None:
     page = open_page()
-    talking = talk(page, proxy.url, bob, portal)
+    talking = talk(page, proxy.url, bob, portal, limits={"unreportedFramesMax": 5})
     for number in range(10):
         until(page, f"(count) => {HEARD}.length > count", 20 * number)
         trouble(portal, proxy, number)
