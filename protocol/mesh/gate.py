@@ -176,8 +176,7 @@ class Gate:
 
     def lagging(self, id: int, now: Instant, *, is_lagging: bool) -> None:
         """A connection has fallen too far behind its pace, or has caught up."""
-        if id in self.connections:
-            self._items.lagging(id, now, is_lagging=is_lagging)
+        self._items.lagging(id, now, is_lagging=is_lagging)
 
     def ended(self, id: int, cause: Cause, now: Instant) -> None:
         """A connection is over. Calling it again changes nothing."""

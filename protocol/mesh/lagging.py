@@ -86,7 +86,8 @@ class Laggards:
             return
         if is_lagging:
             self._behind[connection] = paced
-        elif self._behind.pop(connection, None) is not None:
+        else:
+            self._behind.pop(connection, None)
             self._log(paced, now)
 
     def forget(self, connection: int, peer: Peer, now: Instant) -> None:

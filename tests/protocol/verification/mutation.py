@@ -85,6 +85,8 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
     ),
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
+    "protocol/mesh/lagging.py": ("protocol.mesh.test_lagging",),
+    "protocol/mesh/turns.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/connection.py": (
         "protocol.mesh.test_claims",
         "protocol.mesh.test_granting",

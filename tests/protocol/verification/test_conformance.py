@@ -25,6 +25,7 @@ from protocol.mesh import mesh as mesh_module
 from protocol.mesh import resuming as resuming_module
 from protocol.mesh import returning as returning_module
 from protocol.mesh.history import History, Missing
+from protocol.mesh.lagging import Laggards
 from protocol.mesh.resuming import Resume, Resumption, Resumptions
 from protocol.mesh.returning import Returns
 from protocol.verification.conformance import (
@@ -89,10 +90,40 @@ def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[
         options = [word for name in chosen for word in ("--only", name)] + ["--reap-after", "2.0"]
         assert main([relay.url, "--json", "--patience", str(PATIENCE_S), *options]) == 0
     claims = {claim["name"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
-    assert {claim.name for claim in all_claims() if claim.needs_time} <= set(claims)
+    about_time = {claim.name for claim in all_claims() if claim.needs_time and claim.rule != 20}
+    assert about_time <= set(claims)
     left_out = [name for name, claim in claims.items() if claim["outcome"] != "pass"]
     assert left_out == ["liveness.pongs-count-for-those-who-ask"]  # it pings every 10 s
     assert claims[left_out[0]]["outcome"] == "not applicable"
+
+
+def spares_nobody(*_: object) -> tuple[int, ...]:
+    return ()
+
+
+def begins_nothing(*_: object) -> None: ...
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("pace", "wrong", "outcome"),
+    [
+        ("on", {}, "pass"),
+        ("off", {}, "not applicable"),
+        ("on", {"spare": spares_nobody}, "fail"),
+        ("on", {"begins": begins_nothing}, "fail"),
+    ],
+)
+async def test_a_relay_behind_an_edge_keeps_rule_20(
+    monkeypatch: pytest.MonkeyPatch, pace: str, wrong: dict[str, Any], outcome: str
+) -> None:
+    (claim,) = [claim for claim in all_claims() if claim.rule == 20]
+    for name, function in wrong.items():
+        monkeypatch.setattr(Laggards, name, function)
+    with LiveRelay(pace=pace) as relay:
+        patience_s = PATIENCE_S if outcome == "pass" else 3 * IN_VAIN_S
+        report = await check(Target(url=relay.url, patience_s=patience_s), [claim])
+    assert [result.outcome for result in report.results] == [outcome]
 
 
 # Other relays -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from protocol.verification.conformance.extensions.rule_14_timestamps import clai
 from protocol.verification.conformance.extensions.rule_16_owners import claim as rule_16
 from protocol.verification.conformance.extensions.rule_18_echoes import claim as rule_18
 from protocol.verification.conformance.extensions.rule_19_coming_back import claim as rule_19
+from protocol.verification.conformance.extensions.rule_20_falling_behind import claim as rule_20
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -42,6 +43,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_16,
         rule_18,
         rule_19,
+        rule_20,
         no_single_rule,
     )
 )
