@@ -451,7 +451,8 @@ class MembershipLimits:
     unreported_frames_max: int = _bound(
         64,
         "frames sent since the relay was asked last how many it has taken (it is asked with every "
-        "heartbeat, too)",
+        "heartbeat, too, and after a quarter of `unconfirmed_frames_max` and "
+        "`unconfirmed_bytes_max`)",
         "it is asked",
         1,
     )

@@ -10,7 +10,7 @@
  * |---|---|---|---|
  * | off: not asked, refused, or over | - | - | off |
  * | asked: `ask` was sent | kept | - | off; what is kept is in doubt |
- * | open: `offered` said yes | kept; after `unreportedFramesMax` a report | counted | away |
+ * | open: `offered` said yes | kept; in time a report | counted | away |
  * | away: no socket, until `deadline` | (none) | (none) | (none) |
  * | returning: `comeBack` was sent | (none) | only the answer | away |
  *
@@ -84,6 +84,7 @@ export class Resuming {
   #last = "";
   /** Frames behind the last report. */
   #unreported = 0;
+  #unreportedBytes = 0;
   /** By turn id: when it was said. @type {Map<string, number>} */
   #reports = new Map();
   /** @type {number | null} */
@@ -195,6 +196,7 @@ export class Resuming {
     this.#kept.push(kept);
     this.#bytes += kept.size;
     this.#unreported += 1;
+    this.#unreportedBytes += kept.size;
   }
 
   /**
@@ -211,10 +213,14 @@ export class Resuming {
 
   // Reporting
 
-  /** So many frames have gone out that it is time for a report. */
+  /** So many frames have gone out that it is time for a report; or so much of what may be kept that
+   * sending would soon have to wait for one. */
   get isReportDue() {
-    const isOpen = this.stage === "open" && this.#again.length === 0;
-    return isOpen && this.#unreported >= this.#limits.unreportedFramesMax;
+    const { unreportedFramesMax, unconfirmedFramesMax, unconfirmedBytesMax } = this.#limits;
+    const most = Math.max(1, Math.floor(unconfirmedFramesMax / 4));
+    const isMuch = this.#unreportedBytes >= Math.floor(unconfirmedBytesMax / 4);
+    const isDue = isMuch || this.#unreported >= Math.min(unreportedFramesMax, most);
+    return this.stage === "open" && this.#again.length === 0 && isDue;
   }
 
   /**
@@ -228,6 +234,7 @@ export class Resuming {
     this.#reports.set(turnId, at);
     if (this.#reports.size > REPORTS_MAX) this.#forgetReport();
     this.#unreported = -1; // Its own frame is in the answer.
+    this.#unreportedBytes = 0;
     return { received: this.received };
   }
 
@@ -293,6 +300,7 @@ export class Resuming {
     this.#kept.push(...this.#again);
     this.#again = [];
     this.#unreported = this.#kept.length;
+    this.#unreportedBytes = this.#bytes;
     if (this.stage === "returning") {
       this.stage = "away";
     } else if (this.canReturn) {
@@ -361,6 +369,7 @@ export class Resuming {
       this.#again = this.#kept;
       this.#kept = [];
       this.#unreported = 0;
+      this.#unreportedBytes = 0;
       this.#until = null;
       this.#takeOffer(answer);
       this.stage = "open";

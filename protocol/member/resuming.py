@@ -8,7 +8,7 @@ frames of the peer, the peer the messages of the relay. So after a cut each can 
 |---|---|---|---|
 | OFF: not asked, refused, or over | - | - | OFF |
 | ASKED: `ask` was sent | kept | - | OFF; what is kept is in doubt |
-| OPEN: `offered` said yes | kept; after `unreported_frames_max` a report | counted | AWAY |
+| OPEN: `offered` said yes | kept; in time a report | counted | AWAY |
 | AWAY: no socket, until `deadline` | (none) | (none) | (none) |
 | RETURNING: `come_back` was sent | (none) | only the answer | AWAY |
 
@@ -92,6 +92,7 @@ class Resuming:
         self._bytes = 0  # of both
         self._last = ""  # the frame with the last message that was counted
         self._unreported = 0  # frames behind the last report
+        self._unreported_bytes = 0
         self._reports: deque[tuple[str, float]] = deque(maxlen=REPORTS_MAX)
         self._until: float | None = None
 
@@ -176,6 +177,7 @@ class Resuming:
         self._kept.append(kept)
         self._bytes += kept.size
         self._unreported += 1
+        self._unreported_bytes += kept.size
 
     def message(self, frame: str) -> None:
         """A message has arrived in this frame. The answers to `ask` and `come_back` do not count:
@@ -188,19 +190,20 @@ class Resuming:
 
     @property
     def is_report_due(self) -> bool:
-        """So many frames have gone out that it is time for a report."""
-        return (
-            self.stage is Stage.OPEN
-            and not self._again
-            and self._unreported >= self._limits.unreported_frames_max
-        )
+        """So many frames have gone out that it is time for a report; or so much of what may be kept
+        that sending would soon have to wait for one."""
+        limits = self._limits
+        frames = min(limits.unreported_frames_max, max(1, limits.unconfirmed_frames_max // 4))
+        is_much = self._unreported_bytes >= limits.unconfirmed_bytes_max // 4
+        is_due = is_much or self._unreported >= frames
+        return self.stage is Stage.OPEN and not self._again and is_due
 
     def report(self, turn_id: str, at: float) -> dict[str, Any] | None:
         """A report: what to say (`data`) under this turn id. None: there is nobody to tell."""
         if self.stage is not Stage.OPEN:
             return None
         self._reports.append((turn_id, at))
-        self._unreported = -1  # its own frame is in the answer
+        self._unreported, self._unreported_bytes = -1, 0  # its own frame is in the answer
         return {"received": self.received}
 
     def is_report(self, turn_id: str) -> bool:
@@ -237,7 +240,7 @@ class Resuming:
         self._reports.clear()
         self._kept.extend(self._again)
         self._again.clear()
-        self._unreported = len(self._kept)
+        self._unreported, self._unreported_bytes = len(self._kept), self._bytes
         if self.stage is Stage.RETURNING:
             self.stage = Stage.AWAY
         elif self.can_return:
@@ -287,7 +290,7 @@ class Resuming:
         else:
             self._drop(taken)
             self._again, self._kept = self._kept, deque()
-            self._unreported = 0
+            self._unreported = self._unreported_bytes = 0
             self._until = None
             self._take_offer(answer)
             self.stage, self.reason = Stage.OPEN, None if self._token else "unsupported"

@@ -319,6 +319,14 @@ test("a report goes out after so many frames, and with every heartbeat", async (
   assert.ok(world.reports.length - after <= 4);
 });
 
+test("large messages do not wait for a heartbeat until they may go on", async () => {
+  const { world, peer } = await here();
+  const sent = numbers(40).map(() => peer.broadcast("x".repeat(500_000)));
+  await world.pass(1);
+  await Promise.all(sent);
+  assert.equal(world.heard.length, 40);
+});
+
 test("what is kept is bounded: beyond, messages wait until the relay has taken some", async () => {
   const { world, peer } = await here({ limits: { unconfirmedFramesMax: 100 } });
   world.mute = true;

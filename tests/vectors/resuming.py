@@ -227,6 +227,18 @@ def _scripts() -> Iterator[Script]:
     s.do("is_ignored", at=1000.0)
     yield s
 
+    s = Script("a report in time before there is no room", unconfirmed_bytes_max=1024).open()
+    s.send("x" * 100, "x" * 100)
+    s.send("x" * 60)
+    s.do("report", turn_id="r-1", at=50.0)
+    s.send("x" * 255)
+    s.send("x")
+    s.do("lost", at=100.0)
+    s.do("come_back")
+    s.do("came_back", resume={"resumed": True, "taken": 3, **OFFER})
+    s.again()
+    yield s
+
     s = Script("what is kept is bounded in frames", unconfirmed_frames_max=2).open()
     s.send(_a(1), _a(2))
     s.do("report", turn_id="r-1", at=50.0)
