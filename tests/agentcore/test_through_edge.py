@@ -870,6 +870,43 @@ async def test_a_flood_from_a_page_stays_within_the_frames_of_its_connection(
         assert {one.close_code for one in edge.traffic(mesh)} == {None}
 
 
+async def test_a_peer_that_takes_no_batches_is_spared_answers_to_others_while_it_is_behind(
+    edge: Edge, mesh: str
+) -> None:
+    def of(type: str, turn: str, **data: object) -> str:
+        return json.dumps({"type": type, "from": "worker", "turnId": turn, "data": data})
+
+    async with await edge.raw(mesh) as raw:
+        await raw.send(json.dumps({"type": "presence", "from": "raw", "data": {"agents": []}}))
+        await raw.recv()
+        # Whoever answers is in the same machine, where nobody counts.
+        name = session_id(mesh, SECRET)
+        relay = f"ws://127.0.0.1:{edge.edge.sessions[0].port}/ws?mesh={name}"
+        async with connect(relay, proxy=None) as worker:
+            await worker.send(json.dumps({"type": "presence", "from": "worker"}))
+            command = {"type": "direct", "to": "worker", "turnId": "own", "data": {"command": "go"}}
+            await raw.send(json.dumps(command))
+            while json.loads(await worker.recv()).get("turnId") != "own":
+                pass
+            said = [of("stream", "of another", chunkNum=n) for n in range(1500)]
+            said += [of("stream", "own", chunkNum=n) for n in range(50)]
+            await worker.send(f"[{','.join([*said, of('turn_end', 'own')])}]")
+            heard: list[tuple[str, object]] = []
+            while not heard or heard[-1] != ("turn_end", None):
+                got = json.loads(await raw.recv())
+                if got["from"] == "relay":
+                    heard.append((got["type"], got["data"]["code"]))
+                elif "turnId" in got:
+                    kind = got["turnId"] if got["type"] == "stream" else got["type"]
+                    heard.append((kind, got["data"].get("chunkNum")))
+        assert [one for one in heard if one[0] == "error"] == [("error", "lagging")]
+        assert [number for kind, number in heard if kind == "own"] == list(range(50))
+        others = [number for kind, number in heard if kind == "of another"]
+        assert others == list(range(len(others)))
+        assert 200 <= len(others) < 1500
+        within_limits(edge.traffic(mesh))
+
+
 async def test_a_peer_that_takes_no_batches_gets_a_burst_at_the_edges_pace(
     edge: Edge, mesh: str
 ) -> None:
