@@ -57,6 +57,7 @@ TESTS: Final = {
         "protocol.mesh.test_roster",
         "protocol.verification.test_mutants",
         "protocol.mesh.test_mesh",
+        "protocol.mesh.test_lagging",
     ),
     "protocol/mesh/announcing.py": (
         "protocol.mesh.test_announcing",
@@ -78,6 +79,9 @@ TESTS: Final = {
         "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
         "protocol.mesh.test_roster",
+        "protocol.mesh.test_lagging",
+        "protocol.mesh.test_echoes",
+        "protocol.mesh.test_directory",
     ),
     "protocol/mesh/local.py": (
         "protocol.mesh.test_mesh",
