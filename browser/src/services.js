@@ -340,21 +340,23 @@ export class Services {
   }
 
   /**
-   * Nobody works here for a while, or `forGood`: askers of what is under way are told.
+   * Nobody works here for a while, or `forGood`: askers of what is under way are told, if there is a
+   * connection.
    *
    * @param {Instant} now
    * @param {{ forGood?: boolean }} [how]
    */
   forsake(now, { forGood = false } = {}) {
     if (forGood) this.#services = [];
-    for (const number of [...this.#commands.keys()]) this.#forsake(number, LEFT, now);
+    const end = this.#outgoing.isConnected ? LEFT : null;
+    for (const number of [...this.#commands.keys()]) this.#forsake(number, end, now);
   }
 
   /**
    * Nobody waits for this command any more, or nobody works on it.
    *
    * @param {number} number
-   * @param {End} end
+   * @param {End | null} end null: its asker is not told
    * @param {Instant} now
    */
   #forsake(number, end, now) {
@@ -363,9 +365,9 @@ export class Services {
     const { service, agent, message } = command;
     const hasBegun = !this.#places.withdraw(service, number);
     this.#over(number);
-    if (command.goneAt === null || !command.isPrivate) {
+    if (end && (command.goneAt === null || !command.isPrivate)) {
       this.#tell(message, agent, "error", end, now);
-    } else {
+    } else if (end) {
       this.#debts.owe(message, agent, end);
     }
     if (hasBegun) this.#emit({ effect: "Cancelled", service, command: number });

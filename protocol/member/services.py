@@ -189,7 +189,7 @@ class Services:
             data = {"error": f"{agent} is here, but nobody serves it", "code": "not_served"}
         else:
             return
-        self._refuse(message, self._id, data, now)
+        self._tell(message, self._id, "error", data, now)
 
     @property
     def _is_perhaps_anothers(self) -> bool:
@@ -221,11 +221,11 @@ class Services:
         if len(self._commands) >= limits.turns_max or (
             self._commands and self._commands_size + size > limits.unread_bytes_max
         ):
-            self._refuse(message, agent, BUSY, now)
+            self._tell(message, agent, "error", BUSY, now)
             return
         if self._places.is_full(service):
             sentence = f"busy: {self._places.queue_max} commands wait for {agent}; try again later"
-            self._refuse(message, agent, {"error": sentence, "code": "busy"}, now)
+            self._tell(message, agent, "error", {"error": sentence, "code": "busy"}, now)
             return
         self._commands_begun += 1
         number = self._commands_begun
@@ -257,20 +257,23 @@ class Services:
                 self._unserved.add(waiting)
 
     def forsake(self, now: Instant, *, for_good: bool = False) -> None:
-        """Nobody works here for a while, or `for_good`: askers of what is under way are told."""
+        """Nobody works here for a while, or `for_good`: askers of what is under way are told, if
+        there is a connection."""
         if for_good:
             self._services.clear()
         for number in tuple(self._commands):
-            self._forsake(number, LEFT, now)
+            self._forsake(number, LEFT if self._outgoing.is_connected else None, now)
 
-    def _forsake(self, number: int, end: End, now: Instant) -> None:
+    def _forsake(self, number: int, end: End | None, now: Instant) -> None:
         """Nobody waits for this command any more, or nobody works on it."""
         command = self._commands.get(number)
         if command is not None:
             has_begun = not self._places.withdraw(command.service, number)
             self._over(number)
-            if command.gone_at is None or not command.is_private:
-                self._refuse(command.message, command.agent, end, now)
+            if end is None:
+                pass
+            elif command.gone_at is None or not command.is_private:
+                self._tell(command.message, command.agent, "error", end, now)
             else:
                 self._debts.owe(command.message, command.agent, end)
             if has_begun:
@@ -288,7 +291,7 @@ class Services:
     def _pay(self, now: Instant) -> None:
         """Tell askers that are back what they have missed."""
         for owed in self._debts.due(self._roster.peers):
-            self._refuse(owed.command, owed.agent, owed.data, now)
+            self._tell(owed.command, owed.agent, "error", owed.data, now)
 
     def _given(self, command: Served) -> None:
         if command.is_private:
@@ -300,7 +303,7 @@ class Services:
         """The oldest go if too much waits, and their askers are told."""
         for oldest in self._unserved.too_many():
             if oldest.message.type != "broadcast" and not oldest.stands_by:
-                self._refuse(oldest.message, self._id, BUSY, now)
+                self._tell(oldest.message, self._id, "error", BUSY, now)
 
     def answered(self, turn_id: str) -> None:
         """The program itself says something about a command: it need not be served any more, unless
@@ -358,7 +361,7 @@ class Services:
         failed = self._over(command)
         if failed is not None:
             data = {"error": sentence_of(sentence)}
-            self._refuse(failed.message, failed.agent, data, now)
+            self._tell(failed.message, failed.agent, "error", data, now)
             self._given(failed)
 
     def end(self) -> None:
@@ -385,9 +388,6 @@ class Services:
     def _answer(self, command: Served, type: str, data: dict[str, Any], now: Instant) -> int:
         fields = reply_to(command.message, command.agent, type, data)
         return self._outgoing.offer(compose(self._id, fields, now), target_of(fields))
-
-    def _refuse(self, message: Message, agent: str, data: dict[str, Any], now: Instant) -> None:
-        self._tell(message, agent, "error", data, now)
 
     def _tell(
         self, message: Message, agent: str, type: str, data: dict[str, Any], now: Instant

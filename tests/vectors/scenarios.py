@@ -915,6 +915,14 @@ def services() -> Iterator[Story]:
     s.do("end")
     yield s
 
+    s = joined("without a connection nobody waits for one to say so")
+    s.do("serve", None)
+    s.hear(command("coder"), told(command("coder", "c-2")))
+    s.do("closed", 1)
+    s.do("leave")
+    s.do("end")
+    yield s
+
     s = joined(
         "short replies are sent though the queue is full",
         limits={"queue_messages_max": 1, "turns_max": 3},
