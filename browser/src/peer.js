@@ -2,8 +2,8 @@
  * A peer in a page: sockets, timers, promises and iteration around a `Member`, which makes all
  * decisions (member.js). Here it gets the time and the events, and what it decides is carried out.
  *
- * What was handed to a connection that then broke is not sent again, because it may have arrived:
- * delivery is at most once. (Most of the lines are the types of the methods.)
+ * What the relay had not taken when a connection broke is sent again, if the connection can come back;
+ * if not, it may have arrived, and a `Gap` says so. (Most of the lines are the types of the methods.)
  */
 
 /**
@@ -35,6 +35,7 @@ import { Lines } from "./lines.js";
 import { Listeners } from "./listeners.js";
 import { Member } from "./member.js";
 import { writeMessage } from "./messages.js";
+import { News } from "./news.js";
 import { Openings } from "./openings.js";
 import { compare, isEmpty } from "./roster.js";
 import { Serving } from "./serving.js";
@@ -103,12 +104,7 @@ export class Peer {
   #ended = deferred();
   #changed = new Signal();
   #listeners;
-  /** What those who listen were told last. @type {State} */
-  #toldState = "waiting";
-  /** The same; null while nobody listens. @type {Map<string, RemotePeer> | null} */
-  #toldRoster = null;
-  /** The roster may be another than that. */
-  #hasNews = false;
+  #news;
   #isPresentTwice = false;
   #resumed = 0;
   /** Nothing waits to be sent any more. */
@@ -167,6 +163,7 @@ export class Peer {
     this.#asking = new Asking(this.#driver, shelf);
     this.#serving = new Serving(this.#driver, (put) => this.#queued(put));
     this.#listeners = /** @type {Listeners<Events>} */ (new Listeners(EVENTS, world.report));
+    this.#news = new News(this.#listeners, this);
     const { locks, channel } = world;
     if (locks) {
       this.#election = new Election({ locks, channel }, id, {
@@ -262,8 +259,8 @@ export class Peer {
   }
 
   /**
-   * Calls the listener for every event of this name from now on: `state`, `roster`, `message`, `gap` or
-   * `ended`. Returns how to stop that. A listener is called at once when something happens; what it
+   * Calls the listener for every event of this name from now on: `state`, `roster`, `message`, `gap`,
+   * `resumed`, `twice` or `ended`. Returns how to stop that. A listener is called at once when something happens; what it
    * throws is reported as an uncaught error, and hurts nobody else. Throws TypeError.
    *
    * @template {keyof Events} Name
@@ -273,7 +270,7 @@ export class Peer {
    */
   on(event, listener) {
     const stop = this.#listeners.on(event, listener);
-    if (event === "roster") this.#toldRoster ??= this.roster;
+    if (event === "roster") this.#news.follow();
     return stop;
   }
 
@@ -483,27 +480,9 @@ export class Peer {
       const listens = isInUse && servedAgents.length > 0;
       this.#election.stand(this.#openings.place, isHere ? servedAgents : [], { listens });
     }
-    this.#tellChanges();
+    this.#news.tell();
     this.#lines.pump();
     if (this.#member.queued === 0) this.#drained.set();
-  }
-
-  /** Those who listen hear of a new state, and of a new roster. */
-  #tellChanges() {
-    const { state } = this;
-    if (state !== this.#toldState) {
-      this.#toldState = state;
-      this.#listeners.tell("state", state);
-    }
-    if (this.#toldRoster === null || !this.#hasNews) return;
-    this.#hasNews = false;
-    if (!this.#listeners.has("roster")) {
-      this.#toldRoster = null;
-      return;
-    }
-    const change = compare(this.#toldRoster, this.roster);
-    this.#toldRoster = new Map(change.here);
-    if (!isEmpty(change)) this.#listeners.tell("roster", change);
   }
 
   /** @param {Effect} effect */
@@ -526,7 +505,7 @@ export class Peer {
         this.#resumed += 1;
         return this.#listeners.tell("resumed", { seconds: effect.seconds });
       case "Changed":
-        this.#hasNews = true;
+        this.#news.note();
         return this.#changed.set();
       case "Ready":
         return this.#joined.resolve(this);
@@ -581,7 +560,7 @@ export class Peer {
     this.#ended.resolve(error);
     this.#changed.set();
     this.#drained.set();
-    this.#tellChanges();
+    this.#news.tell();
     this.#listeners.tell("ended", error);
   }
 
