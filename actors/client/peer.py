@@ -11,8 +11,9 @@
 
 A `Peer` is an actor like the ones at the other end. `Member` (protocol/member/member.py) makes all
 decisions; here is what its user calls and waits for. It stays connected by itself: heartbeats,
-reconnection, renewal before a connection gets too old. What was handed to a connection that then
-broke is not sent again, because it may have arrived: delivery is at most once.
+reconnection, renewal before a connection gets too old. What the relay had not taken when a
+connection broke is sent again, if the connection can come back; if not, it may have arrived, and a
+`Gap` says so.
 
 Longer than 400 lines because a third of them are the docstrings of the public `Peer`.
 """
