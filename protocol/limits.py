@@ -230,6 +230,17 @@ class Limits:
         "the oldest is forgotten; whoever missed that joins anew",
         0,
     )
+    recall_messages_max: int = _bound(
+        100,
+        "messages to everyone that a mesh remembers for those who come later and ask for them "
+        "(rule 21); 0: none",
+        "the oldest is forgotten",
+        0,
+    )
+    recall_bytes_max: int = _bound(2**18, "bytes of these messages", "the oldest is forgotten", 0)
+    recall_s: float = _bound(
+        600.0, "time for which these messages are remembered", "they are forgotten", 0.0
+    )
     grant_connections_max: int = _bound(
         64,
         "connections per process whose tokens name the same bearer, whatever their peer ids are",

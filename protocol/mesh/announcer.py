@@ -81,8 +81,12 @@ class Announcer:
         """Pass it to the mesh."""
         id, header, said = connection.id, announced.header, announced.said
         if announced.is_presence:
-            watches = connection.grant.may_watch
-            entrance = Entrance(connection.claim, watches, is_paced=connection.is_paced)
+            entrance = Entrance(
+                connection.claim,
+                connection.grant.may_watch,
+                is_paced=connection.is_paced,
+                recalls=connection.recalls,
+            )
             self._items.present(id, header, announced.text, said, now, entrance=entrance)
         else:
             self._items.beat(id, header, said, now)

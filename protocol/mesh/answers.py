@@ -8,6 +8,7 @@ from protocol.mesh import texts
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Deliver, Effect, Only, Refused
 from protocol.mesh.items import Question
+from protocol.mesh.recalling import read_wish
 from protocol.mesh.status import Totals
 from protocol.mesh.work import ERROR_WORK, Work
 
@@ -64,10 +65,16 @@ class Answers:
             connection.refusals, connection.refusal_logged_at = 0, now.at
 
     def question(self, connection: Connection, text: Text) -> Question:
-        """Take the claim in a `capabilities`. What is asked with it. Raises Refusal."""
+        """Take the claim in a `capabilities`, and the wish for earlier messages. What is asked with
+        it. Raises Refusal."""
         claim = self._codec.claim(text)
+        recalls = read_wish(text) if self._limits.recall_messages_max else None
+        if recalls is not None and connection.peer is not None:
+            raise Refusal(ErrorCode.BAD_FIELD, "`data.history` comes before the first presence")
         if claim is not None:
             connection.claims(claim)
+        if recalls is not None:
+            connection.recalls = recalls
         turn_id = self._codec.turn_id(text)
         return Question(connection.peer, turn_id, connection.is_paced, connection.grant)
 

@@ -24,7 +24,7 @@ class Connection:
     rate limit, the theoretical arrival time of the next message (GCRA). `said_at`: when it last
     said something; a pong is only heard. `announcements`: since the first presence.
     `admitted_bytes`: those of its longest announcement. `resumption`: if it may come back after its
-    socket was lost.
+    socket was lost. `recalls`: how many earlier messages it wants when it joins, if it asked.
     """
 
     id: int
@@ -40,6 +40,7 @@ class Connection:
     announcements: Announcements | None = None
     admitted_bytes: int = 0
     resumption: Resumption | None = None
+    recalls: int | None = None
     keepalive_pong: bool = False
     deadline_at: float = math.inf
     rate_due_at: float = -math.inf

@@ -91,7 +91,8 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.frozen
 class Snapshot:
-    """Effect: these presences go to a newcomer, in this order, before anything later."""
+    """Effect: these presences, or earlier messages, go to a newcomer, in this order, before
+    anything later."""
 
     connection: int
     presences: tuple[Text, ...]

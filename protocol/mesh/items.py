@@ -33,11 +33,13 @@ from protocol.mesh.routing import Route
 @attrs.frozen
 class Entrance:
     """What counts when a connection joins its peer: with what it claims the id (None: it does not),
-    whether it gets what goes to everyone, and whether an edge limits its frames."""
+    whether it gets what goes to everyone, whether an edge limits its frames, and how many earlier
+    messages it wants (None: it did not ask)."""
 
     claim: Claim | None = None
     watches: bool = True
     is_paced: bool = False
+    recalls: int | None = None
 
 
 PLAIN: Final = Entrance()

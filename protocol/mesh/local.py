@@ -171,10 +171,14 @@ class LocalMesh:
     @property
     def kept_bytes(self) -> int:
         """The bytes that are kept: all presences, announcements that wait, what finds out echoes,
-        and who has begun which turn."""
+        who has begun which turn, and what was said lately."""
         mesh, held_bytes = self.mesh, self.gate.announcer.held_bytes
         return (
-            mesh.roster.presence_bytes + held_bytes + mesh.echoes.bytes + mesh.laggards.turns.bytes
+            mesh.roster.presence_bytes
+            + held_bytes
+            + mesh.echoes.bytes
+            + mesh.laggards.turns.bytes
+            + mesh.recent.bytes
         )
 
     # What comes of it -----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from protocol.mesh.effects import (
 from protocol.mesh.items import Entrance, Question
 from protocol.mesh.lagging import Laggards
 from protocol.mesh.lifecycle import Cause
+from protocol.mesh.recalling import Recent
 from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
@@ -62,6 +63,8 @@ class Mesh:
         self._work = Work() if work is None else work
         self._limits = limits
         self._effects = effects
+        self.recent = Recent(limits)
+        self._remembers = limits.recall_messages_max > 0
         self.laggards = Laggards(limits, effects, self._work)
         self._paced = self.laggards.paced  # looked at for every message
 
@@ -88,6 +91,8 @@ class Mesh:
             if self._paced:
                 others = self._without_laggards(peer, header, text, now)
             self._effects.append(Deliver(text, others))
+            if self._remembers:
+                self.recent.remember(text, now.at)
             self.totals.relayed += 1
             return
         if header.target_instance_id is not None:
@@ -211,6 +216,11 @@ class Mesh:
         if is_newcomer and connection not in blind:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
             self._work.extra += len(self.roster.peers)
+        if is_newcomer and entrance.recalls is not None:
+            recalled = self.recent.last(entrance.recalls, now.at) if entrance.watches else ()
+            answer = texts.recalled(id, len(recalled), now.wall_ms)
+            self._effects.append(Snapshot(connection, (answer, *recalled)))
+            self._work.extra += len(recalled)
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
@@ -236,6 +246,7 @@ class Mesh:
             if self.roster.set_agents(peer, union):
                 self.roster.set_presence(peer, presence, -math.inf)
         self.echoes.forget(now.at)
+        self.recent.forget(now.at)
         if now.at - peer.presence_at >= self._limits.presence_refresh_s:
             peer.presence_at = now.at
             self._effects.append(Deliver(peer.presence, peer.others))
@@ -324,4 +335,5 @@ class Mesh:
         """Remove everybody, and tell nobody."""
         self.roster = Roster()
         self.echoes.clear()
+        self.recent.clear()
         self.laggards.clear()

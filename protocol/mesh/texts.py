@@ -111,6 +111,8 @@ def capabilities(
         "claim": True,
         "limits": bounds,
     }
+    if limits.recall_messages_max:
+        data["history"] = {"messages": limits.recall_messages_max}
     if resume is not None:
         data["resume"] = resume
     if grant is not OPEN:
@@ -120,6 +122,12 @@ def capabilities(
         data |= {"agentCards": (), "activeAgents": ()}
         text = _from_relay("capabilities_response", None, data, wall_ms, None)
     return text
+
+
+def recalled(to: str, count: int, wall_ms: int) -> Text:
+    """What stands before so many messages that were said before somebody joined."""
+    data = {"history": {"messages": count}}
+    return _from_relay("capabilities_response", to, data, wall_ms, None)
 
 
 def about_coming_back(

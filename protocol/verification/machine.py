@@ -56,6 +56,9 @@ TIGHT: Limits = Limits(
     begun_turns_max=2,
     lag_told_every_s=5.0,
     history_bytes_max=8_000,
+    recall_messages_max=4,
+    recall_bytes_max=600,
+    recall_s=20.0,
 )
 """Limits under which a few steps reach every bound."""
 
@@ -113,6 +116,17 @@ class RelayMachine(ComingBack):
         secret = data.draw(strategies.claims(name, takes_over=True))
         self.judge.send(c, secret, data.draw(strategies.presences(name)))
         return c
+
+    @rule(target=connections, name=peers, data=st.data())
+    def join_and_ask_what_was_said(self, name: str, data: st.DataObject) -> int:
+        c = self._open(name)
+        wishes = st.lists(strategies.wishes(), min_size=1, max_size=2)
+        self.judge.send(c, *data.draw(wishes), data.draw(strategies.presences(name)))
+        return c
+
+    @rule(c=connections, data=st.data())
+    def ask_what_was_said(self, c: int, data: st.DataObject) -> None:
+        self.judge.send(c, data.draw(strategies.wishes()))
 
     @rule(c=connections, data=st.data())
     def claim_again(self, c: int, data: st.DataObject) -> None:

@@ -201,6 +201,14 @@ def claims(me: str, *, takes_over: bool = False, wrong: bool = False) -> st.Sear
     return message_of({"type": "capabilities", "data": faulty if wrong else right}, _EXTRA)
 
 
+def wishes() -> st.SearchStrategy[bytes]:
+    """Questions for what was said before, some of them not as they should be."""
+    right = st.integers(0, 8).map(lambda count: {"messages": count})
+    wrong: list[Any] = [None, 3, {}, {"messages": -1}, {"messages": 1.5}, {"messages": True}]
+    wish = st.one_of(right, right, st.sampled_from([*wrong, {"messages": 2**53 + 1}]))
+    return wish.map(lambda asked: text_of({"type": "capabilities", "data": {"history": asked}}))
+
+
 def permits(now: float) -> st.SearchStrategy[Permit]:
     """What a host may let a connection do that opens at `now` (seconds)."""
     return st.builds(

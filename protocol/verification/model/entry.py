@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocol.verification.model.reading import LONE_SURROGATE, agent_id
+from protocol.verification.model.reading import LONE_SURROGATE, Number, agent_id
 
 NONCHARACTER: Final = "\ufffe"
 """What stands for half an emoji inside a relay, so it cannot be in a secret."""
@@ -64,3 +64,15 @@ def claim_of(data: Any) -> tuple[Claim | None, set[str]]:
     if not 16 <= len(secret) <= 256:
         return None, {"bad_field"}
     return Claim(secret, takes_over is True), set()
+
+
+def wish_of(data: Any) -> tuple[int | None, set[str]]:
+    """How many earlier messages the `data` of a `capabilities` asks for (rule 21), and its
+    faults."""
+    if not isinstance(data, dict) or "history" not in data:
+        return None, set()
+    wish = data["history"]
+    count = wish.get("messages") if isinstance(wish, dict) else None
+    if not isinstance(count, Number) or not count.literal.isdigit() or int(count.literal) > 2**53:
+        return None, {"bad_field"}
+    return int(count.literal), set()

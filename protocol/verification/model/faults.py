@@ -45,10 +45,18 @@ class Faults:
 
     def of_size(self, message: bytes, added: dict[str, str] | None = None) -> set[str]:
         """A text with more bytes than allowed, counted with the fields that the relay adds."""
-        size = len(message)
-        if added:  # `,"from":"a"` before the closing brace
-            size += len(json.dumps(added, ensure_ascii=False, separators=(",", ":")).encode()) - 1
-        return {"too_large"} if size > self.limits.message_bytes_max else set()
+        return {"too_large"} if self.size(message, added) > self.limits.message_bytes_max else set()
+
+    def size(self, message: bytes, added: dict[str, str] | None = None) -> int:
+        """The bytes of a text with the fields that the relay adds."""
+        if not added:
+            return len(message)
+        # `,"from":"a"` before the closing brace
+        return (
+            len(message)
+            + len(json.dumps(added, ensure_ascii=False, separators=(",", ":")).encode())
+            - 1
+        )
 
     def of_value(self, value: Any) -> set[str]:
         """JSON that is nested too deep, has a number that is too long, or is no object."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from protocol.limits import Limits
 from protocol.verification.model.echoes import SENT_AGAIN, Lately, data_of, is_page
-from protocol.verification.model.entry import Claim, Permit, claim_of
+from protocol.verification.model.entry import Claim, Permit, claim_of, wish_of
 from protocol.verification.model.expected import (
     A_NAME,
     A_SENTENCE,
@@ -94,6 +94,7 @@ class Connection:
     resumption: Resumption | None = None
     waiting: list[Message | str] = field(default_factory=list)
     asks: list[tuple[Resume, dict[str, Any]]] = field(default_factory=list)
+    recalls: int | None = None
 
 
 @dataclass
@@ -121,6 +122,7 @@ class Model:
     ) -> None:
         self.limits = limits
         self.resumes = resumes
+        self.said: list[tuple[float, int, Untouched | Made]] = []  # when, bytes, what
         self.tokens: dict[str, int] = {}
         self.epoch: str | None = None
         self.faults = Faults(limits, strict)
@@ -366,6 +368,7 @@ class Model:
         self.connections.clear()
         self.peers.clear()
         self.lately.said.clear()
+        self.said.clear()
 
     # What is known --------------------------------------------------------------------------------
 
@@ -474,6 +477,7 @@ class Model:
         elif not self._is_echo(c, connection, peer, message, value):
             self._begins(peer, value)
             self._expect(self._not_spared(self.others(peer), value), text)
+            self.said.append((self.now, self.faults.size(message, added), text))
 
     def _is_echo(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
@@ -531,20 +535,29 @@ class Model:
         self, c: int, connection: Connection, request: Open | None, value: dict[str, Any]
     ) -> None:
         claim, faults = claim_of(value.get("data"))
-        if claim is not None:
-            if connection.peer is not None or connection.claim not in (None, claim):
-                faults.add("bad_field")
-            else:
-                connection.claim = claim
-        if faults:
-            self._error(c, faults, value)
+        is_late = connection.peer is not None
+        if claim is not None and (is_late or connection.claim not in (None, claim)):
+            faults.add("bad_field")
+        recalls, more = (
+            wish_of(value.get("data")) if self.limits.recall_messages_max else (None, set())
+        )
+        if recalls is not None and is_late:
+            more.add("bad_field")
+        if faults | more:
+            self._error(c, faults | more, value)
             return
+        if claim is not None:
+            connection.claim = claim
+        if recalls is not None:
+            connection.recalls = recalls
         opens = request is not None and connection.resumption is None
         if request is not None and opens:
             connection.resumption = Resumption(min(request.seconds, self.limits.resume_s))
         permit = connection.permit
         agents = self._agents_here() if permit.may_watch else {}
         told: dict[str, Any] = {"claim": True, "activeAgents": [*agents]}
+        if self.limits.recall_messages_max:
+            told["history"] = {"messages": Number(str(self.limits.recall_messages_max))}
         told["agentCards"] = [AtLeast({"name": agents[id]}) for id in agents]
         if self.resumes:
             told["resume"] = self._offer(connection)
@@ -728,6 +741,24 @@ class Model:
             others = [peer.presence for other, peer in self.peers.items() if other != id]
             if others:
                 self._expect([c], Roster(others))
+        if is_new_here and connection.recalls is not None:
+            said = self._recalled(connection.recalls) if connection.permit.may_watch else []
+            count = {"history": {"messages": Number(str(len(said)))}}
+            self._expect([c], self._relay_says("capabilities_response", c, count, {}))
+            for one in said:
+                self._expect([c], one)
+
+    def _recalled(self, most: int) -> list[Untouched | Made]:
+        """The last messages that went to everyone, within the bounds of the memory."""
+        limits, left = self.limits, self.limits.recall_bytes_max
+        old: list[Untouched | Made] = []
+        for at, size, text in reversed(self.said):
+            left -= size
+            is_kept = left >= 0 and at >= self.now - limits.recall_s
+            if not is_kept or len(old) >= min(most, limits.recall_messages_max):
+                break
+            old.insert(0, text)
+        return old
 
     def _in_order_of_joining(self, c: int, is_new_here: bool) -> None:
         # A union lists agents in the order of announcement; connections open in another one.

@@ -331,12 +331,12 @@ def test_while_no_page_is_here_nothing_is_remembered() -> None:
     meeting = Meeting()
     world = meeting.world
     assert meeting.passes(meeting.program)
-    assert world.mesh.kept_bytes > world.mesh.mesh.roster.presence_bytes
+    assert world.mesh.mesh.echoes.bytes > 0
     world.end(meeting.page)
     world.say(meeting.other_page, presence("other page"))
-    assert world.mesh.kept_bytes == world.mesh.mesh.roster.presence_bytes
+    assert world.mesh.mesh.echoes.bytes == 0
     assert meeting.passes(meeting.program)
-    assert world.mesh.kept_bytes == world.mesh.mesh.roster.presence_bytes
+    assert world.mesh.mesh.echoes.bytes == 0
 
 
 def test_what_is_remembered_is_forgotten_in_time_though_nothing_more_is_said() -> None:

@@ -142,6 +142,7 @@ def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -
                 "messagesBurst": 2000,
                 "reapAfterSeconds": 30,
             },
+            "history": {"messages": 100},
         },
         "timestamp": 1234,
     }

@@ -71,7 +71,25 @@ TESTS: Final = {
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
     ),
+    "protocol/mesh/announcer.py": (
+        "protocol.mesh.test_announcing",
+        "protocol.mesh.test_mesh",
+        "protocol.mesh.test_granting",
+        "protocol.mesh.test_claims",
+        "protocol.verification.test_mutants",
+    ),
+    "protocol/mesh/arrays.py": ("protocol.mesh.test_mesh", "protocol.mesh.test_announcing"),
     "protocol/mesh/history.py": ("protocol.mesh.test_history",),
+    "protocol/mesh/recalling.py": ("protocol.mesh.test_recalling",),
+    "protocol/mesh/resuming.py": (
+        "actors.relay.test_comebacks",
+        "actors.relay.test_comeback_attacks",
+    ),
+    "protocol/mesh/returning.py": (
+        "actors.relay.test_comebacks",
+        "actors.relay.test_comeback_attacks",
+        "actors.relay.test_lagging",
+    ),
     "protocol/mesh/rating.py": ("protocol.mesh.test_mesh", "protocol.verification.test_mutants"),
     "protocol/mesh/mesh.py": (
         "protocol.mesh.test_mesh",

@@ -22,10 +22,13 @@ from protocol.mesh import connection as connection_module
 from protocol.mesh import history as history_module
 from protocol.mesh import lifecycle as lifecycle_module
 from protocol.mesh import mesh as mesh_module
+from protocol.mesh import recalling as recalling_module
 from protocol.mesh import resuming as resuming_module
 from protocol.mesh import returning as returning_module
+from protocol.mesh import texts as texts_module
 from protocol.mesh.history import History, Missing
 from protocol.mesh.lagging import Laggards
+from protocol.mesh.recalling import Recent
 from protocol.mesh.resuming import Resume, Resumption, Resumptions
 from protocol.mesh.returning import Returns
 from protocol.verification.conformance import (
@@ -386,6 +389,41 @@ def test_every_claim_of_coming_back_is_broken_by_some_relay() -> None:
     assert every - broken == {f"{REFUSED}in-another-mesh"}  # the next test
 
 
+last, recalled = Recent.last, texts_module.recalled
+SAID = "what-was-said."
+
+
+def _wish(text: bytes) -> int | None:
+    return 50 if b'"history"' in text else None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("place", "wrong", "broken"),
+    [
+        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n, at)[::-1],
+         {f"{SAID}arrives-behind-the-roster"}),
+        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, 50, at),
+         {f"{SAID}only-what-went-to-everyone"}),
+        (f"{mesh_module.__name__}.texts.recalled", lambda to, n, at: recalled(to, n + 1, at),
+         {f"{SAID}arrives-behind-the-roster", f"{SAID}stays-in-its-mesh"}),
+        (f"{answers_module.__name__}.read_wish", _wish, {f"{SAID}a-bad-wish-is-refused"}),
+    ],
+)  # fmt: skip
+async def test_a_relay_that_tells_wrongly_what_was_said_fails_where_it_breaks_the_rule(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object, broken: set[str]
+) -> None:
+    with LiveRelay() as relay:
+        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        monkeypatch.setattr(place, wrong)
+        failed = {
+            claim.name
+            for claim in all_claims()
+            if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
+        }
+    assert failed == broken
+
+
 @pytest.mark.anyio
 async def test_a_relay_whose_meshes_share_their_tokens_fails(
     monkeypatch: pytest.MonkeyPatch,
@@ -410,9 +448,11 @@ async def test_a_relay_whose_meshes_share_their_tokens_fails(
 
 
 @pytest.mark.anyio
-async def test_a_relay_that_does_not_offer_to_come_back_lacks_these_claims() -> None:
-    claims = [claim for claim in all_claims() if claim.rule == 19]
-    with LiveRelay(limits=Limits(resume_s=0.0)) as relay:
+async def test_a_relay_that_offers_neither_to_come_back_nor_what_was_said_lacks_these_claims() -> (
+    None
+):
+    claims = [claim for claim in all_claims() if claim.rule in (19, 21)]
+    with LiveRelay(limits=Limits(resume_s=0.0, recall_messages_max=0)) as relay:
         report = await check(Target(url=relay.url, patience_s=PATIENCE_S), claims)
     assert report.names("not applicable") == {claim.name for claim in claims}
     assert report.is_conforming

@@ -29,9 +29,11 @@ from protocol.mesh import history as history_module
 from protocol.mesh import lagging as lagging_module
 from protocol.mesh import lifecycle as lifecycle_module
 from protocol.mesh import mesh as mesh_module
+from protocol.mesh import recalling as recalling_module
 from protocol.mesh import resuming as resuming_module
 from protocol.mesh import returning as returning_module
 from protocol.mesh import roster as roster_module
+from protocol.mesh import texts as texts_module
 from protocol.mesh import turns as turns_module
 from protocol.mesh.echoes import key_of
 from protocol.mesh.effects import Deliver, Effect, Everyone
@@ -39,9 +41,11 @@ from protocol.mesh.history import History, Missing
 from protocol.mesh.items import Entrance
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.mesh import Mesh
+from protocol.mesh.recalling import Recent
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
 from protocol.mesh.roster import Peer
+from protocol.mesh.texts import recalled
 from protocol.verification.machine import TIGHT, machine_for
 from protocol.verification.model import Disagreement, Permit
 from protocol.verification.subjects import CoreSubject, Judge, Subject, as_grant
@@ -371,6 +375,27 @@ def test_the_machine_finds_a_relay_to_which_one_cannot_come_back(
     monkeypatch.setattr(place, wrong)
     with pytest.raises(Disagreement):
         run(lambda: ActorSubject(TIGHT), examples=800, steps=30, shrink=False)
+
+
+last = Recent.last
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (f"{recalling_module.__name__}.Recent.last", lambda recent, count, at: ()),
+        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n + 1, at)),
+        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n, at)[::-1]),
+        (f"{recalling_module.__name__}.Recent.forget", _lets_all_pass),
+        (f"{texts_module.__name__}.recalled", lambda to, n, at: recalled(to, n + 1, at)),
+    ],
+)
+def test_the_machine_finds_a_relay_that_tells_wrongly_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    with pytest.raises(Disagreement):
+        run(lambda: CoreSubject(TIGHT), examples=600, steps=30, shrink=False)
 
 
 def test_frames_are_cut_where_they_end() -> None:

@@ -24,6 +24,9 @@ from protocol.verification.conformance.extensions.rule_16_owners import claim as
 from protocol.verification.conformance.extensions.rule_18_echoes import claim as rule_18
 from protocol.verification.conformance.extensions.rule_19_coming_back import claim as rule_19
 from protocol.verification.conformance.extensions.rule_20_falling_behind import claim as rule_20
+from protocol.verification.conformance.extensions.rule_21_what_was_said import (
+    claim as rule_21,
+)
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -44,6 +47,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_18,
         rule_19,
         rule_20,
+        rule_21,
         no_single_rule,
     )
 )
