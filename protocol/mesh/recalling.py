@@ -49,7 +49,7 @@ class Recent:
     """The last messages to everyone in one mesh, oldest first. Times are monotonic seconds, and
     never go back."""
 
-    __slots__ = ("_bytes", "_bytes_max", "_keep_s", "_messages_max", "_said")
+    __slots__ = ("_bytes", "_bytes_max", "_count", "_keep_s", "_messages_max", "_said")
 
     def __init__(self, limits: Limits) -> None:
         self._messages_max = limits.recall_messages_max
@@ -57,27 +57,33 @@ class Recent:
         self._keep_s = limits.recall_s
         self._said: deque[tuple[float, Text]] = deque()
         self._bytes = 0
+        self._count = 0
 
     @property
     def bytes(self) -> int:
         """What is kept."""
-        return self._bytes + TEXT_BYTES * len(self._said)
+        return self._bytes + TEXT_BYTES * self._count
 
     def remember(self, text: Text, at: float) -> None:
         """It goes to everyone now. Beyond a bound the oldest are forgotten."""
-        said = self._said
+        said = self._said  # this is done for every message, so there are few calls in it
         said.append((at, text))
+        self._count += 1
         self._bytes += len(text)
-        if len(said) > self._messages_max or self._bytes > self._bytes_max:
-            while len(said) > self._messages_max or self._bytes > self._bytes_max:
-                self._bytes -= len(said.popleft()[1])
-        self.forget(at)
+        while self._count > self._messages_max or self._bytes > self._bytes_max:
+            self._forget_oldest()
+        if said and said[0][0] < at - self._keep_s:
+            self.forget(at)
 
     def forget(self, at: float) -> None:
         """Forget what was said too long ago."""
         said = self._said
         while said and said[0][0] < at - self._keep_s:
-            self._bytes -= len(said.popleft()[1])
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self._bytes -= len(self._said.popleft()[1])
+        self._count -= 1
 
     def last(self, count: int, at: float) -> tuple[Text, ...]:
         """The last messages, at most so many, in the order in which they were said."""
@@ -88,4 +94,4 @@ class Recent:
     def clear(self) -> None:
         """Forget everything."""
         self._said.clear()
-        self._bytes = 0
+        self._bytes = self._count = 0

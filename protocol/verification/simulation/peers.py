@@ -70,7 +70,7 @@ class Peer:
 
     def arrival(self, dice: random.Random) -> tuple[bytes, ...]:
         """What it says on a new connection. One time in ten it takes over from its older ones."""
-        asks = (open_question(20),) if self.comes_back else ()
+        asks: tuple[bytes, ...] = (open_question(20),) if self.comes_back else ()
         if dice.random() < 0.2:
             asks += (text("capabilities", data={"history": {"messages": dice.randint(0, 120)}}),)
         if self.secret is None:
