@@ -327,7 +327,7 @@ def test_what_is_no_longer_kept_is_refused() -> None:
 
 def test_what_is_kept_gives_way_to_what_else_is_held() -> None:
     ledger = Ledger(200_000)
-    world = World(ledger=ledger)
+    world = World(ledger=ledger, recall_messages_max=0)
     a, b = Client(world, "a"), Client(world, "b")
     before = ledger.held - world.supervisor._comebacks.history.bytes
     for n in range(200):

@@ -33,7 +33,7 @@ def test_every_file_is_changed_and_no_change_is_none(mutants: list[Mutant]) -> N
     for file in mutation.TESTS:
         original = ast.unparse(ast.parse((mutation.ROOT / file).read_text()))
         sources = [mutant.source for mutant in mutants if mutant.file == file]
-        assert len(sources) >= 3
+        assert len(sources) >= 2
         assert original not in sources
         assert len(set(sources)) == len(sources)
 

@@ -181,7 +181,7 @@ def test_a_mesh_in_which_nobody_takes_over_is_found(monkeypatch: pytest.MonkeyPa
 
 
 def assert_found(hours: float = 1.0) -> None:
-    for seed in range(1, 6):
+    for seed in range(1, 21):
         outcome = simulate(seed, peers=6, hours=hours)
         if outcome.life.failure is not None:
             assert outcome.minimal_failure is not None
