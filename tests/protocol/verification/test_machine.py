@@ -374,7 +374,7 @@ def test_the_machine_finds_a_relay_to_which_one_cannot_come_back(
 ) -> None:
     monkeypatch.setattr(place, wrong)
     with pytest.raises(Disagreement):
-        run(lambda: ActorSubject(TIGHT), examples=800, steps=30, shrink=False)
+        run(lambda: ActorSubject(TIGHT), examples=4000, steps=30, shrink=False)
 
 
 last = Recent.last
