@@ -13,7 +13,8 @@
  * `generator_busy` is the part of the time in which there was something to do.
  *
  * With --nats it speaks NATS over plain TCP instead, with the same messages as payloads: a subject
- * `mesh` for streams and one subject per peer for direct messages.
+ * `mesh` for streams and one subject per peer for direct messages. With --resume every peer asks to
+ * be counted, so that it could come back after a cut, and reports as clients do.
  */
 
 #define _GNU_SOURCE
@@ -40,6 +41,9 @@
 #define EVENTS_MAX 512
 #define CONNECTING_MAX 256 /* below the listen backlog of every server compared */
 #define HEARTBEAT_NS (10 * NS)
+#define FRAMES_UNREPORTED 64 /* after so many frames clients report, but not more often */
+#define REPORT_NS (NS / 10)
+#define RESUME "{\"type\":\"capabilities\",\"data\":{\"resume\":{\"seconds\":20}}}"
 #define DRAIN_NS (15 * NS)
 #define LINGER_NS (NS / 10)
 #define STALLED_RECEIVE_BUFFER 4096
@@ -54,7 +58,7 @@ static const char *const SCENARIOS[] = {"closed", "pingpong", "open", "idle"};
 
 static struct {
     int port, server_pid, peers, senders, window, size, stalled;
-    bool nats;
+    bool nats, resume;
     enum scenario scenario;
     double seconds, warmup, rate, timeout;
     const char *path;
@@ -86,6 +90,7 @@ struct connection {
     uint64_t *seen; /* bit per peer: its presence came */
     int seen_count;
     uint32_t *last; /* per sender: sequence number of its latest message here */
+    uint64_t counted; /* with --resume: messages since the relay's answer, that included */
 };
 
 struct sender {
@@ -94,6 +99,8 @@ struct sender {
     uint32_t *missing; /* per message in flight (by sequence number): receivers without it */
     uint64_t next_at;  /* open loop: when the next one is due */
     bool is_waiting;   /* for flush_senders() */
+    uint32_t reported; /* with --resume: so many were sent before the latest report */
+    uint64_t reported_at;
 };
 
 static struct connection *connections;
@@ -313,6 +320,16 @@ static void compose(struct sender *sender, int index)
     memcpy(sender->text + options.size - 3, "\"}}", 3);
 }
 
+/* With --resume: how many messages have arrived, as rule 19 of docs/protocol.md has it. */
+static void queue_report(struct connection *c)
+{
+    char text[80];
+    uint64_t count = c->counted ? c->counted - 1 : 0;
+    int n = snprintf(text, sizeof text, "{\"type\":\"capabilities\",\"data\":{\"received\":%llu}}",
+                     (unsigned long long)count);
+    queue_frame(c, TEXT, text, (size_t)n);
+}
+
 /* A message of the protocol. */
 static void queue_text(struct connection *c, const char *text, size_t count)
 {
@@ -339,6 +356,12 @@ static void queue_message(int index, uint64_t at)
     sender->missing[sequence & window_mask] = (uint32_t)receivers;
     expected += (uint64_t)receivers;
     queue_text(&connections[index], sender->text, (size_t)options.size);
+    if (options.resume && sequence - sender->reported >= FRAMES_UNREPORTED &&
+        at - sender->reported_at >= REPORT_NS) {
+        sender->reported = sequence;
+        sender->reported_at = at;
+        queue_report(&connections[index]);
+    }
     if (!sender->is_waiting) {
         sender->is_waiting = true;
         waiting[waiting_count++] = index;
@@ -366,6 +389,8 @@ static void announce(struct connection *c)
                      c->index);
         queue_bytes(c, text, (size_t)n);
     } else {
+        if (options.resume)
+            queue_frame(c, TEXT, RESUME, sizeof RESUME - 1);
         n = snprintf(text, sizeof text,
                      "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]}}",
                      c->index);
@@ -396,6 +421,7 @@ static inline int read_index(const char *digits)
 #define PRESENCE "{\"type\":\"presence\""
 #define ERROR "{\"type\":\"error\""
 #define HEARTBEAT "{\"type\":\"heartbeat\"}"
+#define ANSWER "{\"type\":\"capabilities"
 #define FROM_AT (sizeof STREAM - 1)
 
 /* One `stream` or `direct` message at a receiver. */
@@ -457,6 +483,9 @@ static void received(struct connection *c, int opcode, const char *text, size_t 
 {
     if (opcode == TEXT) {
         bool is_long = count > FROM_AT + 6;
+        if (options.resume &&
+            (c->counted || (is_long && !memcmp(text, ANSWER, sizeof ANSWER - 1))))
+            c->counted++;
         if (is_long && (!memcmp(text, STREAM, FROM_AT) || !memcmp(text, DIRECT, FROM_AT))) {
             delivered(c, text, count, now);
             return;
@@ -633,6 +662,8 @@ static void send_heartbeats(uint64_t now)
         struct connection *c = &connections[heartbeats % (uint64_t)options.peers];
         if (c->phase == ANNOUNCED && !options.nats) {
             queue_frame(c, TEXT, HEARTBEAT, sizeof HEARTBEAT - 1);
+            if (options.resume)
+                queue_report(c);
             flush(c);
         }
     }
@@ -803,7 +834,8 @@ static void read_options(int count, char **arguments)
         {"scenario", 1, 0, 's'},  {"peers", 1, 0, 'n'},  {"senders", 1, 0, 'S'},
         {"window", 1, 0, 'w'},    {"size", 1, 0, 'b'},   {"seconds", 1, 0, 'd'},
         {"warmup", 1, 0, 'u'},    {"rate", 1, 0, 'r'},   {"stalled", 1, 0, 'k'},
-        {"timeout", 1, 0, 't'},   {"nats", 0, 0, 'N'},   {0, 0, 0, 0},
+        {"timeout", 1, 0, 't'},   {"nats", 0, 0, 'N'},   {"resume", 0, 0, 'R'},
+        {0, 0, 0, 0},
     };
     int letter, known = -1;
     while ((letter = getopt_long(count, arguments, "", names, NULL)) != -1) {
@@ -821,6 +853,7 @@ static void read_options(int count, char **arguments)
         case 'k': options.stalled = atoi(optarg); break;
         case 't': options.timeout = atof(optarg); break;
         case 'N': options.nats = true; break;
+        case 'R': options.resume = true; break;
         case 's':
             for (known = IDLE; known >= 0 && strcmp(optarg, SCENARIOS[known]); known--)
                 ;
@@ -842,7 +875,7 @@ static void read_options(int count, char **arguments)
         fprintf(stderr,
                 "usage: loadgen --port N [--server-pid N] --scenario closed|pingpong|open|idle\n"
                 "  [--peers N] [--senders N] [--window N] [--rate N] [--size BYTES] [--stalled N]\n"
-                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats]\n");
+                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats | --resume]\n");
         exit(2);
     }
 }

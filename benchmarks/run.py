@@ -195,6 +195,8 @@ def python_server(file: str) -> Callable[[argparse.Namespace, int], list[str]]:
 
 SERVERS: Final = {
     "relay": Server(relay_command, lambda: None, relay_version),
+    # The same, with peers that could come back after a cut.
+    "relay-resume": Server(relay_command, lambda: None, relay_version, ("--resume",)),
     "bun": Server(
         lambda _, port: [str(bun()), str(SERVERS_DIR / "bun.mjs"), str(port)],
         prepare_bun,
