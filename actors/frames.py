@@ -6,7 +6,7 @@ does not read costs a few references, whatever its size.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from protocol.envelope import Text
@@ -39,6 +39,23 @@ def frame_length(text: Text) -> int:
     """The length of `text_frame(text)`."""
     length = len(text)
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
+
+
+def texts_of(frames: bytes) -> list[Text]:
+    """The texts of which `frames` are the frames, as `text_frame` makes them.
+
+    >>> texts_of(text_frame(b"{}") + text_frame(b""))
+    [b'{}', b'']
+    """
+    texts, at = [], 0
+    while at < len(frames):
+        length, start = frames[at + 1], at + 2
+        if length > 125:
+            start += 2 if length == 126 else 8
+            length = int.from_bytes(frames[at + 2 : start])
+        at = start + length
+        texts.append(frames[start:at])
+    return texts
 
 
 def _header(length: int) -> bytes:
@@ -161,16 +178,18 @@ class SharedBatch(Batch):
     """A batch that most receivers of a round share: its bytes are made once, in one buffer.
 
     `frames` is this buffer. `holders`: how many receivers hold it, or parts of it
-    (actors/relay/ledger.py).
+    (actors/relay/ledger.py). `left_out`: for each message, the connections that do not get it; None
+    if these are not all differences between receivers.
     """
 
-    __slots__ = ("frames", "holders", "wire")
+    __slots__ = ("frames", "holders", "left_out", "wire")
 
     wire: bytes | None
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.holders = 0
+        self.left_out: Sequence[Collection[int]] | None = None
         self.count = len(texts)
         self.frames = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
         self.size = len(self.frames)
@@ -180,6 +199,10 @@ class SharedBatch(Batch):
     def shared(self) -> "SharedBatch":
         """Itself."""
         return self
+
+    def to_keep(self) -> "Frames":
+        """The same messages for longer than a round."""
+        return Frames(self.frames, self.count, self._texts[-1])
 
     @property
     def own_texts(self) -> Iterable[Text]:
@@ -193,6 +216,38 @@ class SharedBatch(Batch):
     def buffers(self) -> list[Buffer]:
         """All of it as WebSocket frames."""
         return [self.frames]
+
+
+class Frames:
+    """What a `SharedBatch` holds, for somebody who keeps it and rarely looks: one buffer, and not
+    many small texts."""
+
+    __slots__ = ("_frames", "_last_bytes", "count")
+
+    def __init__(self, frames: bytes, count: int, last: Text) -> None:
+        self._frames = frames
+        self._last_bytes = len(last)
+        self.count = count
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return len(self._frames)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages."""
+        return texts_of(self._frames)
+
+    @property
+    def last(self) -> Text:
+        """The last message."""
+        return self._frames[len(self._frames) - self._last_bytes :]
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """None: all went to everyone."""
+        return ()
 
 
 class Fragment(Batch):

@@ -7,7 +7,7 @@ one with the socket takes the number of the lost connection, and everything goes
 
 from collections.abc import Callable, Mapping
 
-from actors.frames import Batch
+from actors.frames import Batch, SharedBatch
 from actors.link import ABNORMAL
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from actors.relay.lobby import Lobby
@@ -59,7 +59,9 @@ class Comebacks:
         self._returning: list[Returning] = []
         self.is_busy = False
 
-    def keep(self, shared: Batch | None, own: Mapping[int, Batch | None], now: Instant) -> None:
+    def keep(
+        self, shared: SharedBatch | None, own: Mapping[int, Batch | None], now: Instant
+    ) -> None:
         """Keep what a round has sent. It gives way to everything else that the process holds."""
         history, ledger = self.history, self._ledger
         if history:

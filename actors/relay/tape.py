@@ -8,7 +8,7 @@ one write per receiver, however many messages it holds.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, cast
 
@@ -118,6 +118,8 @@ class Tape:
     def __init__(self) -> None:
         self.present: set[int] = set()
         self._texts: list[Text] = []
+        self._left_out: list[Collection[int]] = []  # whom, for each text
+        self._is_plain = True  # nothing else differs between those who are present
         self._cuts: dict[int, _Cut] = {}
 
     @property
@@ -127,11 +129,13 @@ class Tape:
 
     def admit(self, connection: int) -> None:
         """From here on the connection gets what goes to everyone."""
+        self._is_plain = False
         self._cut(connection).start = len(self._texts)
         self.present.add(connection)
 
     def dismiss(self, connection: int) -> None:
         """From here on the connection gets nothing."""
+        self._is_plain = False
         cut = self._cut(connection)
         cut.catch_up(len(self._texts))
         cut.start = _ABSENT
@@ -148,11 +152,13 @@ class Tape:
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
         self._texts.append(text)
+        self._left_out.append(())
 
-    def others(self, excluded: Iterable[int], text: Text) -> None:
+    def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
         index = len(self._texts)
         self._texts.append(text)
+        self._left_out.append(excluded)
         for connection in excluded:
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:
@@ -163,16 +169,18 @@ class Tape:
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
         end, cuts = len(self._texts), self._cuts
+        self._is_plain = False
         for connection in connections:
             cut = cuts.get(connection) or self._cut(connection)
             if cut.start < end:
                 cut.catch_up(end)
             cut.pieces += texts
 
-    def finish(self) -> tuple[Batch | None, dict[int, Batch | None]]:
+    def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
         texts, cuts = self._texts, self._cuts
-        self._texts, self._cuts = [], {}
+        left_out, is_plain = self._left_out, self._is_plain
+        self._texts, self._cuts, self._left_out, self._is_plain = [], {}, [], True
         own: dict[int, Batch | None] = {}
         if not texts:
             for connection, cut in cuts.items():
@@ -183,6 +191,8 @@ class Tape:
                     own[connection] = Batch(private) if private else None
             return None, own
         shared = SharedBatch(texts)
+        if is_plain:
+            shared.left_out = left_out
         ends: list[int] = []  # made if somebody gets a part: often only the sender differs
         for connection, cut in cuts.items():
             cut.catch_up(len(texts))

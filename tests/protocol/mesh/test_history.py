@@ -1,6 +1,6 @@
 """What was missed is exactly what was sent, or it is said that it is gone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from zlib import crc32
 
 import attrs
@@ -18,6 +18,10 @@ class Given:
 
     texts: Sequence[Text]
     own_texts: Iterable[Text]
+    left_out: Sequence[Collection[int]] | None = None
+
+    def to_keep(self) -> "Given":
+        return self
 
     @property
     def count(self) -> int:
