@@ -219,3 +219,67 @@ def test_what_was_missed_is_what_was_sent(
             assert any(when < at - 20.0 for when, _ in messages[received:])
         else:
             assert missed == [text for _, text in messages[received:]]
+
+
+def test_who_only_talks_to_all_has_missed_nothing_either_when_its_rounds_were_plain() -> None:
+    it = History(10**9, 10.0)
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"last one for A"), {}, 0.0)
+    for number in range(50):
+        it.add(Given((b"%d" % number,), (), ((A,),)), {}, 1.0 + number)
+    assert it.missed(A, 1, crc32(b"last one for A")) == []
+    with pytest.raises(Missing, match="count"):
+        it.missed(A, 1, crc32(b"another"))
+
+
+PLAIN = st.lists(
+    st.tuples(st.sampled_from(((), (1,), (2,), (2, 3), (9,))), st.booleans()), min_size=1
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PLAIN, max_size=30), st.integers(0, 40), st.booleans())
+def test_plain_rounds_tell_the_same_as_if_they_were_not(
+    rounds: list[list[tuple[tuple[int, ...], bool]]], kept: int, has_private: bool
+) -> None:
+    plain, general = History(10**9, float(kept)), History(10**9, float(kept))
+    got: dict[int, list[Text]] = {connection: [] for connection in (1, 2, 3)}
+    for it in (plain, general):
+        it.add(Given((b"before",), (), ((1,),)), {}, 0.0)  # nobody counts yet
+        for connection in got:
+            it.open(connection, 0, follows=True)
+    for number, messages in enumerate(rounds):
+        texts = [b"%d %d" % (number, n) for n in range(len(messages))]
+        left_out = [out for out, _ in messages]
+        own: dict[int, Given | None] = {}
+        for connection in got:
+            mine = [t for t, out in zip(texts, left_out, strict=True) if connection not in out]
+            got[connection] += mine
+            if len(mine) < len(texts):
+                own[connection] = Given(mine, ()) if mine else None
+        private = has_private and number % 5 == 4
+        if private:
+            mine = [t for t, out in zip(texts, left_out, strict=True) if 1 not in out]
+            own[1] = Given([*mine, b"private"], (b"private",))
+            got[1] += [b"private"]
+        plain.add(Given(texts, (), None if private else left_out), own, float(number))
+        general.add(Given(texts, ()), own, float(number))
+    for connection, all_texts in got.items():
+        assert plain.count(connection) == general.count(connection) == len(all_texts)
+        for received in range(len(all_texts) + 1):
+            crc = crc32(all_texts[received - 1]) if received else None
+            expected = missed(general, connection, received, crc)
+            found = missed(plain, connection, received, crc)
+            if isinstance(expected, str):
+                assert isinstance(found, str)
+                continue
+            assert expected == all_texts[received:]
+            # Only right behind what is no longer kept, and only if much has come since.
+            assert found == expected or (found == "history" and expected)
+
+
+def missed(it: History, connection: int, received: int, crc: int | None) -> list[Text] | str:
+    try:
+        return it.missed(connection, received, crc)
+    except Missing as missing:
+        return missing.reason
