@@ -116,6 +116,27 @@ async def test_the_serving_example_answers_the_asking_api() -> None:
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_example_of_cuts_handles_what_comes() -> None:
+    said: list[Any] = []
+    heard = anyio.Event()
+
+    def handle(message: Any) -> None:
+        said.append((message.sender, message.data))
+        heard.set()
+
+    with LiveRelay() as live, anyio.fail_after(20):
+        async with join(live.url, "bob") as bob, anyio.create_task_group() as tasks:
+            tasks.start_soon(main_of("python", "When the connection is cut"), live.url, handle)
+            async for message in bob:
+                if message.data == "hello":
+                    break
+            await bob.direct("ann", "hello, too")
+            await heard.wait()
+            tasks.cancel_scope.cancel()
+    assert said == [("bob", "hello, too")]
+
+
 async def test_the_example_with_a_token_joins() -> None:
     secret = b"a secret of at least 32 bytes, yes"
 
@@ -144,6 +165,7 @@ def test_every_example_is_run_here() -> None:
         ("python", "On AgentCore"),
         ("python", "Other ways to connect"),
         ("python", "Serve commands"),
+        ("python", "When the connection is cut"),
         ("python", "Who is here"),
         ("start", "Your first agents"),
     }

@@ -158,7 +158,7 @@ class Tape:
         """Goes to all who are present, except these."""
         index = len(self._texts)
         self._texts.append(text)
-        self._left_out.append(excluded)
+        self._left_out += (excluded,)  # (an `append` is a call)
         for connection in excluded:
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:

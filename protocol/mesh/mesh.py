@@ -92,7 +92,10 @@ class Mesh:
                 others = self._without_laggards(peer, header, text, now)
             self._effects.append(Deliver(text, others))
             if self._remembers:
-                self.recent.remember(text, now.at)
+                recent = self.recent
+                if recent.now is not now:
+                    recent.begin(now)
+                recent.fresh += (text,)  # (an `append` is a call)
             self.totals.relayed += 1
             return
         if header.target_instance_id is not None:

@@ -8,13 +8,14 @@ Presences, directs and what the relay itself says are not among them.
 """
 
 from collections import deque
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
 
 from protocol.codec import data_of, decode_object
 from protocol.envelope import TEXT_BYTES, ErrorCode, Refusal, Text
+from protocol.instant import Instant
 from protocol.limits import Limits
 
 COUNT_MAX: Final = 2**53
@@ -47,51 +48,83 @@ def read_wish(text: Text) -> int | None:
 
 class Recent:
     """The last messages to everyone in one mesh, oldest first. Times are monotonic seconds, and
-    never go back."""
+    never go back.
 
-    __slots__ = ("_bytes", "_bytes_max", "_count", "_keep_s", "_messages_max", "_said")
+    A message costs nearly nothing: `begin` once for each instant, then add it to `fresh`.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_bytes_max",
+        "_count",
+        "_groups",
+        "_keep_s",
+        "_messages_max",
+        "fresh",
+        "now",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._messages_max = limits.recall_messages_max
         self._bytes_max = limits.recall_bytes_max
         self._keep_s = limits.recall_s
-        self._said: deque[tuple[float, Text]] = deque()
+        self._groups: deque[tuple[float, list[Text]]] = deque()  # what was said at one instant
         self._bytes = 0
         self._count = 0
+        self.now: Instant | None = None
+        self.fresh: list[Text] = []
 
     @property
     def bytes(self) -> int:
         """What is kept."""
+        self._settle()
         return self._bytes + TEXT_BYTES * self._count
 
-    def remember(self, text: Text, at: float) -> None:
-        """It goes to everyone now. Beyond a bound the oldest are forgotten."""
-        said = self._said  # this is done for every message, so there are few calls in it
-        said.append((at, text))
-        self._count += 1
-        self._bytes += len(text)
-        while self._count > self._messages_max or self._bytes > self._bytes_max:
-            self._forget_oldest()
-        if said and said[0][0] < at - self._keep_s:
-            self.forget(at)
+    def begin(self, now: Instant) -> None:
+        """What comes into `fresh` from here on is said now."""
+        self.forget(now.at)
+        self.now = now
+
+    def _settle(self) -> None:
+        """Count what is fresh. Beyond a bound the oldest are forgotten."""
+        if not self.fresh:
+            return
+        assert self.now is not None, "or nothing could be fresh"
+        fresh, self.fresh = self.fresh, []
+        self._groups.append((self.now.at, fresh))
+        self._count += len(fresh)
+        self._bytes += sum(map(len, fresh))
+        while self._count > self._messages_max:
+            self._forget_first(self._count - self._messages_max)
+        while self._bytes > self._bytes_max:
+            self._forget_first(1)
 
     def forget(self, at: float) -> None:
         """Forget what was said too long ago."""
-        said = self._said
-        while said and said[0][0] < at - self._keep_s:
-            self._forget_oldest()
+        self._settle()
+        groups = self._groups
+        while groups and groups[0][0] < at - self._keep_s:
+            self._forget_first(len(groups[0][1]))
 
-    def _forget_oldest(self) -> None:
-        self._bytes -= len(self._said.popleft()[1])
-        self._count -= 1
+    def _forget_first(self, count: int) -> None:
+        """So many of the oldest, but only of one instant."""
+        group = self._groups[0][1]
+        gone = group[:count]
+        self._count -= len(gone)
+        self._bytes -= sum(map(len, gone))
+        if len(gone) == len(group):
+            self._groups.popleft()
+        else:
+            del group[:count]
 
     def last(self, count: int, at: float) -> tuple[Text, ...]:
         """The last messages, at most so many, in the order in which they were said."""
         self.forget(at)
-        texts = [text for _, text in islice(reversed(self._said), count)]
-        return tuple(reversed(texts))
+        newest_first = chain.from_iterable(reversed(group) for _, group in reversed(self._groups))
+        return tuple(reversed(tuple(islice(newest_first, count))))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._said.clear()
+        self._groups.clear()
+        self.fresh = []
         self._bytes = self._count = 0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from protocol.grants import Grant
+from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.recalling import Recent
 from tests.worlds.mesh import World, presence, text, world_of
@@ -122,22 +123,27 @@ def test_where_nothing_is_remembered_nothing_is_offered_or_refused() -> None:
     assert [message["type"] for message in presences] == ["presence", "presence"]
 
 
+def remember(recent: Recent, text: bytes, at: float) -> None:
+    recent.begin(Instant(at, 0))
+    recent.fresh += (text,)
+
+
 def test_the_memory_is_bounded_in_messages_bytes_and_time() -> None:
     recent = Recent(Limits(recall_messages_max=3, recall_bytes_max=10, recall_s=5.0))
     for n in range(5):
-        recent.remember(b"%d" % n, 0.0)
+        remember(recent, b"%d" % n, 0.0)
     assert recent.last(9, 0.0) == (b"2", b"3", b"4")
     assert recent.last(2, 0.0) == (b"3", b"4")
-    recent.remember(b"12345678", 1.0)
+    remember(recent, b"12345678", 1.0)
     assert recent.last(9, 1.0) == (b"3", b"4", b"12345678")  # ten bytes
-    recent.remember(b"x", 2.0)
+    remember(recent, b"x", 2.0)
     assert recent.last(9, 2.0) == (b"4", b"12345678", b"x")
     assert recent.last(9, 5.0) == (b"4", b"12345678", b"x")
     assert recent.last(9, 5.5) == (b"12345678", b"x")
-    recent.remember(b"x" * 11, 6.0)
+    remember(recent, b"x" * 11, 6.0)
     assert recent.last(9, 6.0) == ()
     assert recent.bytes == 0
-    recent.remember(b"y", 6.0)
+    remember(recent, b"y", 6.0)
     assert recent.bytes > 1
     recent.clear()
     assert recent.bytes == 0
