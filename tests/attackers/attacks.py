@@ -2,7 +2,7 @@
 
     ATTACKS[name].run(target, connections, running)
 
-`row`: the row of the table in issue 11 that it comes from; a letter marks a twin of ours.
+`row`: its kind; a letter marks a twin of the attack that first had the number.
 """
 
 import itertools
