@@ -34,7 +34,7 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 def turn_of(text: Text) -> bytes | None:
-    """What stands for the turn of a message, whose header has been read. None: it names none.
+    r"""What stands for the turn of a message, whose header has been read. None: it names none.
 
     >>> turn_of(b'{"type":"ack","turnId":"a"}') == turn_of(b'{"type":"ack","turnId":"\\u0061"}')
     True

@@ -161,7 +161,7 @@ async def what_is_no_longer_kept_is_not_told_in_part(world: World) -> None:
     other, _ = await world.joined("other", "watcher")
     counted.peer.cut()
     await world.ends_are_noticed()
-    for n in range(120):
+    for n in range(200):
         await other.send("stream", n=n, data="x" * 60_000)
         if n % 40 == 39:
             await world.settle()
@@ -169,7 +169,7 @@ async def what_is_no_longer_kept_is_not_told_in_part(world: World) -> None:
     if resume.get("resumed") is True:
         await world.settle()
         seen = numbers(counted.got)
-        expect(seen == [*range(120)], "all that was missed", seen)
+        expect(seen == [*range(200)], "all that was missed", seen)
     else:
         expect(resume.get("reason") == "history", "the reason `history`", json.dumps(resume))
         seen = numbers(counted.got)
