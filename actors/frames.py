@@ -96,11 +96,6 @@ class Batch:
         return self._texts
 
     @property
-    def last(self) -> Text:
-        """The last message. There must be one."""
-        return self.texts[-1]
-
-    @property
     def shared(self) -> "SharedBatch | None":
         """The batch whose bytes this one refers to, if there is one."""
         return None
@@ -202,7 +197,12 @@ class SharedBatch(Batch):
 
     def to_keep(self) -> "Frames":
         """The same messages for longer than a round."""
-        return Frames(self.frames, self.count, self._texts[-1])
+        return Frames(self.frames, self.last)
+
+    @property
+    def last(self) -> Text:
+        """The last message."""
+        return self._texts[-1]
 
     @property
     def own_texts(self) -> Iterable[Text]:
@@ -222,17 +222,11 @@ class Frames:
     """What a `SharedBatch` holds, for somebody who keeps it and rarely looks: one buffer, and not
     many small texts."""
 
-    __slots__ = ("_frames", "_last_bytes", "count")
+    __slots__ = ("_frames", "_last_bytes")
 
-    def __init__(self, frames: bytes, count: int, last: Text) -> None:
+    def __init__(self, frames: bytes, last: Text) -> None:
         self._frames = frames
         self._last_bytes = len(last)
-        self.count = count
-
-    @property
-    def size(self) -> int:
-        """Their bytes."""
-        return len(self._frames)
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -243,11 +237,6 @@ class Frames:
     def last(self) -> Text:
         """The last message."""
         return self._frames[len(self._frames) - self._last_bytes :]
-
-    @property
-    def own_texts(self) -> Iterable[Text]:
-        """None: all went to everyone."""
-        return ()
 
 
 class Fragment(Batch):

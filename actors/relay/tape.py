@@ -56,12 +56,6 @@ class _Spliced(Batch):
         return texts
 
     @property
-    def last(self) -> Text:
-        """The last message."""
-        piece = self._pieces[-1]
-        return piece if isinstance(piece, bytes) else self._tape.texts[piece[1] - 1]
-
-    @property
     def shared(self) -> SharedBatch:
         """The whole tape."""
         return self._tape

@@ -130,7 +130,8 @@ class Counted:
 class Returning:
     """Effect: the connection wants to go on with the lost one that `request` names.
 
-    `text`: the message in which it says so. Answer with `LocalMesh.resumed` or `not_resumed`.
+    `text`: the message in which it says so. Answer with `LocalMesh.returns`: `come_back` or
+    `stay_away`.
     """
 
     connection: int

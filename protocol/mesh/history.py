@@ -30,8 +30,22 @@ _UNKNOWN: Final = -1
 """The CRC of a message that was not looked at when it was dropped."""
 
 
-class Delivery(Protocol):
-    """What receivers got in one round, in order."""
+class Kept(Protocol):
+    """Messages that are kept, in order."""
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages."""
+        ...
+
+    @property
+    def last(self) -> Text:
+        """The last message."""
+        ...
+
+
+class SharedDelivery(Kept, Protocol):
+    """What went to everyone in one round."""
 
     @property
     def count(self) -> int:
@@ -44,32 +58,32 @@ class Delivery(Protocol):
         ...
 
     @property
-    def texts(self) -> Sequence[Text]:
-        """The messages."""
-        ...
-
-    @property
-    def last(self) -> Text:
-        """The last message."""
-        ...
-
-    @property
-    def own_texts(self) -> Iterable[Text]:
-        """Those that are not part of what went to everyone."""
-        ...
-
-
-class SharedDelivery(Delivery, Protocol):
-    """What went to everyone in one round, in order."""
-
-    @property
     def left_out(self) -> Sequence[Collection[int]] | None:
         """For each message, the connections that did not get it. None if there is more in which
         receivers differ."""
         ...
 
-    def to_keep(self) -> Delivery:
+    def to_keep(self) -> Kept:
         """The same messages for longer than a round."""
+        ...
+
+
+class Delivery(Protocol):
+    """What one receiver got in one round instead, in order."""
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages."""
+        ...
+
+    @property
+    def own_texts(self) -> Iterable[Text]:
+        """Those that are not part of what went to everyone."""
         ...
 
 
@@ -79,7 +93,7 @@ class _Round:
 
     number: int
     at: float
-    shared: Delivery | None
+    shared: Kept | None
     own: Mapping[int, Delivery | None]
     left_out: Sequence[Collection[int]] | None
     bytes: int
@@ -176,7 +190,7 @@ class History:
         left_out = shared.left_out if shared is not None and self._is_plain else None
         self._is_plain = True
         bytes = ROUND_BYTES
-        kept_shared: Delivery | None = shared
+        kept_shared: Kept | None = shared
         if shared is None or left_out is None:
             kept = self._count(number, shared, own)
             if shared is None and not kept:
