@@ -9,7 +9,6 @@ Presences, directs and what the relay itself says are not among them.
 
 from collections import deque
 from itertools import chain, islice
-from typing import Final
 
 import msgspec
 
@@ -17,11 +16,7 @@ from protocol.codec import data_of, decode_object
 from protocol.envelope import TEXT_BYTES, ErrorCode, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
-
-COUNT_MAX: Final = 2**53
-"""Numbers on the wire are at most this, so that every language reads them exactly."""
-
-_decode_any = msgspec.json.Decoder(float_hook=float).decode
+from protocol.mesh.numbers import decode_any, whole_number
 
 
 def read_wish(text: Text) -> int | None:
@@ -37,13 +32,10 @@ def read_wish(text: Text) -> int | None:
     if wish is None:
         return None
     try:
-        count = _decode_any(decode_object(wish)["messages"])
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= COUNT_MAX:
-            raise ValueError(count)
+        return whole_number(decode_any(decode_object(wish)["messages"]))
     except (msgspec.DecodeError, RecursionError, KeyError, ValueError) as error:
         sentence = "`data.history` has `messages`, a whole number from 0 on"
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
-    return count
 
 
 class Recent:

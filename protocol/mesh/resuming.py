@@ -19,9 +19,8 @@ import msgspec
 
 from protocol.codec import data_of, decode_object
 from protocol.envelope import ErrorCode, Refusal, Text
+from protocol.mesh.numbers import COUNT_MAX, decode_any, number, whole_number
 
-COUNT_MAX: Final = 2**53
-"""Numbers on the wire are at most this, so that every language reads them exactly."""
 TOKEN_CHARS_MAX: Final = 100
 
 
@@ -55,9 +54,6 @@ class Resume:
 Request = Open | Report | Resume
 
 
-_decode_any = msgspec.json.Decoder(float_hook=float).decode
-
-
 def read_request(text: Text) -> Request | None:
     """What a `capabilities` asks for. None: nothing of this kind. Raises Refusal.
 
@@ -68,31 +64,24 @@ def read_request(text: Text) -> Request | None:
         data = data_of(text)
         if "resume" in data:
             fields = {
-                name: _decode_any(value) for name, value in decode_object(data["resume"]).items()
+                name: decode_any(value) for name, value in decode_object(data["resume"]).items()
             }
             if "token" not in fields:
-                return Open(float(_number(fields.get("seconds"), 0, COUNT_MAX)))
-            received = int(_number(fields.get("received"), 0, COUNT_MAX, whole=True))
+                return Open(float(number(fields.get("seconds"), COUNT_MAX)))
+            received = whole_number(fields.get("received"))
             crc = fields.get("crc")
             return Resume(
                 _name(fields["token"]),
                 _name(fields.get("epoch")),
                 received,
-                None if crc is None else int(_number(crc, 0, 2**32 - 1, whole=True)),
+                None if crc is None else whole_number(crc, 2**32 - 1),
             )
         if "received" in data:
-            return Report(int(_number(_decode_any(data["received"]), 0, COUNT_MAX, whole=True)))
+            return Report(whole_number(decode_any(data["received"])))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         sentence = "`data.resume` or `data.received` is not as rule 19 has it"
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
     return None
-
-
-def _number(value: Any, least: int, most: int, *, whole: bool = False) -> int | float:
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-        raise ValueError
-    return value
 
 
 def _name(value: Any) -> str:

@@ -353,8 +353,8 @@ WRONG_RETURNS: list[tuple[str, object, set[str]]] = [
     (f"{returning_module.__name__}.Returns.find", _late_or_not, {f"{REFUSED}too-late"}),
     (f"{resuming_module.__name__}.Resumptions.use", _any_token, {f"{REFUSED}a-guessed-token"}),
     (
-        f"{resuming_module.__name__}._number",
-        lambda value, *_, **__: value,
+        f"{resuming_module.__name__}.whole_number",
+        lambda value, *_: value,
         {f"{REFUSED}what-cannot-be-read"},
     ),
     (
