@@ -104,16 +104,8 @@ window.enter = async (given) => {
             ...{ arn, mesh, secret, credentials, endpoint },
             ...(given.proves && { token: idToken }),
         });
-    window.seen = [];
     window.peer = await client.join({ url, ...options });
-    const read = async () => {
-        for await (const message of peer) seen.push(message.fields);
-    };
-    const goOn = (error) => {
-        if (error.name !== "Gap") throw error;
-        read().catch(goOn);
-    };
-    read().catch(goOn);
+    listen(peer);
     peer.serve(async ({ text, stream }) => {
         if (text.startsWith("size ")) return "x".repeat(Number(text.slice(5)));
         for (const word of text.split(" ")) await stream(word);

@@ -31,6 +31,26 @@ async function here(options = {}, setUp = () => {}) {
 
 const heard = (world) => data(world.heard);
 
+/** A peer that has answered a command, on a socket that was cut before the relay took that. */
+async function answeredInVain() {
+  const { world, peer } = await here({ agents: ["coder"] });
+  peer.serve(() => "done");
+  world.slow = true;
+  world.say({ type: "direct", from: "bob", to: "coder", turnId: "t", data: { command: "go" } });
+  world.deliver(world.socket);
+  await world.settle();
+  world.socket.break();
+  world.slow = false;
+  return { world, peer };
+}
+
+function isAnswered(world) {
+  assert.deepEqual(
+    world.heard.map(({ type }) => type),
+    ["ack", "turn_end"],
+  );
+}
+
 test("what is said while the socket is cut arrives in order, once, before anything new", async () => {
   const { world, peer, told } = await here();
   await world.broadcast({ data: 1 });
@@ -62,19 +82,9 @@ test("what the relay had not taken is sent again, once, before anything new", as
 });
 
 test("what goes again by itself goes also if the program waits for nothing", async () => {
-  const { world, peer } = await here({ agents: ["coder"] });
-  peer.serve(() => "done");
-  world.slow = true;
-  world.say({ type: "direct", from: "bob", to: "coder", turnId: "t", data: { command: "go" } });
-  world.deliver(world.socket);
-  await world.settle();
-  world.socket.break();
-  world.slow = false;
+  const { world } = await answeredInVain();
   await world.pass(3);
-  assert.deepEqual(
-    world.heard.map(({ type }) => type),
-    ["ack", "turn_end"],
-  );
+  isAnswered(world);
 });
 
 test("a socket that died unnoticed is not said goodbye on, and the rest of it counts", async () => {
@@ -166,21 +176,11 @@ test("a relay that speaks, and never says what it has taken, is not waited for",
 });
 
 test("who leaves waits for what goes again, also of answers to commands", async () => {
-  const { world, peer } = await here({ agents: ["coder"] });
-  peer.serve(() => "done");
-  world.slow = true;
-  world.say({ type: "direct", from: "bob", to: "coder", turnId: "t", data: { command: "go" } });
-  world.deliver(world.socket);
-  await world.settle();
-  world.socket.break();
-  world.slow = false;
+  const { world, peer } = await answeredInVain();
   const left = peer.leave();
   await world.pass(3);
   await left;
-  assert.deepEqual(
-    world.heard.map(({ type }) => type),
-    ["ack", "turn_end"],
-  );
+  isAnswered(world);
 });
 
 test("a silent connection is dropped with a code that is no goodbye", async () => {

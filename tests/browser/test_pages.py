@@ -32,17 +32,9 @@ SOON_MS = 20_000
 
 JOIN = """async (options) => {
     const { id = await client.peerId(options.kind ?? "tab"), kind, ...rest } = options;
-    window.seen = [];
     window.sent = {};
     window.peer = await client.join({ ...rest, id });
-    const read = async () => {
-        for await (const message of peer) seen.push(message.fields);
-    };
-    const goOn = (error) => {
-        if (error.name !== "Gap") throw error;
-        read().catch(goOn);
-    };
-    read().catch(goOn);
+    listen(peer);
     return id;
 }"""
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from actors.client.asking import Turn
 from actors.client.command import Command
-from actors.client.peer import join
+from actors.client.peer import Peer, join
 from actors.client.websocket import Connector
 from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime
@@ -410,6 +411,22 @@ async def test_a_loop_that_lagged_may_be_followed_by_another(where: Connector) -
 # What is missing ----------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def asker_who_may_be_cut_off(
+    handler: Callable[[Command], Awaitable[Any]],
+) -> AsyncIterator[tuple[Switch, Peer, Peer]]:
+    """Ann behind a switch, and bob, who serves `writer` with this handler."""
+    async with Runtime() as runtime:
+        here = Switch(partial(runtime.connect, "mesh"))
+        there = partial(runtime.connect, "mesh")
+        async with (
+            join(there, "bob", agents=["writer"]) as bob,
+            join(here, "ann", limits=QUICK) as ann,
+            Serving(bob, handler),
+        ):
+            yield here, ann, bob
+
+
 async def test_an_asker_that_was_cut_off_in_the_middle_of_an_answer_is_told() -> None:
     """The rest of the chunks comes after the connection is back, and so does the result."""
     go_on = anyio.Event()
@@ -420,34 +437,27 @@ async def test_an_asker_that_was_cut_off_in_the_middle_of_an_answer_is_told() ->
         await go_on.wait()
         return "done"
 
-    async with Runtime() as runtime:
-        here = Switch(partial(runtime.connect, "mesh"))
-        there = partial(runtime.connect, "mesh")
-        async with (
-            join(there, "bob", agents=["writer"]) as bob,
-            join(here, "ann", limits=QUICK) as ann,
-            Serving(bob, stream),
-        ):
-            turn = ann.ask("writer", "x")
-            chunks = [await anext(turn) for _ in range(2)]
-            await until(lambda: len(turn._chunks) == 3)
-            here.off()
-            await until(lambda: "ann" not in bob.roster)
-            for number in (5, 6):  # as the handler would; nobody hears it
-                await bob.stream(turn.id, str(number), number, to="ann", agent="writer")
-            here.is_on = True
-            await until(lambda: "ann" in bob.roster and ann.state is MemberState.PRESENT)
-            await bob.stream(turn.id, "7", 7, to="ann", agent="writer")
-            with pytest.raises(AnswerGap, match="chunks 5 to 6") as caught:
-                await turn
-            assert caught.value.chunks == ("2", "3", "4")
-            with pytest.raises(AnswerGap):
-                async for chunk in turn:
-                    chunks.append(chunk)
-            assert chunks == ["0", "1", "2", "3", "4"]
-            with pytest.raises(Gap):
-                while True:
-                    await anext(ann)
+    async with asker_who_may_be_cut_off(stream) as (here, ann, bob):
+        turn = ann.ask("writer", "x")
+        chunks = [await anext(turn) for _ in range(2)]
+        await until(lambda: len(turn._chunks) == 3)
+        here.off()
+        await until(lambda: "ann" not in bob.roster)
+        for number in (5, 6):  # as the handler would; nobody hears it
+            await bob.stream(turn.id, str(number), number, to="ann", agent="writer")
+        here.is_on = True
+        await until(lambda: "ann" in bob.roster and ann.state is MemberState.PRESENT)
+        await bob.stream(turn.id, "7", 7, to="ann", agent="writer")
+        with pytest.raises(AnswerGap, match="chunks 5 to 6") as caught:
+            await turn
+        assert caught.value.chunks == ("2", "3", "4")
+        with pytest.raises(AnswerGap):
+            async for chunk in turn:
+                chunks.append(chunk)
+        assert chunks == ["0", "1", "2", "3", "4"]
+        with pytest.raises(Gap):
+            while True:
+                await anext(ann)
 
 
 async def test_an_asker_that_was_away_when_the_end_came_does_not_wait_for_it() -> None:
@@ -457,23 +467,16 @@ async def test_an_asker_that_was_away_when_the_end_came_does_not_wait_for_it() -
         await go_on.wait()
         return "done"
 
-    async with Runtime() as runtime:
-        here = Switch(partial(runtime.connect, "mesh"))
-        there = partial(runtime.connect, "mesh")
-        async with (
-            join(there, "bob", agents=["writer"]) as bob,
-            join(here, "ann", limits=QUICK) as ann,
-            Serving(bob, work),
-        ):
-            turn = ann.ask("writer", "x", timeout_s=math.inf)
-            await message_of(ann, "ack")
-            here.off()
-            await until(lambda: "ann" not in bob.roster)
-            go_on.set()
-            assert (await message_of(bob, "error")).word("code") == "unknown_target"
-            here.is_on = True
-            with anyio.fail_after(10), pytest.raises(AnswerGap, match="away"):
-                await turn
+    async with asker_who_may_be_cut_off(work) as (here, ann, bob):
+        turn = ann.ask("writer", "x", timeout_s=math.inf)
+        await message_of(ann, "ack")
+        here.off()
+        await until(lambda: "ann" not in bob.roster)
+        go_on.set()
+        assert (await message_of(bob, "error")).word("code") == "unknown_target"
+        here.is_on = True
+        with anyio.fail_after(10), pytest.raises(AnswerGap, match="away"):
+            await turn
 
 
 # Who reads the answers ----------------------------------------------------------------------------

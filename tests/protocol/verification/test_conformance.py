@@ -26,7 +26,7 @@ from protocol.mesh import recalling as recalling_module
 from protocol.mesh import resuming as resuming_module
 from protocol.mesh import returning as returning_module
 from protocol.mesh import texts as texts_module
-from protocol.mesh.history import History, Missing
+from protocol.mesh.history import History
 from protocol.mesh.lagging import Laggards
 from protocol.mesh.recalling import Recent
 from protocol.mesh.resuming import Resume, Resumption, Resumptions
@@ -49,6 +49,11 @@ from protocol.verification.conformance.check import ATTEMPTS
 from protocol.verification.conformance.claim import Check
 from protocol.verification.conformance.command import main
 from protocol.verification.conformance.outcomes import expect
+from tests.protocol.verification.wrong_histories import (
+    everything_again,
+    missed,
+    what_is_left_of_it,
+)
 from tests.protocol.verification.wrong_relays import Mistake, small_relay
 from tests.worlds.live import LiveRelay
 
@@ -229,23 +234,6 @@ async def test_a_relay_that_keeps_no_claim_of_an_id_fails_where_it_breaks_it(
     assert failed == broken
 
 
-missed = History.missed
-
-
-def _everything_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
-    missed(history, c, received, crc)
-    return missed(history, c, 0, None)
-
-
-def _what_is_left_of_it(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
-    try:
-        return missed(history, c, received, crc)
-    except Missing as missing:
-        if missing.reason == "history":
-            return []
-        raise
-
-
 def _as_if_all_had_arrived(history: History, c: int, received: int, _: int | None) -> list[bytes]:
     texts = missed(history, c, 0, None)
     return texts[received:]
@@ -302,7 +290,7 @@ WRONG_RETURNS: list[tuple[str, object, set[str]]] = [
     # A second return without anything new tells everything again.
     (
         f"{history_module.__name__}.History.missed",
-        _everything_again,
+        everything_again,
         {"coming-back.again-without-anything-new"},
     ),
     # A count begins anew with a return.
@@ -314,7 +302,7 @@ WRONG_RETURNS: list[tuple[str, object, set[str]]] = [
     # What was trimmed is told as if nothing had been missed.
     (
         f"{history_module.__name__}.History.missed",
-        _what_is_left_of_it,
+        what_is_left_of_it,
         {"coming-back.all-or-nothing"},
     ),
     # Nothing is kept while somebody is away.
@@ -367,20 +355,26 @@ WRONG_RETURNS: list[tuple[str, object, set[str]]] = [
 """What a relay gets wrong, and at which claims it fails. Known bugs of others are among them."""
 
 
+async def failed_among(
+    names: set[str], monkeypatch: pytest.MonkeyPatch, place: str, wrong: object
+) -> set[str]:
+    """Which of these claims fail, if our relay has something wrong in this place."""
+    with LiveRelay() as relay:
+        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        monkeypatch.setattr(place, wrong)
+        return {
+            claim.name
+            for claim in all_claims()
+            if claim.name in names and (await run_claim(claim, target)).outcome == "fail"
+        }
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("place", "wrong", "broken"), WRONG_RETURNS)
 async def test_a_relay_to_which_one_cannot_come_back_fails_where_it_breaks_the_rule(
     monkeypatch: pytest.MonkeyPatch, place: str, wrong: object, broken: set[str]
 ) -> None:
-    with LiveRelay() as relay:
-        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
-        monkeypatch.setattr(place, wrong)
-        failed = {
-            claim.name
-            for claim in all_claims()
-            if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
-        }
-    assert failed == broken
+    assert await failed_among(broken, monkeypatch, place, wrong) == broken
 
 
 def test_every_claim_of_coming_back_is_broken_by_some_relay() -> None:
@@ -413,15 +407,7 @@ def _wish(text: bytes) -> int | None:
 async def test_a_relay_that_tells_wrongly_what_was_said_fails_where_it_breaks_the_rule(
     monkeypatch: pytest.MonkeyPatch, place: str, wrong: object, broken: set[str]
 ) -> None:
-    with LiveRelay() as relay:
-        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
-        monkeypatch.setattr(place, wrong)
-        failed = {
-            claim.name
-            for claim in all_claims()
-            if claim.name in broken and (await run_claim(claim, target)).outcome == "fail"
-        }
-    assert failed == broken
+    assert await failed_among(broken, monkeypatch, place, wrong) == broken
 
 
 @pytest.mark.anyio

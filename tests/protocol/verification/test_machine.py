@@ -51,6 +51,11 @@ from protocol.verification.model import Disagreement, Permit
 from protocol.verification.subjects import CoreSubject, Judge, Subject, as_grant
 from protocol.verification.subjects import core as core_module
 from protocol.verification.subjects.live import LiveSubject
+from tests.protocol.verification.wrong_histories import (
+    everything_again,
+    missed,
+    what_is_left_of_it,
+)
 from tests.worlds.actor_subject import ActorSubject, parse
 from tests.worlds.live import LiveRelay
 
@@ -299,9 +304,6 @@ def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
         run(lambda: CoreSubject(TIGHT), examples=800, steps=30, shrink=False)
 
 
-missed = History.missed
-
-
 def _the_last_one_is_lost(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
     return missed(history, c, received, crc)[:-1]
 
@@ -311,26 +313,12 @@ def _the_first_one_again(history: History, c: int, received: int, crc: int | Non
     return texts[:1] + texts
 
 
-def _everything_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
-    missed(history, c, received, crc)
-    return missed(history, c, 0, None)
-
-
 def _without_a_crc(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
     try:
         return missed(history, c, received, crc)
     except Missing:
         count = history.count(c)
         return missed(history, c, 0, None)[received:] if received <= count else []
-
-
-def _what_is_left_of_it(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
-    try:
-        return missed(history, c, received, crc)
-    except Missing as missing:
-        if missing.reason == "history":
-            return []
-        raise
 
 
 def _is_good_twice(resumptions: Resumptions, token: str) -> int | None:
@@ -356,9 +344,9 @@ def _never_gives_up(life: lifecycle_module.Life, limits: Limits) -> float | None
     [
         (f"{history_module.__name__}.History.missed", _the_last_one_is_lost),
         (f"{history_module.__name__}.History.missed", _the_first_one_again),
-        (f"{history_module.__name__}.History.missed", _everything_again),
+        (f"{history_module.__name__}.History.missed", everything_again),
         (f"{history_module.__name__}.History.missed", _without_a_crc),
-        (f"{history_module.__name__}.History.missed", _what_is_left_of_it),
+        (f"{history_module.__name__}.History.missed", what_is_left_of_it),
         (f"{resuming_module.__name__}.Resumptions.use", _is_good_twice),
         (f"{returning_module.__name__}.Returns.come_back", _counts_anew),
         (f"{returning_module.__name__}.Returns.goes_back", lambda *_: False),
