@@ -64,7 +64,6 @@ class Mesh:
         self._limits = limits
         self._effects = effects
         self.recent = Recent(limits)
-        self._remembers = limits.recall_messages_max > 0
         self.laggards = Laggards(limits, effects, self._work)
         self._paced = self.laggards.paced  # looked at for every message
 
@@ -91,11 +90,10 @@ class Mesh:
             if self._paced:
                 others = self._without_laggards(peer, header, text, now)
             self._effects.append(Deliver(text, others))
-            if self._remembers:
-                recent = self.recent
-                if recent.now is not now:
-                    recent.begin(now)
-                recent.fresh += (text,)  # (an `append` is a call)
+            recent = self.recent
+            if recent.now is not now:
+                recent.begin(now)
+            recent.fresh += (text,)  # (an `append` is a call)
             self.totals.relayed += 1
             return
         if header.target_instance_id is not None:

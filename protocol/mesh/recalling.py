@@ -8,7 +8,8 @@ Presences, directs and what the relay itself says are not among them.
 """
 
 from collections import deque
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
+from typing import Final
 
 import msgspec
 
@@ -38,20 +39,28 @@ def read_wish(text: Text) -> int | None:
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
 
 
+_LITTLE_BYTES: Final = 2**14
+"""So much may be fresh. To sort in the messages of each round takes longer than to decide them."""
+
+
 class Recent:
     """The last messages to everyone in one mesh, oldest first. Times are monotonic seconds, and
     never go back.
 
-    A message costs nearly nothing: `begin` once for each instant, then add it to `fresh`.
+    A message costs nearly nothing: `begin` once for each instant, then add it to `fresh`. `now` is
+    the instant that has begun.
     """
 
     __slots__ = (
+        "_begun",
         "_bytes",
         "_bytes_max",
         "_count",
+        "_fresh_bytes",
         "_groups",
         "_keep_s",
         "_messages_max",
+        "_weighed",
         "fresh",
         "now",
     )
@@ -60,30 +69,45 @@ class Recent:
         self._messages_max = limits.recall_messages_max
         self._bytes_max = limits.recall_bytes_max
         self._keep_s = limits.recall_s
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self._groups: deque[tuple[float, list[Text]]] = deque()  # what was said at one instant
         self._bytes = 0
         self._count = 0
-        self.now: Instant | None = None
+        self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
         self.fresh: list[Text] = []
+        self._begun: list[tuple[float, int]] = []  # each instant, and how many were fresh before
+        self.now: Instant | None = None
+        self._fresh_bytes = 0  # of those that were weighed
+        self._weighed = 0
 
     @property
     def bytes(self) -> int:
-        """What is kept."""
-        self._settle()
+        """What is kept, but for a little that is fresh."""
+        fresh = self.fresh
+        self._fresh_bytes += sum(map(len, fresh[self._weighed :]))
+        self._weighed = len(fresh)
+        if self._fresh_bytes + TEXT_BYTES * self._weighed > _LITTLE_BYTES:
+            self._settle()
         return self._bytes + TEXT_BYTES * self._count
 
     def begin(self, now: Instant) -> None:
         """What comes into `fresh` from here on is said now."""
-        self.forget(now.at)
+        self._begun += ((now.at, len(self.fresh)),)
         self.now = now
 
     def _settle(self) -> None:
-        """Count what is fresh. Beyond a bound the oldest are forgotten."""
-        if not self.fresh:
+        """Sort in what is fresh. Beyond a bound the oldest are forgotten."""
+        fresh, begun = self.fresh, self._begun
+        if not fresh:
             return
-        assert self.now is not None, "or nothing could be fresh"
-        fresh, self.fresh = self.fresh, []
-        self._groups.append((self.now.at, fresh))
+        self._begin_afresh()
+        for (at, start), (_, end) in pairwise([*begun, (0.0, len(fresh))]):
+            self._groups.append((at, fresh[start:end]))
         self._count += len(fresh)
         self._bytes += sum(map(len, fresh))
         while self._count > self._messages_max:
@@ -114,9 +138,3 @@ class Recent:
         self.forget(at)
         newest_first = chain.from_iterable(reversed(group) for _, group in reversed(self._groups))
         return tuple(reversed(tuple(islice(newest_first, count))))
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._groups.clear()
-        self.fresh = []
-        self._bytes = self._count = 0

@@ -143,17 +143,29 @@ def test_the_memory_is_bounded_in_messages_bytes_and_time() -> None:
     remember(recent, b"x" * 11, 6.0)
     assert recent.last(9, 6.0) == ()
     assert recent.bytes == 0
-    remember(recent, b"y", 6.0)
+
+
+def test_what_is_fresh_is_counted_when_it_is_more_than_a_little() -> None:
+    recent = Recent(Limits())
+    for said_texts in ([b"x" * 20000], [b""] * 500):
+        for said_text in said_texts:
+            assert recent.bytes == 0
+            remember(recent, said_text, 0.0)
+            if recent.bytes:
+                break
+        assert recent.bytes > max(len(said_text), 30)
+        recent.clear()
+        assert recent.bytes == 0
+    remember(recent, b"y", 0.0)
+    recent.forget(0.0)
     assert recent.bytes > 1
-    recent.clear()
-    assert recent.bytes == 0
 
 
 def test_what_is_remembered_is_counted_and_forgotten_though_nothing_more_is_said() -> None:
     world = world_of("a", limits=Limits(recall_s=100.0))
     before = world.mesh.kept_bytes
-    world.say(1, said(1))
-    assert world.mesh.kept_bytes > before
+    world.say(1, said(1, data="x" * 20000))
+    assert world.mesh.kept_bytes > before + 20000
     for _ in range(11):
         world.wait(10.0)
         world.say(1, text("heartbeat"))
