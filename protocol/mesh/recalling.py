@@ -59,6 +59,7 @@ class Recent:
         "_fresh_bytes",
         "_groups",
         "_keep_s",
+        "_little_bytes",
         "_messages_max",
         "_weighed",
         "fresh",
@@ -69,6 +70,7 @@ class Recent:
         self._messages_max = limits.recall_messages_max
         self._bytes_max = limits.recall_bytes_max
         self._keep_s = limits.recall_s
+        self._little_bytes = _LITTLE_BYTES if limits.recall_messages_max else 0
         self.clear()
 
     def clear(self) -> None:
@@ -87,13 +89,13 @@ class Recent:
 
     @property
     def bytes(self) -> int:
-        """What is kept, but for a little that is fresh."""
+        """What is kept. Something fresh counts as much as all that may be fresh."""
         fresh = self.fresh
         self._fresh_bytes += sum(map(len, fresh[self._weighed :]))
         self._weighed = len(fresh)
-        if self._fresh_bytes + TEXT_BYTES * self._weighed > _LITTLE_BYTES:
+        if self._fresh_bytes + TEXT_BYTES * self._weighed > self._little_bytes:
             self._settle()
-        return self._bytes + TEXT_BYTES * self._count
+        return self._bytes + TEXT_BYTES * self._count + (self._little_bytes if self.fresh else 0)
 
     def begin(self, now: Instant) -> None:
         """What comes into `fresh` from here on is said now."""

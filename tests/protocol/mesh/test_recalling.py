@@ -145,20 +145,24 @@ def test_the_memory_is_bounded_in_messages_bytes_and_time() -> None:
     assert recent.bytes == 0
 
 
-def test_what_is_fresh_is_counted_when_it_is_more_than_a_little() -> None:
-    recent = Recent(Limits())
+def test_what_is_fresh_is_counted_as_a_whole_until_it_is_more_than_a_little() -> None:
     for said_texts in ([b"x" * 20000], [b""] * 500):
+        recent = Recent(Limits())
+        assert recent.bytes == 0
         for said_text in said_texts:
-            assert recent.bytes == 0
             remember(recent, said_text, 0.0)
-            if recent.bytes:
+            whole = recent.bytes
+            assert whole >= 1 + len(said_text)
+            if not recent.fresh:
                 break
-        assert recent.bytes > max(len(said_text), 30)
+            assert whole == 2**14
+        else:
+            pytest.fail("nothing was ever sorted in")
         recent.clear()
         assert recent.bytes == 0
     remember(recent, b"y", 0.0)
     recent.forget(0.0)
-    assert recent.bytes > 1
+    assert 1 < recent.bytes < 200
 
 
 def test_what_is_remembered_is_counted_and_forgotten_though_nothing_more_is_said() -> None:
