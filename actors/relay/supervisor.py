@@ -303,9 +303,8 @@ class Supervisor:
             self._comebacks.keep(shared, own, now)
         receivers = self._receivers
         if shared is not None:
-            for connection in tape.present:
-                if connection not in own:
-                    receivers[connection].tell(shared)
+            for receiver in map(receivers.__getitem__, tape.present.difference(own)):
+                receiver.tell(shared)
         leaving = {end.connection for end in dismissed} if dismissed else ()
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
