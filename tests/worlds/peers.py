@@ -29,7 +29,7 @@ SECRET = "s3cr3t-t0ken"
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let everything run until this is so."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.sleep(0.001)
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_the_first_change_comes_at_once_even_if_nobody_is_here(where: Connector) -> None:
     async with join(where, "ann") as ann:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert (await anext(ann.changes())).here == {}
 
 
