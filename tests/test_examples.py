@@ -59,6 +59,7 @@ async def test_the_embedding_example_runs() -> None:
     ("heading", "result"),
     [
         ("Join, send, receive", {"any": "JSON"}),
+        ("What was said before", (True, "the plan is on the table")),
         ("Ask an agent", True),
         ("Who is here", ["bob"]),
         ("Other ways to connect", "present"),
@@ -167,6 +168,7 @@ def test_every_example_is_run_here() -> None:
         ("python", "Other ways to connect"),
         ("python", "Serve commands"),
         ("python", "When the connection is cut"),
+        ("python", "What was said before"),
         ("python", "Who is here"),
         ("start", "Your first agents"),
     }

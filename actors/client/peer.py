@@ -78,6 +78,7 @@ def join(
     metadata: Mapping[str, Any] | None = None,
     offline: Literal["wait", "fail"] = "wait",
     within_s: float = 40.0,
+    history: int = 0,
     owner: str | None = None,
     takeover: bool = False,
     token: Token | None = None,
@@ -89,7 +90,8 @@ def join(
     `agents`: strings, or objects with `agentId`, `id` or `name`. `metadata`: what the presence says
     beside them. `offline`: what is sent while there is no connection waits in a bounded queue
     (QueueFull beyond it), or fails at once (NotConnected). `within_s`: how long (seconds) joining
-    may take, `math.inf` for ever.
+    may take, `math.inf` for ever. `history`: so many of the last messages that went to everyone
+    before are wanted, too; these are `is_old`, and all there once inside (docs/python.md).
 
     `owner`: the secret by which the id is this program's, 16 to 256 characters; programs that share
     it share the id. By default a random one, so that nobody else can have the id meanwhile
@@ -98,7 +100,8 @@ def join(
 
     Entering raises RelayError: a permanent error (docs/python.md) at once, IdTaken after
     `taken_for_s`, everything else after `within_s`. Raises TypeError for agents or metadata that
-    are no JSON, TooLarge for more of them than a relay takes, ValueError for a bad owner.
+    are no JSON and a history that is no number, TooLarge for more agents and metadata than a relay
+    takes, ValueError for a bad owner or history.
     """
     if offline not in ("wait", "fail"):
         raise ValueError(f'offline must be "wait" or "fail", got {offline!r}')
@@ -124,6 +127,7 @@ def join(
         owner=secrets.token_urlsafe(24) if owner is None and not takeover else owner,
         takeover=takeover,
         shares=owner is not None,
+        history=history,
     )
     return Peer(member, connector, limits=limits, clock=clock or SystemClock(), within_s=within_s)
 

@@ -41,6 +41,7 @@
  * @import { Frame, Outgoing } from "./outgoing.js"
  * @import { Ownership } from "./ownership.js"
  * @import { Patience } from "./patience.js"
+ * @import { Recalling } from "./recalling.js"
  * @import { Returns } from "./returns.js"
  * @import { Roster } from "./roster.js"
  * @import { Services } from "./services.js"
@@ -80,6 +81,7 @@ const RENEW_AT = 0.8;
  * @property {Announcements} announcements
  * @property {Outgoing} outgoing
  * @property {Returns} returns
+ * @property {Recalling} recalling
  * @property {Asks} asks
  * @property {Services} services
  * @property {Patience} patience
@@ -260,6 +262,7 @@ export class Connections {
       if ("bound" in one) {
         const isCountable = arrived.length > 1 || !isArray(text);
         this.#sockets.excess(connection, text, { isCountable });
+        this.#rooms.recalling.excess();
         this.#ignore(one.what, `at most ${one.bound}`);
       } else if (this.#sockets.note(connection, text, messageOf(one.fields))) {
         // The answer to something that was asked there.
@@ -570,12 +573,12 @@ export class Connections {
    * @param {Instant} now
    */
   #announceOn(coming, now) {
-    const { announcements, ownership, roster } = this.#rooms;
+    const { announcements, ownership, recalling, roster } = this.#rooms;
     const { connection } = coming;
     if (ownership.isClaimed) {
       this.#sockets.transmit(connection, ownership.text(this.#turnId())); // Its answer tells nothing.
     }
-    this.#sockets.ask(connection);
+    this.#sockets.ask(connection, recalling.ask());
     coming.presence = this.#turnId();
     coming.said = announcements.wanted;
     this.#sockets.transmit(connection, announcements.text(coming.said, coming.presence, now));
@@ -707,7 +710,13 @@ export class Connections {
    * @param {Instant} now
    */
   #onUse(fields, now) {
-    const message = opened(messageOf(fields));
+    const { recalling } = this.#rooms;
+    const arrived = messageOf(fields);
+    if (recalling.isOld(arrived)) {
+      this.#arrived(messageOf(fields, true));
+      return;
+    }
+    const message = opened(arrived);
     const { type, turnId, origin } = message;
     if (type === "presence") this.#noteOwn(message, now);
     const isOwn = isRelays(message) || origin === this.#id;
@@ -717,7 +726,9 @@ export class Connections {
       this.#onPresence(message, now);
     } else if (type === "error" && isRelays(message) && word(message, "code") === "replaced") {
       this.#owner.giveUp(now, new Replaced());
-    } else if (type !== "capabilities_response" || !isRelays(message)) {
+    } else if (type === "capabilities_response" && isRelays(message)) {
+      recalling.note(message);
+    } else {
       this.#rooms.asks.answer(message, this.#size, now);
       this.#rooms.services.note(message, this.#size, now);
       this.#arrived(message);
@@ -785,12 +796,13 @@ export class Connections {
    * @param {Instant} now
    */
   #answered(message, turnId, now) {
-    const { outgoing, patience, roster } = this.#rooms;
+    const { outgoing, patience, recalling, roster } = this.#rooms;
     const coming = this.#next;
     if (coming !== null && turnId === coming.fence && coming.presence === null) {
       this.#announceOn(coming, now);
     } else if (turnId === this.#sync) {
       this.#sync = null;
+      recalling.end();
       roster.complete();
       this.#rosterChanged(now);
       patience.complete();

@@ -17,6 +17,7 @@
  *     announcements  what this peer says about itself
  *     outgoing       what waits to be sent, and when it may go
  *     returns        who was here before a loss, and is waited for
+ *     recalling      what was said before the peer came, if it asks for it
  *     asks           commands given
  *     services       commands served
  *
@@ -38,6 +39,7 @@ import { compose } from "./messages.js";
 import { Outgoing } from "./outgoing.js";
 import { Ownership } from "./ownership.js";
 import { Patience } from "./patience.js";
+import { Recalling } from "./recalling.js";
 import { Returns, targetOf } from "./returns.js";
 import { Roster } from "./roster.js";
 import { Services } from "./services.js";
@@ -58,6 +60,7 @@ import { Services } from "./services.js";
  * @property {boolean} [takeover]
  * @property {boolean} [shares] others are meant to have the id too
  * @property {boolean} [elects] the connections of the peer elect who serves (elected)
+ * @property {number} [history] so many of the last messages are wanted that went to everyone before
  *
  * @typedef {Sources & Habits} Means
  */
@@ -92,8 +95,8 @@ export class Member {
   #connections;
 
   /**
-   * Throws TypeError (agents or metadata that are no JSON), RangeError (a bad owner), TooLarge (more
-   * agents and metadata than a relay takes).
+   * Throws TypeError (agents or metadata that are no JSON, or a history that is no number), RangeError
+   * (a bad owner or history), TooLarge (more agents and metadata than a relay takes).
    *
    * @param {string} id
    * @param {unknown} agents
@@ -112,6 +115,7 @@ export class Member {
       takeover = false,
       shares = false,
       elects = false,
+      history = 0,
       ...habits
     } = means;
     this.id = id;
@@ -136,7 +140,17 @@ export class Member {
     this.#patience = patience;
     this.#asks = asks;
     this.#services = services;
-    const rooms = { ownership, roster, announcements, outgoing, returns, asks, services, patience };
+    const rooms = {
+      ownership,
+      roster,
+      announcements,
+      outgoing,
+      returns,
+      recalling: new Recalling(history, limits),
+      asks,
+      services,
+      patience,
+    };
     /** @type {import("./connections.js").Owner} */
     const own = { token, nonce, roll, emit, giveUp: (now, error) => this.end(now, error) };
     this.#connections = new Connections(id, limits, rooms, own);

@@ -64,6 +64,8 @@ const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
  * @property {string | undefined} origin the peer that it came from; the relay guarantees it
  * @property {number | undefined} timestamp when it was sent, in milliseconds since 1970, by the
  *   sender's clock
+ * @property {boolean} isOld it was said before this peer came, which has asked for it (`history` of
+ *   `join`)
  * @property {Readonly<Record<string, Json>>} fields all of it
  */
 
@@ -80,7 +82,7 @@ const OWN_TYPES = ["presence", "heartbeat", "capabilities"];
  * @param {Wire} fields
  * @returns {Readonly<Message>}
  */
-export function messageOf(fields) {
+export function messageOf(fields, isOld = false) {
   const [from, to] = [string(fields.from), string(fields.to)];
   return Object.freeze({
     type: String(fields.type),
@@ -90,6 +92,7 @@ export function messageOf(fields) {
     turnId: string(fields.turnId),
     origin: string(fields.instanceId) || from,
     timestamp: typeof fields.timestamp === "number" ? fields.timestamp : undefined,
+    isOld,
     fields,
   });
 }

@@ -29,6 +29,8 @@
  * @property {Partial<Limits>} [limits]
  * @property {number} [withinS] how long the first joining may take, in seconds: 40 by default,
  *   Infinity to wait for ever
+ * @property {number} [history] so many of the last messages that went to everyone before are wanted, too:
+ *   these are `isOld`, and all there when it has joined
  * @property {string} [owner] the secret by which the id is this page's, 16 to 256 characters; tabs and
  *   programs that share it share the id. By default that of an id from `peerId`, else a random one
  * @property {boolean} [takeover] end whoever has the id with the same owner

@@ -347,6 +347,16 @@ export function positive(value) {
 }
 
 /**
+ * The value if it is a count.
+ *
+ * @param {unknown} value
+ */
+export function whole(value) {
+  const isCount = Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 2 ** 53;
+  return isCount ? Number(value) : null;
+}
+
+/**
  * The value if it is a rate (1/s) that a relay may have: a smaller one would mute the peer.
  *
  * @param {unknown} value

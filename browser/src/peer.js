@@ -123,6 +123,7 @@ export class Peer {
       takeover = false,
       token = null,
       worker = true,
+      history = 0,
       _env,
     } = options;
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
@@ -146,6 +147,7 @@ export class Peer {
       takeover,
       shares: options.owner !== undefined || (isShared(id) && world.locks !== null),
       elects: world.locks !== null,
+      history,
     });
     this.#driver = new Driver(member, world, {
       carryOut: (effect) => this.#carryOut(effect),

@@ -34,7 +34,7 @@
 import { crc32, utf8 } from "./bytes.js";
 import { lastMessage } from "./incoming.js";
 import { isRecord } from "./messages.js";
-import { positive } from "./outgoing.js";
+import { positive, whole } from "./outgoing.js";
 
 /** So many reports are awaited at a time; the oldest are forgotten. */
 const REPORTS_MAX = 16;
@@ -408,14 +408,4 @@ export class Resuming {
 function name(value) {
   const isName = typeof value === "string" && value !== "" && [...value].length <= NAME_CHARS_MAX;
   return isName ? value : null;
-}
-
-/**
- * The value if it is a count.
- *
- * @param {unknown} value
- */
-function whole(value) {
-  const isCount = Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 2 ** 53;
-  return isCount ? Number(value) : null;
 }

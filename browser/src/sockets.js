@@ -135,16 +135,19 @@ export class Sockets {
   // Asking and reporting
 
   /**
-   * The socket is new: asks that what it carries may come back.
+   * The socket is new: asks that what it carries may come back, and for what was said before
+   * (`data.history`).
    *
    * @param {number} socket
+   * @param {{ messages: number } | null} history
    */
-  ask(socket) {
+  ask(socket, history) {
     const carried = new Resuming(this.#limits);
-    const asked = carried.ask();
-    if (asked === null) return;
+    const resume = carried.ask();
+    const wishes = Object.entries({ resume, history }).filter(([, wish]) => wish !== null);
+    if (wishes.length === 0) return;
     this.#carried.set(socket, carried);
-    this.#asked.set(socket, this.#question(socket, { resume: asked }));
+    this.#asked.set(socket, this.#question(socket, Object.fromEntries(wishes)));
   }
 
   /**

@@ -83,6 +83,7 @@ from protocol.member.messages import Message, is_offline, opened, sentence_of, w
 from protocol.member.outgoing import Frame, Outgoing, positive
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience, refuses
+from protocol.member.recalling import Recalling
 from protocol.member.returns import Returns
 from protocol.member.roster import Roster
 from protocol.member.services import Services
@@ -107,6 +108,7 @@ class Rooms:
     announcements: Announcements
     outgoing: Outgoing
     returns: Returns
+    recalling: Recalling
     asks: Asks
     services: Services
     patience: Patience
@@ -244,6 +246,7 @@ class Connections:
             if isinstance(one, Excess):
                 is_array = len(arrived) == 1 and str(frame).lstrip().startswith("[")
                 self._sockets.excess(connection, str(frame), is_countable=not is_array)
+                self._rooms.recalling.excess()
                 self._ignore(one.what, f"at most {one.bound}")
             elif self._sockets.note(connection, str(frame), Message(one.fields)):
                 pass  # the answer to something that was asked there
@@ -455,7 +458,7 @@ class Connections:
         if self._rooms.ownership.is_claimed:
             claim = self._rooms.ownership.text(self._turn_id())  # whose answer tells nothing
             self._sockets.transmit(coming.connection, claim)
-        self._sockets.ask(coming.connection)
+        self._sockets.ask(coming.connection, self._rooms.recalling.ask())
         coming.presence, coming.said = self._turn_id(), self._rooms.announcements.wanted
         text = self._rooms.announcements.text(coming.said, coming.presence, now)
         self._sockets.transmit(coming.connection, text)
@@ -554,7 +557,11 @@ class Connections:
             self.failed(coming.connection, refused, now)
 
     def _on_use(self, fields: Mapping[str, Any], now: Instant) -> None:
-        message = opened(Message(fields))
+        message = Message(fields)
+        if self._rooms.recalling.is_old(message):
+            self._emit(Arrived(Message(fields, is_old=True), self._size))
+            return
+        message = opened(message)
         turn_id = message.turn_id
         if message.type == "presence":
             self._note_own(message, now)
@@ -564,7 +571,9 @@ class Connections:
             self._on_presence(message, now)
         elif message.type == "error" and message.is_relays and message.word("code") == "replaced":
             self._give_up(now, Replaced())
-        elif message.type != "capabilities_response" or not message.is_relays:
+        elif message.type == "capabilities_response" and message.is_relays:
+            self._rooms.recalling.note(message)
+        else:
             self._rooms.asks.answer(message, self._size, now)
             self._rooms.services.note(message, self._size, now)
             self._emit(Arrived(message, self._size))
@@ -611,6 +620,7 @@ class Connections:
             self._announce_on(coming, now)
         elif turn_id == self._sync:
             self._sync = None
+            self._rooms.recalling.end()
             self._rooms.roster.complete()
             self._roster_changed(now)
             self._rooms.patience.complete()

@@ -15,6 +15,7 @@ Each module beside this one decides one thing. Here they are put together:
     announcements  what this peer says about itself
     outgoing       what waits to be sent, and when it may go
     returns        who was here before a loss, and is waited for
+    recalling      what was said before the peer came, if it asks for it
     asks           commands given
     services       commands served
 """
@@ -34,6 +35,7 @@ from protocol.member.messages import RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience
+from protocol.member.recalling import Recalling
 from protocol.member.returns import Returns, target_of
 from protocol.member.roster import Roster
 from protocol.member.services import Services
@@ -46,9 +48,10 @@ class Member:
     gives one for each command that is asked. Nobody can guess either. `roll` gives numbers in
     [0, 1). `waits`, `splits` and `overfill` are as in `Outgoing`, `keepalive` as in
     `Announcements`, `owner` and `takeover` as in `Ownership`. `shares`: others are meant to have
-    the id too. `elects`: the connections of the peer elect who serves (elected). Raises TypeError
-    (agents or metadata that are no JSON), ValueError (a bad owner), TooLarge (more agents and
-    metadata than a relay takes).
+    the id too. `elects`: the connections of the peer elect who serves (elected). `history`: as in
+    `Recalling`. Raises TypeError (agents or metadata that are no JSON, or a history that is no
+    number), ValueError (a bad owner or history), TooLarge (more agents and metadata than a relay
+    takes).
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Member:
         takeover: bool = False,
         shares: bool = False,
         elects: bool = False,
+        history: int = 0,
     ) -> None:
         self.id = id
         self.over: RelayError | None = None
@@ -112,6 +116,7 @@ class Member:
             announcements,
             outgoing,
             returns,
+            Recalling(history, limits),
             self._asks,
             self._services,
             self._patience,

@@ -46,9 +46,13 @@ _encode = msgspec.json.Encoder().encode
 
 @attrs.frozen
 class Message:
-    """One message as it arrived; `fields` is all of it."""
+    """One message as it arrived; `fields` is all of it.
+
+    `is_old`: it was said before this peer came, which has asked for it (`history` of `join`).
+    """
 
     fields: Mapping[str, Any]
+    is_old: bool = False
 
     @property
     def type(self) -> str:

@@ -302,6 +302,17 @@ def positive(value: Any) -> float | None:
     return number if 0 < number < math.inf else None
 
 
+def whole(value: Any) -> int | None:
+    """The value if it is a count.
+
+    >>> whole(3.0), whole(-1)
+    (3, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value <= 2**53 and value == int(value) else None
+
+
 def _rate(value: Any) -> float | None:
     """The value if it is a rate (1/s) that a relay may have: a smaller one would mute the peer."""
     number = positive(value)

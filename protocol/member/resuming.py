@@ -40,7 +40,7 @@ import attrs
 
 from protocol.limits import MembershipLimits
 from protocol.member.incoming import last_message
-from protocol.member.outgoing import bytes_of, positive
+from protocol.member.outgoing import bytes_of, positive, whole
 
 REPORTS_MAX: Final = 16
 """So many reports are awaited at a time; the oldest are forgotten."""
@@ -214,7 +214,7 @@ class Resuming:
         """The relay has answered a report. Returns whether something is kept no longer."""
         while self._reports and self._reports.popleft()[0] != turn_id:
             pass  # what is answered later has made it superfluous
-        count = _whole(taken)
+        count = whole(taken)
         if self.stage is not Stage.OPEN or count is None or count < self.taken:
             return False
         if count > self.taken + len(self._kept):
@@ -282,7 +282,7 @@ class Resuming:
         if self.stage is not Stage.RETURNING:
             return False
         answer: Mapping[str, Any] = resume if isinstance(resume, dict) else {}
-        taken = _whole(answer.get("taken"))
+        taken = whole(answer.get("taken"))
         if answer.get("resumed") is not True:
             self.stage, self.reason = Stage.OFF, _name(answer.get("reason")) or "unsupported"
         elif taken is None or not self.taken <= taken <= self.taken + len(self._kept):
@@ -315,9 +315,3 @@ class Resuming:
 
 def _name(value: Any) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= NAME_CHARS_MAX else None
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if 0 <= value <= 2**53 and value == int(value) else None

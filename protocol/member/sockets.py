@@ -93,13 +93,15 @@ class Sockets:
 
     # Asking and reporting -------------------------------------------------------------------------
 
-    def ask(self, socket: int) -> None:
-        """The socket is new: ask that what it carries may come back."""
+    def ask(self, socket: int, history: Mapping[str, Any] | None = None) -> None:
+        """The socket is new: ask that what it carries may come back, and for what was said before
+        (`data.history`)."""
         carried = Resuming(self._limits)
-        asked = carried.ask()
-        if asked is not None:
+        asked = {"resume": carried.ask(), "history": history}
+        data = {name: wish for name, wish in asked.items() if wish is not None}
+        if data:
             self._carried[socket] = carried
-            self._asked[socket] = self._question(socket, {"resume": asked})
+            self._asked[socket] = self._question(socket, data)
 
     def report(self, socket: int, at: float, *, is_quiet: bool) -> bool:
         """Say what has arrived, and ask what has been taken. False: there is nothing to report.

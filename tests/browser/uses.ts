@@ -83,6 +83,7 @@ const options: JoinOptions = {
   limits: { heartbeatEveryS: 5 },
   withinS: Infinity,
   keepalive: null,
+  history: 50,
   owner: "sixteen characters",
   takeover: true,
   token: async () => "token",
@@ -96,7 +97,7 @@ const joined: Peer = await early.joined;
 const stops: (() => void)[] = [
   joined.on("state", (state: State) => console.log(state)),
   joined.on("roster", ({ joined, here }: Change) => console.log(joined.length, here.size)),
-  joined.on("message", ({ type, data }) => console.log(type, data)),
+  joined.on("message", ({ type, data, isOld }) => console.log(type, data, isOld)),
   joined.on("gap", ({ message, seconds, reason, inDoubt }: Gap) => {
     console.log(
       message,

@@ -87,7 +87,8 @@ function plainError(error) {
 
 function plainEffect({ text, ...effect }) {
   if (effect.effect === "Transmit") return { ...effect, message: JSON.parse(text) };
-  return text === undefined ? plain(effect) : plain({ ...effect, text });
+  const old = effect.effect === "Arrived" && effect.message.isOld ? { is_old: true } : {};
+  return text === undefined ? { ...plain(effect), ...old } : plain({ ...effect, text });
 }
 
 function plainResult(result) {

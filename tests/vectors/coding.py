@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from protocol.member import errors
-from protocol.member.effects import Effect, Transmit
+from protocol.member.effects import Arrived, Effect, Transmit
 from protocol.member.errors import Gap, RelayError
 from protocol.member.member import Member
 from protocol.member.messages import Message, RemotePeer
@@ -73,6 +73,8 @@ def plain_effect(effect: Effect) -> dict[str, Any]:
     shown: dict[str, Any] = {"effect": type(effect).__name__}
     for field in attrs.fields(type(effect)):
         value = getattr(effect, field.name)
+        if isinstance(effect, Arrived) and effect.message.is_old:
+            shown["is_old"] = True
         if isinstance(effect, Transmit) and field.name == "text":
             shown["message"] = json.loads(value)
         else:

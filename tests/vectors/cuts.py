@@ -35,29 +35,30 @@ def begun(name: str, **setup: Any) -> Story:
     """The first connection is open, and the relay has answered nothing."""
     s = Story(name, limits={**ASKS, **setup.pop("limits", {})}, **setup)
     s.do("begin", within_s=30.0)
-    _open(s)
+    open_latest(s)
     return s
 
 
 def anew(s: Story, told: dict[str, Any] | None = None) -> None:
     """It joins over the latest connection, which is open, as ever."""
-    s.hear(_answer(s, "seconds", resume=OFFER))
+    s.hear(answer_to(s, "seconds", resume=OFFER))
     _be_present(s, told)
 
 
 def _be_present(s: Story, told: dict[str, Any] | None = None) -> None:
-    s.hear(presence("ann", "coder", turn=_turn(s, "presence"), keepalive="pong", accept=["batch"]))
+    announced = turn_of(s, "presence")
+    s.hear(presence("ann", "coder", turn=announced, keepalive="pong", accept=["batch"]))
     s.hear(presence("bob", "helper"))
     told = {"limits": told or {}, "accept": ["batch"]}
-    s.hear(relays("capabilities_response", _turn(s, "capabilities"), **told))
+    s.hear(relays("capabilities_response", turn_of(s, "capabilities"), **told))
 
 
 def back(s: Story, taken: int, *missed: dict[str, Any]) -> None:
     """The next connection opens, and the relay agrees. Its answer is in one frame with what was
     missed."""
-    _open(s)
+    open_latest(s)
     token = f"k-{s.use}"
-    s.hear(_answer(s, "token", resume={"resumed": True, "taken": taken, **OFFER, "token": token}))
+    s.hear(answer_to(s, "token", resume={"resumed": True, "taken": taken, **OFFER, "token": token}))
     if missed:
         s.hear(*missed)
 
@@ -75,35 +76,35 @@ def cut(s: Story, wait_s: float = 0.5) -> None:
     s.wait(wait_s)
 
 
-def _open(s: Story) -> None:
+def open_latest(s: Story) -> None:
     """The latest connection that is wanted opens."""
     effects = [effect for step in s.case["steps"] for effect in step["effects"]]
     s.use = [effect["connection"] for effect in effects if effect["effect"] == "Open"][-1]
     s.open(s.use)
 
 
-def _sent(s: Story) -> list[dict[str, Any]]:
+def sent(s: Story) -> list[dict[str, Any]]:
     """What the peer has said by itself on the latest connection."""
     effects = [effect for step in s.case["steps"] for effect in step["effects"]]
     sent = [e for e in effects if e["effect"] == "Transmit" and e["connection"] == s.use]
     return [effect["message"] for effect in sent]
 
 
-def _turn(s: Story, type: str) -> str:
+def turn_of(s: Story, type: str) -> str:
     """The turn id of the latest of this type."""
-    turn: str = [message["turnId"] for message in _sent(s) if message["type"] == type][-1]
+    turn: str = [message["turnId"] for message in sent(s) if message["type"] == type][-1]
     return turn
 
 
-def _answer(s: Story, word: str, **data: Any) -> dict[str, Any]:
+def answer_to(s: Story, word: str, **data: Any) -> dict[str, Any]:
     """The relay's answer to the latest `data.resume` with this word in it."""
-    asked = [m["turnId"] for m in _sent(s) if word in m.get("data", {}).get("resume", {})]
+    asked = [m["turnId"] for m in sent(s) if word in m.get("data", {}).get("resume", {})]
     return relays("capabilities_response", asked[-1], **data)
 
 
-def _taken(s: Story, taken: int, report: int = -1) -> dict[str, Any]:
+def taken_told(s: Story, taken: int, report: int = -1) -> dict[str, Any]:
     """The relay's answer to a report."""
-    reports = [m["turnId"] for m in _sent(s) if "received" in m.get("data", {})]
+    reports = [m["turnId"] for m in sent(s) if "received" in m.get("data", {})]
     return relays("capabilities_response", reports[report], taken=taken)
 
 
@@ -120,7 +121,7 @@ def _stories() -> Iterator[Story]:
     s.wait(0.5)
     back(s, 3, _said(12), answer("turn_end", "turn-1", result=1))
     s.pump()
-    s.hear(_said(13), presence("ann", "coder", "tester", turn=_turn(s, "presence")))
+    s.hear(_said(13), presence("ann", "coder", "tester", turn=turn_of(s, "presence")))
     send(s, 6)
     yield s
 
@@ -133,14 +134,14 @@ def _stories() -> Iterator[Story]:
 
     s = joined("the answer and what was missed may be one frame")
     cut(s)
-    _open(s)
-    s.hear(_answer(s, "token", resume={"resumed": True, "taken": 2, **OFFER}), _said(1), _said(2))
+    open_latest(s)
+    s.hear(answer_to(s, "token", resume={"resumed": True, "taken": 2, **OFFER}), _said(1), _said(2))
     cut(s)
-    _open(s)
+    open_latest(s)
     yield s
 
     s = begun("a cut before the roster is whole does not begin it anew")
-    s.hear(_answer(s, "seconds", resume=OFFER))
+    s.hear(answer_to(s, "seconds", resume=OFFER))
     s.hear(presence("ann", "coder", turn="t:2", keepalive="pong", accept=["batch"]))
     s.hear(presence("bob", "helper"))
     s.do("closed", 1)
@@ -162,9 +163,9 @@ def _stories() -> Iterator[Story]:
         s.do("closed", 1)
         send(s, 2)
         s.wait(0.5)
-        _open(s)
+        open_latest(s)
         no = {"resumed": False, "reason": reason, "seconds": 20}
-        s.hear(_answer(s, "token", resume=no))
+        s.hear(answer_to(s, "token", resume=no))
         anew(s)
         s.pump()
         yield s
@@ -176,8 +177,8 @@ def _stories() -> Iterator[Story]:
         s = joined(f"{what} refuses, too")
         send(s, 1)
         cut(s)
-        _open(s)
-        told = {**_answer(s, "token", **data), "type": type}
+        open_latest(s)
+        told = {**answer_to(s, "token", **data), "type": type}
         for liar in LIARS:
             s.hear({**told, **liar})
         s.hear({**told, "turnId": "t:3"})
@@ -190,7 +191,7 @@ def _stories() -> Iterator[Story]:
     cut(s)
     back(s, 77)
     s.wait(0.5)
-    _open(s)
+    open_latest(s)
     anew(s)
     yield s
 
@@ -201,7 +202,7 @@ def _stories() -> Iterator[Story]:
     s.wait(19.0)
     s.do("send", {"type": "direct", "to": "bob", "n": 2})
     s.wait(2.0)
-    _open(s)
+    open_latest(s)
     anew(s)
     s.pump()
     s.wait(9.0)
@@ -211,15 +212,15 @@ def _stories() -> Iterator[Story]:
     s = joined("while the relay is asked, its time is not over", limits={"resume_s": 5.0})
     cut(s, 0.0)
     s.wait(4.5)
-    _open(s)
+    open_latest(s)
     s.wait(2.0)
-    s.hear(_answer(s, "token", resume={"resumed": True, "taken": 2, **OFFER}))
+    s.hear(answer_to(s, "token", resume={"resumed": True, "taken": 2, **OFFER}))
     yield s
 
     s = joined("a socket that is cut before the relay has answered is followed by another one")
     send(s, 1)
     cut(s)
-    _open(s)
+    open_latest(s)
     cut(s)
     back(s, 2)
     s.pump()
@@ -227,7 +228,7 @@ def _stories() -> Iterator[Story]:
 
     s = joined("an attempt that takes too long is no goodbye", limits={"join_within_s": 5.0})
     cut(s)
-    _open(s)
+    open_latest(s)
     s.wait(6.0)
     back(s, 2)
     yield s
@@ -236,23 +237,23 @@ def _stories() -> Iterator[Story]:
     _be_present(s)
     send(s, 1)
     cut(s)
-    _open(s)
+    open_latest(s)
     anew(s)
     yield s
 
     s = joined("it reports with every heartbeat")
     for taken in (4, 6, 8):
         s.wait(10.0)
-        s.hear(_said(taken), _taken(s, taken))
+        s.hear(_said(taken), taken_told(s, taken))
     yield s
 
     s = joined("and after so many frames, once for each", limits={"unreported_frames_max": 3})
     for n in range(9):
         send(s, n)
-    s.hear(_taken(s, 4, 0))
+    s.hear(taken_told(s, 4, 0))
     for liar in LIARS:
-        s.hear({**_taken(s, 7, 1), **liar})
-    s.hear(_taken(s, 7, 1))
+        s.hear({**taken_told(s, 7, 1), **liar})
+    s.hear(taken_told(s, 7, 1))
     s.do("closed", 1)
     s.wait(0.5)
     back(s, 8)
@@ -262,7 +263,7 @@ def _stories() -> Iterator[Story]:
     few = {"unconfirmed_frames_max": 6, "unreported_frames_max": 3}
     s = joined("what is not taken is bounded: what else is to be sent waits", limits=few)
     send(s, *range(8))
-    s.hear(_taken(s, 4, 0))
+    s.hear(taken_told(s, 4, 0))
     s.pump()
     yield s
 
@@ -273,7 +274,7 @@ def _stories() -> Iterator[Story]:
         s.hear(_said(1))
         s.pump()
     cut(s)
-    _open(s)
+    open_latest(s)
     yield s
 
     s = joined("after two silent heartbeats there is doubt, early enough to come back")
@@ -283,7 +284,7 @@ def _stories() -> Iterator[Story]:
     yield s
 
     s = begun("where it cannot come back, silence lasts longer")
-    s.hear(_answer(s, "seconds", limits={}))
+    s.hear(answer_to(s, "seconds", limits={}))
     _be_present(s)
     s.wait(60.0)
     yield s
@@ -316,7 +317,7 @@ def _stories() -> Iterator[Story]:
     s = joined("an array, and what is not all ASCII, are compared to the letter")
     s.do("received", 1, f'[{json.dumps(_said(1))}, {{"type":"caf\u00e9","from":"bob"}} ]')
     cut(s)
-    _open(s)
+    open_latest(s)
     yield s
 
     s = joined(
@@ -330,7 +331,7 @@ def _stories() -> Iterator[Story]:
     s.do("received", 2, '[{"type":"a","from":"bob","data":[%s[]]}]' % ("[]," * 80))
     send(s, 2)
     cut(s)
-    _open(s)
+    open_latest(s)
     anew(s)
     yield s
 
@@ -338,14 +339,14 @@ def _stories() -> Iterator[Story]:
     send(s, 1)
     s.do("received", 1, "<html>")
     s.wait(0.5)
-    _open(s)
+    open_latest(s)
     anew(s)
     yield s
 
     s = joined("who leaves meanwhile is told what is in doubt")
     send(s, 1)
     cut(s)
-    _open(s)
+    open_latest(s)
     s.do("leave")
     s.do("end")
     yield s
@@ -353,11 +354,11 @@ def _stories() -> Iterator[Story]:
     s = joined("who sleeps meanwhile says goodbye")
     send(s, 1)
     cut(s)
-    _open(s)
+    open_latest(s)
     s.do("suspend")
     s.wait(1.0)
     s.do("nudge")
-    _open(s)
+    open_latest(s)
     anew(s)
     yield s
 
@@ -386,7 +387,7 @@ def _renewals() -> Iterator[Story]:
         s = joined(name, limits={"renew_after_s": 25.0})
         for taken in (4, 6):
             s.wait(10.0)
-            s.hear(_said(taken), _taken(s, taken))
+            s.hear(_said(taken), taken_told(s, taken))
         s.wait(5.0)
         return s
 
@@ -398,16 +399,16 @@ def _renewals() -> Iterator[Story]:
 
     def announced(name: str) -> Story:
         s = fenced(name)
-        s.hear(relays("capabilities_response", _turn(s, "capabilities"), limits={}))
+        s.hear(relays("capabilities_response", turn_of(s, "capabilities"), limits={}))
         s.use = 2
-        s.hear(_answer(s, "seconds", resume=OFFER))
+        s.hear(answer_to(s, "seconds", resume=OFFER))
         s.use = 1
         return s
 
     def switching(name: str) -> Story:
         s = announced(name)
         s.use = 2
-        mark = presence("ann", "coder", turn=_turn(s, "presence"), keepalive="pong")
+        mark = presence("ann", "coder", turn=turn_of(s, "presence"), keepalive="pong")
         s.hear(mark, _said(1))
         s.use = 1
         return s
@@ -421,7 +422,7 @@ def _renewals() -> Iterator[Story]:
     s = fenced("cut while it is fenced: the next one goes on with it")
     s.do("closed", 1)
     s.use = 2
-    s.hear(_answer(s, "token", resume={"resumed": True, "taken": 6, **OFFER}))
+    s.hear(answer_to(s, "token", resume={"resumed": True, "taken": 6, **OFFER}))
     s.pump()
     yield s
 
@@ -454,7 +455,7 @@ def _renewals() -> Iterator[Story]:
 
     s = switching("the next one is in use, and may come back itself")
     s.use = 2
-    s.hear(presence("ann", "coder", turn=_turn(s, "presence")), connection=1)
+    s.hear(presence("ann", "coder", turn=turn_of(s, "presence")), connection=1)
     s.pump()
     s.hear(_said(3))
     cut(s)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import cuts, pure, resuming, scenarios, sharing, walks
+from tests.vectors import cuts, pure, recalled, resuming, scenarios, sharing, walks
 from tests.vectors.recording import Case
 
 FOLDER = Path(__file__).parent
@@ -29,6 +29,7 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "elected": sharing.elected,
     "resuming": resuming.cases,
     "sockets": cuts.cases,
+    "recalling": recalled.cases,
     "member": walks.member,
 }
 """By room: what makes its cases."""
