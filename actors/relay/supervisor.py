@@ -51,6 +51,7 @@ from protocol.mesh.effects import (
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
+from protocol.mesh.recalling import LITTLE_BYTES as LITTLE_SAID_BYTES
 from protocol.mesh.status import Totals
 
 TICK_S: Final = 0.25
@@ -114,6 +115,7 @@ class Supervisor:
         )
         self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
         self._kept_bytes = 0  # as the ledger knows it
+        self._said_bytes = 0  # that the mesh has not sorted in
         self._rests = Rests(limits.flush_gap_s, clock)
 
     def open(
@@ -268,6 +270,7 @@ class Supervisor:
         if not effects:
             return
         tape = self._tape
+        tape.is_kept = self._comebacks.is_busy
         dismissed: list[Dismissed] = []
         for effect in effects:
             if type(effect) is Deliver:  # the one that comes per message, hence not in the match
@@ -303,8 +306,9 @@ class Supervisor:
             self._comebacks.keep(shared, own, now)
         receivers = self._receivers
         if shared is not None:
-            for receiver in map(receivers.__getitem__, tape.present.difference(own)):
-                receiver.tell(shared)
+            for connection in tape.present:
+                if connection not in own:
+                    receivers[connection].tell(shared)
         leaving = {end.connection for end in dismissed} if dismissed else ()
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
@@ -319,6 +323,10 @@ class Supervisor:
             actor.stop(end.cause, own.get(end.connection), flush=flush)
         if shared is not None:
             self._rests.sent(shared, began.at)
+            self._said_bytes += shared.size
+            if self._said_bytes > LITTLE_SAID_BYTES:
+                self._said_bytes = 0
+                self._mesh.settle()
         if self._comebacks.is_busy:
             self._comebacks.answer(now)
 

@@ -107,10 +107,13 @@ _ABSENT: Final = sys.maxsize
 
 
 class Tape:
-    """Collects one round. Receivers are named by connection number."""
+    """Collects one round. Receivers are named by connection number. `is_kept`: what is made of it
+    is kept for longer, so it says what receivers do not get (`SharedBatch.left_out`). It changes
+    only between rounds."""
 
     def __init__(self) -> None:
         self.present: set[int] = set()
+        self.is_kept = False
         self._texts: list[Text] = []
         self._left_out: list[Collection[int]] = []  # whom, for each text
         self._is_plain = True  # nothing else differs between those who are present
@@ -146,13 +149,15 @@ class Tape:
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
         self._texts.append(text)
-        self._left_out.append(())
+        if self.is_kept:
+            self._left_out.append(())
 
     def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
         index = len(self._texts)
         self._texts.append(text)
-        self._left_out += (excluded,)  # (an `append` is a call)
+        if self.is_kept:
+            self._left_out.append(excluded)
         for connection in excluded:
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:
@@ -185,7 +190,7 @@ class Tape:
                     own[connection] = Batch(private) if private else None
             return None, own
         shared = SharedBatch(texts)
-        if is_plain:
+        if is_plain and self.is_kept:
             shared.left_out = left_out
         ends: list[int] = []  # made if somebody gets a part: often only the sender differs
         for connection, cut in cuts.items():

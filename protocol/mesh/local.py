@@ -181,6 +181,10 @@ class LocalMesh:
             + mesh.recent.bytes
         )
 
+    def settle(self) -> None:
+        """More than a little (protocol.mesh.recalling) has been said since the last call."""
+        self.mesh.recent.settle()
+
     # What comes of it -----------------------------------------------------------------------------
 
     def take_effects(self) -> list[Effect]:

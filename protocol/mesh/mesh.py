@@ -93,7 +93,7 @@ class Mesh:
             recent = self.recent
             if recent.now is not now:
                 recent.begin(now)
-            recent.fresh += (text,)  # (an `append` is a call)
+            recent.fresh.append(text)
             self.totals.relayed += 1
             return
         if header.target_instance_id is not None:

@@ -8,6 +8,7 @@ Presences, directs and what the relay itself says are not among them.
 """
 
 from collections import deque
+from collections.abc import MutableSequence
 from itertools import chain, islice, pairwise
 from typing import Final
 
@@ -39,16 +40,18 @@ def read_wish(text: Text) -> int | None:
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
 
 
-_LITTLE_BYTES: Final = 2**14
-"""So much may be fresh. To sort in the messages of each round takes longer than to decide them."""
+LITTLE_BYTES: Final = 2**14
+"""So much may be fresh, and counts as a whole. To sort in the messages of each round takes longer
+than to decide them."""
 
 
 class Recent:
     """The last messages to everyone in one mesh, oldest first. Times are monotonic seconds, and
     never go back.
 
-    A message costs nearly nothing: `begin` once for each instant, then add it to `fresh`. `now` is
-    the instant that has begun.
+    A message costs nearly nothing: `begin` once for each instant, then add it to `fresh`; `settle`
+    when more than `LITTLE_BYTES` are fresh. `now` is the instant that has begun. `bytes`: what all
+    that costs.
     """
 
     __slots__ = (
@@ -56,12 +59,9 @@ class Recent:
         "_bytes",
         "_bytes_max",
         "_count",
-        "_fresh_bytes",
         "_groups",
         "_keep_s",
-        "_little_bytes",
         "_messages_max",
-        "_weighed",
         "fresh",
         "now",
     )
@@ -70,7 +70,6 @@ class Recent:
         self._messages_max = limits.recall_messages_max
         self._bytes_max = limits.recall_bytes_max
         self._keep_s = limits.recall_s
-        self._little_bytes = _LITTLE_BYTES if limits.recall_messages_max else 0
         self.clear()
 
     def clear(self) -> None:
@@ -81,35 +80,33 @@ class Recent:
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
-        self.fresh: list[Text] = []
+        self.fresh: MutableSequence[Text] = [] if self._messages_max else deque(maxlen=0)
         self._begun: list[tuple[float, int]] = []  # each instant, and how many were fresh before
         self.now: Instant | None = None
-        self._fresh_bytes = 0  # of those that were weighed
-        self._weighed = 0
 
     @property
     def bytes(self) -> int:
-        """What is kept. Something fresh counts as much as all that may be fresh."""
-        fresh = self.fresh
-        self._fresh_bytes += sum(map(len, fresh[self._weighed :]))
-        self._weighed = len(fresh)
-        if self._fresh_bytes + TEXT_BYTES * self._weighed > self._little_bytes:
-            self._settle()
-        return self._bytes + TEXT_BYTES * self._count + (self._little_bytes if self.fresh else 0)
+        """What is kept."""
+        if not self._count and not self.fresh:
+            return 0
+        return LITTLE_BYTES + self._bytes + TEXT_BYTES * self._count
 
     def begin(self, now: Instant) -> None:
         """What comes into `fresh` from here on is said now."""
         self._begun += ((now.at, len(self.fresh)),)
         self.now = now
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Sort in what is fresh. Beyond a bound the oldest are forgotten."""
-        fresh, begun = self.fresh, self._begun
-        if not fresh:
+        fresh, begun = tuple(self.fresh), self._begun
+        if not begun:
             return
         self._begin_afresh()
+        if len(fresh) >= self._messages_max:
+            self._groups.clear()
+            self._bytes = self._count = 0
         for (at, start), (_, end) in pairwise([*begun, (0.0, len(fresh))]):
-            self._groups.append((at, fresh[start:end]))
+            self._groups.append((at, list(fresh[start:end])))
         self._count += len(fresh)
         self._bytes += sum(map(len, fresh))
         while self._count > self._messages_max:
@@ -119,7 +116,7 @@ class Recent:
 
     def forget(self, at: float) -> None:
         """Forget what was said too long ago."""
-        self._settle()
+        self.settle()
         groups = self._groups
         while groups and groups[0][0] < at - self._keep_s:
             self._forget_first(len(groups[0][1]))

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from protocol.envelope import TEXT_BYTES
 from protocol.grants import Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh.recalling import Recent
+from protocol.mesh.recalling import LITTLE_BYTES, Recent
 from tests.worlds.mesh import World, presence, text, world_of
 
 
@@ -116,7 +117,6 @@ def test_a_wish_stays_if_the_presence_is_refused_and_the_last_one_counts() -> No
 def test_where_nothing_is_remembered_nothing_is_offered_or_refused() -> None:
     world = world_of("a", limits=Limits(recall_messages_max=0))
     world.say(1, said(1))
-    assert world.mesh.mesh.recent.bytes == 0
     c = world.join("c", claim={"history": {"messages": "x"}})
     answer, *presences = world.got(c)
     assert "history" not in answer["data"]
@@ -145,30 +145,23 @@ def test_the_memory_is_bounded_in_messages_bytes_and_time() -> None:
     assert recent.bytes == 0
 
 
-def test_what_is_fresh_is_counted_as_a_whole_until_it_is_more_than_a_little() -> None:
-    for said_texts in ([b"x" * 20000], [b""] * 500):
-        recent = Recent(Limits())
-        assert recent.bytes == 0
-        for said_text in said_texts:
-            remember(recent, said_text, 0.0)
-            whole = recent.bytes
-            assert whole >= 1 + len(said_text)
-            if not recent.fresh:
-                break
-            assert whole == 2**14
-        else:
-            pytest.fail("nothing was ever sorted in")
-        recent.clear()
-        assert recent.bytes == 0
-    remember(recent, b"y", 0.0)
-    recent.forget(0.0)
-    assert 1 < recent.bytes < 200
+def test_what_is_sorted_in_is_counted_and_bounded() -> None:
+    recent = Recent(Limits(recall_messages_max=10))
+    for n in range(25):
+        remember(recent, b"%02d" % n, float(n // 4))
+    assert recent.bytes == LITTLE_BYTES
+    recent.settle()
+    assert recent.bytes == LITTLE_BYTES + 10 * (2 + TEXT_BYTES)
+    assert recent.last(99, 6.0) == tuple(b"%02d" % n for n in range(15, 25))
+    recent.clear()
+    assert recent.bytes == 0
 
 
 def test_what_is_remembered_is_counted_and_forgotten_though_nothing_more_is_said() -> None:
     world = world_of("a", limits=Limits(recall_s=100.0))
     before = world.mesh.kept_bytes
     world.say(1, said(1, data="x" * 20000))
+    world.mesh.settle()
     assert world.mesh.kept_bytes > before + 20000
     for _ in range(11):
         world.wait(10.0)
