@@ -10,6 +10,10 @@ from hashlib import sha256
 from typing import Final
 
 import attrs
+import msgspec
+
+from protocol.codec import MASK, data_of, decode_value
+from protocol.envelope import ErrorCode, Refusal, Text
 
 CLAIM_CHARS_MIN: Final = 16
 CLAIM_CHARS_MAX: Final = 256
@@ -42,3 +46,33 @@ def same_owner(one: Claim | None, other: Claim | None) -> bool:
     if one is None or other is None:
         return one is other
     return hmac.compare_digest(one.digest, other.digest)
+
+
+def read_claim(text: Text) -> Claim | None:
+    """What the `data` of a `capabilities` claims. None: nothing, or `data` is no object.
+
+    Raises Refusal (`bad_field`).
+
+    >>> read_claim(b'{"type":"capabilities","data":{"claim":"0123456789abcdef"}}')
+    Claim(takes_over=False)
+    """
+    try:
+        data = data_of(text)
+        secret, takes_over = (
+            decode_value(data[name]) if name in data else None for name in ("claim", "takeover")
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not (takes_over is None or isinstance(takes_over, bool)) or (takes_over and secret is None):
+        sentence = "`data.takeover` is true or false, and it needs `data.claim`"
+        raise Refusal(ErrorCode.BAD_FIELD, sentence)
+    if secret is None:
+        return None
+    if (
+        not isinstance(secret, str)
+        or not CLAIM_CHARS_MIN <= len(secret) <= CLAIM_CHARS_MAX
+        or MASK in secret
+    ):
+        sentence = f"`data.claim` has {CLAIM_CHARS_MIN} to {CLAIM_CHARS_MAX} characters"
+        raise Refusal(ErrorCode.BAD_FIELD, sentence)
+    return Claim.of(secret, takes_over=bool(takes_over))

@@ -27,9 +27,10 @@ import msgspec
 
 from protocol import refusals
 from protocol.agents import Agent, agent_id
-from protocol.claims import CLAIM_CHARS_MAX, CLAIM_CHARS_MIN, Claim
 from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.limits import Limits
+from protocol.subscribe import read_wish
+from protocol.wish import EVERYTHING, Wish
 
 
 class _Announced(msgspec.Struct):
@@ -46,7 +47,7 @@ _decode_announced = msgspec.json.Decoder(_Announced).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
 decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_agent = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
+decode_value = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 _NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
@@ -104,6 +105,11 @@ def content(text: Text) -> tuple[bytes, bool]:
     return data, bytes(said.turn_id) not in {b"", b"null"}
 
 
+def header_of(text: Text) -> Header:
+    """The header of a message that `Codec.header` has read before."""
+    return _decode_header(without_lone_surrogates(text))
+
+
 class Codec:
     """Reads messages within `limits`. Every reading method raises Refusal, and nothing else.
 
@@ -142,56 +148,35 @@ class Codec:
             data = _decode_announced(text).data
             if data is None:
                 return Announcement(has_data=False)
-            keepalive_pong = bytes(data.get("keepalive", b"")) == b'"pong"'
-            batches = _accepts_batches(data.get("accept"))
-            is_page = bytes(data.get("pageId", b"null")) != b"null"
-            if "agents" not in data:
-                return Announcement(None, keepalive_pong, accepts_batches=batches, is_page=is_page)
-            listed = _decode_raw_list(data["agents"])
-            if len(listed) > self._limits.agents_max:
-                raise refusals.too_many_agents(len(listed), self._limits)
-            values = _decode_agent(data["agents"])
-            # (Most are plain names, and there may be hundreds: no call for those.)
-            agents = tuple(
-                Agent(value, bytes(text))
-                if value.__class__ is str and value and MASK not in value
-                else _agent(value, bytes(text))
-                for value, text in zip(values, listed, strict=True)
+            return Announcement(
+                self._agents(data["agents"]) if "agents" in data else None,
+                keepalive_pong=bytes(data.get("keepalive", b"")) == b'"pong"',
+                accepts_batches=_accepts_batches(data.get("accept")),
+                is_page=bytes(data.get("pageId", b"null")) != b"null",
+                wish=self._wish(data["subscribe"]) if "subscribe" in data else EVERYTHING,
             )
-            return Announcement(agents, keepalive_pong, accepts_batches=batches, is_page=is_page)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object, and `data.agents` must be a list"
             raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
 
-    def claim(self, text: Text) -> Claim | None:
-        """What the `data` of a `capabilities` claims. None: nothing, or `data` is no object.
+    def _agents(self, text: msgspec.Raw) -> tuple[Agent, ...]:
+        listed = _decode_raw_list(text)
+        if len(listed) > self._limits.agents_max:
+            raise refusals.too_many_agents(len(listed), self._limits)
+        values = decode_value(text)
+        # (Most are plain names, and there may be hundreds: no call for those.)
+        return tuple(
+            Agent(value, bytes(text))
+            if value.__class__ is str and value and MASK not in value
+            else _agent(value, bytes(text))
+            for value, text in zip(values, listed, strict=True)
+        )
 
-        >>> Codec(Limits()).claim(b'{"type":"capabilities","data":{"claim":"0123456789abcdef"}}')
-        Claim(takes_over=False)
-        """
-        try:
-            data = data_of(text)
-            secret, takes_over = (
-                _decode_agent(data[name]) if name in data else None
-                for name in ("claim", "takeover")
-            )
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        if not (takes_over is None or isinstance(takes_over, bool)) or (
-            takes_over and secret is None
-        ):
-            sentence = "`data.takeover` is true or false, and it needs `data.claim`"
-            raise Refusal(ErrorCode.BAD_FIELD, sentence)
-        if secret is None:
-            return None
-        if (
-            not isinstance(secret, str)
-            or not CLAIM_CHARS_MIN <= len(secret) <= CLAIM_CHARS_MAX
-            or MASK in secret
-        ):
-            sentence = f"`data.claim` has {CLAIM_CHARS_MIN} to {CLAIM_CHARS_MAX} characters"
-            raise Refusal(ErrorCode.BAD_FIELD, sentence)
-        return Claim.of(secret, takes_over=bool(takes_over))
+    def _wish(self, text: msgspec.Raw) -> Wish:
+        wish = read_wish(decode_value(text), self._limits)
+        if any(MASK in name for name in (*(wish.topics or ()), *(wish.types or ()))):
+            raise _surrogate_in_id()
+        return wish
 
     def elements(self, text: Text) -> list[msgspec.Raw]:
         """The elements of an array, for `texts`. An empty list if it is no array.
@@ -316,7 +301,7 @@ def _depth(text: Text) -> int:
 
 
 def _accepts_batches(text: msgspec.Raw | None) -> bool:
-    accepted = None if text is None else _decode_agent(text)
+    accepted = None if text is None else decode_value(text)
     return isinstance(accepted, list) and "batch" in accepted
 
 
@@ -333,7 +318,7 @@ def _agent(announced: Any, text: Text) -> Agent:
 
 
 def _surrogate_in_id() -> Refusal:
-    sentence = "ids and types must be Unicode text without lone surrogates"
+    sentence = "ids, types and topics must be Unicode text without lone surrogates"
     return Refusal(ErrorCode.BAD_FIELD, sentence)
 
 

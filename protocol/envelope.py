@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from protocol.agents import Agent
+from protocol.wish import EVERYTHING, Wish
 
 Text = bytes
 """One message as it stands on the wire: JSON, UTF-8 encoded, without any framing."""
@@ -40,7 +41,8 @@ class Header(msgspec.Struct, gc=False):
 class Announcement:
     """What a presence or heartbeat says in `data`. `agents` is None if the field is absent.
 
-    `is_page`: it has a `pageId`, as pages have that send again what they receive.
+    `is_page`: it has a `pageId`, as pages have that send again what they receive. `wish`: what its
+    connection wants of what others say to everyone.
     """
 
     agents: tuple[Agent, ...] | None = None
@@ -48,6 +50,7 @@ class Announcement:
     has_data: bool = True
     accepts_batches: bool = False
     is_page: bool = False
+    wish: Wish = EVERYTHING
 
 
 class ErrorCode(enum.Enum):
@@ -73,6 +76,10 @@ class ErrorCode(enum.Enum):
     TOO_MANY_CONNECTIONS = (
         "too_many_connections",
         "the peer has as many connections as allowed; the presence of one more is refused",
+    )
+    TOO_MANY_WISHES = (
+        "too_many_wishes",
+        "the connections of this mesh want as many different things as allowed: rule 22",
     )
     NO_ROOM = "no_room", "the relay has no room now for one more peer, or a longer presence"
     NOT_PRESENT = "not_present", "the connection has not sent a presence yet"

@@ -241,6 +241,15 @@ class Limits:
     recall_s: float = _bound(
         600.0, "time for which these messages are remembered", "they are forgotten", 0.0
     )
+    wishes_max: int = _bound(
+        2048,
+        "different wishes of the connections of one mesh (rule 22)",
+        "error `too_many_wishes`, presence refused",
+        1,
+    )
+    wish_names_max: int = _bound(
+        64, "topics, and types, in one wish", "error `bad_field`, presence refused", 1
+    )
     grant_connections_max: int = _bound(
         64,
         "connections per process whose tokens name the same bearer, whatever their peer ids are",

@@ -74,6 +74,12 @@ def too_many_agents(count: int, limits: Limits) -> Refusal:
     return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
 
 
+def too_many_wishes(most: int) -> Refusal:
+    """The refusal of a presence whose `data.subscribe` is one wish too many."""
+    sentence = f"the connections of this mesh have {most} different wishes, which is the most"
+    return Refusal(ErrorCode.TOO_MANY_WISHES, sentence)
+
+
 def lagging(limits: Limits) -> Refusal:
     """What a connection hears when it is spared the answers to others."""
     sentence = (

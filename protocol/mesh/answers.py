@@ -1,5 +1,6 @@
 """What the gate itself answers: errors. And what it hands to the mesh to answer: `capabilities`."""
 
+from protocol.claims import read_claim
 from protocol.codec import Codec
 from protocol.envelope import ErrorCode, Inbound, Refusal, Text
 from protocol.instant import Instant
@@ -8,7 +9,7 @@ from protocol.mesh import texts
 from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Deliver, Effect, Only, Refused
 from protocol.mesh.items import Question
-from protocol.mesh.recalling import read_wish
+from protocol.mesh.recalling import how_many
 from protocol.mesh.status import Totals
 from protocol.mesh.work import ERROR_WORK, Work
 
@@ -67,8 +68,8 @@ class Answers:
     def question(self, connection: Connection, text: Text) -> Question:
         """Take the claim in a `capabilities`, and the wish for earlier messages. What is asked with
         it. Raises Refusal."""
-        claim = self._codec.claim(text)
-        recalls = read_wish(text) if self._limits.recall_messages_max else None
+        claim = read_claim(text)
+        recalls = how_many(text) if self._limits.recall_messages_max else None
         if recalls is not None and connection.peer is not None:
             raise Refusal(ErrorCode.BAD_FIELD, "`data.history` comes before the first presence")
         if claim is not None:

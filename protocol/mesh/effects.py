@@ -73,13 +73,23 @@ class Others:
 
 
 @attrs.frozen
+class Chosen:
+    """All connections of present peers that watch and have one of these wishes, except `excluded`
+    (the sender's), and beside them `also`, which have none of these wishes."""
+
+    wishes: tuple[int, ...]
+    excluded: tuple[int, ...]
+    also: tuple[int, ...] = ()
+
+
+@attrs.frozen
 class Only:
     """These connections."""
 
     connections: tuple[int, ...]
 
 
-Audience = Everyone | Others | Only
+Audience = Everyone | Others | Chosen | Only
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +118,15 @@ class Admitted:
     connection: int
     accepts_batches: bool = False
     watches: bool = True
+
+
+@attrs.frozen
+class Wants:
+    """Effect: the connection, which watches, has the wish of this number from here on. Before that
+    it had another one; who was just admitted had 0, which is everything."""
+
+    connection: int
+    wish: int
 
 
 @attrs.frozen
@@ -180,6 +199,7 @@ Effect = (
     Deliver
     | Snapshot
     | Admitted
+    | Wants
     | Dismissed
     | Counted
     | Returning

@@ -142,7 +142,7 @@ class LocalMesh:
 
     def lagging(self, connection: int, now: Instant, *, is_lagging: bool) -> None:
         """Apply that a connection has fallen behind, or has caught up."""
-        self.mesh.laggards.note(connection, now, is_lagging=is_lagging)
+        self.mesh.audiences.laggards.note(connection, now, is_lagging=is_lagging)
 
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """Apply the end of a connection."""
@@ -171,14 +171,15 @@ class LocalMesh:
     @property
     def kept_bytes(self) -> int:
         """The bytes that are kept: all presences, announcements that wait, what finds out echoes,
-        who has begun which turn, and what was said lately."""
+        who has begun which turn, what was said lately, and who wants what."""
         mesh, held_bytes = self.mesh, self.gate.announcer.held_bytes
         return (
             mesh.roster.presence_bytes
             + held_bytes
             + mesh.echoes.bytes
-            + mesh.laggards.turns.bytes
+            + mesh.audiences.laggards.turns.bytes
             + mesh.recent.bytes
+            + mesh.audiences.wishes.bytes
         )
 
     def settle(self) -> None:

@@ -18,10 +18,12 @@ from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
+from protocol.mesh.audiences import Audiences
 from protocol.mesh.directory import EMPTY
 from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
     Admitted,
+    Chosen,
     Deliver,
     Effect,
     Everyone,
@@ -32,7 +34,6 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.items import Entrance, Question
-from protocol.mesh.lagging import Laggards
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.recalling import Recent
 from protocol.mesh.roster import Connection, Peer, Roster
@@ -64,8 +65,7 @@ class Mesh:
         self._limits = limits
         self._effects = effects
         self.recent = Recent(limits)
-        self.laggards = Laggards(limits, effects, self._work)
-        self._paced = self.laggards.paced  # looked at for every message
+        self.audiences = Audiences(limits, effects, self._work, self.totals)
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -86,10 +86,10 @@ class Mesh:
         if route is _OTHERS:
             if self.roster.pages and header.type in ECHOED:
                 self._check_echo(entry, header.type, text, now)
-            others = peer.others
-            if self._paced:
-                others = self._without_laggards(peer, header, text, now)
-            self._effects.append(Deliver(text, others))
+            audience: Others | Chosen | Only = peer.others
+            if self.audiences.differ:
+                audience = self.audiences.choose(self.roster, peer, header, text, now)
+            self._effects.append(Deliver(text, audience))
             recent = self.recent
             if recent.now is not now:
                 recent.begin(now)
@@ -102,21 +102,12 @@ class Mesh:
             refusals.check_name(header.to, "to", self._limits)
         target = self.roster.resolve(peer, header)
         if target is not None:
-            if self._paced:
-                self.laggards.begins(peer, header, text)
+            if self.audiences.differ:
+                self.audiences.laggards.begins(peer, header, text)
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
             if target.extra_work:
                 self._work.extra += target.extra_work
-
-    def _without_laggards(self, peer: Peer, header: Header, text: Text, now: Instant) -> Others:
-        """All others, but those who are behind and spared this one. While no connection is paced,
-        nobody comes here."""
-        laggards = self.laggards
-        laggards.begins(peer, header, text)
-        spared = laggards.spare(self.roster, peer, header, text, now)
-        self.totals.spared += len(spared)
-        return Others((*peer.others.excluded, *spared)) if spared else peer.others
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
         """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""
@@ -192,23 +183,23 @@ class Mesh:
         if not said.has_data or union != agents:
             text = texts.presence_with(text, union if union != agents else None)
         self._check_presence(text)
+        self.audiences.wishes.check(said.wish)
 
         is_new = peer is None
         is_newcomer = entry is None
         peer = self.roster.attach(connection, id, agents, entrance)
         for old in replaced:  # after that: the peer is here all the time
             self.roster.detach(old)
-            self.laggards.forget(old, peer, now)
+            self.audiences.forget(old, peer, now)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
         self.roster.set_page(connection, said.is_page and self._limits.echo_within_s > 0)
         self._forget_echoes(now)
 
         if is_newcomer:
-            if entrance.is_paced and entrance.watches and not said.accepts_batches:
-                self.laggards.follow(self.roster.connections[connection])
             admitted = Admitted(connection, said.accepts_batches, entrance.watches)
             self._effects.append(admitted)
+        self.audiences.announced(self.roster.connections[connection], said, entrance, is_newcomer)
         self._effects.append(Deliver(text, _EVERYONE))
         blind = tuple(own.id for own in peer.connections.values() if not own.watches)
         if blind:  # their own peer they see all the same: it is the mark of a change of connections
@@ -218,10 +209,14 @@ class Mesh:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
             self._work.extra += len(self.roster.peers)
         if is_newcomer and entrance.recalls is not None:
-            recalled = self.recent.last(entrance.recalls, now.at) if entrance.watches else ()
+            recalled: Sequence[Text] = ()
+            if entrance.watches:
+                remembered = self.recent.last(self._limits.recall_messages_max, now.at)
+                self._work.extra += len(remembered)
+                recalled = self.audiences.wanted(self.roster, peer, said.wish, remembered)
+            recalled = recalled[len(recalled) - min(len(recalled), entrance.recalls) :]
             answer = texts.recalled(id, len(recalled), now.wall_ms)
             self._effects.append(Snapshot(connection, (answer, *recalled)))
-            self._work.extra += len(recalled)
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
@@ -307,7 +302,7 @@ class Mesh:
         if peer is None:
             return
         self._forget_echoes(now)
-        self.laggards.forget(connection, peer, now)
+        self.audiences.forget(connection, peer, now)
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
             self.totals.left += 1
@@ -337,4 +332,4 @@ class Mesh:
         self.roster = Roster()
         self.echoes.clear()
         self.recent.clear()
-        self.laggards.clear()
+        self.audiences.clear()

@@ -21,10 +21,10 @@ from protocol.limits import Limits
 from protocol.mesh.numbers import decode_any, whole_number
 
 
-def read_wish(text: Text) -> int | None:
+def how_many(text: Text) -> int | None:
     """How many messages a `capabilities` asks for. None: it does not. Raises Refusal.
 
-    >>> read_wish(b'{"type":"capabilities","data":{"history":{"messages":50}}}')
+    >>> how_many(b'{"type":"capabilities","data":{"history":{"messages":50}}}')
     50
     """
     try:

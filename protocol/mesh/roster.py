@@ -250,6 +250,16 @@ class Roster:
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
+    def named(self, header: Header) -> tuple[Peer, ...]:
+        """The peers that a message for everyone names, of those that are here."""
+        target, to = header.target_instance_id, header.to
+        if target is not None:
+            to = target
+        elif to is not None and to not in self.peers:
+            return tuple(self._hosts.get(to, {}).values())
+        peer = None if to is None else self.peers.get(to)
+        return () if peer is None else (peer,)
+
     def is_named(self, peer: Peer, header: Header) -> bool:
         """The header names this peer, or in `to` an agent of it."""
         to = header.to

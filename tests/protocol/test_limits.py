@@ -48,6 +48,8 @@ LEAST: dict[str, Any] = {
     "recall_messages_max": 0,
     "recall_bytes_max": 0,
     "recall_s": 0.0,
+    "wishes_max": 1,
+    "wish_names_max": 1,
     "grant_connections_max": 1,
     "grant_grace_s": 0.0,
     "mesh_name_chars_max": 1,

@@ -10,6 +10,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
     Admitted,
+    Chosen,
     Deliver,
     Dismissed,
     Everyone,
@@ -20,6 +21,7 @@ from protocol.mesh.effects import (
     Refused,
     Snapshot,
     Spared,
+    Wants,
 )
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
@@ -65,6 +67,7 @@ class World:
         self.notes: list[PeerJoined | PeerLeft | Refused | Spared] = []
         self.admitted: set[int] = set()
         self._present: set[int] = set()
+        self._wish: dict[int, int] = {}
         self._texts: dict[int, list[Text]] = {}
         self._numbers = itertools.count(1)
 
@@ -175,6 +178,14 @@ class World:
                     self._deliver(text, self._present)
                 case Deliver(text, Others(excluded)):
                     self._deliver(text, self._present - set(excluded))
+                case Deliver(text, Chosen(wishes, excluded, also)):
+                    chosen = {c for c in self._present if self._wish.get(c, 0) in wishes}
+                    assert chosen.isdisjoint(also)
+                    self._deliver(text, chosen - set(excluded) | set(also))
+                case Wants(connection, wish):
+                    assert connection in self._present
+                    assert self._wish.get(connection, 0) != wish
+                    self._wish[connection] = wish
                 case Deliver(text, Only(connections)):
                     self._deliver(text, set(connections))
                 case Snapshot(connection, presences):

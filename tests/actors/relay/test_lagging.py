@@ -169,7 +169,8 @@ def test_whoever_comes_back_with_another_socket_is_behind_no_more() -> None:
     agent, reader = Client(world, "agent", asks=False), Client(world, "reader")
     mesh = world.supervisor._mesh
     entry = mesh.mesh.roster.connections[reader.actor.id]
-    mesh.mesh.laggards.follow(entry)
+    mesh.mesh.audiences.laggards.follow(entry)
+    mesh.mesh.audiences.differ = True
     mesh.fell_behind(reader.actor.id, world.clock.now())
     reader.cut(99, is_noticed=True)
     agent.say("stream", turnId="t", n=1)

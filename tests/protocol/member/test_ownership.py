@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codec import Codec
-from protocol.limits import Limits
+from protocol.claims import read_claim
 from protocol.member.ownership import Ownership
-
-CODEC = Codec(Limits())
 
 
 @pytest.mark.parametrize(
@@ -44,6 +41,6 @@ OWNERS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u
 @given(OWNERS.filter(lambda owner: len(owner) <= 256), st.booleans())
 def test_the_relay_takes_every_owner(owner: str, takeover: bool) -> None:
     ownership = Ownership("ann", owner, takeover=takeover)
-    claim = CODEC.claim(ownership.text("t:1").encode())
+    claim = read_claim(ownership.text("t:1").encode())
     assert claim is not None
     assert claim.takes_over is takeover

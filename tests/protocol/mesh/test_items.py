@@ -118,7 +118,7 @@ def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
     effects: list[Effect] = []
     mesh = Mesh(LIMITS, effects)
     for name, arguments, named in items:
-        apply = mesh.laggards.note if name == "lagging" else getattr(mesh, name)
+        apply = mesh.audiences.laggards.note if name == "lagging" else getattr(mesh, name)
         with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
             apply(*arguments, **named)
     return effects, mesh

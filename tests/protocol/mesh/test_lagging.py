@@ -191,7 +191,7 @@ def test_who_takes_arrays_or_is_not_paced_is_never_spared() -> None:
     world.hush()
     world.say(agent, text("stream", turnId="t"))
     assert heard(world, arrays) == heard(world, plain) == [("stream", "t")]
-    assert world.mesh.mesh.laggards.turns.bytes == 0
+    assert world.mesh.mesh.audiences.laggards.turns.bytes == 0
 
 
 def test_who_may_not_watch_misses_nothing() -> None:
@@ -244,15 +244,15 @@ def test_only_the_latest_turns_are_remembered_and_they_count_until_the_peer_leav
     assert heard(world, reader) == [("stream", 1), "lagging", ("stream", 3)]
     tab = world.join("reader")
     world.end(reader)
-    assert world.mesh.mesh.laggards.turns.bytes == 2 * TURN_BYTES
+    assert world.mesh.mesh.audiences.laggards.turns.bytes == 2 * TURN_BYTES
     world.end(tab)
-    assert world.mesh.mesh.laggards.turns.bytes == 0
+    assert world.mesh.mesh.audiences.laggards.turns.bytes == 0
 
 
 def test_turns_of_peers_that_cannot_be_spared_are_not_remembered() -> None:
     world, _, _, asker = three()
     world.say(asker, asks("t"), text("broadcast", turnId="u"))
-    assert world.mesh.mesh.laggards.turns.bytes == 0
+    assert world.mesh.mesh.audiences.laggards.turns.bytes == 0
 
 
 def test_a_turn_costs_what_it_counts_for() -> None:
@@ -325,7 +325,7 @@ def test_after_the_end_of_all_nothing_is_kept() -> None:
     world, reader, _, _ = three()
     world.say(reader, asks("t"))
     world.shut_down()
-    laggards = world.mesh.mesh.laggards
+    laggards = world.mesh.mesh.audiences.laggards
     assert not laggards.paced
     assert not laggards.turns.bytes
 
@@ -340,7 +340,7 @@ def test_with_a_claim_taken_over_the_old_connection_is_forgotten() -> None:
     world.hush()
     world.say(agent, text("stream", turnId="t"))
     assert world.mesh.totals.spared == 0
-    assert len(world.mesh.mesh.laggards.paced) == 1
+    assert len(world.mesh.mesh.audiences.laggards.paced) == 1
 
 
 # Turns, and who is behind -------------------------------------------------------------------------

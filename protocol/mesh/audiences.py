@@ -1,0 +1,108 @@
+"""Who gets what a peer says to all others, where that is not simply all of them.
+
+There are two reasons to leave a connection out: it is too far behind, and this is an answer to
+somebody else (rule 20, protocol.mesh.lagging); or it wants something else (rule 22,
+protocol.mesh.wishes). While neither can be, `differ` is False, and a message costs nothing here.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from protocol.codec import header_of
+from protocol.envelope import Announcement, Header, Text
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import Chosen, Effect, Only, Others, Wants
+from protocol.mesh.items import Entrance
+from protocol.mesh.lagging import Laggards
+from protocol.mesh.roster import Connection, Peer, Roster
+from protocol.mesh.status import Totals
+from protocol.mesh.wishes import Wishes, topic_of
+from protocol.mesh.work import Work
+from protocol.wish import EVERYTHING, Wish
+
+_COPIES: Final = 8
+"""To note so many receivers of one message costs about as much as to decide a message."""
+
+
+class Audiences:
+    """The connections of one mesh that may not get everything. `differ`: there are some."""
+
+    def __init__(self, limits: Limits, effects: list[Effect], work: Work, totals: Totals) -> None:
+        self.laggards = Laggards(limits, effects, work)
+        self.wishes = Wishes(limits, work)
+        self.differ = False
+        self._effects = effects
+        self._work = work
+        self._totals = totals
+
+    def announced(
+        self, connection: Connection, said: Announcement, entrance: Entrance, is_newcomer: bool
+    ) -> None:
+        """A connection has announced itself; what it wants has passed `wishes.check`."""
+        if not connection.watches:
+            return
+        if is_newcomer and entrance.is_paced and not said.accepts_batches:
+            self.laggards.follow(connection)
+        wish = self.wishes.want(connection.id, said.wish)
+        if wish is not None:
+            self._effects.append(Wants(connection.id, wish))
+        self.differ = bool(self.laggards.paced or self.wishes)
+
+    def forget(self, connection: int, peer: Peer, now: Instant) -> None:
+        """A connection of this peer is over."""
+        self.laggards.forget(connection, peer, now)
+        self.wishes.forget(connection)
+        self.differ = bool(self.laggards.paced or self.wishes)
+
+    def clear(self) -> None:
+        """Everybody has gone."""
+        self.laggards.clear()
+        self.wishes.clear()
+        self.differ = False
+
+    def choose(
+        self, roster: Roster, sender: Peer, header: Header, text: Text, now: Instant
+    ) -> Others | Chosen | Only:
+        """Who gets what this peer says to all others. Who is spared it is told, and counted."""
+        excluded, laggards, wishes = sender.others.excluded, self.laggards, self.wishes
+        if laggards.paced:
+            laggards.begins(sender, header, text)
+            spared = laggards.spare(roster, sender, header, text, now)
+            self._totals.spared += len(spared)
+            excluded += spared
+        if not wishes:
+            return Others(excluded) if excluded is not sender.others.excluded else sender.others
+        topic = topic_of(text) if wishes.topics else None
+        named = roster.named(header)
+        chosen = wishes.selected(header.type, topic, is_for_some=bool(named))
+        also = tuple(
+            connection.id
+            for peer in named
+            if peer is not sender
+            for connection in peer.connections.values()
+            if connection.watches
+            and not (wish := wishes.of(connection.id)).others
+            and wish.has_type(header.type)
+            and wish.has_topic(topic)
+        )
+        self._work.extra += len(also) // _COPIES
+        return Chosen(chosen, excluded, also) if chosen else Only(also)
+
+    def wanted(
+        self, roster: Roster, peer: Peer, wish: Wish, said: Sequence[Text]
+    ) -> Sequence[Text]:
+        """What a connection of this peer wants of what was said to all others."""
+        if wish == EVERYTHING:
+            return said
+        return [text for text in said if _is_wanted(roster, peer, wish, text)]
+
+
+def _is_wanted(roster: Roster, peer: Peer, wish: Wish, text: Text) -> bool:
+    header = header_of(text)
+    named = () if wish.others else roster.named(header)
+    return (
+        wish.has_type(header.type)
+        and wish.has_topic(topic_of(text))
+        and (not named or peer in named)
+    )
