@@ -5,7 +5,7 @@ connection that comes back has a number and an actor of its own. Then both actor
 one with the socket takes the number of the lost connection, and everything goes on behind it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from actors.frames import Batch, SharedBatch
 from actors.link import ABNORMAL
@@ -13,6 +13,7 @@ from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
+from actors.relay.tapes import Spool
 from actors.transports.paced import PacedTransport
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -59,13 +60,11 @@ class Comebacks:
         self._returning: list[Returning] = []
         self.is_busy = False
 
-    def keep(
-        self, shared: SharedBatch | None, own: Mapping[int, Batch | None], now: Instant
-    ) -> None:
+    def keep(self, spools: Sequence[Spool], now: Instant) -> None:
         """Keep what a round has sent. It gives way to everything else that the process holds."""
         history, ledger = self.history, self._ledger
         if history:
-            history.add(shared, own, now.at)
+            history.add(*_together(spools), now.at)
             others = ledger.held - self._counted_bytes
             while history.bytes and others + history.bytes > ledger.bytes_max // 2:
                 history.drop_oldest()
@@ -164,3 +163,15 @@ class Comebacks:
                 self._paced[old.id] = old_pace
         else:
             del self._actors[old.id]
+
+
+def _together(spools: Sequence[Spool]) -> tuple[SharedBatch | None, Mapping[int, Batch | None]]:
+    """What went to those who want everything, and to whom went something else instead."""
+    plain, *others = spools
+    if not others:
+        return plain.shared, plain.own
+    own = dict(plain.own)
+    for spool in others:
+        own |= dict.fromkeys(spool.present, spool.shared)
+        own |= spool.own
+    return plain.shared, own

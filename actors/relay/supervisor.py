@@ -1,7 +1,7 @@
 """The supervisor: owns one mesh, decides in rounds, and writes once per receiver and round.
 
 A round takes all control messages, and up to a quantum of messages from every connection that has
-some. The mesh decides each message at once. What it decides goes on one tape. Then each peer actor
+some. The mesh decides each message at once. What it decides goes on tapes. Then each peer actor
 concerned is told once. `round()` is synchronous and complete, so a test that calls it by hand
 chooses the interleaving. `run()` only decides when a round happens.
 
@@ -27,7 +27,7 @@ from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
 from actors.relay.rests import Rests
 from actors.relay.snapshot import MeshStatus
-from actors.relay.tape import Tape
+from actors.relay.tapes import Tapes
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
 from protocol.grants import OPEN, Grant
@@ -35,6 +35,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
     Admitted,
+    Chosen,
     Counted,
     Deliver,
     Dismissed,
@@ -47,6 +48,7 @@ from protocol.mesh.effects import (
     Returning,
     Snapshot,
     Spared,
+    Wants,
 )
 from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
@@ -99,7 +101,7 @@ class Supervisor:
         self._journal = Journal(name)
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
-        self._tape = Tape()
+        self._tapes = Tapes()
         self._ledger = ledger or Ledger.within(limits)
         self._crowd = crowd or Crowd(limits)
         self._comebacks = Comebacks(
@@ -269,8 +271,9 @@ class Supervisor:
         self._rests.begin()
         if not effects:
             return
-        tape = self._tape
-        tape.is_kept = self._comebacks.is_busy
+        tapes = self._tapes
+        tapes.plain.is_kept = self._comebacks.is_busy and not tapes.differ
+        tape = tapes if tapes.differ else tapes.plain
         dismissed: list[Dismissed] = []
         for effect in effects:
             if type(effect) is Deliver:  # the one that comes per message, hence not in the match
@@ -279,6 +282,8 @@ class Supervisor:
                     tape.others(audience.excluded, effect.text)
                 elif type(audience) is Only:
                     tape.only(audience.connections, effect.text)
+                elif type(audience) is Chosen:
+                    tapes.chosen(audience, effect.text)
                 else:
                     tape.everyone(effect.text)
                 continue
@@ -287,32 +292,30 @@ class Supervisor:
                     tape.only((connection,), *presences)
                 case Admitted(connection, accepts_batches, watches):
                     if watches:
-                        tape.admit(connection)
+                        tapes.plain.admit(connection)
                         self._comebacks.history.follow(connection)
                     self._lobby.leave(self._receivers[connection])
                     if accepts_batches and connection in self._paced:
                         self._paced[connection].accepts_batches = True
+                case Wants(connection, wish):
+                    tapes.want(connection, wish)
+                    tape = tapes
                 case Dismissed(connection):
-                    tape.dismiss(connection)
+                    tapes.dismiss(connection)
                     self._comebacks.closed(connection)
                     dismissed.append(effect)
                 case Counted() | Returning():
-                    self._comebacks.asked(effect, tape)
+                    self._comebacks.asked(effect, tapes.tape_of(effect.connection))
                 case PeerJoined() | PeerLeft() | Refused() | Spared():
                     self._journal.note(effect)
         began = self._clock.now() if tape.is_shared else now
-        shared, own = tape.finish()
+        spools = tapes.finish()
         if self._comebacks.is_busy:
-            self._comebacks.keep(shared, own, now)
+            self._comebacks.keep(spools, now)
         receivers = self._receivers
-        if shared is not None:
-            for connection in tape.present:
-                if connection not in own:
-                    receivers[connection].tell(shared)
-        leaving = {end.connection for end in dismissed} if dismissed else ()
-        for connection, batch in own.items():
-            if batch is not None and connection not in leaving:
-                receivers[connection].tell(batch)
+        leaving = {end.connection for end in dismissed}
+        for spool in spools:
+            spool.tell(receivers, leaving)
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)
@@ -320,13 +323,15 @@ class Supervisor:
                 self._actors.pop(actor.id, None)
                 self._paced.pop(actor.id, None)
             self._lobby.leave(actor)
-            actor.stop(end.cause, own.get(end.connection), flush=flush)
-        if shared is not None:
-            self._rests.sent(shared, began.at)
-            self._said_bytes += shared.size
-            if self._said_bytes > LITTLE_SAID_BYTES:
-                self._said_bytes = 0
-                self._mesh.settle()
+            own = (spool.own.get(end.connection) for spool in spools)
+            actor.stop(end.cause, next(filter(None, own), None), flush=flush)
+        for spool in spools:
+            if spool.shared is not None:
+                self._rests.sent(spool.shared, began.at)
+                self._said_bytes += spool.shared.size
+        if self._said_bytes > LITTLE_SAID_BYTES:
+            self._said_bytes = 0
+            self._mesh.settle()
         if self._comebacks.is_busy:
             self._comebacks.answer(now)
 

@@ -138,6 +138,19 @@ class Tape:
         cut.start = _ABSENT
         self.present.discard(connection)
 
+    def release(self, connection: int) -> list[Text]:
+        """From here on the connection belongs to another tape. Returns what it got on this one."""
+        self._is_plain = False
+        cut = self._cuts.pop(connection, None)
+        if cut is None:
+            cut = _Cut(0 if connection in self.present else _ABSENT)
+        cut.catch_up(len(self._texts))
+        self.present.discard(connection)
+        got: list[Text] = []
+        for piece in cut.pieces:
+            got += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
+        return got
+
     def count_of(self, connection: int) -> int:
         """How many messages the connection has on this tape so far."""
         end, cut = len(self._texts), self._cuts.get(connection)
@@ -159,6 +172,17 @@ class Tape:
         if self.is_kept:
             self._left_out.append(excluded)
         for connection in excluded:
+            cut = self._cuts.get(connection) or self._cut(connection)
+            if cut.start <= index:
+                if cut.start < index:
+                    cut.catch_up(index)
+                cut.start = index + 1
+
+    def leave_out(self, connection: int, text: Text) -> None:
+        """The connection does not get this text, if that is the last one that went to everyone."""
+        index = len(self._texts) - 1
+        if index >= 0 and self._texts[index] is text:
+            self._is_plain = False
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:
                 if cut.start < index:

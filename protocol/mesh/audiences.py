@@ -5,7 +5,7 @@ somebody else (rule 20, protocol.mesh.lagging); or it wants something else (rule
 protocol.mesh.wishes). While neither can be, `differ` is False, and a message costs nothing here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from protocol.codec import header_of
@@ -76,18 +76,22 @@ class Audiences:
         topic = topic_of(text) if wishes.topics else None
         named = roster.named(header)
         chosen = wishes.selected(header.type, topic, is_for_some=bool(named))
-        also = tuple(
-            connection.id
-            for peer in named
-            if peer is not sender
-            for connection in peer.connections.values()
-            if connection.watches
-            and not (wish := wishes.of(connection.id)).others
-            and wish.has_type(header.type)
-            and wish.has_topic(topic)
-        )
-        self._work.extra += len(also) // _COPIES
+        also = self._named_only(named, sender, header.type, topic) if named else ()
         return Chosen(chosen, excluded, also) if chosen else Only(also)
+
+    def _named_only(
+        self, named: Collection[Peer], sender: Peer, type: str, topic: str | None
+    ) -> tuple[int, ...]:
+        """The connections of those who are named that want nothing for others, but this."""
+        wishes, found = self.wishes, []
+        for peer in named:
+            if peer is not sender:
+                for connection in peer.connections:
+                    wish = wishes.of(connection)
+                    if not wish.others and wish.has_type(type) and wish.has_topic(topic):
+                        found.append(connection)
+        self._work.extra += len(found) // _COPIES
+        return tuple(found)
 
     def wanted(
         self, roster: Roster, peer: Peer, wish: Wish, said: Sequence[Text]

@@ -24,6 +24,8 @@ from protocol.envelope import TEXT_BYTES, Text
 ROUND_BYTES: Final = 400
 """What a round costs beside its texts."""
 
+_ENTRY_BYTES: Final = 100
+"""What it costs to say that one stream got something else."""
 _LEFT_OUT_BYTES: Final = 8
 """What it costs to say whom a message left out."""
 _UNKNOWN: Final = -1
@@ -82,8 +84,13 @@ class Delivery(Protocol):
         ...
 
     @property
+    def shared(self) -> "SharedDelivery | None":
+        """What it shares with others, or is a part of."""
+        ...
+
+    @property
     def own_texts(self) -> Iterable[Text]:
-        """Those that are not part of what went to everyone."""
+        """Those that are not part of that."""
         ...
 
 
@@ -195,9 +202,12 @@ class History:
             kept = self._count(number, shared, own)
             if shared is None and not kept:
                 return
-            bytes += sum(map(_own_bytes, kept.values()))
-            if shared is not None:  # as texts and as frames
-                bytes += 2 * shared.size + TEXT_BYTES * shared.count
+            bytes += sum(map(_own_bytes, kept.values())) + _ENTRY_BYTES * len(kept)
+            rolls = {id(roll): roll for one in kept.values() if one and (roll := one.shared)}
+            if shared is not None:
+                rolls[id(shared)] = shared
+            for roll in rolls.values():  # as texts and as frames
+                bytes += 2 * roll.size + TEXT_BYTES * roll.count
         else:
             kept, kept_shared = _NOTHING, shared.to_keep()
             bytes += shared.size + _LEFT_OUT_BYTES * shared.count

@@ -109,6 +109,7 @@ def capabilities(
         "keepalive": ("pong",),
         "accept": ("batch",),
         "claim": True,
+        "subscribe": {"topics": limits.wish_names_max, "types": limits.wish_names_max},
         "limits": bounds,
     }
     if limits.recall_messages_max:

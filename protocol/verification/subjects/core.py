@@ -9,6 +9,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh.effects import (
     Admitted,
+    Chosen,
     Deliver,
     Dismissed,
     Effect,
@@ -16,9 +17,11 @@ from protocol.mesh.effects import (
     Only,
     Others,
     Snapshot,
+    Wants,
 )
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
+from protocol.mesh.wishes import ALL
 from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects.subject import Decision, Expectations, Happened, Subject
 
@@ -93,6 +96,7 @@ class CoreSubject(Subject):
         self.mesh = self.make_mesh(strict)
         self._expiry = Expiry(self.mesh)
         self._present: set[int] = set()
+        self._wishes: dict[int, int] = {}
         self._received: dict[int, list[bytes]] = {}
         self._closed: dict[int, int] = {}
         self._decisions: list[Decision] = []
@@ -197,6 +201,9 @@ class CoreSubject(Subject):
                     self._deliver(text, self._present)
                 case Deliver(text, Others(excluded)):
                     self._deliver(text, self._present.difference(excluded))
+                case Deliver(text, Chosen(wishes, excluded, also)):
+                    chosen = {c for c in self._present if self._wishes.get(c, ALL) in wishes}
+                    self._deliver(text, chosen.difference(excluded).union(also))
                 case Deliver(text, Only(connections)):
                     self._deliver(text, set(connections))
                 case Snapshot(connection, presences):
@@ -204,6 +211,8 @@ class CoreSubject(Subject):
                         self._deliver(text, {connection})
                 case Admitted(connection, watches=True):
                     self._present.add(connection)
+                case Wants(connection, wish):
+                    self._wishes[connection] = wish
                 case Dismissed(connection, _, code):
                     if connection in self._closed:
                         raise Disagreement(f"connection {connection} was closed twice")

@@ -400,6 +400,34 @@ def test_where_nobody_may_come_back_nothing_is_said_of_it() -> None:
         assert "resume" not in answer["data"]
 
 
+def test_whoever_comes_back_gets_what_it_wants_of_what_it_missed_and_not_more() -> None:
+    world = World(announcements_burst=100)
+    a, b, c = (Client(world, name) for name in "abc")
+    c.say("presence", origin="c", data={"agents": [], "subscribe": {"others": False}})
+    for wish, wanted in (
+        ({"topics": ["t"]}, [0, 4]),
+        ({"topics": ["u"]}, [1, 3]),
+        (None, [0, 1, 2, 3, 4, 5]),
+    ):
+        b.say("presence", origin="b", data={"agents": [], "subscribe": wish})
+        world.settle()
+        for client in (b, c):
+            client.read()
+            client.got.clear()
+        for n, topic in enumerate("tuv"):
+            a.say("stream", n=n, topic=topic, to="b" if topic == "v" else None)
+            world.settle()
+        for client in (b, c):
+            client.cut(0, is_noticed=True)
+        for n, topic in enumerate("utv", 3):
+            a.say("stream", n=n, topic=topic, to="c" if topic == "v" else None)
+            world.settle()
+        for client in (b, c):
+            assert client.come_back()["resumed"]
+        assert numbers(b) == wanted
+        assert numbers(c) == [0, 1, 3, 4, 5]
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("say"), st.integers(0, 2), st.sampled_from(["stream", "direct"])),
@@ -410,6 +438,11 @@ steps = st.lists(
         st.tuples(st.just("return"), st.integers(0, 2), st.none()),
         st.tuples(st.just("read"), st.integers(0, 2), st.integers(0, 4)),
         st.tuples(st.just("round"), st.just(0), st.none()),
+        st.tuples(
+            st.just("want"),
+            st.integers(0, 2),
+            st.sampled_from([None, {"others": False}, {"topics": ["t"]}, {"types": ["x"]}]),
+        ),
     ),
     max_size=40,
 )
@@ -420,7 +453,7 @@ steps = st.lists(
 def test_whoever_was_cut_has_what_it_would_have_without(
     story: list[tuple[str, int, Any]],
 ) -> None:
-    cut_world, whole_world = World(), World()
+    cut_world, whole_world = (World(announcements_burst=10**6) for _ in range(2))
     cut, whole = ([Client(world, name) for name in "abc"] for world in (cut_world, whole_world))
     for world, clients in ((cut_world, cut), (whole_world, whole)):
         world.settle()
@@ -436,7 +469,9 @@ def test_whoever_was_cut_has_what_it_would_have_without(
     for what, who, how in story:
         match what:
             case "say" | "lose" if who not in away:
-                fields = {"type": how, "to": "abc"[(who + 1) % 3], "n": next(n)}
+                number = next(n)
+                to, topic = "abc"[(who + 1) % 3], "tu"[number % 2]
+                fields = {"type": how, "to": to, "topic": topic, "n": number}
                 if what == "say":
                     both(who, **fields)
                 else:  # it goes into a socket that is cut before it arrives
@@ -444,6 +479,9 @@ def test_whoever_was_cut_has_what_it_would_have_without(
                     away[who] = [fields]
                     cut_world.settle()  # what was sent before that has arrived
                     whole_world.settle()
+            case "want" if who not in away:
+                data = {"agents": [], "subscribe": how}
+                both(who, type="presence", origin="abc"[who], data=data)
             case "cut" | "break" if who not in away:
                 away[who] = []
                 cut_world.settle()

@@ -110,3 +110,56 @@ def test_what_waits_for_a_later_round_costs_this_round_nothing() -> None:
         return calls_of(world.supervisor.round)
 
     assert calls(200) <= calls(100) * 1.05
+
+
+@pytest.mark.parametrize("wishes", [2, 5])
+def test_a_message_costs_so_much_per_different_wish_and_nothing_per_delivery(wishes: int) -> None:
+    def cost(messages: int, receivers: int) -> int:
+        world, sender, transports = mesh(0)
+        for n in range(receivers):
+            transport = HandTransport()
+            actor = world.supervisor.open(transport)
+            wish = {"topics": [f"{n % wishes}", "t"]}
+            say(actor, "presence", sender=f"r{n}", data={"subscribe": wish})
+            transports.append(transport)
+        world.settle()
+        for transport in transports:
+            transport.writes = 0
+            transport.sent.clear()
+        say(sender, "stream", messages, topic="t")
+        calls = calls_of(world.supervisor.round)
+        assert {transport.writes for transport in transports} == {1}
+        assert all(len(transport.sent) == messages for transport in transports)
+        return calls
+
+    few, many = wishes, 33 * wishes
+    base = cost(1, few)
+    per_message = (cost(33, few) - base) / 32
+    per_receiver = (cost(1, many) - base) / (many - few)
+    assert per_message <= 40 + 5 * wishes, per_message
+    assert per_receiver <= 8, per_receiver
+    together = cost(33, many)
+    assert together <= base + (32 * per_message + (many - few) * per_receiver) * 1.05
+
+
+def test_a_message_for_one_of_many_costs_as_much_as_a_direct() -> None:
+    def cost(messages: int) -> int:
+        world, transports = World(messages_burst=10**6), list[HandTransport]()
+        for n in range(RECEIVERS):
+            transport = HandTransport()
+            actor = world.supervisor.open(transport)
+            say(actor, "presence", sender=f"r{n}", data={"subscribe": {"others": False}})
+            transports.append(transport)
+        sender, _ = world.join("sender")
+        world.settle()
+        for transport in transports:
+            transport.sent.clear()
+        say(sender, "stream", messages, to="r7")
+        calls = calls_of(world.supervisor.round)
+        assert [len(transport.sent) for transport in transports] == [
+            messages if n == 7 else 0 for n in range(RECEIVERS)
+        ]
+        return calls
+
+    per_message = (cost(33) - cost(1)) / 32
+    assert per_message <= 54, per_message

@@ -19,6 +19,7 @@ class Given:
     texts: Sequence[Text]
     own_texts: Iterable[Text]
     left_out: Sequence[Collection[int]] | None = None
+    shared: "Given | None" = None
 
     def to_keep(self) -> "Given":
         return self

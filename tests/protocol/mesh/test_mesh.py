@@ -490,6 +490,7 @@ def test_7_every_error_code_is_provoked_somewhere_here() -> None:
         ErrorCode.EXPIRED,
         ErrorCode.ECHOED,  # test_echoes.py
         ErrorCode.LAGGING,  # test_lagging.py
+        ErrorCode.TOO_MANY_WISHES,  # test_wishes.py
     }
     assert {code for _, code in BAD} | elsewhere == set(ErrorCode)
 

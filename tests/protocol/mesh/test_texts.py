@@ -136,6 +136,7 @@ def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -
             "keepalive": ["pong"],
             "accept": ["batch"],
             "claim": True,
+            "subscribe": {"topics": 64, "types": 64},
             "limits": {
                 "messageBytes": 2048,
                 "messagesPerSecond": 50,
@@ -149,5 +150,5 @@ def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -
 
 
 def test_every_error_code_has_one_word_and_one_sentence() -> None:
-    assert len({code.code for code in ErrorCode}) == len(ErrorCode) == 22
+    assert len({code.code for code in ErrorCode}) == len(ErrorCode) == 23
     assert all(code.code == code.name.lower() and code.meaning for code in ErrorCode)

@@ -90,12 +90,11 @@ def test_without_others_only_what_is_for_somebody_else_is_left_out(fields: dict[
         (["\u00e9"], "\u00e9", True),
         (["orders"], "x" * 5000, False),
         (["x*"], "x" * 5000, True),
-        (["x" * 256 + "*"], "x" * 5000, False),
+        (["x" * 255 + "*"], "x" * 5000, True),
+        (["x" * 255 + "*"], "x" * 254, False),
     ],
 )
 def test_a_topic_must_match_a_pattern(topics: list[str], topic: Any, arrives: bool) -> None:
-    if any(len(pattern) > 256 for pattern in topics):
-        pytest.skip("such a long pattern is refused")
     world = wishing({"topics": topics})
     for n in range(2):  # the second time it is remembered
         world.say(1, text("broadcast", sender="a", n=n, topic=topic))
@@ -207,7 +206,9 @@ def test_what_is_wrong_is_refused_with_the_whole_presence(wish: Any, code: str) 
     assert heard(world, 2) == [[0]]  # as before
 
 
-@pytest.mark.parametrize("wish", [None, {}, {"others": None}, {"others": True}, {"new": 1}], ids=str)
+@pytest.mark.parametrize(
+    "wish", [None, {}, {"others": None}, {"others": True}, {"new": 1}], ids=str
+)
 def test_whoever_wants_everything_costs_nothing(wish: Any) -> None:
     world = wishing(wish)
     assert not world.mesh.mesh.audiences.differ

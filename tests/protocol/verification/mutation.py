@@ -101,6 +101,7 @@ TESTS: Final = {
         "protocol.mesh.test_lagging",
         "protocol.mesh.test_echoes",
         "protocol.mesh.test_directory",
+        "protocol.mesh.test_wishes",
     ),
     "protocol/mesh/local.py": (
         "protocol.mesh.test_mesh",
@@ -108,6 +109,8 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
     ),
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
+    "protocol/mesh/audiences.py": ("protocol.mesh.test_wishes", "protocol.mesh.test_lagging"),
+    "protocol/mesh/wishes.py": ("protocol.mesh.test_wishes",),
     "protocol/mesh/lagging.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/turns.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/connection.py": (

@@ -1,0 +1,124 @@
+"""One round's messages, on a tape for each wish that connections have.
+
+Connections that want the same share a tape, so a message costs one step for each different wish
+that it meets, and framing and joining are done once for each. Most meshes have one tape, that of
+the wish for everything.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from actors.frames import Batch, SharedBatch
+from actors.relay.peer import PeerActor
+from actors.relay.tape import Tape
+from protocol.envelope import Text
+from protocol.mesh.effects import Chosen
+from protocol.mesh.wishes import ALL
+
+
+class Spool(msgspec.Struct, gc=False):
+    """What one tape had: what its receivers get (None: nothing went to all of them), who these
+    are, and who gets something else instead (None: nothing). Made for every round."""
+
+    shared: SharedBatch | None
+    present: Collection[int]
+    own: Mapping[int, Batch | None]
+
+    def tell(self, receivers: Mapping[int, PeerActor], leaving: Collection[int]) -> None:
+        """Send everybody its part, but not those who are leaving something of their own."""
+        shared, own = self.shared, self.own
+        if shared is not None:
+            for connection in self.present:
+                if connection not in own:
+                    receivers[connection].tell(shared)
+        for connection, batch in own.items():
+            if batch is not None and connection not in leaving:
+                receivers[connection].tell(batch)
+
+
+class Tapes:
+    """Collects one round. Receivers are named by connection number, wishes by theirs.
+
+    `plain`: the tape of those who want everything. While nobody wants anything else (`differ`), it
+    does the same for less.
+    """
+
+    def __init__(self) -> None:
+        self.plain: Final = Tape()
+        self.differ = False
+        self._tapes: dict[int, Tape] = {ALL: self.plain}
+        self._of: dict[int, Tape] = {}  # by connection, if it is not the plain one
+        self._dismissed: list[int] = []
+
+    def want(self, connection: int, wish: int) -> None:
+        """From here on a connection, which is present, has this wish. It keeps what it got."""
+        before = self._of.pop(connection, self.plain)
+        got = before.release(connection)
+        tape = self._tapes.get(wish)
+        if tape is None:
+            tape = self._tapes[wish] = Tape()
+        if wish != ALL:
+            self._of[connection] = tape
+        tape.only((connection,), *got)
+        tape.admit(connection)
+        self.differ = True
+
+    def dismiss(self, connection: int) -> None:
+        """From here on the connection gets nothing."""
+        self.tape_of(connection).dismiss(connection)
+        if self.differ:
+            self._dismissed.append(connection)
+
+    def tape_of(self, connection: int) -> Tape:
+        """The tape of which the connection gets its part."""
+        return self._of.get(connection, self.plain)
+
+    @property
+    def is_shared(self) -> bool:
+        """Something goes to several receivers, so far."""
+        return any(tape.is_shared for tape in self._tapes.values())
+
+    def everyone(self, text: Text) -> None:
+        """Goes to all who are present."""
+        for tape in self._tapes.values():
+            tape.everyone(text)
+
+    def others(self, excluded: Collection[int], text: Text) -> None:
+        """Goes to all who are present, except these."""
+        self.everyone(text)
+        for connection in excluded:
+            self.tape_of(connection).leave_out(connection, text)
+
+    def chosen(self, audience: Chosen, text: Text) -> None:
+        """Goes to all who are present and have one of these wishes, with some exceptions."""
+        tapes = self._tapes
+        for wish in audience.wishes:
+            tapes[wish].everyone(text)
+        for connection in audience.excluded:
+            self.tape_of(connection).leave_out(connection, text)
+        if audience.also:
+            self.only(audience.also, text)
+
+    def only(self, connections: Iterable[int], *texts: Text) -> None:
+        """Goes to these, present or not."""
+        for connection in connections:
+            self.tape_of(connection).only((connection,), *texts)
+
+    def finish(self) -> list[Spool]:
+        """End the round. The plain tape comes first."""
+        if not self.differ:
+            shared, own = self.plain.finish()
+            return [Spool(shared, self.plain.present, own)]
+        spools = []
+        for wish, tape in tuple(self._tapes.items()):
+            shared, own = tape.finish()
+            spools.append(Spool(shared, tape.present, own))
+            if not tape.present and wish != ALL:
+                del self._tapes[wish]
+        for connection in self._dismissed:
+            self._of.pop(connection, None)
+        self._dismissed.clear()
+        self.differ = bool(self._of)
+        return spools

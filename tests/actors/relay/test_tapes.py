@@ -1,0 +1,102 @@
+"""The tapes: every receiver gets exactly what a list per receiver would hold, whatever it wants."""
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.relay.tapes import Tapes
+from protocol.mesh.effects import Chosen
+
+CONNECTIONS = range(1, 6)
+connections = st.sampled_from(CONNECTIONS)
+several = st.lists(connections, unique=True).map(tuple)
+wishes = st.integers(0, 2)
+operations = st.one_of(
+    st.tuples(st.just("admit"), connections),
+    st.tuples(st.just("want"), connections, wishes),
+    st.tuples(st.just("dismiss"), connections),
+    st.tuples(st.just("everyone")),
+    st.tuples(st.just("others"), several),
+    st.tuples(st.just("chosen"), st.sets(wishes), several, several),
+    st.tuples(st.just("only"), several),
+    st.tuples(st.just("finish")),
+)
+
+
+@given(st.lists(operations, max_size=40))
+def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignore[type-arg]
+    tapes = Tapes()
+    expected: dict[int, list[bytes]] = defaultdict(list)
+    wish_of: dict[int, int] = {}  # of those that are present
+    for number, (name, *arguments) in enumerate([*ops, ("finish",)]):
+        text = b"%d" % number
+        receivers: set[int] = set()
+        tape = tapes if tapes.differ else tapes.plain
+        match name, *arguments:
+            case "admit", connection if connection not in wish_of:
+                tapes.plain.admit(connection)
+                wish_of[connection] = 0
+            case "want", connection, wish if wish_of.get(connection, wish) != wish:
+                tapes.want(connection, wish)
+                wish_of[connection] = wish
+            case "dismiss", connection if connection in wish_of:
+                tapes.dismiss(connection)
+                del wish_of[connection]
+            case ["everyone"]:
+                tape.everyone(text)
+                receivers = set(wish_of)
+            case "others", excluded:
+                tape.others(excluded, text)
+                receivers = set(wish_of) - set(excluded)
+            case "chosen", chosen, excluded, also:
+                here = set(wish_of.values()) | {0}
+                have = {one for one, wish in wish_of.items() if wish in chosen}
+                also = tuple(set(also) - have)
+                tapes.chosen(Chosen(tuple(chosen & here), excluded, also), text)
+                receivers = have - set(excluded) | set(also)
+            case "only", named:
+                tape.only(named, text)
+                receivers = set(named)
+            case ["finish"]:
+                got: dict[int, list[bytes]] = defaultdict(list)
+                for spool in tapes.finish():
+                    for connection in CONNECTIONS:
+                        batch = spool.own.get(
+                            connection, spool.shared if connection in spool.present else None
+                        )
+                        got[connection] += batch.texts if batch is not None else ()
+                assert all(got[one] == expected[one] for one in CONNECTIONS)
+                assert tapes.differ == any(wish_of.values())
+                expected.clear()
+        for connection in receivers:
+            expected[connection].append(text)
+
+
+def test_receivers_that_want_the_same_share_one_buffer() -> None:
+    tapes = Tapes()
+    for connection in range(30):
+        tapes.plain.admit(connection)
+        if connection % 3:
+            tapes.want(connection, connection % 3)
+    tapes.finish()
+    tapes.chosen(Chosen((1, 2), (7,)), b"x")
+    spools = tapes.finish()
+    assert [(spool.shared is not None, len(spool.own)) for spool in spools] == [
+        (False, 0),
+        (True, 1),
+        (True, 0),
+    ]
+
+
+def test_nothing_is_left_of_a_wish_that_nobody_has() -> None:
+    tapes = Tapes()
+    tapes.plain.admit(1)
+    tapes.want(1, 5)
+    tapes.finish()
+    assert len(tapes._tapes) == 2
+    tapes.dismiss(1)
+    tapes.finish()
+    assert len(tapes._tapes) == 1
+    assert not tapes._of
+    assert not tapes.differ
