@@ -316,6 +316,9 @@ class Supervisor:
         leaving = {end.connection for end in dismissed}
         for spool in spools:
             spool.tell(receivers, leaving)
+            if spool.shared is not None:
+                self._rests.sent(spool.shared, began.at)
+                self._said_bytes += spool.shared.size
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)
@@ -325,10 +328,6 @@ class Supervisor:
             self._lobby.leave(actor)
             own = (spool.own.get(end.connection) for spool in spools)
             actor.stop(end.cause, next(filter(None, own), None), flush=flush)
-        for spool in spools:
-            if spool.shared is not None:
-                self._rests.sent(spool.shared, began.at)
-                self._said_bytes += spool.shared.size
         if self._said_bytes > LITTLE_SAID_BYTES:
             self._said_bytes = 0
             self._mesh.settle()
