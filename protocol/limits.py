@@ -471,10 +471,16 @@ class MembershipLimits:
     unreported_frames_max: int = _bound(
         64,
         "frames sent since the relay was asked last how many it has taken (it is asked with every "
-        "heartbeat, too, and after a quarter of `unconfirmed_frames_max` and "
-        "`unconfirmed_bytes_max`)",
-        "it is asked",
+        "heartbeat, too)",
+        "it is asked, if that is not too soon (`report_every_s`)",
         1,
+    )
+    report_every_s: float = _bound(
+        0.1,
+        "shortest time between two of these questions (after half of `unconfirmed_frames_max` or "
+        "`unconfirmed_bytes_max` the relay is asked at once)",
+        "it is asked",
+        0.0,
     )
     unconfirmed_frames_max: int = _bound(
         1024,

@@ -374,7 +374,8 @@ export class Connections {
    */
   deadline() {
     const beatDue = this.isInUse ? this.#beatDue : null;
-    const dues = [deadline(this.#life, this.#limits), this.#sockets.deadline(), beatDue];
+    const reportDue = this.#sockets.reportDue(this.#use);
+    const dues = [deadline(this.#life, this.#limits), this.#sockets.deadline(), beatDue, reportDue];
     const known = dues.filter((due) => due !== null);
     return known.length > 0 ? Math.min(...known) : null;
   }
@@ -386,6 +387,7 @@ export class Connections {
    */
   expire(now) {
     if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
+    this.#sockets.reportInTime(this.#use, now.at);
     if (this.#sockets.expire(now.at)) this.#rooms.outgoing.released(); // Whoever waits for room is told.
     const silent = silentAt(this.#life, this.#limits);
     let step = expire(this.#life, now.at, this.#owner.roll(), this.#limits);

@@ -41,6 +41,8 @@ export const LIMITS = Object.freeze({
   resumeS: 20,
   /** Frames sent since the relay was asked last how many it has taken. */
   unreportedFramesMax: 64,
+  /** The shortest time between two such questions, unless half of what follows has gone out. */
+  reportEveryS: 0.1,
   /** Frames sent that the relay has not said it has taken. */
   unconfirmedFramesMax: 1024,
   /** Bytes of the same. */
@@ -99,7 +101,7 @@ const ASCENDING = [
 function leastOf(name) {
   if (name.endsWith("BytesMax")) return 1024;
   if (name.endsWith("Max")) return 1;
-  return /^(backoff|retry|return|giveUp|taken|resume|serve|asker|leave)/.test(name) ? 0 : 0.01;
+  return /^(backoff|re(try|turn|sume|port)|giveUp|taken|serve|asker|leave)/.test(name) ? 0 : 0.01;
 }
 
 /**

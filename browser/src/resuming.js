@@ -85,6 +85,8 @@ export class Resuming {
   /** Frames behind the last report. */
   #unreported = 0;
   #unreportedBytes = 0;
+  /** @type {number | null} */
+  #reportedAt = null;
   /** By turn id: when it was said. @type {Map<string, number>} */
   #reports = new Map();
   /** @type {number | null} */
@@ -213,14 +215,20 @@ export class Resuming {
 
   // Reporting
 
-  /** So many frames have gone out that it is time for a report; or so much of what may be kept that
-   * sending would soon have to wait for one. */
-  get isReportDue() {
+  /** When it is time for a report, because many frames have gone out; null: not for now.
+   *
+   * 0, which is at once, if it is the first; or if so much of what may be kept has gone out that sending
+   * would soon have to wait for the answer. */
+  get reportDue() {
     const { unreportedFramesMax, unconfirmedFramesMax, unconfirmedBytesMax } = this.#limits;
-    const most = Math.max(1, Math.floor(unconfirmedFramesMax / 4));
-    const isMuch = this.#unreportedBytes >= Math.floor(unconfirmedBytesMax / 4);
-    const isDue = isMuch || this.#unreported >= Math.min(unreportedFramesMax, most);
-    return this.stage === "open" && this.#again.length === 0 && isDue;
+    const frames = this.#unreported;
+    const isMuch =
+      frames >= Math.max(1, Math.floor(unconfirmedFramesMax / 2)) ||
+      this.#unreportedBytes >= Math.floor(unconfirmedBytesMax / 2);
+    if (this.stage !== "open" || this.#again.length > 0) return null;
+    if (isMuch) return 0;
+    if (frames < unreportedFramesMax) return null;
+    return this.#reportedAt === null ? 0 : this.#reportedAt + this.#limits.reportEveryS;
   }
 
   /**
@@ -232,6 +240,7 @@ export class Resuming {
   report(turnId, at) {
     if (this.stage !== "open") return null;
     this.#reports.set(turnId, at);
+    this.#reportedAt = at;
     if (this.#reports.size > REPORTS_MAX) this.#forgetReport();
     this.#unreported = -1; // Its own frame is in the answer.
     this.#unreportedBytes = 0;

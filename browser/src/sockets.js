@@ -7,8 +7,8 @@
  * time (`isAway`): it was the one in use.
  *
  * The peer asks on every new socket before it announces itself, and reports with every heartbeat and
- * after so many frames. The answers to that are taken here, whenever and wherever they come: nobody
- * else can know their turn ids.
+ * after so many frames, but not too often. The answers to that are taken here, whenever and wherever
+ * they come: nobody else can know their turn ids.
  *
  * @import { Effect } from "./effects.js"
  * @import { Limits } from "./limits.js"
@@ -86,7 +86,7 @@ export class Sockets {
     const carried = this.#carried.get(socket);
     if (carried === undefined) return;
     carried.frame(text, said, tickets.length);
-    this.#reportInTime(socket, carried, at);
+    this.reportInTime(socket, at);
   }
 
   /**
@@ -122,7 +122,7 @@ export class Sockets {
     const due = this.#outgoing.repeat(size, count, at);
     if (due !== null) return due;
     carried.again();
-    this.#reportInTime(socket, carried, at);
+    this.reportInTime(socket, at);
     return { text, tickets: [], said: [] };
   }
 
@@ -166,12 +166,30 @@ export class Sockets {
   }
 
   /**
-   * @param {number} socket
-   * @param {Resuming} carried
+   * When (monotonic seconds) `reportInTime` has something to say there; null: never.
+   *
+   * @param {number | null} socket
+   */
+  reportDue(socket) {
+    return this.#carriedBy(socket)?.reportDue ?? null;
+  }
+
+  /**
+   * Reports, if it is time because of what has gone out.
+   *
+   * @param {number | null} socket
    * @param {number} at
    */
-  #reportInTime(socket, carried, at) {
-    if (carried.isReportDue) this.#report(socket, carried, at);
+  reportInTime(socket, at) {
+    const carried = this.#carriedBy(socket);
+    const due = carried?.reportDue ?? null;
+    if (socket === null || !carried || due === null || due > at) return;
+    this.#report(socket, carried, at);
+  }
+
+  /** @param {number | null} socket */
+  #carriedBy(socket) {
+    return socket === null ? undefined : this.#carried.get(socket);
   }
 
   /**

@@ -312,6 +312,7 @@ class Connections:
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
         dues = [membership.deadline(self._life, self._limits), self._sockets.deadline()]
+        dues.append(self._sockets.report_due(self._use))
         if self.is_in_use:
             dues.append(self._beat_due)
         return min((due for due in dues if due is not None), default=None)
@@ -320,6 +321,7 @@ class Connections:
         """Do what is due."""
         if self.is_in_use and self._beat_due <= now.at:
             self._heartbeat(now)
+        self._sockets.report_in_time(self._use, now.at)
         if self._sockets.expire(now.at):
             self._rooms.outgoing.released()  # whoever waits for room there is told
         silent_at = membership.silent_at(self._life, self._limits)

@@ -94,6 +94,7 @@ class Resuming:
         self._unreported = 0  # frames behind the last report
         self._unreported_bytes = 0
         self._reports: deque[tuple[str, float]] = deque(maxlen=REPORTS_MAX)
+        self._reported_at: float | None = None
         self._until: float | None = None
 
     @property
@@ -189,20 +190,31 @@ class Resuming:
     # Reporting ------------------------------------------------------------------------------------
 
     @property
-    def is_report_due(self) -> bool:
-        """So many frames have gone out that it is time for a report; or so much of what may be kept
-        that sending would soon have to wait for one."""
-        limits = self._limits
-        frames = min(limits.unreported_frames_max, max(1, limits.unconfirmed_frames_max // 4))
-        is_much = self._unreported_bytes >= limits.unconfirmed_bytes_max // 4
-        is_due = is_much or self._unreported >= frames
-        return self.stage is Stage.OPEN and not self._again and is_due
+    def report_due(self) -> float | None:
+        """When it is time for a report, because many frames have gone out; None: not for now.
+
+        0.0, which is at once, if it is the first; or if so much of what may be kept has gone out
+        that sending would soon have to wait for the answer.
+        """
+        frames, limits = self._unreported, self._limits
+        is_much = (
+            frames >= max(1, limits.unconfirmed_frames_max // 2)
+            or self._unreported_bytes >= limits.unconfirmed_bytes_max // 2
+        )
+        if self.stage is not Stage.OPEN or self._again:
+            return None
+        if is_much:
+            return 0.0
+        if frames < limits.unreported_frames_max:
+            return None
+        return 0.0 if self._reported_at is None else self._reported_at + limits.report_every_s
 
     def report(self, turn_id: str, at: float) -> dict[str, Any] | None:
         """A report: what to say (`data`) under this turn id. None: there is nobody to tell."""
         if self.stage is not Stage.OPEN:
             return None
         self._reports.append((turn_id, at))
+        self._reported_at = at
         self._unreported, self._unreported_bytes = -1, 0  # its own frame is in the answer
         return {"received": self.received}
 

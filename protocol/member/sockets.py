@@ -5,8 +5,8 @@ Every number that the peer opens stands for a socket. What each carries is count
 one has none at a time (`is_away`): it was the one in use.
 
 The peer asks on every new socket before it announces itself, and reports with every heartbeat and
-after so many frames. The answers to that are taken here, whenever and wherever they come: nobody
-else can know their turn ids.
+after so many frames, but not too often. The answers to that are taken here, whenever and wherever
+they come: nobody else can know their turn ids.
 """
 
 import json
@@ -61,7 +61,7 @@ class Sockets:
         carried = self._carried.get(socket)
         if carried is not None:
             carried.frame(frame.text, frame.said, len(frame.tickets))
-            self._report_in_time(socket, carried, at)
+            self.report_in_time(socket, at)
 
     def has_room(self, socket: int) -> bool:
         """A frame of the queue may go there: what is kept is bounded."""
@@ -82,7 +82,7 @@ class Sockets:
         if due is not None:
             return due
         carried.again()
-        self._report_in_time(socket, carried, at)
+        self.report_in_time(socket, at)
         return Frame(kept.text, ())
 
     @property
@@ -115,9 +115,16 @@ class Sockets:
             carried.stop()
         return self._report(socket, carried, at)
 
-    def _report_in_time(self, socket: int, carried: Resuming, at: float) -> None:
-        if carried.is_report_due:
-            self._report(socket, carried, at)
+    def report_due(self, socket: int | None) -> float | None:
+        """When (monotonic seconds) `report_in_time` has something to say there; None: never."""
+        carried = self._carried.get(socket) if socket is not None else None
+        return None if carried is None else carried.report_due
+
+    def report_in_time(self, socket: int | None, at: float) -> None:
+        """Report, if it is time because of what has gone out."""
+        due = self.report_due(socket)
+        if socket is not None and due is not None and due <= at:
+            self._report(socket, self._carried[socket], at)
 
     def _report(self, socket: int, carried: Resuming, at: float) -> bool:
         turn_id = self._turn_id()

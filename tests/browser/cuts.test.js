@@ -309,14 +309,26 @@ test("turns go on over a cut", async () => {
 
 test("a report goes out after so many frames, and with every heartbeat", async () => {
   const { world, peer } = await here();
-  const before = world.reports.length;
   for (let n = 0; n < 200; n += 1) await peer.broadcast(n);
   await world.settle();
+  assert.equal(world.reports.length, 1);
+  await world.pass(0.25); // Nothing more is sent.
+  assert.equal(world.reports.length, 2);
   const after = world.reports.length;
-  assert.ok(after - before >= 2 && after - before <= 5, `${after - before} reports`);
   await world.pass(30);
   assert.ok(world.reports.length - after >= 2);
   assert.ok(world.reports.length - after <= 4);
+});
+
+test("a flood is reported ten times a second at most", async () => {
+  const { world, peer } = await here({ limits: { heartbeatEveryS: 20 } });
+  for (let n = 0; n < 512; n += 1) {
+    for (let k = 0; k < 4; k += 1) peer.broadcast(n);
+    await world.pass(1 / 256);
+  }
+  const reports = world.reports.length; // In 2 s, of 2048 frames: 32 times 64.
+  assert.ok(reports >= 18 && reports <= 21, `${reports} reports`);
+  assert.equal(world.heard.length, 4 * 512);
 });
 
 test("large messages do not wait for a heartbeat until they may go on", async () => {

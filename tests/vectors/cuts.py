@@ -249,6 +249,7 @@ def _stories() -> Iterator[Story]:
 
     s = joined("and after so many frames, once for each", limits={"unreported_frames_max": 3})
     for n in range(9):
+        s.wait(0.125)
         send(s, n)
     s.hear(taken_told(s, 4, 0))
     for liar in LIARS:
@@ -258,6 +259,32 @@ def _stories() -> Iterator[Story]:
     s.wait(0.5)
     back(s, 8)
     s.pump()
+    yield s
+
+    quick = {"unreported_frames_max": 3, "report_every_s": 0.25}
+    s = joined("but not at once again: the rest waits, also if nothing more is sent", limits=quick)
+    send(s, *range(20))
+    s.wait(0.125)
+    send(s, 20)
+    s.wait(0.25)
+    send(s, 21, 22)
+    s.wait(5.0)
+    yield s
+
+    s = joined("a flood is reported ten times a second", limits={"unreported_frames_max": 3})
+    for n in range(32):
+        send(s, *range(n, n + 4))
+        s.wait(1 / 64)
+    yield s
+
+    s = joined("nothing is said while there is no connection", limits=quick)
+    send(s, *range(8))
+    cut(s)
+    back(s, 2)
+    s.pump(times=3)
+    s.wait(0.125)
+    s.pump()
+    s.wait(1.0)
     yield s
 
     few = {"unconfirmed_frames_max": 6, "unreported_frames_max": 3}

@@ -15,7 +15,7 @@ from tests.vectors.recording import Case
 
 SHOWN = (
     *("stage", "received", "taken", "sent", "reason", "in_doubt", "has_room"),
-    *("is_away", "can_return", "is_behind", "is_report_due", "deadline", "waiting"),
+    *("is_away", "can_return", "is_behind", "report_due", "deadline", "waiting"),
 )
 """What a step tells of the connection."""
 OFFER = {"token": "t-1", "epoch": "e-1", "seconds": 20}
@@ -202,6 +202,7 @@ def _scripts() -> Iterator[Script]:
     s.do("report", turn_id="r-1", at=50.0)
     s.send("the report", said=False)
     s.send(*map(_a, range(3, 6)))
+    s.send(_a(6))
     s.do("report", turn_id="r-2", at=51.0)
     s.do("is_report", turn_id="r-1")
     s.do("is_report", turn_id="r-3")
@@ -227,11 +228,11 @@ def _scripts() -> Iterator[Script]:
     s.do("is_ignored", at=1000.0)
     yield s
 
-    s = Script("a report in time before there is no room", unconfirmed_bytes_max=1024).open()
-    s.send("x" * 100, "x" * 100)
-    s.send("x" * 60)
+    s = Script("a report at once before there is no room", unconfirmed_bytes_max=1025).open()
+    s.send("x" * 200, "x" * 200)
+    s.send("x" * 112)
     s.do("report", turn_id="r-1", at=50.0)
-    s.send("x" * 255)
+    s.send("x" * 511)
     s.send("x")
     s.do("lost", at=100.0)
     s.do("come_back")
@@ -239,11 +240,36 @@ def _scripts() -> Iterator[Script]:
     s.again()
     yield s
 
+    few = {"unreported_frames_max": 2, "unconfirmed_frames_max": 9, "report_every_s": 0.25}
+    s = Script("not too often, unless half of what may be kept has gone out", **few).open()
+    s.send(*map(_a, range(2)))
+    s.do("report", turn_id="r-1", at=50.0)
+    s.send("the report", said=False)
+    s.send(*map(_a, range(2, 6)))
+    s.do("report", turn_id="r-2", at=50.1)
+    s.send("the report", said=False)
+    s.send(_a(6))
+    s.do("reported", turn_id="r-2", taken=8)
+    s.send(_a(7))
+    s.do("lost", at=50.2)
+    s.do("come_back")
+    s.do("came_back", resume={"resumed": True, "taken": 8, **OFFER})
+    s.again()
+    s.send(_a(8))
+    yield s
+
     s = Script("what is kept is bounded in frames", unconfirmed_frames_max=2).open()
     s.send(_a(1), _a(2))
     s.do("report", turn_id="r-1", at=50.0)
     s.do("reported", turn_id="r-1", taken=1)
     s.do("lost", at=100.0)
+    yield s
+
+    s = Script("to one frame, if it must be", unconfirmed_frames_max=1).open()
+    s.send(_a(1))
+    s.do("report", turn_id="r-1", at=50.0)
+    s.send("the report", said=False)
+    s.do("reported", turn_id="r-1", taken=2)
     yield s
 
     s = Script("and in bytes", unconfirmed_bytes_max=1024).open()

@@ -1,5 +1,6 @@
 """One connection over several sockets: what a relay that counts would see of it."""
 
+from collections import deque
 from typing import Any
 from zlib import crc32
 
@@ -110,6 +111,48 @@ def test_whatever_is_cut_each_side_has_everything_once_and_in_order(
     assert relay.taken == wanted
     assert heard == relay.sent
     assert resuming.sent == len(wanted)
+
+
+@pytest.mark.parametrize("frames_per_s", [50, 1000, 5000, 10_000, 20_000])
+@pytest.mark.parametrize("way_and_back_s", [0.001, 0.02])
+def test_a_flood_is_reported_seldom_and_yet_never_waits_for_the_answer(
+    frames_per_s: int, way_and_back_s: float
+) -> None:
+    relay, resuming = Relay(), Resuming(LIMITS)
+    resuming.ask()
+    resuming.offered(relay.offer())
+    answers: deque[tuple[float, str, int]] = deque()  # when it arrives
+    reports = 0
+    for n in range(2 * frames_per_s):
+        at = 100.0 + n / frames_per_s
+        while answers and answers[0][0] <= at:
+            _, turn_id, taken = answers.popleft()
+            resuming.reported(turn_id, taken)
+        assert resuming.has_room
+        resuming.frame("x")
+        due = resuming.report_due
+        if due is not None and due <= at:
+            reports += 1
+            resuming.report(f"r-{reports}", at)
+            resuming.frame("the report")
+            answers.append((at + way_and_back_s, f"r-{reports}", resuming.sent))
+    at_once = 2 * frames_per_s // (LIMITS.unconfirmed_frames_max // 2)
+    assert reports <= max(20, at_once) + 1
+
+
+def test_a_report_is_due_in_time_also_if_nothing_more_is_sent() -> None:
+    resuming = Resuming(LIMITS)
+    resuming.ask()
+    resuming.offered(Relay().offer())
+    for _ in range(2):
+        for _ in range(LIMITS.unreported_frames_max):
+            assert resuming.report_due is None
+            resuming.frame("x")
+        assert resuming.report_due == (50.1 if resuming.is_report("r") else 0.0)
+        resuming.report("r", 50.0)
+        resuming.frame("the report")
+    resuming.stop()
+    assert resuming.report_due is None
 
 
 def test_a_token_is_not_shown() -> None:

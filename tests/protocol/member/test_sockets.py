@@ -145,9 +145,11 @@ def test_who_leaves_while_it_is_away_tells_what_is_in_doubt() -> None:
 
 def test_what_is_acknowledged_is_not_in_doubt() -> None:
     relay, ann, _ = pair()
-    for n in range(130):  # every 64 frames it asks
+    for n in range(130):  # every 64 frames it asks, but not at once again
         ann.say("stream", n)
         ann.settle()
+        if n == 100:
+            ann.wait(0.125)
     ann.pump()
     ann.cut()
     relay.starts()
