@@ -391,6 +391,10 @@ def _wish(text: bytes) -> int | None:
     return 50 if b'"history"' in text else None
 
 
+def _talkative(to: str, count: int, wall_ms: int) -> bytes:
+    return recalled(to, count, wall_ms).replace(b'"data":{', b'"data":{"more":1,')
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("place", "wrong", "broken"),
@@ -401,6 +405,8 @@ def _wish(text: bytes) -> int | None:
          {f"{SAID}only-what-went-to-everyone"}),
         (f"{mesh_module.__name__}.texts.recalled", lambda to, n, at: recalled(to, n + 1, at),
          {f"{SAID}arrives-behind-the-roster", f"{SAID}stays-in-its-mesh"}),
+        (f"{mesh_module.__name__}.texts.recalled", _talkative,
+         {f"{SAID}arrives-behind-the-roster"}),
         (f"{answers_module.__name__}.read_wish", _wish, {f"{SAID}a-bad-wish-is-refused"}),
     ],
 )  # fmt: skip

@@ -38,7 +38,8 @@ async def _newcomer(world: World, wish: Any) -> Peer:
 @claim("what-was-said.arrives-behind-the-roster")
 async def what_was_said_arrives_behind_the_roster_and_is_marked(world: World) -> None:
     """Whoever asks for the last messages gets them behind the roster, byte for byte, in order, and
-    before anything new. A `capabilities_response` before them says how many there are."""
+    before anything new. A `capabilities_response` before them says how many there are, and nothing
+    else."""
     _offered(world)
     speaker, watcher = await world.joined("speaker", "watcher")
     texts = [await speaker.send("stream", n=n, data={"n": 1.50}) for n in range(4)]
@@ -52,6 +53,8 @@ async def what_was_said_arrives_behind_the_roster_and_is_marked(world: World) ->
     expect({speaker.id, watcher.id} <= {*roster}, "the roster before the count", roster)
     count = mark.data["history"].get("messages")
     expect(isinstance(count, int) and count >= 4, "a count of 4 or more", mark)
+    is_alone = set(mark.data) == {"history"} and "turnId" not in mark.fields
+    expect(is_alone, "nothing but `data.history`, and no `turnId`", mark)
     old = [await newcomer.receive("an earlier message") for _ in range(count)]
     seen = [m.text for m in old if "n" in m.fields]
     expect(seen == before, "the same bytes in the same order", seen)
