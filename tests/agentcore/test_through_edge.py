@@ -943,6 +943,30 @@ async def test_long_results_come_whole_in_frames_that_the_edge_takes(edge: Edge,
         assert [one.close_code for one in traffic if one.close_code is not None] in ([], [1000])
 
 
+async def test_who_comes_late_gets_what_was_said_before_in_few_frames(
+    edge: Edge, mesh: str
+) -> None:
+    async with edge.python("early", mesh) as early, edge.python("witness", mesh) as witness:
+        for n in range(50):
+            await early.broadcast([n, "x" * 500])
+        async for message in witness:
+            if message.type == "broadcast" and message.data[0] == 49:
+                break
+        async with edge.python("late", mesh, history=40) as late:
+            await until(lambda: "late" in early.roster)
+            await early.broadcast(["new"])
+            told = []
+            async for message in late:
+                if message.type == "broadcast":
+                    told.append((message.data[0], message.is_old))
+                    if not message.is_old:
+                        break
+        assert told == [*((n, True) for n in range(10, 50)), ("new", False)]
+        traffic = edge.traffic(mesh)
+        within_limits(traffic)
+        assert traffic[-1].down.frames < 20, "they shared frames"
+
+
 async def test_what_chromium_makes_of_a_long_message(world: World, mesh: str) -> None:
     """Why the client refuses it. If this changes, browser/README.md is wrong."""
     async with edge_of(world, frame_bytes_max=64 * 1024) as edge:
