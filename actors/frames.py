@@ -177,18 +177,27 @@ class SharedBatch(Batch):
     if these are not all differences between receivers.
     """
 
-    __slots__ = ("frames", "holders", "left_out", "wire")
+    __slots__ = ("_last_bytes", "frames", "holders", "left_out", "wire")
 
     wire: bytes | None
 
-    def __init__(self, texts: Sequence[Text]) -> None:
-        self._texts = texts
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        """`frames`: the frame of each message, as `text_frame` makes it."""
+        self._texts = ()
         self.holders = 0
         self.left_out: Sequence[Collection[int]] | None = None
-        self.count = len(texts)
-        self.frames = text_frame(texts[0]) if len(texts) == 1 else b"".join(map(text_frame, texts))
+        self.count = len(frames)
+        self.frames = frames[0] if self.count == 1 else b"".join(frames)
         self.size = len(self.frames)
         self.wire = self.frames if self.size <= CHUNK_BYTES else None
+        self._last_bytes = len(frames[-1])
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages. They are only made for transports that ask for them, and then once."""
+        if not self._texts:
+            self._texts = texts_of(self.frames)
+        return self._texts
 
     @property
     def shared(self) -> "SharedBatch":
@@ -202,7 +211,7 @@ class SharedBatch(Batch):
     @property
     def last(self) -> Text:
         """The last message."""
-        return self._texts[-1]
+        return texts_of(self.frames[self.size - self._last_bytes :])[0]
 
     @property
     def own_texts(self) -> Iterable[Text]:

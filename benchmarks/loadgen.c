@@ -12,9 +12,13 @@
  * stamped when they arrive, and the server under test does not pay for waking this process.
  * `generator_busy` is the part of the time in which there was something to do.
  *
+ * Messages are for everyone, or, with --audience one, each names one other peer in `to`, or, with
+ * --audience topics, has a `topic`, and each peer wants some topics. With --wishes the peers say in
+ * their presence that they want nothing else (rule 22 of docs/protocol.md), and get nothing else.
+ *
  * With --nats it speaks NATS over plain TCP instead, with the same messages as payloads: a subject
- * `mesh` for streams and one subject per peer for direct messages. With --resume every peer asks to
- * be counted, so that it could come back after a cut, and reports as clients do.
+ * `mesh` for what goes to everyone, one subject per peer, and one per topic. With --resume every
+ * peer asks to be counted, so that it could come back after a cut, and reports as clients do.
  */
 
 #define _GNU_SOURCE
@@ -45,6 +49,7 @@
 #define REPORT_NS (NS / 10)
 #define RESUME "{\"type\":\"capabilities\",\"data\":{\"resume\":{\"seconds\":20}}}"
 #define DRAIN_NS (15 * NS)
+#define WINDOW_MAX 1024 /* with topics: of all senders together */
 #define LINGER_NS (NS / 10)
 #define STALLED_RECEIVE_BUFFER 4096
 #define STALLED_SEGMENT 1460 /* as on Ethernet */
@@ -56,16 +61,22 @@
 enum scenario { CLOSED, PINGPONG, OPEN, IDLE };
 static const char *const SCENARIOS[] = {"closed", "pingpong", "open", "idle"};
 
+enum audience { EVERYONE, ONE, TOPICS };
+static const char *const AUDIENCES[] = {"everyone", "one", "topics"};
+
 static struct {
-    int port, server_pid, peers, senders, window, size, stalled;
-    bool nats, resume;
+    int port, server_pid, peers, senders, window, size, stalled, topics, wanted;
+    bool nats, resume, wishes;
     enum scenario scenario;
+    enum audience audience;
     double seconds, warmup, rate, timeout;
     const char *path;
 } options = {
     .peers = 110,
     .senders = 10,
     .window = 32,
+    .topics = 50,
+    .wanted = 10,
     .size = 180,
     .seconds = 5,
     .warmup = 0.5,
@@ -89,13 +100,16 @@ struct connection {
     size_t out_bytes, out_room;
     uint64_t *seen; /* bit per peer: its presence came */
     int seen_count;
-    uint32_t *last; /* per sender: sequence number of its latest message here */
+    uint32_t *last; /* per sender (and topic): sequence number of its latest message here */
+    uint64_t wanted; /* bit per topic */
     uint64_t counted; /* with --resume: messages since the relay's answer, that included */
 };
 
 struct sender {
     char *text; /* the message, with room for sequence number and time */
     uint32_t sent;
+    uint32_t *before;  /* per topic: sequence number of its latest message with it */
+    int topic;         /* of its latest message */
     uint32_t *missing; /* per message in flight (by sequence number): receivers without it */
     uint64_t next_at;  /* open loop: when the next one is due */
     bool is_waiting;   /* for flush_senders() */
@@ -106,11 +120,13 @@ struct sender {
 static struct connection *connections;
 static struct sender *senders;
 static int total, sender_count, epoll_fd;
-static int receivers;                           /* of one message */
+static int receivers;                           /* of one message, if it has no topic */
+static int wanting[64];                         /* per topic: the peers that want it */
 static int opened, shaking, announced, present; /* counts over the connections */
 static int *waiting, waiting_count;             /* senders with something to flush */
 static uint32_t window_mask;
 static size_t prefix_bytes, tail_at; /* of a message: what is fixed before and after the stamps */
+static size_t topic_at;              /* of a message: the two digits of its topic */
 static uint64_t deliveries, finished, expected, others, idle_ns, heartbeats;
 static bool sending;   /* closed loop and ping-pong: a finished message is followed by the next */
 static bool measuring; /* latencies count */
@@ -300,7 +316,16 @@ static void compose(struct sender *sender, int index)
 {
     char head[128];
     int n;
-    if (options.scenario == PINGPONG)
+    if (options.audience == TOPICS) {
+        n = snprintf(head, sizeof head, "{\"type\":\"stream\",\"from\":\"p%06d\",\"topic\":\"t", index);
+        topic_at = (size_t)n;
+        n += snprintf(head + n, sizeof head - (size_t)n, "00\",\"data\":{\"chunk\":\"");
+    } else if (options.audience == ONE)
+        n = snprintf(head, sizeof head,
+                     "{\"type\":\"stream\",\"from\":\"p%06d\",\"to\":\"p%06d\","
+                     "\"data\":{\"chunk\":\"",
+                     index, index ^ 1);
+    else if (options.scenario == PINGPONG)
         n = snprintf(head, sizeof head,
                      "{\"type\":\"direct\",\"from\":\"p%06d\",\"to\":\"p%06d\","
                      "\"data\":{\"chunk\":\"",
@@ -309,7 +334,7 @@ static void compose(struct sender *sender, int index)
         n = snprintf(head, sizeof head,
                      "{\"type\":\"stream\",\"from\":\"p%06d\",\"data\":{\"chunk\":\"", index);
     prefix_bytes = (size_t)n;
-    tail_at = prefix_bytes + 24;
+    tail_at = prefix_bytes + (options.audience == TOPICS ? 32 : 24);
     if ((size_t)options.size < tail_at + 3) {
         fprintf(stderr, "--size must be at least %zu\n", tail_at + 3);
         exit(2);
@@ -338,12 +363,25 @@ static void queue_text(struct connection *c, const char *text, size_t count)
         return;
     }
     char head[48];
-    int n = options.scenario == PINGPONG
-                ? snprintf(head, sizeof head, "PUB p%06d %zu\r\n", c->index ^ 1, count)
-                : snprintf(head, sizeof head, "PUB mesh %zu\r\n", count);
+    int n;
+    if (options.scenario == PINGPONG || (options.audience == ONE && options.wishes))
+        n = snprintf(head, sizeof head, "PUB p%06d %zu\r\n", c->index ^ 1, count);
+    else if (options.audience == TOPICS)
+        n = snprintf(head, sizeof head, "PUB t%02d %zu\r\n", senders[c->index].topic, count);
+    else
+        n = snprintf(head, sizeof head, "PUB mesh %zu\r\n", count);
     queue_bytes(c, head, (size_t)n);
     queue_bytes(c, text, count);
     queue_bytes(c, "\r\n", 2);
+}
+
+/* The same numbers in every run (xorshift). */
+static uint32_t next_random(void)
+{
+    static uint32_t state = 2463534242u;
+    state ^= state << 13;
+    state ^= state >> 17;
+    return state ^= state << 5;
 }
 
 /* Leaves with the next flush_senders(). */
@@ -353,8 +391,17 @@ static void queue_message(int index, uint64_t at)
     uint32_t sequence = ++sender->sent;
     write_stamp(sender->text + prefix_bytes, sequence, 8);
     write_stamp(sender->text + prefix_bytes + 8, at, 16);
-    sender->missing[sequence & window_mask] = (uint32_t)receivers;
-    expected += (uint64_t)receivers;
+    int count = receivers;
+    if (options.audience == TOPICS) {
+        int topic = sender->topic = (int)(next_random() % (uint32_t)options.topics);
+        sender->text[topic_at] = (char)('0' + topic / 10);
+        sender->text[topic_at + 1] = (char)('0' + topic % 10);
+        write_stamp(sender->text + prefix_bytes + 24, sender->before[topic], 8);
+        sender->before[topic] = sequence;
+        count = wanting[topic] - (int)(connections[index].wanted >> topic & 1);
+    }
+    sender->missing[sequence & window_mask] = (uint32_t)count;
+    expected += (uint64_t)count;
     queue_text(&connections[index], sender->text, (size_t)options.size);
     if (options.resume && sequence - sender->reported >= FRAMES_UNREPORTED &&
         at - sender->reported_at >= REPORT_NS) {
@@ -378,22 +425,44 @@ static void flush_senders(void)
     }
 }
 
+/* What a peer says that it wants. */
+static int write_wish(const struct connection *c, char *text, size_t room)
+{
+    if (!options.wishes)
+        return 0;
+    if (options.audience == ONE)
+        return snprintf(text, room, ",\"subscribe\":{\"others\":false}");
+    int n = snprintf(text, room, ",\"subscribe\":{\"topics\":[");
+    const char *comma = "";
+    for (int topic = 0; topic < options.topics; topic++)
+        if (c->wanted >> topic & 1) {
+            n += snprintf(text + n, room - (size_t)n, "%s\"t%02d\"", comma, topic);
+            comma = ",";
+        }
+    return n + snprintf(text + n, room - (size_t)n, "]}");
+}
+
 static void announce(struct connection *c)
 {
-    char text[160];
+    char text[1024], wish[768] = "";
     int n;
     if (options.nats) {
         n = snprintf(text, sizeof text,
                      "CONNECT {\"verbose\":false,\"echo\":false}\r\n"
-                     "SUB mesh 1\r\nSUB p%06d 2\r\nPING\r\n",
+                     "SUB mesh 1\r\nSUB p%06d 2\r\n",
                      c->index);
+        for (int topic = 0; topic < options.topics; topic++)
+            if (c->wanted >> topic & 1)
+                n += snprintf(text + n, sizeof text - (size_t)n, "SUB t%02d %d\r\n", topic, 3 + topic);
+        n += snprintf(text + n, sizeof text - (size_t)n, "PING\r\n");
         queue_bytes(c, text, (size_t)n);
     } else {
         if (options.resume)
             queue_frame(c, TEXT, RESUME, sizeof RESUME - 1);
+        write_wish(c, wish, sizeof wish);
         n = snprintf(text, sizeof text,
-                     "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]}}",
-                     c->index);
+                     "{\"type\":\"presence\",\"from\":\"p%06d\",\"data\":{\"agents\":[]%s}}",
+                     c->index, wish);
         queue_frame(c, TEXT, text, (size_t)n);
     }
     flush(c);
@@ -424,17 +493,27 @@ static inline int read_index(const char *digits)
 #define ANSWER "{\"type\":\"capabilities"
 #define FROM_AT (sizeof STREAM - 1)
 
+/* Who says something in a closed loop when a message of this sender has arrived everywhere. */
+static int next_sender(int index)
+{
+    return options.audience == TOPICS ? (int)(next_random() % (uint32_t)sender_count) : index;
+}
+
 /* One `stream` or `direct` message at a receiver. */
 static void delivered(struct connection *c, const char *text, size_t count, uint64_t now)
 {
     int index = read_index(text + FROM_AT);
+    bool is_for_one = options.scenario == PINGPONG || (options.audience == ONE && options.wishes);
     if (index < 0 || index >= sender_count || index == c->index ||
-        (options.scenario == PINGPONG && index != (c->index ^ 1))) {
+        (is_for_one && index != (c->index ^ 1))) {
         violate("peer %d received a message that is not for it: %.60s", c->index, text);
         return;
     }
     struct sender *sender = &senders[index];
-    if (count != (size_t)options.size || memcmp(text, sender->text, prefix_bytes) ||
+    size_t same = options.audience == TOPICS ? topic_at : prefix_bytes;
+    size_t on = options.audience == TOPICS ? topic_at + 2 : prefix_bytes;
+    if (count != (size_t)options.size || memcmp(text, sender->text, same) ||
+        memcmp(text + on, sender->text + on, prefix_bytes - on) ||
         memcmp(text + tail_at, sender->text + tail_at, count - tail_at)) {
         violate("peer %d: the text of peer %d has changed", c->index, index);
         return;
@@ -445,12 +524,23 @@ static void delivered(struct connection *c, const char *text, size_t count, uint
         violate("peer %d: the text of peer %d has changed", c->index, index);
         return;
     }
-    if (sequence != (uint64_t)c->last[index] + 1) {
+    uint32_t *last = &c->last[index];
+    uint64_t before = sequence - 1;
+    if (options.audience == TOPICS) {
+        int topic = (text[topic_at] - '0') * 10 + text[topic_at + 1] - '0';
+        if (topic < 0 || topic >= options.topics || !(c->wanted >> topic & 1)) {
+            violate("peer %d received a topic that it does not want: %.80s", c->index, text);
+            return;
+        }
+        last = &c->last[index * options.topics + topic];
+        before = read_stamp(text + prefix_bytes + 24);
+    }
+    if (before != *last || sequence <= before) {
         violate("peer %d: message %llu of peer %d came after %u", c->index,
-                (unsigned long long)sequence, index, c->last[index]);
+                (unsigned long long)sequence, index, *last);
         return;
     }
-    c->last[index] = (uint32_t)sequence;
+    *last = (uint32_t)sequence;
     deliveries++;
     uint64_t at = high << 32 | low;
     if (measuring)
@@ -459,7 +549,7 @@ static void delivered(struct connection *c, const char *text, size_t count, uint
         return;
     finished++;
     if (sending)
-        queue_message(options.scenario == PINGPONG ? c->index : index, now);
+        queue_message(options.scenario == PINGPONG ? c->index : next_sender(index), now);
 }
 
 static void presence(struct connection *c, const char *text, size_t count)
@@ -748,13 +838,16 @@ static void run_load(void)
     uint64_t interval = (uint64_t)(NS / options.rate), now = begin;
     sending = true;
     for (int i = 0; i < sender_count; i++) {
-        if (options.scenario == CLOSED)
+        if (options.scenario == CLOSED && options.audience != TOPICS)
             for (int k = 0; k < options.window; k++)
                 queue_message(i, begin);
         else if (options.scenario == PINGPONG && i % 2 == 0)
             queue_message(i, begin);
         senders[i].next_at = begin + interval * (uint64_t)i / (uint64_t)sender_count;
     }
+    if (options.scenario == CLOSED && options.audience == TOPICS)
+        for (int k = 0; k < options.window; k++)
+            queue_message(next_sender(0), begin);
     flush_senders();
     while (now < warm && !violation[0]) {
         if (options.scenario == OPEN)
@@ -835,9 +928,10 @@ static void read_options(int count, char **arguments)
         {"window", 1, 0, 'w'},    {"size", 1, 0, 'b'},   {"seconds", 1, 0, 'd'},
         {"warmup", 1, 0, 'u'},    {"rate", 1, 0, 'r'},   {"stalled", 1, 0, 'k'},
         {"timeout", 1, 0, 't'},   {"nats", 0, 0, 'N'},   {"resume", 0, 0, 'R'},
-        {0, 0, 0, 0},
+        {"audience", 1, 0, 'a'},  {"topics", 1, 0, 'T'}, {"wanted", 1, 0, 'W'},
+        {"wishes", 0, 0, 'x'},    {0, 0, 0, 0},
     };
-    int letter, known = -1;
+    int letter, known = -1, audience = EVERYONE;
     while ((letter = getopt_long(count, arguments, "", names, NULL)) != -1) {
         switch (letter) {
         case 'p': options.port = atoi(optarg); break;
@@ -854,6 +948,17 @@ static void read_options(int count, char **arguments)
         case 't': options.timeout = atof(optarg); break;
         case 'N': options.nats = true; break;
         case 'R': options.resume = true; break;
+        case 'x': options.wishes = true; break;
+        case 'T': options.topics = atoi(optarg); break;
+        case 'W': options.wanted = atoi(optarg); break;
+        case 'a':
+            for (audience = TOPICS; audience >= 0 && strcmp(optarg, AUDIENCES[audience]); audience--)
+                ;
+            if (audience >= 0)
+                options.audience = (enum audience)audience;
+            else
+                options.peers = 0;
+            break;
         case 's':
             for (known = IDLE; known >= 0 && strcmp(optarg, SCENARIOS[known]); known--)
                 ;
@@ -871,11 +976,18 @@ static void read_options(int count, char **arguments)
         options.senders = 0;
     if (options.port <= 0 || options.peers < 2 || options.senders < 0 || options.window < 1 ||
         options.senders > options.peers || options.size > 65535 || options.rate <= 0 ||
-        options.stalled < 0) {
+        options.stalled < 0 || options.topics < 1 || options.topics > 64 ||
+        options.wanted > options.topics ||
+        (options.audience != EVERYONE && (options.stalled || options.scenario == PINGPONG)) ||
+        (options.audience == TOPICS && (!options.wishes || options.scenario != CLOSED ||
+                                        options.window > WINDOW_MAX)) ||
+        (options.audience == ONE && options.peers % 2)) {
         fprintf(stderr,
                 "usage: loadgen --port N [--server-pid N] --scenario closed|pingpong|open|idle\n"
                 "  [--peers N] [--senders N] [--window N] [--rate N] [--size BYTES] [--stalled N]\n"
-                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats | --resume]\n");
+                "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats | --resume]\n"
+                "  [--audience everyone|one|topics] [--wishes] [--topics N] [--wanted N]\n"
+                "  (topics: only --scenario closed with --wishes; --window is for all together)\n");
         exit(2);
     }
 }
@@ -888,21 +1000,33 @@ static void prepare(void)
     setrlimit(RLIMIT_NOFILE, &files);
     total = options.peers + options.stalled;
     sender_count = options.senders;
-    receivers = options.scenario == PINGPONG ? 1 : options.peers - 1;
-    for (window_mask = 1; window_mask < (uint32_t)options.window; window_mask *= 2)
+    bool is_for_one = options.scenario == PINGPONG || (options.audience == ONE && options.wishes);
+    receivers = is_for_one ? 1 : options.peers - 1;
+    uint32_t in_flight = (uint32_t)(options.audience == TOPICS ? WINDOW_MAX : options.window);
+    for (window_mask = 1; window_mask < in_flight; window_mask *= 2)
         ;
     window_mask--;
     connections = make((size_t)total, sizeof *connections);
     for (int i = 0; i < total; i++) {
         connections[i].index = i;
         connections[i].seen = make((size_t)total / 64 + 1, 8);
-        connections[i].last = make((size_t)sender_count, sizeof *connections[i].last);
+        size_t rows = options.audience == TOPICS ? (size_t)options.topics : 1;
+        connections[i].last = make((size_t)sender_count * rows, sizeof *connections[i].last);
+        for (int k = 0; options.audience == TOPICS && k < options.wanted;) {
+            int topic = (int)(next_random() % (uint32_t)options.topics);
+            if (connections[i].wanted >> topic & 1)
+                continue;
+            connections[i].wanted |= 1ull << topic;
+            wanting[topic]++;
+            k++;
+        }
     }
     senders = make((size_t)sender_count, sizeof *senders);
     waiting = make((size_t)sender_count, sizeof *waiting);
     for (int i = 0; i < sender_count; i++) {
         compose(&senders[i], i);
         senders[i].missing = make(window_mask + 1, sizeof *senders[i].missing);
+        senders[i].before = make((size_t)options.topics, sizeof *senders[i].before);
     }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 }

@@ -84,6 +84,16 @@ SCENARIOS: Final = {
     "stalled-50": Scenario(
         "--scenario open --peers 54 --senders 5 --rate 80 --stalled 1 --warmup 3"
     ),
+    # Each of a hundred agents streams to one other; with and without saying that it wants no more.
+    "addressed-100": Scenario(
+        "--scenario open --peers 100 --senders 100 --rate 100 --audience one --wishes"
+    ),
+    "addressed-all-100": Scenario(
+        "--scenario open --peers 100 --senders 100 --rate 100 --audience one"
+    ),
+    "topics-1000": Scenario(
+        "--scenario closed --peers 1000 --senders 1000 --window 320 --audience topics --wishes"
+    ),
     "storm-1000": Scenario("--scenario idle --peers 1000", seconds=1),
     "idle-5000": Scenario("--scenario idle --peers 5000", seconds=3, timeout_s=600, rounds_max=1),
 }

@@ -5,7 +5,6 @@ from typing import Final
 import anyio.lowlevel
 
 from actors.clock import Clock
-from actors.frames import Batch
 
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
@@ -40,10 +39,11 @@ class Rests:
         """A round has decided something or nothing, and has sent nothing yet."""
         self._flushes, self._small_s = 1, 0.0
 
-    def sent(self, shared: Batch, began_at: float) -> None:
-        """The round has sent this to everyone. It began to write then (monotonic seconds)."""
-        self._flushes += shared.size // FLUSH_BYTES
-        if shared.count < ENOUGH and shared.size <= LITTLE_BYTES:
+    def sent(self, count: int, bytes: int, began_at: float) -> None:
+        """The round has sent so many messages to each of many, with so many bytes in all. It began
+        to write then (monotonic seconds)."""
+        self._flushes += bytes // FLUSH_BYTES
+        if count < ENOUGH and bytes <= LITTLE_BYTES:
             self._small_s = self._clock.now().at - began_at
 
     async def rest(self, *, has_more: bool) -> None:

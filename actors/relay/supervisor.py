@@ -27,7 +27,7 @@ from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
 from actors.relay.rests import Rests
 from actors.relay.snapshot import MeshStatus
-from actors.relay.tapes import Tapes
+from actors.relay.tapes import Tapes, tell_all
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
 from protocol.grants import OPEN, Grant
@@ -314,11 +314,10 @@ class Supervisor:
             self._comebacks.keep(spools, now)
         receivers = self._receivers
         leaving = {end.connection for end in dismissed}
-        for spool in spools:
-            spool.tell(receivers, leaving)
-            if spool.shared is not None:
-                self._rests.sent(spool.shared, began.at)
-                self._said_bytes += spool.shared.size
+        count, bytes = tell_all(spools, receivers, leaving)
+        if count:
+            self._rests.sent(count, bytes, began.at)
+            self._said_bytes += bytes
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)

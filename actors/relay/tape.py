@@ -1,7 +1,7 @@
 """One round's messages for all receivers, written once.
 
 A mesh has one interleaving, and nearly every receiver gets nearly all of it. So a round is one
-`Tape` of texts that go to everyone present. A receiver that differs has a list of cuts: its own
+`Tape` of frames that go to everyone present. A receiver that differs has a list of cuts: its own
 messages left out, private messages spliced in. Receivers without cuts share one `Batch`, framed and
 joined once; a receiver with cuts gets slices of the same bytes. The cost of a round is
 one write per receiver, however many messages it holds.
@@ -21,6 +21,8 @@ from actors.frames import (
     frame_length,
     frame_parts,
     joined,
+    text_frame,
+    texts_of,
 )
 from protocol.envelope import Text
 
@@ -109,12 +111,13 @@ _ABSENT: Final = sys.maxsize
 class Tape:
     """Collects one round. Receivers are named by connection number. `is_kept`: what is made of it
     is kept for longer, so it says what receivers do not get (`SharedBatch.left_out`). It changes
-    only between rounds."""
+    only between rounds. `frames`: what goes to everyone, so far. While there are no exceptions, and
+    it is not kept, a frame may be put there without a call."""
 
     def __init__(self) -> None:
         self.present: set[int] = set()
         self.is_kept = False
-        self._texts: list[Text] = []
+        self.frames: list[bytes] = []
         self._left_out: list[Collection[int]] = []  # whom, for each text
         self._is_plain = True  # nothing else differs between those who are present
         self._cuts: dict[int, _Cut] = {}
@@ -122,19 +125,19 @@ class Tape:
     @property
     def is_shared(self) -> bool:
         """Something goes to several receivers, so far."""
-        return bool(self._texts)
+        return bool(self.frames)
 
     def admit(self, connection: int) -> None:
         """From here on the connection gets what goes to everyone."""
         self._is_plain = False
-        self._cut(connection).start = len(self._texts)
+        self._cut(connection).start = len(self.frames)
         self.present.add(connection)
 
     def dismiss(self, connection: int) -> None:
         """From here on the connection gets nothing."""
         self._is_plain = False
         cut = self._cut(connection)
-        cut.catch_up(len(self._texts))
+        cut.catch_up(len(self.frames))
         cut.start = _ABSENT
         self.present.discard(connection)
 
@@ -144,16 +147,20 @@ class Tape:
         cut = self._cuts.pop(connection, None)
         if cut is None:
             cut = _Cut(0 if connection in self.present else _ABSENT)
-        cut.catch_up(len(self._texts))
+        cut.catch_up(len(self.frames))
         self.present.discard(connection)
         got: list[Text] = []
         for piece in cut.pieces:
-            got += (piece,) if isinstance(piece, bytes) else self._texts[slice(*piece)]
+            got += (
+                (piece,)
+                if isinstance(piece, bytes)
+                else texts_of(b"".join(self.frames[slice(*piece)]))
+            )
         return got
 
     def count_of(self, connection: int) -> int:
         """How many messages the connection has on this tape so far."""
-        end, cut = len(self._texts), self._cuts.get(connection)
+        end, cut = len(self.frames), self._cuts.get(connection)
         if cut is None:
             return end if connection in self.present else 0
         pieces = (1 if isinstance(piece, bytes) else piece[1] - piece[0] for piece in cut.pieces)
@@ -161,14 +168,14 @@ class Tape:
 
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
-        self._texts.append(text)
+        self.frames.append(text_frame(text))
         if self.is_kept:
             self._left_out.append(())
 
     def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
-        index = len(self._texts)
-        self._texts.append(text)
+        index = len(self.frames)
+        self.frames.append(text_frame(text))
         if self.is_kept:
             self._left_out.append(excluded)
         for connection in excluded:
@@ -178,10 +185,10 @@ class Tape:
                     cut.catch_up(index)
                 cut.start = index + 1
 
-    def leave_out(self, connection: int, text: Text) -> None:
-        """The connection does not get this text, if that is the last one that went to everyone."""
-        index = len(self._texts) - 1
-        if index >= 0 and self._texts[index] is text:
+    def leave_out(self, connection: int, frame: bytes) -> None:
+        """The connection does not get this frame, if it is the last one of `frames`."""
+        index = len(self.frames) - 1
+        if index >= 0 and self.frames[index] is frame:
             self._is_plain = False
             cut = self._cuts.get(connection) or self._cut(connection)
             if cut.start <= index:
@@ -191,7 +198,7 @@ class Tape:
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
-        end, cuts = len(self._texts), self._cuts
+        end, cuts = len(self.frames), self._cuts
         self._is_plain = False
         for connection in connections:
             cut = cuts.get(connection) or self._cut(connection)
@@ -201,11 +208,11 @@ class Tape:
 
     def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
-        texts, cuts = self._texts, self._cuts
+        frames, cuts = self.frames, self._cuts
         left_out, is_plain = self._left_out, self._is_plain
-        self._texts, self._cuts, self._left_out, self._is_plain = [], {}, [], True
+        self.frames, self._cuts, self._left_out, self._is_plain = [], {}, [], True
         own: dict[int, Batch | None] = {}
-        if not texts:
+        if not frames:
             for connection, cut in cuts.items():
                 private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
                 if len(private) == 1 and len(private[0]) <= JOIN_BYTES_MAX:
@@ -213,14 +220,14 @@ class Tape:
                 else:
                     own[connection] = Batch(private) if private else None
             return None, own
-        shared = SharedBatch(texts)
+        shared = SharedBatch(frames)
         if is_plain and self.is_kept:
             shared.left_out = left_out
         ends: list[int] = []  # made if somebody gets a part: often only the sender differs
         for connection, cut in cuts.items():
-            cut.catch_up(len(texts))
+            cut.catch_up(len(frames))
             if cut.pieces:
-                ends = ends or list(accumulate(map(frame_length, texts), initial=0))
+                ends = ends or list(accumulate(map(len, frames), initial=0))
                 own[connection] = _Spliced(shared, cut.pieces, ends)
             else:
                 own[connection] = None

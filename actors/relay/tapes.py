@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from actors.frames import Batch, SharedBatch
+from actors.frames import Batch, SharedBatch, text_frame
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
 from protocol.envelope import Text
@@ -26,16 +26,27 @@ class Spool(msgspec.Struct, gc=False):
     present: Collection[int]
     own: Mapping[int, Batch | None]
 
-    def tell(self, receivers: Mapping[int, PeerActor], leaving: Collection[int]) -> None:
-        """Send everybody its part, but not those who are leaving something of their own."""
-        shared, own = self.shared, self.own
+
+def tell_all(
+    spools: Iterable[Spool], receivers: Mapping[int, PeerActor], leaving: Collection[int]
+) -> tuple[int, int]:
+    """Send everybody its part, but not those who are leaving what they have of their own.
+
+    Returns what went to many: how many messages to one of them at most, and how many bytes in all.
+    """
+    count = bytes = 0
+    for spool in spools:
+        shared, own = spool.shared, spool.own
         if shared is not None:
-            for connection in self.present:
+            for connection in spool.present:
                 if connection not in own:
                     receivers[connection].tell(shared)
+            count = max(count, shared.count)
+            bytes += shared.size
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
                 receivers[connection].tell(batch)
+    return count, bytes
 
 
 class Tapes:
@@ -82,24 +93,24 @@ class Tapes:
 
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
-        for tape in self._tapes.values():
-            tape.everyone(text)
+        self._put(self._tapes, (), text)
 
     def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
-        self.everyone(text)
-        for connection in excluded:
-            self.tape_of(connection).leave_out(connection, text)
+        self._put(self._tapes, excluded, text)
 
     def chosen(self, audience: Chosen, text: Text) -> None:
         """Goes to all who are present and have one of these wishes, with some exceptions."""
-        tapes = self._tapes
-        for wish in audience.wishes:
-            tapes[wish].everyone(text)
-        for connection in audience.excluded:
-            self.tape_of(connection).leave_out(connection, text)
+        self._put(audience.wishes, audience.excluded, text)
         if audience.also:
             self.only(audience.also, text)
+
+    def _put(self, wishes: Iterable[int], excluded: Collection[int], text: Text) -> None:
+        frame, tapes = text_frame(text), self._tapes
+        for wish in wishes:
+            tapes[wish].frames.append(frame)
+        for connection in excluded:
+            self.tape_of(connection).leave_out(connection, frame)
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""

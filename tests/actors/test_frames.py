@@ -22,7 +22,7 @@ def test_chunks_are_the_same_bytes_as_buffers_and_none_is_too_long(
     lengths: list[int], is_shared: bool
 ) -> None:
     texts = [bytes([65 + number]) * length for number, length in enumerate(lengths)]
-    batch = SharedBatch(texts) if is_shared else Batch(texts)
+    batch = SharedBatch([*map(text_frame, texts)]) if is_shared else Batch(texts)
     chunks = list(batch.chunks())
     assert b"".join(b"".join(chunk) for chunk in chunks) == wire_of(batch)
     assert wire_of(batch) == b"".join(map(text_frame, texts))
