@@ -6,7 +6,9 @@ does not read costs a few references, whatever its size.
 """
 
 import struct
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from protocol.envelope import Text
@@ -41,21 +43,27 @@ def frame_length(text: Text) -> int:
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
 
 
-def texts_of(frames: bytes) -> list[Text]:
-    """The texts of which `frames` are the frames, as `text_frame` makes them.
+def ends_of(frames: bytes) -> Sequence[int]:
+    """Where the frames begin, as `text_frame` makes them, and where the last one ends.
 
-    >>> texts_of(text_frame(b"{}") + text_frame(b""))
-    [b'{}', b'']
+    >>> list(ends_of(text_frame(b"{}") + text_frame(b"")))
+    [0, 4, 6]
     """
-    texts, at = [], 0
+    ends, at = array("Q", (0,)), 0
     while at < len(frames):
         length, start = frames[at + 1], at + 2
         if length > 125:
             start += 2 if length == 126 else 8
             length = int.from_bytes(frames[at + 2 : start])
         at = start + length
-        texts.append(frames[start:at])
-    return texts
+        ends.append(at)
+    return ends
+
+
+def text_of(frame: bytes) -> Text:
+    """The text of one frame."""
+    length = frame[1]
+    return frame[2 if length < 126 else 4 if length == 126 else 10 :]
 
 
 def _header(length: int) -> bytes:
@@ -96,14 +104,23 @@ class Batch:
         return self._texts
 
     @property
-    def shared(self) -> "SharedBatch | None":
-        """The batch whose bytes this one refers to, if there is one."""
-        return None
+    def first(self) -> Text:
+        """The first message."""
+        return self.texts[0]
+
+    @property
+    def shared(self) -> "Sequence[SharedBatch]":
+        """The batches whose bytes this one refers to."""
+        return ()
 
     @property
     def own_texts(self) -> Iterable[Text]:
         """The messages that it holds beside those of `shared`."""
         return self._texts
+
+    def behind(self, count: int) -> "Batch":
+        """The same without the first `count` messages."""
+        return Batch(self.texts[count:])
 
     def to_hold(self) -> "Batch":
         """The same messages, for one receiver that does not take them now: they keep little else
@@ -124,6 +141,10 @@ class Batch:
         chunk: list[Buffer] = []
         room = CHUNK_BYTES
         for part in self._parts():
+            if len(part) <= room:
+                chunk.append(part)
+                room -= len(part)
+                continue
             rest = memoryview(part)
             while len(rest) > room:
                 yield joined([*chunk, rest[:room]])
@@ -200,9 +221,9 @@ class SharedBatch(Batch):
         return self._texts
 
     @property
-    def shared(self) -> "SharedBatch":
+    def shared(self) -> "Sequence[SharedBatch]":
         """Itself."""
-        return self
+        return (self,)
 
     def to_keep(self) -> "Frames":
         """The same messages for longer than a round."""
@@ -231,21 +252,22 @@ class Frames:
     """What a `SharedBatch` holds, for somebody who keeps it and rarely looks: one buffer, and not
     many small texts."""
 
-    __slots__ = ("_frames", "_last_bytes")
+    __slots__ = ("_last_bytes", "frames")
 
     def __init__(self, frames: bytes, last: Text) -> None:
-        self._frames = frames
+        self.frames = frames
         self._last_bytes = len(last)
-
-    @property
-    def texts(self) -> Sequence[Text]:
-        """The messages."""
-        return texts_of(self._frames)
 
     @property
     def last(self) -> Text:
         """The last message."""
-        return self._frames[len(self._frames) - self._last_bytes :]
+        return self.frames[len(self.frames) - self._last_bytes :]
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The messages. Made anew by each call."""
+        ends = ends_of(self.frames)
+        return [text_of(self.frames[start:end]) for start, end in pairwise(ends)]
 
 
 class Fragment(Batch):

@@ -7,11 +7,12 @@ one with the socket takes the number of the lost connection, and everything goes
 
 from collections.abc import Callable, Mapping, Sequence
 
-from actors.frames import Batch, SharedBatch
+from actors.frames import Batch, SharedBatch, Single
 from actors.link import ABNORMAL
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
+from actors.relay.rounds import JOINS, Several
 from actors.relay.tape import Tape
 from actors.relay.tapes import Spool
 from actors.transports.paced import PacedTransport
@@ -46,7 +47,8 @@ class Comebacks:
         fail: Callable[[PeerActor, Exception, Instant], None],
     ) -> None:
         # A peer may have heard nothing for long before its socket is known to be gone.
-        self.history = History(limits.history_bytes_max, limits.resume_s + limits.reap_after_s)
+        keep_s = limits.resume_s + limits.reap_after_s
+        self.history = History(limits.history_bytes_max, keep_s, JOINS)
         self._mesh = mesh
         self._ledger = ledger
         self._lobby = lobby
@@ -131,7 +133,8 @@ class Comebacks:
         answer = mesh.returns.come_back(id, found, request, asked.text, now)
         self._change_places(actor, self._actors[found])
         mesh.caught_up(found, now)  # whatever waited for the old socket
-        actor.tell(Batch([answer, *missed]))
+        batches = (part if isinstance(part, Batch) else Batch(part.texts) for part in missed)
+        actor.tell(Several([Single(answer), *batches]))
 
     def _take_the_rest(self, lost: int, now: Instant) -> None:
         """Decide what the old socket has still delivered. Nothing more comes from there."""

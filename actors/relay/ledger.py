@@ -145,8 +145,7 @@ class Ledger:
     def hold(self, batch: Batch) -> None:
         """One more connection holds this batch."""
         added = 0
-        shared = batch.shared
-        if shared is not None:
+        for shared in batch.shared:
             if not shared.holders:
                 added += _bytes_of(shared)
             shared.holders += 1
@@ -161,8 +160,7 @@ class Ledger:
 
     def drop(self, batch: Batch) -> None:
         """One connection less holds this batch."""
-        shared = batch.shared
-        if shared is not None:
+        for shared in batch.shared:
             shared.holders -= 1
             if not shared.holders:
                 self.held -= _bytes_of(shared)

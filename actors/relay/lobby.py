@@ -19,7 +19,7 @@ class Guest(Protocol):
     """A connection that waits in the lobby. Told by identity."""
 
     def displaced(self) -> None:
-        """It must go, unless its presence has arrived by now."""
+        """It must go, unless its presence has arrived by now, or its wish to come back."""
         ...
 
 
@@ -42,7 +42,8 @@ class Lobby:
             self._note()
 
     def leave(self, guest: Guest) -> None:
-        """A connection has announced itself, or is over. Calling it again changes nothing."""
+        """A connection has announced itself or come back, or is over. Calling it again changes
+        nothing."""
         self._guests.pop(guest, None)
 
     def _note(self) -> None:

@@ -180,10 +180,10 @@ class Supervisor:
         """
         now = self._clock.now()
         mesh, codec, work = self._mesh, self._mesh.codec, self._mesh.work
-        displaced: list[int] = []
+        displaced: list[PeerActor] = []
         for control in self._inbox.take_control():
             if isinstance(control, Displaced):
-                displaced.append(control.actor.id)
+                displaced.append(control.actor)
             else:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
@@ -221,19 +221,28 @@ class Supervisor:
             ready.extendleft(reversed(later))
         if ready:
             self._inbox.put_back(ready)  # they keep their places in the queue
-        for id in displaced:  # last, because their presences may have come in
-            if self._mesh.peer_of(id) is None:
-                self._mesh.ended(id, Cause.DISPLACED, now)
         until, deadline = read_until or now, mesh.deadline()
         if deadline is not None and deadline <= until.at:
             for actor in ready:  # what waits has been heard
                 mesh.heard(actor.id, now)
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
+        if displaced:
+            self._displace(displaced, set(ready), now)
         kept_bytes = mesh.kept_bytes
         if kept_bytes != self._kept_bytes:
             self._kept_bytes = kept_bytes
             self._ledger.keep(self.name, kept_bytes)
+
+    def _displace(self, actors: list[PeerActor], unserved: set[PeerActor], now: Instant) -> None:
+        """End these, unless they have announced themselves by now, or have come back. `unserved`:
+        they have said something, and nobody knows yet what."""
+        for actor in actors:
+            if actor in unserved:
+                actor.displaced()  # once more, in the next round
+            elif self._mesh.peer_of(actor.id) is None:
+                self._mesh.ended(actor.id, Cause.DISPLACED, now)
+        self._carry_out(self._mesh.take_effects(), now)
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""

@@ -58,9 +58,9 @@ class _Spliced(Batch):
         return texts
 
     @property
-    def shared(self) -> SharedBatch:
+    def shared(self) -> Sequence[SharedBatch]:
         """The whole tape."""
-        return self._tape
+        return (self._tape,)
 
     @property
     def own_texts(self) -> Iterable[Text]:

@@ -12,17 +12,25 @@ answer says so. It is never a part of it.
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final
 from zlib import crc32
 
 import attrs
 
 from protocol.envelope import TEXT_BYTES, Text
-
-ROUND_BYTES: Final = 400
-"""What a round costs beside its texts."""
+from protocol.mesh.rounds import (
+    ROUND_BYTES,
+    Delivery,
+    Group,
+    Joins,
+    Kept,
+    Missed,
+    Round,
+    SharedDelivery,
+    gather,
+)
 
 _ENTRY_BYTES: Final = 100
 """What it costs to say that one stream got something else."""
@@ -30,80 +38,6 @@ _LEFT_OUT_BYTES: Final = 8
 """What it costs to say whom a message left out."""
 _UNKNOWN: Final = -1
 """The CRC of a message that was not looked at when it was dropped."""
-
-
-class Kept(Protocol):
-    """Messages that are kept, in order."""
-
-    @property
-    def texts(self) -> Sequence[Text]:
-        """The messages."""
-        ...
-
-    @property
-    def last(self) -> Text:
-        """The last message."""
-        ...
-
-
-class SharedDelivery(Kept, Protocol):
-    """What went to everyone in one round."""
-
-    @property
-    def count(self) -> int:
-        """How many messages."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Their bytes as frames."""
-        ...
-
-    @property
-    def left_out(self) -> Sequence[Collection[int]] | None:
-        """For each message, the connections that did not get it. None if there is more in which
-        receivers differ."""
-        ...
-
-    def to_keep(self) -> Kept:
-        """The same messages for longer than a round."""
-        ...
-
-
-class Delivery(Protocol):
-    """What one receiver got in one round instead, in order."""
-
-    @property
-    def count(self) -> int:
-        """How many messages."""
-        ...
-
-    @property
-    def texts(self) -> Sequence[Text]:
-        """The messages."""
-        ...
-
-    @property
-    def shared(self) -> "SharedDelivery | None":
-        """What it shares with others, or is a part of."""
-        ...
-
-    @property
-    def own_texts(self) -> Iterable[Text]:
-        """Those that are not part of that."""
-        ...
-
-
-@attrs.frozen
-class _Round:
-    """`left_out`: None unless it is plain. Then `own` is empty."""
-
-    number: int
-    at: float
-    shared: Kept | None
-    own: Mapping[int, Delivery | None]
-    left_out: Sequence[Collection[int]] | None
-    bytes: int
 
 
 @attrs.define
@@ -140,13 +74,16 @@ class History:
     """The rounds of one mesh, newest last. Times are monotonic seconds.
 
     `open`, `follow` and `close` belong to the round that `add` ends. `bytes`: what is kept.
+    `joins`: puts together what was missed.
     """
 
-    def __init__(self, bytes_max: int, keep_s: float) -> None:
+    def __init__(self, bytes_max: int, keep_s: float, joins: Joins) -> None:
         self.bytes = 0
         self._bytes_max = bytes_max
         self._keep_s = keep_s
-        self._rounds: deque[_Round] = deque()
+        self._joins = joins
+        self._groups: deque[Group] = deque()  # what was gathered
+        self._rounds: deque[Round] = deque()  # all that came after that
         self._streams: dict[int, _Stream] = {}
         self._number = 0
         self._is_plain = True  # the round that comes, as far as streams are concerned
@@ -185,6 +122,7 @@ class History:
         """The connection is over."""
         self._left_out.pop(connection, None)
         if self._streams.pop(connection, None) is not None and not self._streams:
+            self._groups.clear()
             self._rounds.clear()
             self.bytes = 0
 
@@ -203,7 +141,7 @@ class History:
             if shared is None and not kept:
                 return
             bytes += sum(map(_own_bytes, kept.values())) + _ENTRY_BYTES * len(kept)
-            rolls = {id(roll): roll for one in kept.values() if one and (roll := one.shared)}
+            rolls = {id(roll): roll for one in kept.values() if one for roll in one.shared}
             if shared is not None:
                 rolls[id(shared)] = shared
             for roll in rolls.values():  # as texts and as frames
@@ -215,11 +153,12 @@ class History:
             self._left_out.update(chain.from_iterable(left_out))
             if set(left_out[0]).isdisjoint(left_out[-1]):
                 self._reached_in = number
-        self._rounds.append(_Round(number, at, kept_shared, kept, left_out, bytes))
+        self._rounds.append(Round(number, at, kept_shared, kept, left_out, bytes))
         self.bytes += bytes
-        while self._rounds and (
-            self.bytes > self._bytes_max or self._rounds[0].at < at - self._keep_s
-        ):
+        while self._groups or self._rounds:
+            oldest = self._groups[0].rounds[0] if self._groups else self._rounds[0]
+            if self.bytes <= self._bytes_max and oldest.at >= at - self._keep_s:
+                break
             self.drop_oldest()
 
     def _count(
@@ -246,9 +185,14 @@ class History:
 
     def drop_oldest(self) -> None:
         """Keep one round less. Of what a stream has got, the CRC of the last message stays."""
-        if not self._rounds:
+        if self._groups:
+            round = self._groups[0].drop_oldest()
+            if not self._groups[0].rounds:
+                self._groups.popleft()
+        elif self._rounds:
+            round = self._rounds.popleft()
+        else:
             return
-        round = self._rounds.popleft()
         self.bytes -= round.bytes
         number, left_out = round.number, round.left_out
         if left_out is not None and number < self._reached_in:
@@ -275,7 +219,7 @@ class History:
             number, crc = self._dropped_in, self._dropped_crc
         return _UNKNOWN if self._unknown_in > max(number, stream.follows_after) else crc
 
-    def _texts_of(self, stream: _Stream, connection: int, round: _Round) -> Sequence[Text]:
+    def _texts_of(self, stream: _Stream, connection: int, round: Round) -> Sequence[Text]:
         """What a stream got in a round, in order."""
         follows = stream.follows_after < round.number
         if round.left_out is not None:
@@ -294,8 +238,8 @@ class History:
             return self._shared_count + stream.ahead - self._left_out[connection]
         return stream.ahead
 
-    def missed(self, connection: int, received: int, crc: int | None) -> list[Text]:
-        """The messages of a stream after the first `received` ones. Raises Missing.
+    def missed(self, connection: int, received: int, crc: int | None) -> list[Missed]:
+        """The messages of a stream after the first `received` ones, in parts. Raises Missing.
 
         `crc`: the CRC-32 of the last one that was received, None if that is none.
         """
@@ -303,24 +247,68 @@ class History:
         if not 0 <= received <= sent or (crc is None) != (received == 0):
             raise Missing("count")
         needed = sent - received
-        parts: list[Sequence[Text]] = []
-        found = 0
-        for round in reversed(self._rounds):
-            if found >= needed + (received > 0) or round.number < stream.opened_in:
-                break
-            texts = self._texts_of(stream, connection, round)
-            parts.append(texts)
-            found += len(texts)
+        parts, found = self._back(stream, connection, needed, needed + (received > 0))
         if found < needed:
             raise Missing("history")
-        texts = [text for part in reversed(parts) for text in part][max(0, found - needed - 1) :]
         if received:
-            last = crc32(texts.pop(0)) if found > needed else self._crc_of_dropped(stream)
+            last = self._crc_of_dropped(stream)
+            if found > needed:
+                first = parts.pop().behind(found - needed - 1)
+                last = crc32(first.first)
+                if first.count > 1:
+                    parts.append(first.behind(1))
             if last == _UNKNOWN:
                 raise Missing("history")
             if last != crc:
                 raise Missing("count")
-        return texts
+        parts.reverse()
+        return parts
+
+    def _back(
+        self, stream: _Stream, connection: int, needed: int, wanted: int
+    ) -> tuple[list[Missed], int]:
+        """The last messages of a stream, newest part first, and how many these are: at least
+        `wanted`, if so many are kept. Only the last part has more than the `needed` ones."""
+        self._gather()
+        parts: list[Missed] = []
+        found = 0
+        begins_after = max(stream.follows_after, stream.opened_in)
+        for group in reversed(self._groups):
+            if found >= wanted:
+                break
+            is_alike = connection not in group.differ and begins_after < group.rounds[0].number
+            whole = group.whole
+            if whole is not None and is_alike and found + whole.count <= needed:
+                parts.append(whole)
+                found += whole.count
+                continue
+            for round in reversed(group.rounds):
+                if found >= wanted or round.number < stream.opened_in:
+                    break
+                follows = stream.follows_after < round.number
+                part = round.part_of(connection, follows=follows)
+                if part is not None and round.number == stream.opened_in:
+                    part = part.behind(stream.skipped)
+                if part is not None and part.count:
+                    parts.append(part)
+                    found += part.count
+        return parts, found
+
+    def _gather(self) -> None:
+        """Put the rounds that are new into groups."""
+        if not self._rounds:
+            return
+        groups, new = self._groups, self._rounds
+        bytes = sum(round.bytes for round in new)
+        if groups and not groups[-1].is_full:
+            begun = groups.pop()
+            bytes += sum(round.bytes for round in begun.rounds)
+            new.extendleft(reversed(begun.rounds))
+        self._rounds = deque()
+        for group in gather(new, self._joins):
+            groups.append(group)
+            bytes -= group.bytes
+        self.bytes -= bytes
 
 
 def _are_all(left_out: Sequence[Collection[int]], connection: int) -> bool:

@@ -25,6 +25,7 @@ from protocol.mesh.items import Items, Question
 from protocol.mesh.lifecycle import Heard, Lost
 from protocol.mesh.resuming import Open, Report, Resume, Resumptions, read_request
 from protocol.mesh.unfinished import Unfinished
+from protocol.mesh.work import RETURN_WORK
 
 CLEAN: Final = frozenset((1000, 1001, 1005))
 """Close codes with which a peer leaves. After all others, and without any, its socket is lost."""
@@ -92,6 +93,7 @@ class Returns:
                 answer = self._answers.about_coming_back(connection, text, data, now)
                 self._effects.append(Deliver(answer, Only((connection.id,))))
             case Resume():
+                self._answers.work.extra += RETURN_WORK
                 self._effects.append(Returning(connection.id, request, text))
                 return True
         return False

@@ -4,13 +4,16 @@ from typing import Final
 
 ERROR_WORK: Final = 8
 """To refuse a message and say why costs as much as to pass on so many more."""
+RETURN_WORK: Final = 128
+"""A connection that comes back costs as much: it may have missed a lot, which is sent at once."""
 
 
 class Work:
     """Counts what some messages cost more than others, in messages.
 
     An error counts several times; so does a message from or to a peer with many connections; the
-    roster that a newcomer gets counts as the messages that it has.
+    roster that a newcomer gets counts as the messages that it has; so does a connection that comes
+    back, as a fixed number.
     """
 
     __slots__ = ("extra",)

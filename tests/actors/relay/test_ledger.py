@@ -69,8 +69,7 @@ def from_scratch(world: World, actors: list[PeerActor]) -> int:
     for actor in actors:
         outbox = actor._outbox
         for batch in (*(outbox._batches or ()), *([outbox._begun] if outbox._begun else ())):
-            if batch.shared is not None:
-                tapes[id(batch.shared)] = batch.shared
+            tapes |= {id(tape): tape for tape in batch.shared}
             texts |= {id(text): text for text in batch.own_texts}
         inbound = sum(len(text) + TEXT_BYTES for text in actor._inbound)
         if actor.inbound_bytes > LITTLE_BYTES or len(actor._inbound) > LITTLE_MESSAGES:

@@ -1,6 +1,7 @@
 """What was missed is exactly what was sent, or it is said that it is gone."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from unittest import mock
 from zlib import crc32
 
 import attrs
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.envelope import Text
-from protocol.mesh.history import ROUND_BYTES, History, Missing
+from protocol.mesh import rounds as rounds_module
+from protocol.mesh.history import History, Missing
+from protocol.mesh.rounds import ROUND_BYTES, Joins, Missed
 
 
 @attrs.frozen
@@ -19,10 +22,20 @@ class Given:
     texts: Sequence[Text]
     own_texts: Iterable[Text]
     left_out: Sequence[Collection[int]] | None = None
-    shared: "Given | None" = None
+    shared: "Sequence[Given]" = ()
 
     def to_keep(self) -> "Given":
         return self
+
+    @property
+    def first(self) -> Text:
+        return self.texts[0]
+
+    def behind(self, count: int) -> "Given":
+        return Given(self.texts[count:], ())
+
+    def ranges(self, ranges: Sequence[tuple[int, int]]) -> "Given":
+        return Given([text for start, end in ranges for text in self.texts[start:end]], ())
 
     @property
     def count(self) -> int:
@@ -48,8 +61,33 @@ def to_one(*texts: Text) -> Given:
 A, B = 1, 2
 
 
+@pytest.fixture(autouse=True)
+def groups() -> Iterator[None]:
+    """They are small here, so that there are many."""
+    with (
+        mock.patch.object(rounds_module, "GROUP_ROUNDS", 3),
+        mock.patch.object(rounds_module, "GROUP_BYTES", 2000),
+    ):
+        yield
+
+
+def join(rounds: Sequence[Given]) -> Given:
+    return Given([text for round in rounds for text in round.texts], ())
+
+
+JOINS = Joins(join, join)
+
+
+def kept_for(seconds: float) -> History:
+    return History(10**9, seconds, JOINS)
+
+
+def texts_of(parts: Iterable[Missed]) -> list[Text]:
+    return [text for part in parts for text in part.texts]
+
+
 def history() -> History:
-    return History(10**9, 1000.0)
+    return kept_for(1000.0)
 
 
 def test_nothing_is_kept_for_nobody() -> None:
@@ -76,13 +114,13 @@ def test_a_stream_begins_in_the_middle_of_a_round() -> None:
     it.add(to_all(b"z"), {B: to_one(b"other")}, 0.0)
     it.add(to_all(b"from A"), {A: None}, 0.0)
     assert it.count(A) == 4
-    assert it.missed(A, 0, None) == [b"after", b"joined", b"y", b"z"]
-    assert it.missed(A, 1, crc32(b"after")) == [b"joined", b"y", b"z"]
-    assert it.missed(A, 4, crc32(b"z")) == []
+    assert texts_of(it.missed(A, 0, None)) == [b"after", b"joined", b"y", b"z"]
+    assert texts_of(it.missed(A, 1, crc32(b"after"))) == [b"joined", b"y", b"z"]
+    assert texts_of(it.missed(A, 4, crc32(b"z"))) == []
     it.open(B, 0, follows=True)
     it.add(to_all(b"!"), {B: to_one(b"answer", b"!")}, 0.0)
     it.add(to_all(b"?"), {}, 0.0)
-    assert it.missed(B, 0, None) == [b"answer", b"!", b"?"]
+    assert texts_of(it.missed(B, 0, None)) == [b"answer", b"!", b"?"]
 
 
 @pytest.mark.parametrize("received", [-1, 3, 10**30])
@@ -104,13 +142,15 @@ def test_so_is_another_last_message() -> None:
 
 
 def test_what_is_no_longer_kept_is_said_to_be_gone_and_no_part_of_it_is_told() -> None:
-    it = History(10**9, 10.0)
+    it = kept_for(10.0)
     it.open(A, 0, follows=True)
     for number in range(20):
         it.add(to_all(b"%d" % number), {}, float(number))
-    assert it.missed(A, 11, crc32(b"10")) == [b"%d" % number for number in range(11, 20)]
-    assert it.missed(A, 10, crc32(b"9"))[0] == b"10"
-    assert it.missed(A, 9, crc32(b"8"))[0] == b"9"  # the last one before is known by its CRC
+    assert texts_of(it.missed(A, 11, crc32(b"10"))) == [b"%d" % number for number in range(11, 20)]
+    assert texts_of(it.missed(A, 10, crc32(b"9")))[0] == b"10"
+    assert (
+        texts_of(it.missed(A, 9, crc32(b"8")))[0] == b"9"
+    )  # the last one before is known by its CRC
     with pytest.raises(Missing, match="count"):
         it.missed(A, 9, crc32(b"9"))
     for received in (0, 1, 8):
@@ -120,7 +160,7 @@ def test_what_is_no_longer_kept_is_said_to_be_gone_and_no_part_of_it_is_told() -
 
 
 def test_who_only_talks_has_missed_nothing_however_long_ago_the_last_message_was() -> None:
-    it = History(10**9, 10.0)
+    it = kept_for(10.0)
     it.open(A, 1, follows=False)
     it.add(None, {A: to_one(b"answer")}, 0.0)
     it.follow(A)
@@ -129,22 +169,22 @@ def test_who_only_talks_has_missed_nothing_however_long_ago_the_last_message_was
     it.add(to_all(b"for A, too"), {B: to_one(b"answer", b"for A, too")}, 1.0)
     for number in range(100):
         it.add(to_all(b"from A"), {A: None}, float(number))
-    assert it.missed(A, 3, crc32(b"for A, too")) == []
-    assert it.missed(B, 102, crc32(b"from A")) == []
+    assert texts_of(it.missed(A, 3, crc32(b"for A, too"))) == []
+    assert texts_of(it.missed(B, 102, crc32(b"from A"))) == []
     it.add(None, {A: to_one(b"to A")}, 200.0)
     it.add(to_all(b"from A"), {A: None}, 300.0)
-    assert it.missed(A, 4, crc32(b"to A")) == []
+    assert texts_of(it.missed(A, 4, crc32(b"to A"))) == []
     with pytest.raises(Missing, match="history"):
         it.missed(A, 3, crc32(b"for A, too"))
-    assert it.missed(B, 102, crc32(b"from A")) == [b"from A"]
+    assert texts_of(it.missed(B, 102, crc32(b"from A"))) == [b"from A"]
     it.open(3, 1, follows=False)
     it.add(None, {3: to_one(b"answer")}, 400.0)
     it.add(to_all(b"nothing for this one"), {B: None, A: None}, 500.0)
-    assert it.missed(3, 0, None) == []
+    assert texts_of(it.missed(3, 0, None)) == []
 
 
 def test_what_is_kept_is_bounded_in_bytes() -> None:
-    it = History(10_000, 1000.0)
+    it = History(10_000, 1000.0, JOINS)
     it.open(A, 0, follows=True)
     it.open(B, 0, follows=False)
     for _ in range(100):
@@ -164,7 +204,7 @@ texts = st.integers(0, 3)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["open", "follow", "private", "without", "nothing"]),
+            st.sampled_from(["open", "follow", "private", "without", "nothing", "look"]),
             streams,
             texts,
             st.sampled_from([0.0, 0.0, 3.0]),
@@ -177,15 +217,32 @@ texts = st.integers(0, 3)
 def test_what_was_missed_is_what_was_sent(
     story: list[tuple[str, int, int, float]], data: st.DataObject
 ) -> None:
-    it, at, numbers = History(10**9, 20.0), 0.0, iter(range(10**6))
+    it, at, numbers = kept_for(20.0), 0.0, iter(range(10**6))
     sent: dict[int, list[tuple[float, Text]]] = {}
     following: set[int] = set()
+
+    def look(c: int) -> None:
+        """What is found once is gathered, and what comes after that is found with it."""
+        messages = sent[c]
+        assert it.count(c) == len(messages)
+        received = data.draw(st.integers(0, len(messages)))
+        crc = crc32(messages[received - 1][1]) if received else None
+        try:
+            missed = texts_of(it.missed(c, received, crc))
+        except Missing as missing:
+            assert missing.reason == "history"
+            assert any(when < at - 20.0 for when, _ in messages[received:])
+        else:
+            assert missed == [text for _, text in messages[received:]]
+
     for what, who, size, seconds in story:
         at += seconds
         shared = [b"all %d" % next(numbers) for _ in range(size)]
         own: dict[int, Given | None] = {}
         told: dict[int, list[Text]] = {c: shared if c in following else [] for c in (A, B)}
-        if what == "open" and who not in sent:
+        if what == "look" and who in sent:
+            look(who)
+        elif what == "open" and who not in sent:
             skipped = data.draw(st.integers(0, 2))
             it.open(who, skipped, follows=who in following)
             before, answer = [b"before"] * skipped, [b"answer %d" % next(numbers)]
@@ -209,26 +266,17 @@ def test_what_was_missed_is_what_was_sent(
         for c, got in told.items():
             if c in sent:
                 sent[c] += [(at, text) for text in got]
-    for c, messages in sent.items():
-        assert it.count(c) == len(messages)
-        received = data.draw(st.integers(0, len(messages)))
-        crc = crc32(messages[received - 1][1]) if received else None
-        try:
-            missed = it.missed(c, received, crc)
-        except Missing as missing:
-            assert missing.reason == "history"
-            assert any(when < at - 20.0 for when, _ in messages[received:])
-        else:
-            assert missed == [text for _, text in messages[received:]]
+    for c in sent:
+        look(c)
 
 
 def test_who_only_talks_to_all_has_missed_nothing_either_when_its_rounds_were_plain() -> None:
-    it = History(10**9, 10.0)
+    it = kept_for(10.0)
     it.open(A, 0, follows=True)
     it.add(to_all(b"last one for A"), {}, 0.0)
     for number in range(50):
         it.add(Given((b"%d" % number,), (), ((A,),)), {}, 1.0 + number)
-    assert it.missed(A, 1, crc32(b"last one for A")) == []
+    assert texts_of(it.missed(A, 1, crc32(b"last one for A"))) == []
     with pytest.raises(Missing, match="count"):
         it.missed(A, 1, crc32(b"another"))
 
@@ -239,11 +287,14 @@ PLAIN = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(PLAIN, max_size=30), st.integers(0, 40), st.booleans())
+@given(st.lists(PLAIN, max_size=30), st.integers(0, 40), st.booleans(), st.sets(st.integers(0, 30)))
 def test_plain_rounds_tell_the_same_as_if_they_were_not(
-    rounds: list[list[tuple[tuple[int, ...], bool]]], kept: int, has_private: bool
+    rounds: list[list[tuple[tuple[int, ...], bool]]],
+    kept: int,
+    has_private: bool,
+    gathered: set[int],
 ) -> None:
-    plain, general = History(10**9, float(kept)), History(10**9, float(kept))
+    plain, general = kept_for(float(kept)), kept_for(float(kept))
     got: dict[int, list[Text]] = {connection: [] for connection in (1, 2, 3)}
     for it in (plain, general):
         it.add(Given((b"before",), (), ((1,),)), {}, 0.0)  # nobody counts yet
@@ -265,6 +316,8 @@ def test_plain_rounds_tell_the_same_as_if_they_were_not(
             got[1] += [b"private"]
         plain.add(Given(texts, (), None if private else left_out), own, float(number))
         general.add(Given(texts, ()), own, float(number))
+        if number in gathered:
+            missed(plain, 1, len(got[1]), 0)
     for connection, all_texts in got.items():
         assert plain.count(connection) == general.count(connection) == len(all_texts)
         for received in range(len(all_texts) + 1):
@@ -272,7 +325,8 @@ def test_plain_rounds_tell_the_same_as_if_they_were_not(
             expected = missed(general, connection, received, crc)
             found = missed(plain, connection, received, crc)
             if isinstance(expected, str):
-                assert isinstance(found, str)
+                # Rounds that were gathered are kept until the last of them is too old.
+                assert isinstance(found, str) or (gathered and found == all_texts[received:])
                 continue
             assert expected == all_texts[received:]
             # Only right behind what is no longer kept, and only if much has come since.
@@ -281,6 +335,6 @@ def test_plain_rounds_tell_the_same_as_if_they_were_not(
 
 def missed(it: History, connection: int, received: int, crc: int | None) -> list[Text] | str:
     try:
-        return it.missed(connection, received, crc)
+        return texts_of(it.missed(connection, received, crc))
     except Missing as missing:
         return missing.reason

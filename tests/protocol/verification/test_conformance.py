@@ -50,6 +50,7 @@ from protocol.verification.conformance.claim import Check
 from protocol.verification.conformance.command import main
 from protocol.verification.conformance.outcomes import expect
 from tests.protocol.verification.wrong_histories import (
+    as_parts,
     everything_again,
     missed,
     what_is_left_of_it,
@@ -234,6 +235,7 @@ async def test_a_relay_that_keeps_no_claim_of_an_id_fails_where_it_breaks_it(
     assert failed == broken
 
 
+@as_parts
 def _as_if_all_had_arrived(history: History, c: int, received: int, _: int | None) -> list[bytes]:
     texts = missed(history, c, 0, None)
     return texts[received:]

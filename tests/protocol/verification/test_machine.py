@@ -52,6 +52,7 @@ from protocol.verification.subjects import CoreSubject, Judge, Subject, as_grant
 from protocol.verification.subjects import core as core_module
 from protocol.verification.subjects.live import LiveSubject
 from tests.protocol.verification.wrong_histories import (
+    as_parts,
     everything_again,
     missed,
     what_is_left_of_it,
@@ -304,15 +305,18 @@ def test_the_machine_finds_a_relay_that_keeps_no_claim_or_no_grant(
         run(lambda: CoreSubject(TIGHT), examples=800, steps=30, shrink=False)
 
 
+@as_parts
 def _the_last_one_is_lost(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
     return missed(history, c, received, crc)[:-1]
 
 
+@as_parts
 def _the_first_one_again(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
     texts = missed(history, c, received, crc)
     return texts[:1] + texts
 
 
+@as_parts
 def _without_a_crc(history: History, c: int, received: int, crc: int | None) -> list[bytes]:
     try:
         return missed(history, c, received, crc)
