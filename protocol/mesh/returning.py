@@ -29,6 +29,9 @@ from protocol.mesh.work import RETURN_WORK
 
 CLEAN: Final = frozenset((1000, 1001, 1005))
 """Close codes with which a peer leaves. After all others, and without any, its socket is lost."""
+TIME_OVER: Final = 1001
+"""With this code AgentCore's edge ends a connection whose time is over. So behind an edge the
+socket is lost then, too; a peer of ours that leaves says 1000."""
 
 
 class Returns:
@@ -101,7 +104,8 @@ class Returns:
     def lose(self, connection: Connection, code: int, now: Instant) -> lifecycle.Step | None:
         """Its socket is gone, with this close code. None: it cannot come back."""
         resumption = connection.resumption
-        if resumption is None or connection.peer is None or code in CLEAN:
+        is_clean = code in CLEAN and not (connection.is_paced and code == TIME_OVER)
+        if resumption is None or connection.peer is None or is_clean:
             return None
         life = connection.life
         if connection.heard_at > life.since:

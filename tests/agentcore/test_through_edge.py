@@ -686,16 +686,18 @@ async def test_nothing_is_lost_doubled_or_reordered_over_the_ends_of_connections
         assert not {traffic.close_code for traffic in edge.traffic(mesh)} & {1008, 1009, 1011}
 
 
+@pytest.mark.parametrize("code", [1006, 1001])
 async def test_nothing_is_lost_doubled_or_reordered_when_all_connections_are_cut(
-    edge: Edge, mesh: str
+    edge: Edge, mesh: str, code: int
 ) -> None:
-    """Without a word to anyone, again and again, in the middle of arrays and of frames."""
+    """Without a word to anyone, or as the edge ends a connection whose time is over; again and
+    again, in the middle of arrays and of frames."""
     async with three(edge, mesh) as (python, ear, ann, bob):
         async with Counting(python, ear, ann, bob) as counting:
             for cuts in range(1, 6):
                 least = counting.lowest + 20
                 await until(lambda least=least: counting.lowest > least)  # type: ignore[misc]
-                await edge.call(edge.edge.cut_connections, 1006)
+                await edge.call(edge.edge.cut_connections, code)
                 await until(lambda cuts=cuts: python.resumed == cuts)  # type: ignore[misc]
                 for page in (ann, bob):
                     await page.until("(cuts) => peer.resumed === cuts", cuts)
