@@ -62,6 +62,9 @@ def read_request(text: Text) -> Request | None:
     """
     try:
         data = data_of(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # `data` is no object: it says nothing
+    try:
         if "resume" in data:
             fields = {
                 name: decode_any(value) for name, value in decode_object(data["resume"]).items()
@@ -78,7 +81,7 @@ def read_request(text: Text) -> Request | None:
             )
         if "received" in data:
             return Report(whole_number(decode_any(data["received"])))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
         sentence = "`data.resume` or `data.received` is not as rule 19 has it"
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
     return None

@@ -146,7 +146,7 @@ class ComingBack(RuleBasedStateMachine):
 
     @precondition(lambda self: self.subject.can_resume)
     @rule(c=connections, wrong=st.sampled_from(WRONG), is_array=st.booleans())
-    def ask_wrongly(self, c: int, wrong: dict[str, Any], is_array: bool) -> None:
+    def ask_wrongly(self, c: int, wrong: Any, is_array: bool) -> None:
         text = strategies.text_of({"type": "capabilities", "turnId": 1, "data": wrong})
         self.judge.send(c, b"[" + text + b"]" if is_array else text)
 

@@ -99,7 +99,10 @@ def _capabilities(data: dict[str, Any]) -> bytes:
     return json.dumps({"type": "capabilities", "data": data}).encode()
 
 
-WRONG: Final[Sequence[dict[str, Any]]] = (
+WRONG: Final[Sequence[Any]] = (
+    1,  # this and the next ones ask for nothing
+    "resume",
+    ["resume"],
     {"resume": None},
     {"resume": []},
     {"resume": {}},

@@ -73,6 +73,10 @@ def test_a_token_that_is_shown_too_late_is_used_up() -> None:
         {"crc": 2**32},
         {"crc": "1"},
         {"token": 1},
+        {"token": ""},
+        {"token": "t" * 101},
+        {"epoch": "t" * 101},
+        {"epoch": ""},
         {"token": ["token 1"]},
         {"epoch": None},
     ],
@@ -88,6 +92,16 @@ def test_a_question_that_cannot_be_read_uses_nothing_up(wrong: dict[str, Any]) -
     a.say("stream", n=2)
     assert b.come_back()["resumed"] is True
     assert numbers(b) == [1, 2]
+
+
+@pytest.mark.parametrize("token", ["t", "t" * 100])
+def test_a_token_of_any_other_length_can_be_read(token: str) -> None:
+    world = World()
+    Client(world, "a")
+    b = Client(world, "b")
+    b.cut(9, is_noticed=True)
+    _, (answer,) = ask(world, question(b, token=token, epoch=token))
+    assert answer["resume"]["reason"] == "epoch"
 
 
 def test_a_token_that_two_show_at_once_is_good_for_the_first() -> None:

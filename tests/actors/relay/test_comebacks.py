@@ -53,7 +53,15 @@ class World:
 class Client:
     """A peer that counts, as rule 19 has it. `got`: everything that it was told."""
 
-    def __init__(self, world: World, id: str, *, asks: bool = True, grant: Grant = OPEN) -> None:
+    def __init__(
+        self,
+        world: World,
+        id: str,
+        *,
+        asks: bool = True,
+        grant: Grant = OPEN,
+        is_paced: bool = False,
+    ) -> None:
         self.world, self.id = world, id
         self.got: list[bytes] = []
         self.received, self.last = 0, b""
@@ -61,6 +69,7 @@ class Client:
         self.resume: dict[str, Any] | None = None
         self.asks = asks
         self.grant = grant
+        self.is_paced = is_paced
         self.connect()
         if asks:
             self.actor.received([text("capabilities", data={"resume": {"seconds": 20}})])
@@ -70,7 +79,9 @@ class Client:
 
     def connect(self) -> None:
         self.transport = HandTransport()
-        self.actor = self.world.supervisor.open(self.transport, grant=self.grant)
+        self.actor = self.world.supervisor.open(
+            self.transport, is_paced=self.is_paced, grant=self.grant
+        )
 
     def say(
         self, type: str, *, lost: bool = False, origin: str | None = None, **fields: Any
@@ -220,6 +231,30 @@ def test_a_clean_close_leaves_at_once(code: int) -> None:
     assert b.come_back() == {"resumed": False, "reason": "unknown", "seconds": 20.0}
 
 
+def test_behind_an_edge_the_end_of_a_connections_time_is_no_goodbye() -> None:
+    world = World()
+    a, b = Client(world, "a"), Client(world, "b", is_paced=True)
+
+    def tick() -> None:
+        for _ in range(10):
+            world.clock.at += 0.01
+            for paced in world.supervisor._paced.values():
+                paced.tick()
+        b.read()
+
+    tick()
+    b.actor.closed(1001)
+    world.settle()
+    a.say("stream", n=1)
+    world.settle()
+    assert b.come_back()["resumed"] is True
+    tick()
+    assert numbers(b) == [1]
+    b.actor.closed(1000)
+    world.settle()
+    assert world.peers == {"a"}
+
+
 def test_a_client_that_never_asked_leaves_as_ever() -> None:
     world = World()
     a, b = Client(world, "a"), Client(world, "b", asks=False)
@@ -248,6 +283,47 @@ def test_a_peer_is_away_for_its_time_and_then_offline_once() -> None:
     assert [end["from"] for end in ends] == ["b"]
     assert world.supervisor.connections == 1
     assert b.come_back()["reason"] == "unknown"
+
+
+def test_its_time_counts_from_the_cut_and_its_last_word_not_from_what_was_known_before() -> None:
+    world = World()
+    a, b = Client(world, "a"), Client(world, "b")
+    for _ in range(2):
+        world.pass_time(7.0)
+        a.say("heartbeat")
+        b.say("heartbeat")
+        world.settle()
+    b.cut(99, is_noticed=True)
+    for _ in range(2):
+        world.pass_time(9.0)
+        a.say("heartbeat")
+        world.settle()
+    world.pass_time(0.0)
+    assert world.peers == {"a", "b"}  # it was heard 18 s ago, and has joined 32 s ago
+    assert b.come_back()["resumed"] is True
+
+
+def test_a_wrong_question_does_not_give_it_more_time() -> None:
+    world = World(resume_s=10.0)
+    Client(world, "a")
+    b = Client(world, "b")
+    b.cut(99, is_noticed=True)
+    world.pass_time(8.0)
+    assert b.come_back(crc=1)["reason"] == "count"
+    world.pass_time(3.0)
+    assert world.peers == {"a"}
+
+
+def test_who_asks_nothing_of_this_gets_the_answer_that_others_get() -> None:
+    world = World()
+    a = Client(world, "a", asks=False)
+    for data in (None, {}, {"x": 1}, 1, "resume", [], ["resume"]):
+        a.transport.sent.clear()
+        a.say("capabilities", data=data)
+        world.settle()
+        (answer,) = map(json.loads, a.transport.sent)
+        assert answer["type"] == "capabilities_response"
+        assert answer["data"]["resume"] == {"seconds": 20.0}
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
