@@ -114,6 +114,7 @@ class Comebacks:
         actor = self._receivers.get(id)
         if actor is None:  # it has ended in the same round
             return
+        known: int | None = None
         found = mesh.returns.find(id, request)
         if isinstance(found, int):
             self._take_the_rest(found, now)
@@ -126,9 +127,10 @@ class Comebacks:
                 missed = self.history.missed(found, request.received, request.crc)
             except Missing as missing:
                 mesh.lost(found, ABNORMAL, now)  # its token is used up, so its time runs out
-                found = missing.reason
+                known, found = found, missing.reason
         if isinstance(found, str):
-            actor.tell(Batch([mesh.returns.stay_away(id, found, asked.text, now)]))
+            no = mesh.returns.stay_away(id, found, asked.text, now, lost_id=known)
+            actor.tell(Batch([no]))
             return
         answer = mesh.returns.come_back(id, found, request, asked.text, now)
         self._change_places(actor, self._actors[found])

@@ -21,7 +21,7 @@
  *     asked      offered without          off      nothing was promised, so nothing is in doubt
  *     open       reported                 open     so many frames are kept no longer
  *     returning  cameBack, resumed        open     those not taken go again (`again`), before all else
- *     returning  cameBack, refused        off      what is kept is in doubt
+ *     returning  cameBack, refused        off      what is kept, and not said to be taken, is in doubt
  *     away       the deadline             off      what is kept is in doubt
  *
  * The sender waits while `hasRoom` is false: what is kept is bounded, and only the relay's word ends
@@ -365,12 +365,14 @@ export class Resuming {
   cameBack(resume) {
     if (this.stage !== "returning") return false;
     const answer = isRecord(resume) ? resume : {};
-    const taken = whole(answer.taken);
+    let taken = whole(answer.taken);
     const most = this.taken + this.#kept.length;
+    if (taken !== null && (taken < this.taken || taken > most)) taken = null;
     if (answer.resumed !== true) {
       this.stage = "off";
       this.reason = name(answer.reason) ?? "unsupported";
-    } else if (taken === null || taken < this.taken || taken > most) {
+      this.#drop(taken ?? this.taken);
+    } else if (taken === null) {
       this.stage = "off";
       this.reason = "broken";
     } else {

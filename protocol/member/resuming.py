@@ -19,7 +19,7 @@ on:
     ASKED      offered without          OFF      nothing was promised, so nothing is in doubt
     OPEN       taken                    OPEN     so many frames are kept no longer
     RETURNING  came_back, resumed       OPEN     those not taken go again (`again`), before all else
-    RETURNING  came_back, refused       OFF      what is kept is in doubt
+    RETURNING  came_back, refused       OFF      what is kept, and not said to be taken, is in doubt
     AWAY       the deadline             OFF      what is kept is in doubt
 
 The sender waits while `has_room` is false: what is kept is bounded, and only the relay's word ends
@@ -295,9 +295,12 @@ class Resuming:
             return False
         answer: Mapping[str, Any] = resume if isinstance(resume, dict) else {}
         taken = whole(answer.get("taken"))
+        if taken is not None and not self.taken <= taken <= self.taken + len(self._kept):
+            taken = None
         if answer.get("resumed") is not True:
             self.stage, self.reason = Stage.OFF, _name(answer.get("reason")) or "unsupported"
-        elif taken is None or not self.taken <= taken <= self.taken + len(self._kept):
+            self._drop(self.taken if taken is None else taken)
+        elif taken is None:
             self.stage, self.reason = Stage.OFF, "broken"
         else:
             self._drop(taken)

@@ -162,13 +162,20 @@ class Returns:
         self._schedule(lost)
         return self._answers.about_coming_back(lost, text, {"resume": resume}, now)
 
-    def stay_away(self, id: int, reason: str, text: Text, now: Instant) -> Text:
+    def stay_away(
+        self, id: int, reason: str, text: Text, now: Instant, *, lost_id: int | None = None
+    ) -> Text:
         """A returning connection may not go on with a lost one, for this reason: it begins anew.
 
-        Returns the answer.
+        `lost_id`: the lost one, if it is known and all that it has said is decided. Returns the
+        answer.
         """
         connection = self._connections[id]
-        resume = {"resumed": False, "reason": reason, **(self._offer(connection) or {})}
+        resume: dict[str, object] = {"resumed": False, "reason": reason}
+        lost = None if lost_id is None else self._connections[lost_id].resumption
+        if lost is not None:
+            resume["taken"] = lost.taken
+        resume |= self._offer(connection) or {}
         return self._answers.about_coming_back(connection, text, {"resume": resume}, now)
 
     def forget(self, connection: Connection) -> None:

@@ -170,6 +170,16 @@ def _stories() -> Iterator[Story]:
         s.pump()
         yield s
 
+    s = joined("refused, and the relay tells what it has taken: only the rest is in doubt")
+    send(s, 1, 2, 3)
+    cut(s)
+    open_latest(s)
+    no = {"resumed": False, "reason": "history", "taken": 4, "seconds": 20}
+    s.hear(answer_to(s, "token", resume=no))
+    anew(s)
+    s.pump()
+    yield s
+
     for what, type, data in (
         ("a relay without the rule", "capabilities_response", {"limits": {}}),
         ("a relay that calls it wrong", "error", {"code": "bad_field", "error": "what?"}),

@@ -289,11 +289,16 @@ class Model:
         """`c` may not go on with another connection. `wrong`: reasons for that, beside the
         model's own. Raises Disagreement if there is none."""
         reasons = wrong | self._reasons(c)
+        _, old = self.asked(c)
         ask, value = self.connections[c].asks.pop(0)
         if not reasons:
             raise Disagreement(f"{c} may not come back, for no reason: {ask}")
         self.tokens.pop(ask.token, None)
         told = {"resumed": False, "reason": OneOf(frozenset(reasons))}
+        if old is not None and reasons <= {"history", "count"}:
+            lost = self.connections[old].resumption
+            assert lost is not None
+            told["taken"] = Maybe(Number(str(lost.taken)))
         data = {"resume": {**told, **self._offer(self.connections[c])}}
         answer = self._relay_says("capabilities_response", c, data, value)
         self._expect([c], Uncounted(answer.value))

@@ -346,7 +346,9 @@ def test_what_cannot_be_told_exactly_is_refused_and_the_peer_may_join_anew(refus
     b.cut(0, is_noticed=True)
     a.say("stream", n=1)
     world.settle()
-    assert b.come_back(**other) == {"resumed": False, "reason": reason, "seconds": 20.0}
+    answer = b.come_back(**other)
+    assert answer.pop("taken", 1) == 1
+    assert answer == {"resumed": False, "reason": reason, "seconds": 20.0}
     b.transport.sent.clear()
     b.actor.received([text("presence", **{"from": "b"})])
     world.settle()
@@ -415,6 +417,25 @@ def test_what_is_kept_gives_way_to_what_else_is_held() -> None:
         client.actor.closed(1000)
     world.settle()
     assert ledger.held == 0
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_who_may_not_come_back_hears_what_was_taken_where_that_is_known(is_noticed: bool) -> None:
+    world = World(history_bytes_max=2000)
+    a, b = Client(world, "a"), Client(world, "b")
+    b.say("stream", n=1)
+    b.say("stream", n=2, lost=True)
+    b.cut(0, is_noticed=is_noticed)
+    for _ in range(9):
+        a.say("stream", data="x" * 1000)
+        world.settle()
+    answer = b.come_back()
+    assert answer == {"resumed": False, "reason": "history", "taken": 2, "seconds": 20.0}
+    assert "taken" not in b.come_back()  # its token is used up
+    c = Client(world, "c")
+    c.cut(99, is_noticed=is_noticed)
+    answer = c.come_back(crc=1)
+    assert answer == {"resumed": False, "reason": "count", "taken": 1, "seconds": 20.0}
 
 
 def test_a_report_tells_what_was_taken() -> None:
