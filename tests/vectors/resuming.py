@@ -179,14 +179,14 @@ def _scripts() -> Iterator[Script]:
         s.send(_a(4))
         yield s
 
-    for taken in (None, "2", 0, 1, 2, 3, 4):
-        s = Script(f"refused, and the relay has taken {taken!r} of 3, after 1").open()
+    for told in (None, "2", 0, 1, 2, 3, 4):
+        s = Script(f"refused, and the relay has taken {told!r} of 3, after 1").open()
         s.send(_a(1), _a(2), _a(3))
         s.do("report", turn_id="r-1", at=50.0)
         s.do("reported", turn_id="r-1", taken=1)
         s.do("lost", at=100.0)
         s.do("come_back")
-        no = {"resumed": False, "reason": "history", "taken": taken, "seconds": 20}
+        no = {"resumed": False, "reason": "history", "taken": told, "seconds": 20}
         s.do("came_back", resume=no)
         yield s
 
