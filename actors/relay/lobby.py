@@ -7,7 +7,8 @@ whoever opens connections and says nothing cannot keep others out.
 import logging
 import math
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Iterable, Set
+from typing import Protocol, TypeVar
 
 from actors.clock import Clock
 from protocol.limits import Limits
@@ -21,6 +22,22 @@ class Guest(Protocol):
     def displaced(self) -> None:
         """It must go, unless its presence has arrived by now, or its wish to come back."""
         ...
+
+
+AnyGuest = TypeVar("AnyGuest", bound=Guest)
+
+
+def to_end(displaced: Iterable[AnyGuest], unserved: Set[AnyGuest]) -> list[AnyGuest]:
+    """Those of the displaced who are to end now, if they have neither announced themselves nor come
+    back. The `unserved` have said something, and nobody knows yet what: they are displaced again.
+    """
+    leaving = []
+    for guest in displaced:
+        if guest in unserved:
+            guest.displaced()
+        else:
+            leaving.append(guest)
+    return leaving
 
 
 class Lobby:

@@ -22,7 +22,7 @@ from actors.relay.control import Control, Displaced, Failed, Lagging, Opened, Po
 from actors.relay.crowd import Crowd
 from actors.relay.journal import Journal
 from actors.relay.ledger import Ledger
-from actors.relay.lobby import Lobby
+from actors.relay.lobby import Lobby, to_end
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
 from actors.relay.rests import Rests
@@ -228,21 +228,14 @@ class Supervisor:
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
         if displaced:
-            self._displace(displaced, set(ready), now)
+            for actor in to_end(displaced, set(ready)):
+                if mesh.peer_of(actor.id) is None:  # it has neither announced itself nor come back
+                    mesh.ended(actor.id, Cause.DISPLACED, now)
+            self._carry_out(mesh.take_effects(), now)
         kept_bytes = mesh.kept_bytes
         if kept_bytes != self._kept_bytes:
             self._kept_bytes = kept_bytes
             self._ledger.keep(self.name, kept_bytes)
-
-    def _displace(self, actors: list[PeerActor], unserved: set[PeerActor], now: Instant) -> None:
-        """End these, unless they have announced themselves by now, or have come back. `unserved`:
-        they have said something, and nobody knows yet what."""
-        for actor in actors:
-            if actor in unserved:
-                actor.displaced()  # once more, in the next round
-            elif self._mesh.peer_of(actor.id) is None:
-                self._mesh.ended(actor.id, Cause.DISPLACED, now)
-        self._carry_out(self._mesh.take_effects(), now)
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""

@@ -80,7 +80,7 @@ TESTS: Final = {
     ),
     "protocol/mesh/arrays.py": ("protocol.mesh.test_mesh", "protocol.mesh.test_announcing"),
     "protocol/mesh/history.py": ("protocol.mesh.test_history",),
-    "protocol/mesh/rounds.py": ("protocol.mesh.test_history", "actors.relay.test_storm"),
+    "protocol/mesh/rounds.py": ("protocol.mesh.test_rounds", "protocol.mesh.test_history"),
     "protocol/mesh/numbers.py": ("protocol.mesh.test_recalling", "actors.relay.test_comebacks"),
     "protocol/mesh/recalling.py": ("protocol.mesh.test_recalling",),
     "protocol/mesh/resuming.py": (
