@@ -83,8 +83,8 @@ class RecordingMesh(LocalMesh):
         self.decisions.append(Decision("resumed", asked[-1].at, id, other=lost_id))
         return answer
 
-    def _refused(self, id: int, *asked: Any) -> bytes:
-        answer = self._stay_away(id, *asked)
+    def _refused(self, id: int, *asked: Any, **known: Any) -> bytes:
+        answer = self._stay_away(id, *asked, **known)
         self.decisions.append(Decision("refused", asked[-1].at, id))
         return answer
 

@@ -337,6 +337,14 @@ def _counts_anew(returns: Returns, id: int, lost_id: int, *asked: Any) -> bytes:
 
 
 come_back, deadline = Returns.come_back, lifecycle_module.deadline
+stay_away = Returns.stay_away
+
+
+def _says_that_more_was_taken(returns: Returns, *asked: Any, lost_id: int | None = None) -> bytes:
+    resumption = None if lost_id is None else returns._connections[lost_id].resumption
+    if resumption is not None:
+        resumption.taken += 1
+    return stay_away(returns, *asked, lost_id=lost_id)
 
 
 def _never_gives_up(life: lifecycle_module.Life, limits: Limits) -> float | None:
@@ -354,6 +362,7 @@ def _never_gives_up(life: lifecycle_module.Life, limits: Limits) -> float | None
         (f"{resuming_module.__name__}.Resumptions.use", _is_good_twice),
         (f"{returning_module.__name__}.Returns.come_back", _counts_anew),
         (f"{returning_module.__name__}.Returns.goes_back", lambda *_: False),
+        (f"{returning_module.__name__}.Returns.stay_away", _says_that_more_was_taken),
         (f"{returning_module.__name__}.Returns.lose", lambda *_: None),
         (f"{returning_module.__name__}.CLEAN", frozenset()),
         (f"{returning_module.__name__}._timeless", lambda grant: OPEN),
