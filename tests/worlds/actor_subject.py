@@ -57,7 +57,7 @@ class RecordingMesh(LocalMesh):
         self._expiry = Expiry(self)
         self._come_back, self._stay_away = self.returns.come_back, self.returns.stay_away
         self.returns.come_back = self._resumed  # type: ignore[method-assign,assignment]
-        self.returns.stay_away = self._refused  # type: ignore[method-assign,assignment]
+        self.returns.stay_away = self._refused  # type: ignore[method-assign]
 
     def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
         super().opened(id, now, is_paced=id in self.paced, grant=grant)
