@@ -7,7 +7,7 @@ whoever opens connections and says nothing cannot keep others out.
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Protocol, TypeVar
 
 from actors.clock import Clock
@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class Guest(Protocol):
-    """A connection that waits in the lobby. Told by identity."""
+    """A connection that waits in the lobby. Told by identity. `id`: its number now."""
+
+    id: int
 
     def displaced(self) -> None:
         """It must go, unless its presence has arrived by now, or its wish to come back."""
@@ -27,15 +29,21 @@ class Guest(Protocol):
 AnyGuest = TypeVar("AnyGuest", bound=Guest)
 
 
-def to_end(displaced: Iterable[AnyGuest], unserved: Set[AnyGuest]) -> list[AnyGuest]:
-    """Those of the displaced who are to end now, if they have neither announced themselves nor come
+def to_end(
+    displaced: Iterable[AnyGuest],
+    unserved: Set[AnyGuest],
+    peer_of: Callable[[int], str | None],
+) -> list[AnyGuest]:
+    """Those of the displaced who are to end now: they have neither announced themselves nor come
     back. The `unserved` have said something, and nobody knows yet what: they are displaced again.
+
+    `peer_of`: the peer of a connection.
     """
     leaving = []
     for guest in displaced:
         if guest in unserved:
             guest.displaced()
-        else:
+        elif peer_of(guest.id) is None:
             leaving.append(guest)
     return leaving
 

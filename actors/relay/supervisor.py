@@ -228,12 +228,10 @@ class Supervisor:
             mesh.expire(until)
         self._carry_out(mesh.take_effects(), now)
         if displaced:
-            for actor in to_end(displaced, set(ready)):
-                if mesh.peer_of(actor.id) is None:  # it has neither announced itself nor come back
-                    mesh.ended(actor.id, Cause.DISPLACED, now)
+            for actor in to_end(displaced, set(ready), mesh.peer_of):
+                mesh.ended(actor.id, Cause.DISPLACED, now)
             self._carry_out(mesh.take_effects(), now)
-        kept_bytes = mesh.kept_bytes
-        if kept_bytes != self._kept_bytes:
+        if (kept_bytes := mesh.kept_bytes) != self._kept_bytes:
             self._kept_bytes = kept_bytes
             self._ledger.keep(self.name, kept_bytes)
 
