@@ -227,7 +227,7 @@ class SharedBatch(Batch):
 
     def to_keep(self) -> "Frames":
         """The same messages for longer than a round."""
-        return Frames(self.frames, self.last)
+        return Frames(self.frames, self.count, self.last)
 
     @property
     def last(self) -> Text:
@@ -252,10 +252,11 @@ class Frames:
     """What a `SharedBatch` holds, for somebody who keeps it and rarely looks: one buffer, and not
     many small texts."""
 
-    __slots__ = ("_last_bytes", "frames")
+    __slots__ = ("_last_bytes", "count", "frames")
 
-    def __init__(self, frames: bytes, last: Text) -> None:
+    def __init__(self, frames: bytes, count: int, last: Text) -> None:
         self.frames = frames
+        self.count = count
         self._last_bytes = len(last)
 
     @property

@@ -23,20 +23,17 @@ class _Texts(list[Text]):
 
 
 class Rounds(SharedBatch):
-    """What went to everyone in several rounds, one behind the other.
+    """What went to everyone in several rounds, one behind the other."""
 
-    `ends`: the place of every message in `frames`, and the end.
-    """
+    __slots__ = ("_ends", "_read")
 
-    __slots__ = ("_read", "ends")
-
-    def __init__(self, frames: bytes) -> None:
+    def __init__(self, frames: bytes, count: int) -> None:
         super().__init__(())
         self.frames = frames
         self.size = len(frames)
         self.wire = None  # it is never sent alone
-        self.ends = ends_of(frames)
-        self.count = len(self.ends) - 1
+        self.count = count
+        self._ends: Sequence[int] = ()
         self._read: ref[_Texts] | None = None
 
     @classmethod
@@ -45,7 +42,14 @@ class Rounds(SharedBatch):
         first = rounds[0]
         if isinstance(first, Rounds) and len(rounds) == 1:
             return first
-        return cls(b"".join(round.frames for round in rounds))
+        count = sum(round.count for round in rounds)
+        return cls(b"".join(round.frames for round in rounds), count)
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """The place of every message in `frames`, and the end. Most rounds are passed on whole."""
+        self._ends = self._ends or ends_of(self.frames)
+        return self._ends
 
     @property
     def texts(self) -> Sequence[Text]:

@@ -11,7 +11,7 @@ What is kept is bounded in bytes and in time. If what a stream has missed is no 
 answer says so. It is never a part of it.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Final
@@ -23,13 +23,12 @@ from protocol.envelope import TEXT_BYTES, Text
 from protocol.mesh.rounds import (
     ROUND_BYTES,
     Delivery,
-    Group,
     Joins,
     Kept,
     Missed,
     Round,
     SharedDelivery,
-    gather,
+    Shelf,
 )
 
 _ENTRY_BYTES: Final = 100
@@ -81,9 +80,7 @@ class History:
         self.bytes = 0
         self._bytes_max = bytes_max
         self._keep_s = keep_s
-        self._joins = joins
-        self._groups: deque[Group] = deque()  # what was gathered
-        self._rounds: deque[Round] = deque()  # all that came after that
+        self._shelf = Shelf(joins)
         self._streams: dict[int, _Stream] = {}
         self._number = 0
         self._is_plain = True  # the round that comes, as far as streams are concerned
@@ -122,8 +119,7 @@ class History:
         """The connection is over."""
         self._left_out.pop(connection, None)
         if self._streams.pop(connection, None) is not None and not self._streams:
-            self._groups.clear()
-            self._rounds.clear()
+            self._shelf.clear()
             self.bytes = 0
 
     def add(
@@ -153,12 +149,12 @@ class History:
             self._left_out.update(chain.from_iterable(left_out))
             if set(left_out[0]).isdisjoint(left_out[-1]):
                 self._reached_in = number
-        self._rounds.append(Round(number, at, kept_shared, kept, left_out, bytes))
+        shelf = self._shelf
+        shelf.new.append(Round(number, at, kept_shared, kept, left_out, bytes))
         self.bytes += bytes
-        while self._groups or self._rounds:
-            oldest = self._groups[0].rounds[0] if self._groups else self._rounds[0]
-            if self.bytes <= self._bytes_max and oldest.at >= at - self._keep_s:
-                break
+        while (oldest := shelf.oldest) is not None and (
+            self.bytes > self._bytes_max or oldest.at < at - self._keep_s
+        ):
             self.drop_oldest()
 
     def _count(
@@ -185,13 +181,8 @@ class History:
 
     def drop_oldest(self) -> None:
         """Keep one round less. Of what a stream has got, the CRC of the last message stays."""
-        if self._groups:
-            round = self._groups[0].drop_oldest()
-            if not self._groups[0].rounds:
-                self._groups.popleft()
-        elif self._rounds:
-            round = self._rounds.popleft()
-        else:
+        round = self._shelf.drop_oldest()
+        if round is None:
             return
         self.bytes -= round.bytes
         number, left_out = round.number, round.left_out
@@ -269,18 +260,17 @@ class History:
     ) -> tuple[list[Missed], int]:
         """The last messages of a stream, newest part first, and how many these are: at least
         `wanted`, if so many are kept. Only the last part has more than the `needed` ones."""
-        self._gather()
         parts: list[Missed] = []
         found = 0
         begins_after = max(stream.follows_after, stream.opened_in)
-        for group in reversed(self._groups):
-            if found >= wanted:
-                break
+        for group in self._shelf.back():
             is_alike = connection not in group.differ and begins_after < group.rounds[0].number
             whole = group.whole
             if whole is not None and is_alike and found + whole.count <= needed:
                 parts.append(whole)
                 found += whole.count
+                if found >= wanted:
+                    break
                 continue
             for round in reversed(group.rounds):
                 if found >= wanted or round.number < stream.opened_in:
@@ -292,23 +282,10 @@ class History:
                 if part is not None and part.count:
                     parts.append(part)
                     found += part.count
+            if found >= wanted or group.rounds[0].number < stream.opened_in:
+                break
+        self.bytes -= self._shelf.take_saved()
         return parts, found
-
-    def _gather(self) -> None:
-        """Put the rounds that are new into groups."""
-        if not self._rounds:
-            return
-        groups, new = self._groups, self._rounds
-        bytes = sum(round.bytes for round in new)
-        if groups and not groups[-1].is_full:
-            begun = groups.pop()
-            bytes += sum(round.bytes for round in begun.rounds)
-            new.extendleft(reversed(begun.rounds))
-        self._rounds = deque()
-        for group in gather(new, self._joins):
-            groups.append(group)
-            bytes -= group.bytes
-        self.bytes -= bytes
 
 
 def _are_all(left_out: Sequence[Collection[int]], connection: int) -> bool:

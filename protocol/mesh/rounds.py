@@ -1,11 +1,11 @@
 """Rounds that are kept, and how those who come back walk through them.
 
-When the first connection comes back, the rounds are *gathered*: plain rounds behind one another
-become one, and some rounds together make a `Group`. A group knows what everybody got who got
-nothing else. So a thousand connections that come back at once take steps by the group, not by the
-message, and share what they have missed.
+When a connection comes back, the rounds that it has missed are *gathered*: plain rounds behind one
+another become one, and some rounds together make a `Group`. A group knows what everybody got who
+got nothing else. So a thousand connections that come back at once take steps by the group, not by
+the message, and share what they have missed.
 
-Nothing is gathered while nobody comes back.
+Nothing is gathered that nobody has missed.
 """
 
 from collections import deque
@@ -22,6 +22,8 @@ ROUND_BYTES: Final = 400
 GROUP_BYTES: Final = 2**16
 GROUP_ROUNDS: Final = 32
 """A group with so much is full."""
+AT_ONCE: Final = 256
+"""So many rounds are gathered at once, and more if somebody has missed more."""
 
 
 class Kept(Protocol):
@@ -181,6 +183,68 @@ class Group:
         """Without its oldest round."""
         self.whole = None
         return self.rounds.popleft()
+
+
+class Shelf:
+    """All rounds that are kept, oldest first: those that nobody has asked for, groups, and `new`
+    ones. Append to `new` what is kept."""
+
+    def __init__(self, joins: Joins) -> None:
+        self.new: deque[Round] = deque()
+        self._joins = joins
+        self._old: deque[Round] = deque()
+        self._groups: deque[Group] = deque()
+        self._saved = 0
+
+    @property
+    def oldest(self) -> Round | None:
+        """The oldest round."""
+        rounds = self._old or (self._groups[0].rounds if self._groups else self.new)
+        return rounds[0] if rounds else None
+
+    def drop_oldest(self) -> Round | None:
+        """Take the oldest round away. Returns it."""
+        if self._old:
+            return self._old.popleft()
+        if self._groups:
+            round = self._groups[0].drop_oldest()
+            if not self._groups[0].rounds:
+                self._groups.popleft()
+            return round
+        return self.new.popleft() if self.new else None
+
+    def clear(self) -> None:
+        """Take all of them away."""
+        for rounds in (self._old, self._groups, self.new):
+            rounds.clear()
+
+    def back(self) -> Iterator[Group]:
+        """The groups, newest first. Rounds are gathered when their groups are asked for."""
+        if not self._groups:
+            self._old.extend(self.new)
+        else:
+            last = self._groups[-1]
+            if self.new and not last.is_full:
+                self._groups.pop()
+                self.new.extendleft(reversed(last.rounds))
+            self._groups.extend(self._gather(self.new))
+        self.new.clear()
+        yield from tuple(reversed(self._groups))
+        while self._old:
+            some = [self._old.pop() for _ in range(min(len(self._old), AT_ONCE))]
+            groups = self._gather(some[::-1])
+            self._groups.extendleft(reversed(groups))
+            yield from reversed(groups)
+
+    def _gather(self, rounds: Collection[Round]) -> list[Group]:
+        groups = list(gather(rounds, self._joins))
+        self._saved += sum(round.bytes for round in rounds) - sum(group.bytes for group in groups)
+        return groups
+
+    def take_saved(self) -> int:
+        """The bytes that were saved by gathering since the last call."""
+        saved, self._saved = self._saved, 0
+        return saved
 
 
 def gather(rounds: Iterable[Round], joins: Joins) -> Iterator[Group]:

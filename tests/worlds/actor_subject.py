@@ -291,9 +291,10 @@ class Memory:
         history.drop_oldest = self._drop_oldest  # type: ignore[method-assign]
 
     def _drop_oldest(self) -> None:
-        rounds = self._history._rounds
-        if rounds and rounds[0].at >= rounds[-1].at - self._history._keep_s:
-            self.forgotten_until = max(self.forgotten_until, rounds[0].at)
+        shelf = self._history._shelf
+        oldest, newest = shelf.oldest, shelf.new[-1].at if shelf.new else -math.inf
+        if oldest is not None and oldest.at >= newest - self._history._keep_s:
+            self.forgotten_until = max(self.forgotten_until, oldest.at)
         self._drop()
 
 

@@ -1,12 +1,15 @@
 """Rounds are put into groups of a bounded size, and tell what each connection got in them."""
 
-from collections.abc import Collection, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from protocol.mesh import rounds as rounds_module
-from protocol.mesh.rounds import ROUND_BYTES, Group, Joins, Round, gather
+from protocol.mesh.rounds import ROUND_BYTES, Group, Joins, Round, Shelf, gather
 from tests.protocol.mesh.test_history import Given, to_all, to_one
 
 A, B = 1, 2
@@ -37,7 +40,7 @@ def mixed(number: int, own: dict[int, Given | None] | None = None, bytes: int = 
     return Round(number, float(number), to_all(b"%d" % number), own or {}, None, bytes)
 
 
-def shape(groups: Iterator[Group]) -> list[list[int]]:
+def shape(groups: Iterable[Group]) -> list[list[int]]:
     """The numbers of the rounds in each group."""
     return [[round.number for round in group.rounds] for group in groups]
 
@@ -134,3 +137,84 @@ def test_what_a_connection_got_in_another_round() -> None:
     assert round.part_of(B, follows=True) is None
     assert round.part_of(3, follows=True) is round.shared
     assert round.part_of(3, follows=False) is None
+
+
+# All that is kept ---------------------------------------------------------------------------------
+
+
+def numbers_back(shelf: Shelf, groups: int = 99) -> list[list[int]]:
+    """The numbers of the rounds in the newest groups, newest group first."""
+    return shape(itertools.islice(shelf.back(), groups))
+
+
+def shelf_with(count: int) -> Shelf:
+    shelf = Shelf(JOINS)
+    shelf.new.extend(mixed(number) for number in range(count))
+    return shelf
+
+
+def test_rounds_are_gathered_when_somebody_has_missed_them_so_many_at_once() -> None:
+    with mock.patch.object(rounds_module, "AT_ONCE", 4):
+        shelf = shelf_with(10)
+        assert numbers_back(shelf, 1) == [[9]]
+        assert [len(shelf._old), len(shelf._groups), len(shelf.new)] == [6, 2, 0]
+        assert numbers_back(shelf, 3) == [[9], [6, 7, 8], [5]]
+        assert [len(shelf._old), len(shelf._groups)] == [2, 4]
+        shelf.new.extend(mixed(number) for number in (10, 11, 12))
+        assert numbers_back(shelf) == [[12], [9, 10, 11], [6, 7, 8], [5], [2, 3, 4], [0, 1]]
+        shelf.clear()
+        assert shelf.oldest is shelf.drop_oldest() is None
+        assert numbers_back(shelf) == []
+
+
+def test_a_group_of_which_a_round_is_gone_is_not_whole() -> None:
+    shelf = shelf_with(5)
+    assert numbers_back(shelf) == [[3, 4], [0, 1, 2]]
+    dropped = shelf.drop_oldest()
+    assert dropped is not None
+    assert dropped.number == 0
+    assert [group.whole is None for group in shelf.back()] == [False, True]
+    shelf.drop_oldest()
+    shelf.drop_oldest()
+    assert numbers_back(shelf) == [[3, 4]]
+    shelf.drop_oldest()
+    shelf.new.append(mixed(5))
+    assert numbers_back(shelf) == [[5], [4]]  # what is left of a group takes nothing more
+
+
+def test_what_gathering_saves_is_told_once() -> None:
+    shelf = Shelf(JOINS)
+    shelf.new.extend(plain(number, ()) for number in range(5))
+    assert shelf.take_saved() == 0
+    assert numbers_back(shelf) == [[4]]
+    assert shelf.take_saved() == 4 * ROUND_BYTES
+    assert numbers_back(shelf) == [[4]]
+    assert shelf.take_saved() == 0
+    shelf.new.append(plain(5, ()))
+    assert numbers_back(shelf) == [[5]]
+    assert shelf.take_saved() == ROUND_BYTES
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["add", "add", "add", "drop", "look", "look at some"])))
+def test_a_shelf_has_all_rounds_in_their_order(story: list[str]) -> None:
+    shelf, number = Shelf(JOINS), 0
+    kept: list[int] = []
+    with mock.patch.object(rounds_module, "AT_ONCE", 2):
+        for what in story:
+            match what:
+                case "add":
+                    shelf.new.append(mixed(number))
+                    kept.append(number)
+                    number += 1
+                case "drop":
+                    dropped = shelf.drop_oldest()
+                    assert (dropped and dropped.number) == (kept.pop(0) if kept else None)
+                case "look":
+                    groups = numbers_back(shelf)
+                    assert [n for group in reversed(groups) for n in group] == kept
+                    assert all(len(group) <= 3 for group in groups)
+                case _:
+                    some = [n for group in reversed(numbers_back(shelf, 2)) for n in group]
+                    assert some == kept[len(kept) - len(some) :]
+            assert (shelf.oldest and shelf.oldest.number) == (kept[0] if kept else None)
