@@ -8,7 +8,6 @@ does not read costs a few references, whatever its size.
 import struct
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Final
 
 from protocol.envelope import Text
@@ -64,6 +63,23 @@ def text_of(frame: bytes) -> Text:
     """The text of one frame."""
     length = frame[1]
     return frame[2 if length < 126 else 4 if length == 126 else 10 :]
+
+
+def texts_of(frames: bytes) -> list[Text]:
+    """The texts of these frames.
+
+    >>> texts_of(text_frame(b"{}") + text_frame(b""))
+    [b'{}', b'']
+    """
+    texts, at = [], 0
+    while at < len(frames):
+        length, start = frames[at + 1], at + 2
+        if length > 125:
+            start += 2 if length == 126 else 8
+            length = int.from_bytes(frames[at + 2 : start])
+        at = start + length
+        texts.append(frames[start:at])
+    return texts
 
 
 def _header(length: int) -> bytes:
@@ -232,7 +248,7 @@ class SharedBatch(Batch):
     @property
     def last(self) -> Text:
         """The last message."""
-        return texts_of(self.frames[self.size - self._last_bytes :])[0]
+        return text_of(self.frames[self.size - self._last_bytes :])
 
     @property
     def own_texts(self) -> Iterable[Text]:
@@ -267,8 +283,7 @@ class Frames:
     @property
     def texts(self) -> Sequence[Text]:
         """The messages. Made anew by each call."""
-        ends = ends_of(self.frames)
-        return [text_of(self.frames[start:end]) for start, end in pairwise(ends)]
+        return texts_of(self.frames)
 
 
 class Fragment(Batch):

@@ -28,8 +28,9 @@ class Rounds(SharedBatch):
     __slots__ = ("_ends", "_read")
 
     def __init__(self, frames: bytes, count: int) -> None:
-        super().__init__(())
         self.frames = frames
+        self.holders = 0
+        self.left_out = None
         self.size = len(frames)
         self.wire = None  # it is never sent alone
         self.count = count

@@ -30,7 +30,10 @@ def check(batch: Batch, texts: list[bytes]) -> None:
 def test_rounds_that_become_one_are_the_same_messages(
     lengths: list[list[int]], data: st.DataObject
 ) -> None:
-    kept = [SharedBatch(texts_of(each, 65 + 4 * n)) for n, each in enumerate(lengths)]
+    kept = [
+        SharedBatch([*map(text_frame, texts_of(each, 65 + 4 * n))])
+        for n, each in enumerate(lengths)
+    ]
     rounds = Rounds.of([batch.to_keep() for batch in kept])
     texts = [text for batch in kept for text in batch.texts]
     check(rounds, texts)
@@ -57,7 +60,7 @@ def test_rounds_that_become_one_are_the_same_messages(
 
 
 def test_who_waits_for_the_same_texts_holds_the_same_ones() -> None:
-    rounds = Rounds.of([SharedBatch([b"a" * 100, b"b" * 100]).to_keep()])
+    rounds = Rounds.of([SharedBatch([text_frame(b"a" * 100), text_frame(b"b" * 100)]).to_keep()])
     some, all, rest = (
         Several([part]) for part in (rounds.ranges([(1, 2)]), rounds, rounds.behind(1))
     )
