@@ -385,7 +385,7 @@ def test_every_claim_of_coming_back_is_broken_by_some_relay() -> None:
     assert every - broken == {f"{REFUSED}in-another-mesh"}  # the next test
 
 
-last, recalled = Recent.last, texts_module.recalled
+last, how_many, recalled = Recent.last, recalling_module.how_many, texts_module.recalled
 SAID = "what-was-said."
 
 
@@ -403,13 +403,13 @@ def _talkative(to: str, count: int, wall_ms: int) -> bytes:
     [
         (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n, at)[::-1],
          {f"{SAID}arrives-behind-the-roster"}),
-        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, 50, at),
+        (f"{answers_module.__name__}.how_many", lambda text: how_many(text) and 50,
          {f"{SAID}only-what-went-to-everyone"}),
         (f"{mesh_module.__name__}.texts.recalled", lambda to, n, at: recalled(to, n + 1, at),
          {f"{SAID}arrives-behind-the-roster", f"{SAID}stays-in-its-mesh"}),
         (f"{mesh_module.__name__}.texts.recalled", _talkative,
          {f"{SAID}arrives-behind-the-roster"}),
-        (f"{answers_module.__name__}.read_wish", _wish, {f"{SAID}a-bad-wish-is-refused"}),
+        (f"{answers_module.__name__}.how_many", _wish, {f"{SAID}a-bad-wish-is-refused"}),
     ],
 )  # fmt: skip
 async def test_a_relay_that_tells_wrongly_what_was_said_fails_where_it_breaks_the_rule(

@@ -21,6 +21,7 @@ from protocol.envelope import Header
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
 from protocol.mesh import announcer as announcer_module
+from protocol.mesh import answers as answers_module
 from protocol.mesh import connection as connection_module
 from protocol.mesh import echoes as echoes_module
 from protocol.mesh import gate as gate_module
@@ -381,11 +382,16 @@ def test_the_machine_finds_a_relay_to_which_one_cannot_come_back(
 last = Recent.last
 
 
+def _one_more(text: bytes) -> int | None:
+    count = recalling_module.how_many(text)
+    return None if count is None else count + 1
+
+
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
         (f"{recalling_module.__name__}.Recent.last", lambda recent, count, at: ()),
-        (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n + 1, at)),
+        (f"{answers_module.__name__}.how_many", _one_more),
         (f"{recalling_module.__name__}.Recent.last", lambda it, n, at: last(it, n, at)[::-1]),
         (f"{recalling_module.__name__}.Recent.forget", _lets_all_pass),
         (f"{texts_module.__name__}.recalled", lambda to, n, at: recalled(to, n + 1, at)),
