@@ -60,6 +60,7 @@ from protocol.member.effects import (
     Resumed,
     Transmit,
     TurnEnded,
+    WishRefused,
 )
 from protocol.member.errors import Gap, Left, RelayError
 from protocol.member.incoming import cost_of
@@ -68,6 +69,9 @@ from protocol.member.member import Member
 from protocol.member.messages import Message, RemotePeer, write_message
 
 log = logging.getLogger(__name__)
+
+Subscribe = Mapping[str, Any] | bool | None
+"""What a program wants: True or None everything, False nothing, or `others`, `topics`, `types`."""
 
 
 def join(
@@ -79,6 +83,7 @@ def join(
     offline: Literal["wait", "fail"] = "wait",
     within_s: float = 40.0,
     history: int = 0,
+    subscribe: Subscribe = None,
     owner: str | None = None,
     takeover: bool = False,
     token: Token | None = None,
@@ -92,6 +97,9 @@ def join(
     (QueueFull beyond it), or fails at once (NotConnected). `within_s`: how long (seconds) joining
     may take, `math.inf` for ever. `history`: so many of the last messages that went to everyone
     before are wanted, too; these are `is_old`, and all there once inside (docs/python.md).
+    `subscribe`: what is wanted of what others say to everyone. False: nothing; or a dict with any
+    of `others` (False: not what is for somebody else), `topics` (patterns) and `types`. By default
+    everything. A program that only asks and serves says False (docs/python.md).
 
     `owner`: the secret by which the id is this program's, 16 to 256 characters; programs that share
     it share the id. By default a random one, so that nobody else can have the id meanwhile
@@ -100,8 +108,8 @@ def join(
 
     Entering raises RelayError: a permanent error (docs/python.md) at once, IdTaken after
     `taken_for_s`, everything else after `within_s`. Raises TypeError for agents or metadata that
-    are no JSON and a history that is no number, TooLarge for more agents and metadata than a relay
-    takes, ValueError for a bad owner or history.
+    are no JSON, a history that is no number and something else as `subscribe`, TooLarge for more
+    agents and metadata than a relay takes, ValueError for a bad owner, history or `subscribe`.
     """
     if offline not in ("wait", "fail"):
         raise ValueError(f'offline must be "wait" or "fail", got {offline!r}')
@@ -128,6 +136,7 @@ def join(
         takeover=takeover,
         shares=owner is not None,
         history=history,
+        subscribe=subscribe,
     )
     return Peer(member, connector, limits=limits, clock=clock or SystemClock(), within_s=within_s)
 
@@ -228,7 +237,17 @@ class Peer:
         Raises TypeError (no JSON), TooLarge, AnnouncementRefused (the peer goes on being what it
         was), and what ended the peer. If this is cancelled, the announcement is made all the same.
         """
-        number = self._member.announce(agents, metadata, self._driver.now())
+        await self._answered(self._member.announce(agents, metadata, self._driver.now()))
+
+    async def subscribe(self, subscribe: Subscribe) -> None:
+        """Want this from now on of what others say to everyone, as `subscribe` of `join`.
+
+        What is wanted no more does not come from the call on; what is wanted anew does when this
+        returns, as `announce` does. Raises TypeError, ValueError, and as `announce`.
+        """
+        await self._answered(self._member.subscribe(subscribe, self._driver.now()))
+
+    async def _answered(self, number: int) -> None:
         answer = self._answers[number] = _Answer()
         self._driver.obey()
         try:
@@ -324,6 +343,7 @@ class Peer:
         turn_id: str | None = None,
         agent: str | None = None,
         peer: str | None = None,
+        topic: str | None = None,
         **fields: Any,
     ) -> None:
         """Put a message of any type into the queue; waits for room there. Messages go in the order
@@ -331,13 +351,15 @@ class Peer:
 
         `to`: the peer or agent that it is for. `agent`: the one of this peer's agents that says it
         (`from`). `peer`: the peer that is meant (`targetInstanceId`), where `to` is an agent.
-        `fields`: further fields of the message. Raises TypeError (no JSON), TooLarge, QueueFull,
-        NotConnected, what ended the peer, and ValueError for the types that the peer sends by
-        itself: presence, heartbeat, capabilities. If it is cancelled while it waits for room, the
-        message is not sent.
+        `topic`: what it is about, for those who have subscribed to topics; the methods below take
+        it too. `fields`: further fields of the message. Raises TypeError (no JSON), TooLarge,
+        QueueFull, NotConnected, what ended the peer, and ValueError for the types that the peer
+        sends by itself: presence, heartbeat, capabilities. If it is cancelled while it waits for
+        room, the message is not sent.
         """
         message: dict[str, Any] = {"type": type, "from": agent or self.id}
-        named = {"to": to, "targetInstanceId": peer, "turnId": turn_id, "data": data}
+        named = {"to": to, "targetInstanceId": peer, "topic": topic, "turnId": turn_id}
+        named["data"] = data
         message |= {name: value for name, value in named.items() if value is not None} | fields
         await self._driver.room()
         self._member.send(message, self._driver.now())
@@ -485,6 +507,9 @@ class Peer:
                 log.warning("present twice: another program has this id", extra={"peer": self.id})
             case Ignored(what):
                 log.warning("ignored", extra={"peer": self.id, "what": what})
+            case WishRefused(error):
+                sentence = "the relay sends everything, and this peer leaves out the rest: %s"
+                log.warning(sentence, error, extra={"peer": self.id})
             case AttemptFailed(error, news):
                 level = logging.WARNING if news else logging.INFO
                 log.log(level, "not connected, tries again: %s", error, extra={"peer": self.id})

@@ -6,12 +6,17 @@
  * stands for all that came before it: when the relay takes or refuses it, those are answered too.
  * A refused one is forgotten, and the peer is again what the relay took last.
  *
+ * What the program wants of others (subscribing) is part of it. If the relay refuses that alone, because
+ * there are too many wishes already, the peer is the same without it (`renounce`).
+ *
  * @import { Instant } from "./effects.js"
  * @import { AnnouncementRefused, RelayError } from "./errors.js"
+ * @import { Wish } from "./subscribing.js"
  */
 
 import { agentIds } from "./agents.js";
-import { copyOf, isRecord, writeMessage } from "./messages.js";
+import { copyOf, isRecord, isSame, writeMessage } from "./messages.js";
+import { EVERYTHING, FOR_ALL, NEEDED_MAX, subscription } from "./subscribing.js";
 
 /** So many announcements may be on their way on one connection. Beyond, only the latest is made,
  * once one of them is answered. */
@@ -24,6 +29,7 @@ const ANNOUNCED_MAX = 16;
  * @property {number} number
  * @property {readonly unknown[]} agents
  * @property {Readonly<Record<string, unknown>>} metadata
+ * @property {Readonly<Wish>} wish
  */
 
 /**
@@ -45,8 +51,20 @@ export class Announcements {
   accepted = null;
   /** What was said last on the connection in use. @type {Said | null} */
   #said = null;
-  /** What was said there and is not answered yet, by turn id. @type {Map<string, Said>} */
+  /** What was said there and is not answered yet, by turn id; and whether a wish was said with it.
+   * @type {Map<string, { said: Said, hasWish: boolean }>} */
   #asked = new Map();
+  /** Types, whatever is wished. @type {ReadonlySet<string>} */
+  #needed = new Set();
+  /** The relay does not take what is wished. */
+  #isAlone = false;
+  /** Of these two. */
+  #version = 0;
+  /** The same as said on the connection in use, */
+  #saidVersion = 0;
+  /** and on the one that comes. */
+  #begunVersion = 0;
+  #beganWithWish = false;
 
   /**
    * Throws TypeError: agents or metadata that are no JSON.
@@ -55,11 +73,12 @@ export class Announcements {
    * @param {unknown} agents
    * @param {unknown} metadata
    * @param {string | null} keepalive what its presences say under that name
+   * @param {Readonly<Wish>} [wish] what its program wants
    */
-  constructor(id, agents, metadata, keepalive) {
+  constructor(id, agents, metadata, keepalive, wish = EVERYTHING) {
     this.#id = id;
     this.#keepalive = keepalive;
-    this.wanted = { number: 0, agents: listed(agents), metadata: described(metadata) };
+    this.wanted = { number: 0, agents: listed(agents), metadata: described(metadata), wish };
   }
 
   /** The ids of the peer's own agents, in their order, each once. */
@@ -72,13 +91,15 @@ export class Announcements {
    *
    * @param {unknown} agents
    * @param {unknown} metadata
+   * @param {Readonly<Wish> | null} [wish]
    * @returns {Said}
    */
-  made(agents, metadata) {
+  made(agents, metadata, wish = null) {
     return {
       number: this.#number,
       agents: agents == null ? this.wanted.agents : listed(agents),
       metadata: metadata == null ? this.wanted.metadata : described(metadata),
+      wish: wish ?? this.wanted.wish,
     };
   }
 
@@ -95,15 +116,93 @@ export class Announcements {
   }
 
   /**
+   * The peer itself needs messages of these types from now on. True: that is to be said.
+   *
+   * @param {readonly string[]} types
+   */
+  need(types) {
+    if (types.every((type) => this.#needed.has(type))) return false;
+    const said = [this.wanted, ...(this.accepted ? [this.accepted] : [])];
+    const subscriptions = () => said.map((one) => this.#subscription(one, this.#needed));
+    const before = subscriptions();
+    this.#needed = new Set([...this.#needed, ...types]);
+    const isNews = !isSame(before, subscriptions());
+    if (isNews) this.#version += 1;
+    return isNews;
+  }
+
+  /** The relay may take what is wished now. */
+  retry() {
+    this.#isAlone = false;
+  }
+
+  /**
+   * The relay takes no other wish; the same is to be said without one. False: this is known already.
+   * null: it was said without one. `turnId`: of what was refused, on the connection in use; null: on the
+   * one that comes.
+   *
+   * @param {string | null} turnId
+   * @returns {boolean | null}
+   */
+  renounce(turnId) {
+    const refused = turnId === null ? undefined : this.#asked.get(turnId);
+    if (!(refused ? refused.hasWish : this.#beganWithWish)) return null;
+    if (refused) {
+      // What was said later is awaited, also if that was the same.
+      for (const [id] of this.#asked) {
+        this.#asked.delete(id);
+        if (id === turnId) break;
+      }
+    }
+    if (this.#isAlone) return false;
+    this.#isAlone = true;
+    this.#version += 1;
+    return true;
+  }
+
+  /**
+   * @param {Said} said
+   * @param {Iterable<string>} needed
+   */
+  #subscription({ agents, wish }, needed) {
+    if (this.#isAlone || wish === EVERYTHING) return null;
+    return subscription(wish, agents.length > 0 ? [...needed, ...FOR_ALL] : needed);
+  }
+
+  /**
+   * The longest presence that may say it.
+   *
+   * @param {Said} said
+   * @param {string} turnId
+   * @param {Instant} now
+   */
+  longest(said, turnId, now) {
+    return this.#text(said, turnId, now, NEEDED_MAX);
+  }
+
+  /**
    * The presence that says it.
    *
    * @param {Said} said
    * @param {string} turnId
    * @param {Instant} now
    */
-  text({ agents, metadata }, turnId, now) {
+  text(said, turnId, now) {
+    return this.#text(said, turnId, now, this.#needed);
+  }
+
+  /**
+   * @param {Said} said
+   * @param {string} turnId
+   * @param {Instant} now
+   * @param {Iterable<string>} needed
+   */
+  #text(said, turnId, now, needed) {
+    const { agents, metadata } = said;
     const keepalive = this.#keepalive === null ? {} : { keepalive: this.#keepalive };
-    const data = { ...metadata, agents, ...keepalive, accept: ["batch"] };
+    const wanted = this.#subscription(said, needed);
+    const subscribe = wanted === null ? {} : { subscribe: wanted };
+    const data = { ...metadata, agents, ...keepalive, ...subscribe, accept: ["batch"] };
     const timestamp = now.wallMs;
     return writeMessage({ type: "presence", from: this.#id, turnId, data, timestamp });
   }
@@ -112,7 +211,15 @@ export class Announcements {
 
   /** Something else is wanted than was said, and it may be said now. */
   get isDue() {
-    return this.#said !== this.wanted && this.#asked.size < ANNOUNCED_MAX;
+    const isSaid = this.#said === this.wanted && this.#saidVersion === this.#version;
+    return !isSaid && this.#asked.size < ANNOUNCED_MAX;
+  }
+
+  /** What is wanted is said now on a connection that comes. */
+  begin() {
+    this.#begunVersion = this.#version;
+    this.#beganWithWish = this.#subscription(this.wanted, this.#needed) !== null;
+    return this.wanted;
   }
 
   /**
@@ -121,9 +228,12 @@ export class Announcements {
    * @param {string} turnId
    */
   say(turnId) {
-    this.#said = this.wanted;
-    this.#asked.set(turnId, this.wanted);
-    return this.wanted;
+    const said = this.wanted;
+    this.#said = said;
+    this.#saidVersion = this.#version;
+    const hasWish = this.#subscription(said, this.#needed) !== null;
+    this.#asked.set(turnId, { said, hasWish });
+    return said;
   }
 
   /** What was said is to be said once more. */
@@ -147,6 +257,7 @@ export class Announcements {
    */
   joined(said) {
     this.#said = said;
+    this.#saidVersion = this.#begunVersion;
     this.#asked.clear();
     return this.#accept(said);
   }
@@ -197,9 +308,11 @@ export class Announcements {
    * @returns {Said}
    */
   #pop(turnId) {
-    const said = this.#asked.get(turnId);
+    const { said } = this.#asked.get(turnId) ?? {};
     if (!said) throw new Error("this announcement was answered already: a bug");
-    for (const [id, { number }] of this.#asked) if (number <= said.number) this.#asked.delete(id);
+    for (const [id, other] of this.#asked) {
+      if (other.said.number <= said.number) this.#asked.delete(id);
+    }
     return said;
   }
 

@@ -62,9 +62,11 @@ import {
 import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
 import { Sockets } from "./sockets.js";
+import { isWanted } from "./subscribing.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
+const TOO_MANY_WISHES = "too_many_wishes";
 /** RFC 6455: the connection was lost without a close. */
 const LOST_CODE = 1006;
 export const NONCE_CHARS_MAX = 32;
@@ -582,7 +584,7 @@ export class Connections {
     }
     this.#sockets.ask(connection, recalling.ask());
     coming.presence = this.#turnId();
-    coming.said = announcements.wanted;
+    coming.said = announcements.begin();
     this.#sockets.transmit(connection, announcements.text(coming.said, coming.presence, now));
     this.#sync = this.#turnId();
     roster.begin();
@@ -691,6 +693,11 @@ export class Connections {
       return;
     }
     const refused = refusal(error);
+    if (this.#isRenounced(refused)) {
+      this.#rooms.patience.passed();
+      this.#apply("Failed", now, { chance: this.#owner.roll() });
+      return;
+    }
     if (refused.isTransient) {
       this.failed(coming.connection, refused, now);
       return;
@@ -715,7 +722,7 @@ export class Connections {
     const { recalling } = this.#rooms;
     const arrived = messageOf(fields);
     if (recalling.isOld(arrived)) {
-      this.#arrived(messageOf(fields, true));
+      this.#handOn(arrived, messageOf(fields, true));
       return;
     }
     const message = opened(arrived);
@@ -733,6 +740,20 @@ export class Connections {
     } else {
       this.#rooms.asks.answer(message, this.#size, now);
       this.#rooms.services.note(message, this.#size, now);
+      this.#handOn(arrived, message);
+    }
+  }
+
+  /**
+   * Gives the program what has `arrived`, as this message, if it wants it.
+   *
+   * @param {Message} arrived
+   * @param {Message} message
+   */
+  #handOn(arrived, message) {
+    const { announcements, roster } = this.#rooms;
+    const { wish } = announcements.wanted;
+    if (isWanted(wish, arrived, this.#id, () => announcements.agentIds, roster)) {
       this.#arrived(message);
     }
   }
@@ -783,11 +804,30 @@ export class Connections {
       this.#answered(message, turnId, now);
     } else if (message.type === "error") {
       if (announcements.isAsked(turnId)) {
-        this.#tell(announcements.refused(turnId, refusal(message)));
+        const refused = refusal(message);
+        if (this.#isRenounced(refused, turnId)) {
+          this.say(now);
+          return;
+        }
+        this.#tell(announcements.refused(turnId, refused));
       }
       this.#arrived(message);
       this.say(now);
     }
+  }
+
+  /**
+   * It was refused for what the program wants, and the peer will say the same without it. `turnId`: of
+   * what was refused on the connection in use, null: on the next one.
+   *
+   * @param {AnnouncementRefused} refused
+   * @param {string | null} [turnId]
+   */
+  #isRenounced(refused, turnId = null) {
+    if (refused.code !== TOO_MANY_WISHES) return false;
+    const isNews = this.#rooms.announcements.renounce(turnId);
+    if (isNews) this.#emit({ effect: "WishRefused", error: refused });
+    return isNews !== null;
   }
 
   /**

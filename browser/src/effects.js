@@ -150,6 +150,13 @@ export const DROP_CODE = 4000;
  */
 
 /**
+ * The relay does not take what the program wants (`error`): others want too many different things. It
+ * sends everything, and the program still gets only what it wants.
+ *
+ * @typedef {{ effect: "WishRefused", error: RelayError }} WishRefused
+ */
+
+/**
  * The peer is over. `error` says why; null: it has left.
  *
  * @typedef {{ effect: "Finished", error: RelayError | null }} Finished
@@ -158,5 +165,5 @@ export const DROP_CODE = 4000;
 /**
  * @typedef {Open | Transmit | Close | Drop | Sendable | Arrived | Missed | Resumed | Changed | Ready
  *   | AttemptFailed | Announced | Unsent | Chunk | TurnEnded | Handle | Taken | Cancelled | PresentTwice | Ignored
- *   | Finished} Effect
+ *   | WishRefused | Finished} Effect
  */

@@ -87,6 +87,8 @@ export const RELAY_LIMITS = Object.freeze({
   messagesPerS: 1000,
   messagesBurst: 2000,
   frameBytesMax: 32_000,
+  idCharsMax: 256,
+  wishNamesMax: 64,
 });
 
 /** @type {[keyof Limits, keyof Limits][]} */

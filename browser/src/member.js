@@ -15,6 +15,7 @@
  *     patience       when joining has taken too long, and which errors end the peer
  *     roster         who else is here
  *     announcements  what this peer says about itself
+ *     subscribing    what its program wants of what others say to everyone
  *     outgoing       what waits to be sent, and when it may go
  *     returns        who was here before a loss, and is waited for
  *     recalling      what was said before the peer came, if it asks for it
@@ -35,7 +36,7 @@ import { Announcements } from "./announcements.js";
 import { Asks } from "./asks.js";
 import { Connections, NONCE_CHARS_MAX } from "./connections.js";
 import { Left } from "./errors.js";
-import { compose } from "./messages.js";
+import { ANSWERS, compose } from "./messages.js";
 import { Outgoing } from "./outgoing.js";
 import { Ownership } from "./ownership.js";
 import { Patience } from "./patience.js";
@@ -43,6 +44,7 @@ import { Recalling } from "./recalling.js";
 import { Returns, targetOf } from "./returns.js";
 import { Roster } from "./roster.js";
 import { Services } from "./services.js";
+import { FOR_ALL, wishOf } from "./subscribing.js";
 
 /**
  * What `Member` needs beside what it is to be: the turn ids of what it sends by itself begin with
@@ -60,6 +62,7 @@ import { Services } from "./services.js";
  * @property {boolean} [takeover]
  * @property {boolean} [shares] others are meant to have the id too
  * @property {boolean} [elects] the connections of the peer elect who serves (elected)
+ * @property {unknown} [subscribe] what the program wants (subscribing)
  * @property {number} [history] so many of the last messages are wanted that went to everyone before
  *
  * @typedef {Sources & Habits} Means
@@ -95,8 +98,9 @@ export class Member {
   #connections;
 
   /**
-   * Throws TypeError (agents or metadata that are no JSON, or a history that is no number), RangeError
-   * (a bad owner or history), TooLarge (more agents and metadata than a relay takes).
+   * Throws TypeError (agents or metadata that are no JSON, a history that is no number, something else as
+   * `subscribe`), RangeError (a bad owner, history or `subscribe`), TooLarge (more agents and metadata
+   * than a relay takes).
    *
    * @param {string} id
    * @param {unknown} agents
@@ -116,6 +120,7 @@ export class Member {
       shares = false,
       elects = false,
       history = 0,
+      subscribe = null,
       ...habits
     } = means;
     this.id = id;
@@ -123,7 +128,7 @@ export class Member {
     this.#makeTurnId = turnId;
     /** @param {Effect} effect */
     const emit = (effect) => void this.#effects.push(effect);
-    const announcements = new Announcements(id, agents, metadata, keepalive);
+    const announcements = new Announcements(id, agents, metadata, keepalive, wishOf(subscribe));
     const roster = new Roster(id, limits, { shares });
     const returns = new Returns(limits, roster);
     const outgoing = new Outgoing(limits, habits, (target) => returns.holds(target));
@@ -366,6 +371,24 @@ export class Member {
   }
 
   /**
+   * Wants this from now on (as in subscribing). Returns the number of an announcement. Throws TypeError,
+   * RangeError, TooLarge, and what ended the peer.
+   *
+   * @param {unknown} subscribe
+   * @param {Instant} now
+   */
+  subscribe(subscribe, now) {
+    const wish = wishOf(subscribe);
+    this.#checkOver();
+    const said = this.#announcements.made(null, null, wish);
+    this.#announcements.retry();
+    this.#checkPresence(said);
+    const number = this.#announcements.want(said);
+    this.#connections.say(now);
+    return number;
+  }
+
+  /**
    * Queues a message with these fields (see `compose`). Returns its ticket. Throws TypeError (no JSON,
    * or a type that the peer sends by itself), TooLarge, QueueFull, NotConnected, and what ended the
    * peer.
@@ -404,6 +427,7 @@ export class Member {
     this.#checkOver();
     const turnId = this.#makeTurnId();
     this.#asks.ask(turnId, agent, command, now, { peer, any, timeoutS, fields });
+    this.#need(/** @type {string[]} */ (ANSWERS), now);
     return turnId;
   }
 
@@ -429,7 +453,17 @@ export class Member {
    */
   serve(agents, now, { atATime = null } = {}) {
     this.#checkOver();
-    return this.#services.serve(agents, now, { atATime });
+    const number = this.#services.serve(agents, now, { atATime });
+    this.#need(FOR_ALL, now);
+    return number;
+  }
+
+  /**
+   * @param {readonly string[]} types
+   * @param {Instant} now
+   */
+  #need(types, now) {
+    if (this.#announcements.need(types)) this.#connections.say(now);
   }
 
   /**
@@ -520,7 +554,7 @@ export class Member {
    */
   #checkPresence(said) {
     const longest = { at: 0, wallMs: 10 ** 12 };
-    const text = this.#announcements.text(
+    const text = this.#announcements.longest(
       said,
       `${this.#token}:${"9".repeat(NONCE_CHARS_MAX)}`,
       longest,

@@ -18,6 +18,15 @@
  */
 
 /**
+ * What is wanted of what others say to everyone: true: everything; false: nothing; or some of it.
+ * `others`: false: not what is for somebody else. `topics`: of messages with a `topic`, those that one of
+ * these patterns matches (`*` at the end stands for anything). `types`: messages of these types.
+ *
+ * @typedef {boolean | { others?: boolean | null, topics?: readonly string[] | null,
+ *   types?: readonly string[] | null }} Subscribe
+ */
+
+/**
  * @typedef {object} JoinOptions
  * @property {string | URL | (() => Address | Promise<Address>)} url where the relay is; a function is
  *   called anew for every connection
@@ -31,6 +40,8 @@
  *   Infinity to wait for ever
  * @property {number} [history] so many of the last messages that went to everyone before are wanted, too:
  *   these are `isOld`, and all there when it has joined
+ * @property {Subscribe | null} [subscribe] what is wanted of what others say to everyone: by default
+ *   everything; false: nothing, as for a page that only asks and serves
  * @property {string} [owner] the secret by which the id is this page's, 16 to 256 characters; tabs and
  *   programs that share it share the id. By default that of an id from `peerId`, else a random one
  * @property {boolean} [takeover] end whoever has the id with the same owner

@@ -14,7 +14,7 @@
  * @import { Gap, RelayError } from "./errors.js"
  * @import { State } from "./lifecycle.js"
  * @import { Json, Message, RemotePeer } from "./messages.js"
- * @import { AskOptions, Events, Fields, JoinOptions } from "./options.js"
+ * @import { AskOptions, Events, Fields, JoinOptions, Subscribe } from "./options.js"
  * @import { Change } from "./roster.js"
  * @import { Turn } from "./turn.js"
  * @import { Deferred } from "./waiting.js"
@@ -54,6 +54,8 @@ const EVENTS = ["state", "roster", "message", "gap", "resumed", "twice", "ended"
 const TWICE =
   "another page or program is in the mesh with the id of this peer: both hear, and serve, the same " +
   "commands. Give each an id of its own, or the same `owner` if they are meant to be one peer";
+
+const LEFT_OUT_HERE = "the relay sends everything, and this peer leaves out the rest";
 
 /**
  * Begins to join a mesh, and returns the peer at once: to listen to, to serve and to send with. What it
@@ -124,6 +126,7 @@ export class Peer {
       token = null,
       worker = true,
       history = 0,
+      subscribe = null,
       _env,
     } = options;
     if (typeof id !== "string" || id === "") throw new TypeError("a peer needs an id, a string");
@@ -148,6 +151,7 @@ export class Peer {
       shares: options.owner !== undefined || (isShared(id) && world.locks !== null),
       elects: world.locks !== null,
       history,
+      subscribe,
     });
     this.#driver = new Driver(member, world, {
       carryOut: (effect) => this.#carryOut(effect),
@@ -400,11 +404,31 @@ export class Peer {
    * @returns {Promise<void>}
    */
   async announce({ agents, metadata }) {
+    return this.#announced((member, now) => member.announce(agents ?? null, metadata ?? null, now));
+  }
+
+  /**
+   * Wants this from now on of what others say to everyone, as `subscribe` of `join`. What is wanted no
+   * more does not come from the call on; what is wanted anew does when this has resolved, as `announce`
+   * does. Rejects as that, and with TypeError or RangeError for what cannot be meant.
+   *
+   * @param {Subscribe | null} wanted
+   * @returns {Promise<void>}
+   */
+  async subscribe(wanted) {
+    return this.#announced((member, now) => member.subscribe(wanted, now));
+  }
+
+  /**
+   * Announces something. Resolves when the relay has taken it.
+   *
+   * @param {Happened<number>} announce returns its number
+   * @returns {Promise<void>}
+   */
+  async #announced(announce) {
     /** @type {Deferred<void>} */
     const answer = deferred();
-    this.#driver.tell((member, now) => {
-      this.#announcing.set(member.announce(agents ?? null, metadata ?? null, now), answer);
-    });
+    this.#driver.tell((member, now) => this.#announcing.set(announce(member, now), answer));
     return answer.promise;
   }
 
@@ -532,6 +556,8 @@ export class Peer {
         return this.#serving.cancelled(effect.command);
       case "Ignored":
         return this.#warn(`ignored ${effect.what}`);
+      case "WishRefused":
+        return this.#warn(`${LEFT_OUT_HERE}: ${effect.error.message}`);
       case "Finished":
         return this.#finished(effect.error);
       case "Sendable": // The lines are pumped after every effect anyway.

@@ -54,6 +54,7 @@ from protocol.member.effects import (
     PresentTwice,
     Resumed,
     Unsent,
+    WishRefused,
 )
 from protocol.member.errors import (
     AnnouncementRefused,
@@ -88,10 +89,12 @@ from protocol.member.returns import Returns
 from protocol.member.roster import Roster
 from protocol.member.services import Services
 from protocol.member.sockets import Sockets
+from protocol.member.subscribing import is_wanted
 
 QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
 NONCE_CHARS_MAX: Final = 32
+TOO_MANY_WISHES: Final = "too_many_wishes"
 LOST_CODE: Final = 1006
 """RFC 6455: the connection was lost without a close."""
 
@@ -461,7 +464,7 @@ class Connections:
             claim = self._rooms.ownership.text(self._turn_id())  # whose answer tells nothing
             self._sockets.transmit(coming.connection, claim)
         self._sockets.ask(coming.connection, self._rooms.recalling.ask())
-        coming.presence, coming.said = self._turn_id(), self._rooms.announcements.wanted
+        coming.presence, coming.said = self._turn_id(), self._rooms.announcements.begin()
         text = self._rooms.announcements.text(coming.said, coming.presence, now)
         self._sockets.transmit(coming.connection, text)
         self._sync = self._turn_id()
@@ -546,6 +549,10 @@ class Connections:
             self.failed(coming.connection, IdTaken(), now)
             return
         refused = _refusal(error)
+        if self._is_renounced(refused):
+            self._rooms.patience.passed()
+            self._apply(Failed(now.at, self._roll()), now)
+            return
         if refused.is_transient:
             self.failed(coming.connection, refused, now)
             return
@@ -561,9 +568,9 @@ class Connections:
     def _on_use(self, fields: Mapping[str, Any], now: Instant) -> None:
         message = Message(fields)
         if self._rooms.recalling.is_old(message):
-            self._emit(Arrived(Message(fields, is_old=True), self._size))
+            self._hand_on(message, Message(fields, is_old=True))
             return
-        message = opened(message)
+        arrived, message = message, opened(message)
         turn_id = message.turn_id
         if message.type == "presence":
             self._note_own(message, now)
@@ -578,6 +585,12 @@ class Connections:
         else:
             self._rooms.asks.answer(message, self._size, now)
             self._rooms.services.note(message, self._size, now)
+            self._hand_on(arrived, message)
+
+    def _hand_on(self, arrived: Message, message: Message) -> None:
+        """Give the program what has `arrived`, as this message, if it wants it."""
+        said, roster = self._rooms.announcements, self._rooms.roster
+        if is_wanted(said.wanted.wish, arrived, self._id, lambda: said.agent_ids, roster):
             self._emit(Arrived(message, self._size))
 
     def _is_own(self, message: Message) -> bool:
@@ -611,9 +624,23 @@ class Connections:
             self._answered(message, turn_id, now)
         elif message.type == "error":
             if announcements.is_asked(turn_id):
-                self._tell(announcements.refused(turn_id, _refusal(message)))
+                refused = _refusal(message)
+                if self._is_renounced(refused, turn_id):
+                    self.say(now)
+                    return
+                self._tell(announcements.refused(turn_id, refused))
             self._emit(Arrived(message, self._size))
             self.say(now)
+
+    def _is_renounced(self, refused: AnnouncementRefused, turn_id: str | None = None) -> bool:
+        """It was refused for what the program wants, and the peer will say the same without it.
+        `turn_id`: of what was refused on the connection in use, None: on the next one."""
+        if refused.code != TOO_MANY_WISHES:
+            return False
+        is_news = self._rooms.announcements.renounce(turn_id)
+        if is_news:
+            self._emit(WishRefused(refused))
+        return is_news is not None
 
     def _answered(self, message: Message, turn_id: str, now: Instant) -> None:
         """The relay answers a question."""

@@ -180,6 +180,14 @@ class Ignored:
 
 
 @attrs.frozen
+class WishRefused:
+    """The relay does not take what the program wants (`error`): others want too many different
+    things. It sends everything, and the program still gets only what it wants."""
+
+    error: RelayError
+
+
+@attrs.frozen
 class Finished:
     """The peer is over. `error` says why; None: it has left."""
 
@@ -207,5 +215,6 @@ Effect = (
     | Cancelled
     | PresentTwice
     | Ignored
+    | WishRefused
     | Finished
 )

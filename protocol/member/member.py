@@ -13,6 +13,7 @@ Each module beside this one decides one thing. Here they are put together:
     patience       when joining has taken too long, and which errors end the peer
     roster         who else is here
     announcements  what this peer says about itself
+    subscribing    what its program wants of what others say to everyone
     outgoing       what waits to be sent, and when it may go
     returns        who was here before a loss, and is waited for
     recalling      what was said before the peer came, if it asks for it
@@ -31,7 +32,7 @@ from protocol.member.connections import LOST_CODE, NONCE_CHARS_MAX, Connections,
 from protocol.member.effects import Effect, Finished, Sendable
 from protocol.member.errors import Left, RelayError
 from protocol.member.lifecycle import MemberState
-from protocol.member.messages import RemotePeer, compose
+from protocol.member.messages import ANSWERS, RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.ownership import Ownership
 from protocol.member.patience import Patience
@@ -39,6 +40,7 @@ from protocol.member.recalling import Recalling
 from protocol.member.returns import Returns, target_of
 from protocol.member.roster import Roster
 from protocol.member.services import Services
+from protocol.member.subscribing import FOR_ALL, wish_of
 
 
 class Member:
@@ -49,9 +51,9 @@ class Member:
     [0, 1). `waits`, `splits` and `overfill` are as in `Outgoing`, `keepalive` as in
     `Announcements`, `owner` and `takeover` as in `Ownership`. `shares`: others are meant to have
     the id too. `elects`: the connections of the peer elect who serves (elected). `history`: as in
-    `Recalling`. Raises TypeError (agents or metadata that are no JSON, or a history that is no
-    number), ValueError (a bad owner or history), TooLarge (more agents and metadata than a relay
-    takes).
+    `Recalling`. `subscribe`: as in subscribing. Raises TypeError (agents or metadata that are no
+    JSON, a history that is no number, something else as `subscribe`), ValueError (a bad owner,
+    history or `subscribe`), TooLarge (more agents and metadata than a relay takes).
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Member:
         shares: bool = False,
         elects: bool = False,
         history: int = 0,
+        subscribe: Any = None,
     ) -> None:
         self.id = id
         self.over: RelayError | None = None
@@ -82,7 +85,9 @@ class Member:
         self._make_turn_id = turn_id
         self._effects: list[Effect] = []
         emit = self._effects.append
-        self._announcements = announcements = Announcements(id, agents, metadata, keepalive)
+        self._announcements = announcements = Announcements(
+            id, agents, metadata, keepalive, wish_of(subscribe)
+        )
         self._roster = roster = Roster(id, limits, shares=shares)
         self._returns = returns = Returns(limits, roster)
         self._outgoing = outgoing = Outgoing(
@@ -251,6 +256,21 @@ class Member:
         self._connections.say(now)
         return number
 
+    def subscribe(self, subscribe: Any, now: Instant) -> int:
+        """Want this from now on (as in subscribing).
+
+        Returns the number of an announcement. Raises TypeError, ValueError, TooLarge, and what
+        ended the peer.
+        """
+        wish = wish_of(subscribe)
+        self._check_over()
+        said = self._announcements.made(None, None, wish)
+        self._announcements.retry()
+        self._check_presence(said)
+        number = self._announcements.want(said)
+        self._connections.say(now)
+        return number
+
     def send(self, fields: Mapping[str, Any], now: Instant) -> int:
         """Queue a message with these fields (see `compose`). Returns its ticket.
 
@@ -300,6 +320,7 @@ class Member:
             timeout_s=timeout_s,
             fields=fields or {},
         )
+        self._need(ANSWERS, now)
         return turn
 
     def abandon(self, turn: str, now: Instant) -> None:
@@ -316,7 +337,9 @@ class Member:
         Returns the number of the service. Raises TypeError, ValueError, and what ended the peer.
         """
         self._check_over()
-        return self._services.serve(agents, now, at_a_time=at_a_time)
+        number = self._services.serve(agents, now, at_a_time=at_a_time)
+        self._need(FOR_ALL, now)
+        return number
 
     def returned(self, command: int) -> None:
         """The handler of a command has ended, however, also if its command was over before."""
@@ -350,6 +373,10 @@ class Member:
         """Answer a command with an error: it is over. If it is over already, nothing happens."""
         self._services.fail(command, sentence, now)
 
+    def _need(self, types: frozenset[str], now: Instant) -> None:
+        if self._announcements.need(types):
+            self._connections.say(now)
+
     def _check_over(self) -> None:
         if self.over is not None:
             raise self.over.with_traceback(None)  # or that would grow each time
@@ -357,7 +384,7 @@ class Member:
     def _check_presence(self, said: Said) -> None:
         """A relay that drops a message as too large does not say which one that was."""
         longest = Instant(0.0, 10**12)
-        text = self._announcements.text(said, f"{self._token}:{'9' * NONCE_CHARS_MAX}", longest)
+        text = self._announcements.longest(said, f"{self._token}:{'9' * NONCE_CHARS_MAX}", longest)
         self._outgoing.check(text, "presence")
 
     # Time -----------------------------------------------------------------------------------------

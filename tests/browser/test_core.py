@@ -60,7 +60,7 @@ def test_both_languages_think_the_same_of_a_relay_before_it_tells_its_bounds(nod
     module = json.dumps((ROOT / "browser/src/limits.js").as_uri())
     told = node(f"return (await import({module})).RELAY_LIMITS")
     python = {camel(f.name): f.default for f in attrs.fields(Limits)}
-    assert len(told) == 4
+    assert len(told) == 6
     assert told == {name: python[name] for name in told}
 
 

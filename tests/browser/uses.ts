@@ -84,6 +84,7 @@ const options: JoinOptions = {
   withinS: Infinity,
   keepalive: null,
   history: 50,
+  subscribe: { others: false, topics: ["orders", "robots/*"], types: ["broadcast"] },
   owner: "sixteen characters",
   takeover: true,
   token: async () => "token",
@@ -136,6 +137,8 @@ await peer.stream("t", "chunk", 0);
 await peer.turnEnd("t", { any: "thing" });
 await peer.error("t", "sentence");
 await peer.announce({ agents: ["z"] });
+await peer.subscribe({ topics: ["orders"] });
+await peer.subscribe(false);
 peer.nudge();
 
 const turn: Turn = peer.ask("coder", "write", { timeoutS: 3, peer: "bob", fields: { x: 1 } });

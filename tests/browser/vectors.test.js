@@ -126,6 +126,7 @@ const EVENTS = {
   end: (member, now, { error }) => member.end(now, error && errorOf(error)),
   expire: (member, now) => member.expire(now),
   announce: (member, now, { agents, metadata }) => member.announce(agents, metadata, now),
+  subscribe: (member, now, { subscribe }) => member.subscribe(subscribe, now),
   send: (member, now, { fields }) => member.send(fields, now),
   withdraw: (member, _, { ticket }) => member.withdraw(ticket),
   ask: (member, now, { agent, command, ...how }) => member.ask(agent, command, now, camelKeys(how)),

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import cuts, pure, recalled, resuming, scenarios, sharing, walks
+from tests.vectors import cuts, pure, recalled, resuming, scenarios, sharing, subscribed, walks
 from tests.vectors.recording import Case
 
 FOLDER = Path(__file__).parent
@@ -30,6 +30,7 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "resuming": resuming.cases,
     "sockets": cuts.cases,
     "recalling": recalled.cases,
+    "subscribing": subscribed.cases,
     "member": walks.member,
 }
 """By room: what makes its cases."""

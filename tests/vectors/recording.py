@@ -18,7 +18,18 @@ Case = dict[str, Any]
 
 EVENTS = (
     *("begin", "opened", "received", "closed", "failed", "nudge", "forsake", "suspend", "leave"),
-    *("end", "expire", "announce", "send", "withdraw", "ask", "abandon", "serve", "stop_serving"),
+    *(
+        "end",
+        "expire",
+        "announce",
+        "subscribe",
+        "send",
+        "withdraw",
+        "ask",
+        "abandon",
+        "serve",
+        "stop_serving",
+    ),
     *("stream", "finish", "fail", "returned", "elect", "taken", "next_frame"),
 )
 """The methods of `Member` that are events."""

@@ -123,7 +123,7 @@ def test_every_effect_is_in_them() -> None:
     assert {effect["effect"] for effect in EFFECTS} == {
         *("Open", "Transmit", "Close", "Sendable", "Arrived", "Changed", "Ready", "Announced"),
         *("Drop", "Resumed", "AttemptFailed", "Missed", "Cancelled", "Taken", "PresentTwice"),
-        *("Unsent", "Chunk", "TurnEnded", "Handle", "Ignored", "Finished"),
+        *("Unsent", "Chunk", "TurnEnded", "Handle", "Ignored", "Finished", "WishRefused"),
     }
 
 
