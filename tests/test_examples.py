@@ -165,6 +165,7 @@ def test_every_example_is_run_here() -> None:
         ("python", "One id, one owner"),
         ("python", "Tokens"),
         ("python", "On AgentCore"),
+        ("python", "Only what you want"),
         ("python", "Other ways to connect"),
         ("python", "Serve commands"),
         ("python", "When the connection is cut"),
