@@ -19,6 +19,9 @@ Each module beside this one decides one thing. Here they are put together:
     recalling      what was said before the peer came, if it asks for it
     asks           commands given
     services       commands served
+
+Longer than 400 lines because it has a method, and its docstring, for everything that can happen to
+a peer and that its program can want.
 """
 
 from collections.abc import Callable, Iterable, Mapping
