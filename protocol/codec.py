@@ -139,8 +139,11 @@ class Codec:
             self._check_shape(text)
         return header
 
-    def announcement(self, text: Text) -> Announcement:
-        """What the `data` of a presence or heartbeat says. It may be absent or null."""
+    def announcement(self, text: Text, *, is_presence: bool = True) -> Announcement:
+        """What the `data` of a presence or heartbeat says. It may be absent or null.
+
+        A heartbeat says nothing about a wish, whatever stands there.
+        """
         if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
             raise refusals.presence_too_large(self._limits)
         text = without_lone_surrogates(text)
@@ -148,12 +151,13 @@ class Codec:
             data = _decode_announced(text).data
             if data is None:
                 return Announcement(has_data=False)
+            has_wish = is_presence and "subscribe" in data
             return Announcement(
                 self._agents(data["agents"]) if "agents" in data else None,
                 keepalive_pong=bytes(data.get("keepalive", b"")) == b'"pong"',
                 accepts_batches=_accepts_batches(data.get("accept")),
                 is_page=bytes(data.get("pageId", b"null")) != b"null",
-                wish=self._wish(data["subscribe"]) if "subscribe" in data else EVERYTHING,
+                wish=self._wish(data["subscribe"]) if has_wish else EVERYTHING,
             )
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             sentence = "`data` must be an object, and `data.agents` must be a list"

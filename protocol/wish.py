@@ -37,6 +37,10 @@ class Wish:
             for pattern in self.topics
         )
 
+    def has(self, type: str, topic: str | None, *, is_for_others: bool) -> bool:
+        """It wants such a message. `is_for_others`: that names peers, but not this one."""
+        return (self.others or not is_for_others) and self.has_type(type) and self.has_topic(topic)
+
     @property
     def chars(self) -> int:
         """How long it is."""

@@ -14,7 +14,7 @@ from protocol.envelope import Header, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import granting
-from protocol.mesh.announcing import Announced, check_agents, check_identity
+from protocol.mesh.announcing import PRESENCE, Announced, check_agents, check_identity
 from protocol.mesh.connection import Connection
 from protocol.mesh.items import Admission, Entrance, Items
 
@@ -92,7 +92,8 @@ class Announcer:
             self._items.beat(id, header, said, now)
 
     def _announced(self, connection: Connection, header: Header, text: Text) -> Announced:
-        said = self._codec.announcement(text)
+        is_presence = header.type == PRESENCE
+        said = self._codec.announcement(text, is_presence=is_presence)
         check_agents(said.agents or (), self._limits)
         granting.check_agents(connection.grant, said.agents or ())
         return Announced(header, text, said)

@@ -20,7 +20,7 @@ from protocol.envelope import RELAY, Announcement, ErrorCode, Header, Refusal, T
 from protocol.limits import Limits
 from protocol.rate import Rate
 
-_PRESENCE: Final = "presence"
+PRESENCE: Final = "presence"
 
 
 @attrs.frozen
@@ -34,7 +34,7 @@ class Announced:
     @property
     def is_presence(self) -> bool:
         """It says everything about the connection, not only its agents."""
-        return self.header.type == _PRESENCE
+        return self.header.type == PRESENCE
 
     @property
     def agents(self) -> tuple[Agent, ...]:

@@ -22,7 +22,7 @@ from protocol.mesh.work import Work
 from protocol.wish import EVERYTHING, Wish
 
 _COPIES: Final = 8
-"""To note so many receivers of one message costs about as much as to decide a message."""
+"""To look at so many receivers of one message costs about as much as to decide a message."""
 
 
 class Audiences:
@@ -66,31 +66,36 @@ class Audiences:
     ) -> Others | Chosen | Only:
         """Who gets what this peer says to all others. Who is spared it is told, and counted."""
         excluded, laggards, wishes = sender.others.excluded, self.laggards, self.wishes
+        topic = topic_of(text) if wishes.topics else None
+        named = roster.named(header) if wishes else {}
         if laggards.paced:
+
+            def wants(connection: int) -> bool:
+                return wishes.of(connection).has(header.type, topic, is_for_others=bool(named))
+
             laggards.begins(sender, header, text)
-            spared = laggards.spare(roster, sender, header, text, now)
+            spared = laggards.spare(roster, sender, header, text, now, wants=wants)
             self._totals.spared += len(spared)
             excluded += spared
         if not wishes:
             return Others(excluded) if excluded is not sender.others.excluded else sender.others
-        topic = topic_of(text) if wishes.topics else None
-        named = roster.named(header)
         chosen = wishes.selected(header.type, topic, is_for_some=bool(named))
-        also = self._named_only(named, sender, header.type, topic) if named else ()
+        also = self._named_only(named.values(), sender, header.type, topic) if named else ()
         return Chosen(chosen, excluded, also) if chosen else Only(also)
 
     def _named_only(
         self, named: Collection[Peer], sender: Peer, type: str, topic: str | None
     ) -> tuple[int, ...]:
         """The connections of those who are named that want nothing for others, but this."""
-        wishes, found = self.wishes, []
+        wishes, found, steps = self.wishes, [], 0
         for peer in named:
             if peer is not sender:
+                steps += len(peer.connections)
                 for connection in peer.connections:
                     wish = wishes.of(connection)
-                    if not wish.others and wish.has_type(type) and wish.has_topic(topic):
+                    if not wish.others and wish.has(type, topic, is_for_others=False):
                         found.append(connection)
-        self._work.extra += len(found) // _COPIES
+        self._work.extra += steps // _COPIES
         return tuple(found)
 
     def wanted(
@@ -104,9 +109,6 @@ class Audiences:
 
 def _is_wanted(roster: Roster, peer: Peer, wish: Wish, text: Text) -> bool:
     header = header_of(text)
-    named = () if wish.others else roster.named(header)
-    return (
-        wish.has_type(header.type)
-        and wish.has_topic(topic_of(text))
-        and (not named or peer in named)
-    )
+    named = roster.named(header)
+    is_for_others = bool(named) and peer.id not in named
+    return wish.has(header.type, topic_of(text), is_for_others=is_for_others)

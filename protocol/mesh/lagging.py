@@ -10,6 +10,7 @@ peer or an agent of it either. It loses nothing else, and it is told now and the
 those of one mesh. While no connection is there that may fall behind, a message costs nothing more.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -115,9 +116,19 @@ class Laggards:
                 self.turns.begin(peer.id, turn)
 
     def spare(
-        self, roster: Roster, sender: Peer, header: Header, text: Text, now: Instant
+        self,
+        roster: Roster,
+        sender: Peer,
+        header: Header,
+        text: Text,
+        now: Instant,
+        *,
+        wants: Callable[[int], bool],
     ) -> tuple[int, ...]:
-        """Which connections do not get what `sender` says to all others. They are told."""
+        """Which connections do not get what `sender` says to all others. They are told.
+
+        `wants`: a connection, which the message does not name, wants it.
+        """
         if not self._behind or header.type not in ANSWERS:
             return ()
         self._work.extra += len(self._behind) // _STEPS + len(text) // _STEP_BYTES
@@ -130,6 +141,7 @@ class Laggards:
             if (peer := paced.connection.peer) is not sender
             and not self.turns.has_begun(peer.id, turn)
             and not roster.is_named(peer, header)
+            and wants(paced.connection.id)
         ]
         for paced in spared:
             if now.at - paced.told_at >= self._limits.lag_told_every_s:

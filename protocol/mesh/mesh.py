@@ -183,7 +183,8 @@ class Mesh:
         if not said.has_data or union != agents:
             text = texts.presence_with(text, union if union != agents else None)
         self._check_presence(text)
-        self.audiences.wishes.check(said.wish)
+        if entrance.watches:
+            self.audiences.wishes.check(said.wish, (connection, *replaced))
 
         is_new = peer is None
         is_newcomer = entry is None

@@ -6,7 +6,7 @@ id, so the end of an old socket cannot remove a living one.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -250,15 +250,15 @@ class Roster:
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
-    def named(self, header: Header) -> tuple[Peer, ...]:
-        """The peers that a message for everyone names, of those that are here."""
+    def named(self, header: Header) -> Mapping[str, Peer]:
+        """The peers that a message for everyone names, of those that are here, by id."""
         target, to = header.target_instance_id, header.to
         if target is not None:
             to = target
         elif to is not None and to not in self.peers:
-            return tuple(self._hosts.get(to, {}).values())
+            return self._hosts.get(to, {})
         peer = None if to is None else self.peers.get(to)
-        return () if peer is None else (peer,)
+        return {} if peer is None else {peer.id: peer}
 
     def is_named(self, peer: Peer, header: Header) -> bool:
         """The header names this peer, or in `to` an agent of it."""

@@ -5,6 +5,7 @@ with the number of different wishes, not with the connections. Number 0 is the w
 which most connections have: while all have it, no message comes here.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import attrs
@@ -91,9 +92,15 @@ class Wishes:
         held = self._of.get(connection)
         return EVERYTHING if held is None else held.wish
 
-    def check(self, wish: Wish) -> None:
-        """Raise Refusal (`too_many_wishes`) if there is no room for this wish."""
-        if wish not in self._held and len(self._held) > self._most:
+    def check(self, wish: Wish, leaving: Collection[int]) -> None:
+        """Raise Refusal (`too_many_wishes`) if there is no room for this wish.
+
+        `leaving`: connections that will not have any more what they have now.
+        """
+        if wish in self._held or len(self._held) <= self._most:
+            return
+        left = {held for connection in leaving if (held := self._of.get(connection))}
+        if all(held.connections - {*leaving} for held in left):
             raise refusals.too_many_wishes(self._most)
 
     def want(self, connection: int, wish: Wish) -> int | None:

@@ -237,6 +237,66 @@ def test_a_mesh_has_only_so_many_different_wishes() -> None:
     assert world.mesh.kept_bytes < before - 4000
 
 
+def test_whoever_wants_something_else_makes_room_for_it() -> None:
+    world = World(Limits(wishes_max=2))
+    world.join("a", subscribe={"types": ["x"]})
+    world.join("b", subscribe={"types": ["y"]})
+    world.hush()
+    world.say(2, presence("b", subscribe={"types": ["z"]}))
+    assert [message["type"] for message in world.got(2)] == ["presence"]
+    claim = {"claim": "x" * 16, "takeover": True}
+    world.end(2)
+    world.join("c", claim=claim, subscribe={"types": ["z"]})
+    last = world.join("c", claim=claim, subscribe={"types": ["a"]})
+    world.hush()
+    world.say(1, text("a", sender="a", n=0), text("z", sender="a", n=1))
+    assert heard(world, last) == [[0]]
+    assert len(world.mesh.mesh.audiences.wishes._held) == 3
+
+
+def test_whoever_may_not_watch_needs_no_room_for_a_wish() -> None:
+    world = World(Limits(wishes_max=1))
+    world.join("a", subscribe={"types": ["x"]})
+    world.join("b", grant=Grant(may_watch=False), subscribe={"types": ["y"]})
+    assert "b" in world.peers()
+
+
+def test_a_heartbeat_says_nothing_about_what_is_wanted() -> None:
+    world = wishing({"types": ["x"]})
+    for said in ("no wish", {"types": ["y"]}):
+        world.say(2, text("heartbeat", sender="b", data={"agents": [f"{said}"], "subscribe": said}))
+    assert world.errors(2) == []
+    assert world.got(1)[-1]["data"]["agents"] == ["{'types': ['y']}"]
+    world.say(1, text("x", sender="a", n=0), text("y", sender="a", n=1))
+    assert heard(world, 2) == [[0]]
+
+
+def test_whoever_is_behind_is_not_told_that_it_is_spared_what_it_does_not_want() -> None:
+    world = world_of("a", "c")
+    reader = world.join("b", is_paced=True, subscribe={"others": False, "types": ["ack", "stream"]})
+    world.fall_behind(reader)
+    world.hush()
+    for fields in ({"to": "c", "type": "ack"}, {"type": "turn_end"}):
+        world.say(1, text(sender="a", turnId="t", **fields))
+    assert world.errors(reader) == []
+    assert world.mesh.totals.spared == 0
+    world.say(1, text("ack", sender="a", turnId="t"))
+    assert world.errors(reader) == ["lagging"]
+    assert world.mesh.totals.spared == 1
+
+
+def test_to_look_at_those_who_are_named_counts_as_work() -> None:
+    world = world_of("a")
+    for n in range(32):
+        world.join(f"p{n}", "agent of all")
+    world.join("b", subscribe={"others": False})
+    work = world.mesh.mesh._work
+    work.take()
+    world.mesh.mesh.audiences._work = counted = Work()
+    world.say(1, text("x", sender="a", to="agent of all"))
+    assert counted.extra == 32 // 8
+
+
 def test_the_relay_says_that_it_knows_this() -> None:
     world = World(Limits(wish_names_max=5))
     connection = world.open()
