@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "verification", __name__) from None
 
 from protocol.limits import Limits
-from protocol.verification import page_strategies, strategies, turn_strategies
+from protocol.verification import page_strategies, strategies, turn_strategies, wish_strategies
 from protocol.verification.coming_back import ComingBack, connections
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Subject
@@ -59,6 +59,8 @@ TIGHT: Limits = Limits(
     recall_messages_max=4,
     recall_bytes_max=600,
     recall_s=20.0,
+    wishes_max=2,
+    wish_names_max=3,
 )
 """Limits under which a few steps reach every bound."""
 
@@ -127,6 +129,32 @@ class RelayMachine(ComingBack):
     @rule(c=connections, data=st.data())
     def ask_what_was_said(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.wishes()))
+
+    @rule(target=connections, name=peers, other=connections, data=st.data())
+    def join_and_want_something(self, name: str, other: int, data: st.DataObject) -> int:
+        c = self._announced(name, data.draw(wish_strategies.presences(name)))
+        self._say_what_is_wanted_or_not(other, data)
+        return c
+
+    @rule(c=connections, other=connections, data=st.data())
+    def want_something_else(self, c: int, other: int, data: st.DataObject) -> None:
+        self._say_what_is_wanted_or_not(other, data)
+        self.judge.send(c, data.draw(wish_strategies.presences(self.names[c])))
+        self._say_what_is_wanted_or_not(other, data)
+
+    @rule(target=connections, other=connections, name=peers, data=st.data())
+    def ask_for_what_is_wanted_of_what_was_said(
+        self, other: int, name: str, data: st.DataObject
+    ) -> int:
+        self._say_what_is_wanted_or_not(other, data)
+        c = self._open(name)
+        wish = data.draw(wish_strategies.presences(name))
+        self.judge.send(c, data.draw(strategies.wishes()), wish)
+        return c
+
+    def _say_what_is_wanted_or_not(self, c: int, data: st.DataObject) -> None:
+        said = st.lists(wish_strategies.messages(self.names[c]), min_size=1, max_size=4)
+        self.judge.send(c, *data.draw(said))
 
     @rule(c=connections, data=st.data())
     def claim_again(self, c: int, data: st.DataObject) -> None:

@@ -127,7 +127,13 @@ def presences(me: str, *, of_arrays: bool = False) -> st.SearchStrategy[bytes]:
 @functools.cache
 def heartbeats(me: str) -> st.SearchStrategy[bytes]:
     """Signs of life, bare, or with the agents that `me` has now."""
-    data = st.fixed_dictionaries({}, optional={"agents": st.lists(agents, max_size=3)})
+    data = st.fixed_dictionaries(
+        {},
+        optional={
+            "agents": st.lists(agents, max_size=3),
+            "subscribe": st.sampled_from([{"types": []}, "no wish, as this is no presence"]),
+        },
+    )
     return message_of(
         {"type": "heartbeat"},
         {"from": me, "data": st.one_of(st.none(), data, data, data), **_EXTRA},

@@ -29,6 +29,7 @@ spelling. Histories here do not come near that bound.
     entry.py        who may come in, and as whom: permits and claims
     expected.py     what may be expected of a connection, and whether a text is that
     lagging.py      who is behind, and which answers it need not get
+    wishes.py       what of all that others say a connection wants
     faults.py       what is wrong with a message, whoever is here
     mesh.py         `Model`: who is here, and so who receives what
 """

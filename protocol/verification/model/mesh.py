@@ -47,6 +47,7 @@ from protocol.verification.model.returning import (
     Uncounted,
     request_of,
 )
+from protocol.verification.model.wishes import EVERYTHING, Wish, subscription_of
 
 CLOSE_CODES: Final = {
     "left": 1000,
@@ -95,6 +96,7 @@ class Connection:
     waiting: list[Message | str] = field(default_factory=list)
     asks: list[tuple[Resume, dict[str, Any]]] = field(default_factory=list)
     recalls: int | None = None
+    wish: Wish = EVERYTHING
 
 
 @dataclass
@@ -122,7 +124,8 @@ class Model:
     ) -> None:
         self.limits = limits
         self.resumes = resumes
-        self.said: list[tuple[float, int, Untouched | Made]] = []  # when, bytes, what
+        # What was said to everyone: when, how many bytes, the value, and what arrives of it.
+        self.said: list[tuple[float, int, dict[str, Any], Untouched | Made]] = []
         self.tokens: dict[str, int] = {}
         self.epoch: str | None = None
         self.faults = Faults(limits, strict)
@@ -481,8 +484,9 @@ class Model:
             self._error(c, faults, value)
         elif not self._is_echo(c, connection, peer, message, value):
             self._begins(peer, value)
-            self._expect(self._not_spared(self.others(peer), value), text)
-            self.said.append((self.now, self.faults.size(message, added), text))
+            wanting = [c for c in self.others(peer) if self._wants(c, value)]
+            self._expect(self._not_spared(wanting, value), text)
+            self.said.append((self.now, self.faults.size(message, added), value, text))
 
     def _is_echo(
         self, c: int, connection: Connection, peer: str, message: bytes, value: dict[str, Any]
@@ -563,6 +567,8 @@ class Model:
         told: dict[str, Any] = {"claim": True, "activeAgents": [*agents]}
         if self.limits.recall_messages_max:
             told["history"] = {"messages": Number(str(self.limits.recall_messages_max))}
+        names_max = Number(str(self.limits.wish_names_max))
+        told["subscribe"] = {"topics": names_max, "types": names_max}
         told["agentCards"] = [AtLeast({"name": agents[id]}) for id in agents]
         if self.resumes:
             told["resume"] = self._offer(connection)
@@ -644,6 +650,29 @@ class Model:
         if begun is not None:
             begun.note(value)
 
+    def _wants(self, c: int, value: dict[str, Any]) -> bool:
+        """The connection wants this, which somebody said to everyone."""
+        connection = self.connections[c]
+        assert connection.peer is not None
+        return connection.wish.has(value, self._named(value), connection.peer)
+
+    def _named(self, value: dict[str, Any]) -> set[str]:
+        """The peers that are here and that this names."""
+        to, instance = value.get("to"), value.get("targetInstanceId")
+        if instance is None and to is not None and to not in self.peers:
+            return set(self.hosts(to))
+        name = to if instance is None else instance
+        return {id for id in self.peers if id == name}
+
+    def _room_for(self, wish: Wish, c: int, replaced: Collection[int]) -> bool:
+        """There may be this wish, too, if it is that of `c`, and `replaced` are gone."""
+        others = {
+            its.wish
+            for other, its in self.connections.items()
+            if other != c and other not in replaced and its.permit.may_watch
+        }
+        return len((others | {wish}) - {EVERYTHING}) <= self.limits.wishes_max
+
     def _not_spared(self, receivers: list[int], value: dict[str, Any]) -> list[int]:
         """All of them but those that are behind and do not get this. These are told now and
         then."""
@@ -678,6 +707,7 @@ class Model:
         if instance not in (None, id):
             faults.add("spoofed")
         agents, more = self.faults.of_agents(message, value)
+        more |= subscription_of(value.get("data"), self.limits)[1]
         permit = connection.permit
         if not permit.allows_peer(id or "") or not permit.allows_agents(agents):
             more.add("not_granted")
@@ -708,15 +738,19 @@ class Model:
                 faults.add("too_many_connections")
         everything = agents if replaced else self._union(id, c, agents)
         faults |= self.faults.of_union(everything)
+        data = value.get("data")
+        wish, _ = subscription_of(data, self.limits)
+        if connection.permit.may_watch and not self._room_for(wish, c, replaced):
+            faults.add("too_many_wishes")
         if faults:
             self._error(c, faults, value)
             return
-        data = value.get("data")
         if is_new_here:
             connection.announcement_tokens = self.limits.announcements_burst
             connection.announcement_tokens_at = self.now
         connection.peer = id
         connection.agents = agents
+        connection.wish = wish
         connection.pongs_count = data is not None and data.get("keepalive") == "pong"
         connection.is_page = is_page(data) and self.limits.echo_within_s > 0
         if data is None:
@@ -747,22 +781,23 @@ class Model:
             if others:
                 self._expect([c], Roster(others))
         if is_new_here and connection.recalls is not None:
-            said = self._recalled(connection.recalls) if connection.permit.may_watch else []
+            said = self._recalled(c, connection.recalls) if connection.permit.may_watch else []
             count = {"history": {"messages": Number(str(len(said)))}}
             self._expect([c], self._relay_says("capabilities_response", c, count, {}))
             for one in said:
                 self._expect([c], one)
 
-    def _recalled(self, most: int) -> list[Untouched | Made]:
-        """The last messages that went to everyone, within the bounds of the memory."""
+    def _recalled(self, c: int, most: int) -> list[Untouched | Made]:
+        """The last messages that went to everyone and that `c` wants, within the bounds of the
+        memory."""
         limits, left = self.limits, self.limits.recall_bytes_max
         old: list[Untouched | Made] = []
-        for at, size, text in reversed(self.said):
+        for at, size, value, text in reversed(self.said[-limits.recall_messages_max :]):
             left -= size
-            is_kept = left >= 0 and at >= self.now - limits.recall_s
-            if not is_kept or len(old) >= min(most, limits.recall_messages_max):
+            if left < 0 or at < self.now - limits.recall_s or len(old) >= most:
                 break
-            old.insert(0, text)
+            if self._wants(c, value):
+                old.insert(0, text)
         return old
 
     def _in_order_of_joining(self, c: int, is_new_here: bool) -> None:

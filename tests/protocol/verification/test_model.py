@@ -143,6 +143,22 @@ def test_a_direct_between_local_agents_stays_at_home() -> None:
         assert say(model, 1, text("direct", sender="local", **fields)).keys() == {2}
 
 
+def test_what_is_not_wanted_is_left_out_of_what_goes_to_everyone() -> None:
+    model = mesh("a", "b", "c", limits=Limits(wishes_max=1))
+    wish = {"others": False, "topics": ["t/*", "u"], "types": ["ack", "x"]}
+    wants = text("presence", sender="b", data={"agents": ["mine"], "subscribe": wish})
+    assert say(model, 2, wants) == {c: [wants] for c in (1, 2, 3)}
+    for fields in ({}, {"topic": "t/1"}, {"topic": 7}, {"to": "b"}, {"to": "mine"}, {"to": "?"}):
+        assert say(model, 1, text("ack", sender="a", **fields)).keys() == {2, 3}
+    for fields in ({"topic": "t"}, {"to": "c"}, {"to": "b", "targetInstanceId": "c"}):
+        assert say(model, 1, text("ack", sender="a", **fields)).keys() == {3}
+    assert say(model, 1, text("stream", sender="a")).keys() == {3}
+    assert say(model, 1, text("direct", sender="a", to="b", topic="t")).keys() == {2}
+    another = text("presence", sender="c", data={"subscribe": {"types": []}})
+    assert say(model, 3, another) == {3: ["too_many_wishes"]}
+    assert say(model, 3, text("presence", sender="c", data={"subscribe": wish})).keys() == {1, 2, 3}
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -161,6 +177,8 @@ def test_a_direct_between_local_agents_stays_at_home() -> None:
         (presence("a", ""), "bad_field"),
         (presence("a", *map(str, range(300))), "too_many_agents"),
         (text("presence", sender="a", data=[]), "bad_field"),
+        (text("presence", sender="a", data={"subscribe": {"topics": ["a*b"]}}), "bad_field"),
+        (text("presence", sender="a", data={"subscribe": {"types": ["x" * 300]}}), "too_long"),
         (text("presence", sender="a", data={"x": "x" * 70_000}), "too_large"),
         (text("x" * 300), "too_long"),
         (text("ack", data="x" * 2**20), "too_large"),
