@@ -27,6 +27,7 @@ from protocol.verification.conformance.extensions.rule_20_falling_behind import 
 from protocol.verification.conformance.extensions.rule_21_what_was_said import (
     claim as rule_21,
 )
+from protocol.verification.conformance.extensions.rule_22_what_is_wanted import claim as rule_22
 
 CLAIMS: Final[tuple[Claim, ...]] = tuple(
     chain(
@@ -48,6 +49,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
         rule_19,
         rule_20,
         rule_21,
+        rule_22,
         no_single_rule,
     )
 )
