@@ -24,6 +24,7 @@ try:
     from hypothesis.stateful import (
         initialize,
         invariant,
+        multiple,
         precondition,
         rule,
     )
@@ -130,17 +131,21 @@ class RelayMachine(ComingBack):
     def ask_what_was_said(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.wishes()))
 
-    @rule(target=connections, name=peers, other=connections, data=st.data())
-    def join_and_want_something(self, name: str, other: int, data: st.DataObject) -> int:
-        c = self._announced(name, data.draw(wish_strategies.presences(name)))
-        self._say_what_is_wanted_or_not(other, data)
-        return c
+    @rule(target=connections, c=connections, name=peers, data=st.data())
+    def want_something_else(self, c: int, name: str, data: st.DataObject) -> int:
+        return self._want_something_else(c, name, data)
 
-    @rule(c=connections, other=connections, data=st.data())
-    def want_something_else(self, c: int, other: int, data: st.DataObject) -> None:
-        self._say_what_is_wanted_or_not(other, data)
+    @rule(target=connections, name=peers, other=peers, data=st.data())
+    def join_and_want_something(self, name: str, other: str, data: st.DataObject) -> Any:
+        c = self._announced(name, data.draw(wish_strategies.presences(name)))
+        return multiple(c, self._want_something_else(c, other, data))
+
+    def _want_something_else(self, c: int, name: str, data: st.DataObject) -> int:
+        speaker = self._announced(name, strategies.text_of({"type": "presence", "from": name}))
+        self._say_what_is_wanted_or_not(speaker, data)
         self.judge.send(c, data.draw(wish_strategies.presences(self.names[c])))
-        self._say_what_is_wanted_or_not(other, data)
+        self._say_what_is_wanted_or_not(speaker, data)
+        return speaker
 
     @rule(target=connections, other=connections, name=peers, data=st.data())
     def ask_for_what_is_wanted_of_what_was_said(
