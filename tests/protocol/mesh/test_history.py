@@ -99,9 +99,67 @@ def test_nothing_is_kept_for_nobody() -> None:
     it.add(to_all(b"2"), {}, 1.0)
     assert it.bytes > ROUND_BYTES
     it.close(A)
-    it.close(A)
     assert not it
     assert it.bytes == 0
+    it.close(A)
+    assert it.bytes == 0
+
+
+def test_what_others_may_miss_is_kept_when_one_is_over() -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.open(B, 0, follows=True)
+    it.add(to_all(b"1"), {}, 0.0)
+    kept = it.bytes
+    it.close(A)
+    it.close(3)
+    assert it.bytes == kept
+    assert texts_of(it.missed(B, 0, None)) == [b"1"]
+
+
+LAST: dict[str, list[tuple[Given | None, dict[int, Given | None]]]] = {
+    "to everyone": [(to_all(b"last"), {})],
+    "in another order": [(to_all(b"other"), {1: to_one(b"other", b"last")})],
+    "to it alone": [(None, {1: to_one(b"last")})],
+    "before one that it said": [(Given((b"last", b"own"), (), ((), (1,))), {})],
+    "behind one that it said": [(Given((b"own", b"last"), (), ((1,), ())), {})],
+    "before a round that it said": [
+        (to_all(b"last"), {}),
+        (Given((b"own", b"own"), (), ((1,), (1,))), {}),
+    ],
+    "before a round without it": [(to_all(b"last"), {}), (to_all(b"own"), {1: None})],
+}
+
+
+@pytest.mark.parametrize("is_gathered", [False, True])
+@pytest.mark.parametrize("where", LAST)
+def test_the_last_message_that_is_not_kept_is_known_by_its_crc(
+    where: str, is_gathered: bool
+) -> None:
+    it = kept_for(10.0)
+    it.open(A, 0, follows=True)
+    it.open(B, 0, follows=False)  # it gets nothing of this
+    it.add(None, {A: to_one(b"first")}, 0.0)
+    for shared, own in LAST[where]:
+        it.add(shared, own, 0.0)
+    if is_gathered:
+        it.missed(A, 1, crc32(b"first"))
+    it.add(None, {A: to_one(b"new"), B: to_one(b"new")}, 100.0)
+    received = it.count(A) - 1
+    assert texts_of(it.missed(A, received, crc32(b"last"))) == [b"new"]
+    with pytest.raises(Missing, match="count"):
+        it.missed(A, received, crc32(b"own"))
+    assert texts_of(it.missed(B, 0, None)) == [b"new"]
+
+
+def test_just_as_many_bytes_as_may_be_are_kept() -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"1"), {}, 0.0)
+    exact = History(it.bytes, 1000.0, JOINS)
+    exact.open(A, 0, follows=True)
+    exact.add(to_all(b"1"), {}, 0.0)
+    assert exact.bytes == it.bytes
 
 
 def test_a_stream_begins_in_the_middle_of_a_round() -> None:
