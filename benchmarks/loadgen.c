@@ -1045,8 +1045,11 @@ int main(int count, char **arguments)
     stall();
     long rss_present = server_rss_bytes(), rss_after = 0;
     double idle_cpu = 0;
+    double beating_cpu = 0;
     if (options.scenario == IDLE) {
+        double cpu_before = server_cpu_s();
         pass_time(options.seconds);
+        beating_cpu = (server_cpu_s() - cpu_before) / options.seconds;
         rss_present = server_rss_bytes();
         if (!violation[0]) {
             close_all();
@@ -1078,9 +1081,10 @@ int main(int count, char **arguments)
            "\"generator_cpu_s\":%.4f,\"generator_busy\":%.4f,",
            percentile(0.5), percentile(0.99), percentile(0.999), result_own_cpu, result_busy);
     printf("\"connected_s\":%.4f,\"present_s\":%.4f,\"rss_before\":%ld,\"rss_present\":%ld,"
-           "\"rss_per_connection\":%ld,\"rss_after\":%ld,\"idle_cpu_s\":%.6f,\"violations\":",
+           "\"rss_per_connection\":%ld,\"rss_after\":%ld,\"idle_cpu_s\":%.6f,"
+           "\"beating_cpu\":%.6f,\"violations\":",
            connected_s, present_s, rss_before, rss_present,
-           (rss_present - rss_before) / (total ? total : 1), rss_after, idle_cpu);
+           (rss_present - rss_before) / (total ? total : 1), rss_after, idle_cpu, beating_cpu);
     print_text(violation);
     printf("}\n");
     return ok ? 0 : 1;

@@ -96,6 +96,9 @@ SCENARIOS: Final = {
     ),
     "storm-1000": Scenario("--scenario idle --peers 1000", seconds=1),
     "idle-5000": Scenario("--scenario idle --peers 5000", seconds=3, timeout_s=600, rounds_max=1),
+    "beating-5000": Scenario(
+        "--scenario idle --peers 5000", seconds=60, timeout_s=600, rounds_max=1
+    ),
 }
 
 
@@ -517,6 +520,7 @@ def report(runs: Sequence[Result], options: argparse.Namespace) -> Iterator[str]
     for title, key, scale, unit in (
         ("Memory per connection, all present", "rss_per_connection", 1 / 1000, " kB"),
         ("Memory before the first connection", "rss_before", 1e-6, " MB"),
+        ("Part of a core while all are present and send heartbeats", "beating_cpu", 1.0, ""),
         ("Memory 3 s after all have left", "rss_after", 1e-6, " MB"),
         ("Time until all have seen all", "present_s", 1.0, " s"),
         ("Processor time in an idle second after that", "idle_cpu_s", 1000.0, " ms"),

@@ -306,8 +306,8 @@ class Limits:
     )
     presence_refresh_s: float = _bound(
         20.0,
-        "time after which the presence of a peer that only sends heartbeats is repeated",
-        "its presence is sent to the others again",
+        "time after which the presence of a peer that only sends heartbeats is repeated, about",
+        "its presence is sent to the others again, together with that of other peers (rule 9)",
         0.01,
     )
     rate_error_every_s: float = _bound(

@@ -36,6 +36,7 @@ from protocol.mesh.effects import (
 from protocol.mesh.items import Entrance, Question
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.recalling import Recent
+from protocol.mesh.refreshing import Refreshes
 from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
@@ -65,6 +66,7 @@ class Mesh:
         self._limits = limits
         self._effects = effects
         self.recent = Recent(limits)
+        self._refreshes = Refreshes(limits)
         self.audiences = Audiences(limits, effects, self._work, self.totals)
 
     # Messages -------------------------------------------------------------------------------------
@@ -194,6 +196,7 @@ class Mesh:
             self.audiences.forget(old, peer, now)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
+        self._refreshes.announced(peer)
         self.roster.set_page(connection, said.is_page and self._limits.echo_within_s > 0)
         self._forget_echoes(now)
 
@@ -226,14 +229,15 @@ class Mesh:
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """A heartbeat. It is not forwarded, but sometimes the presence is repeated.
 
-        Clients forget a peer that they do not hear of, so its presence is sent to the others again
-        every `presence_refresh_s`. Raises Refusal: `not_present`, `spoofed`, or as `present`.
+        Raises Refusal: `not_present`, `spoofed`, or as `present`.
         """
         entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
         peer = entry.peer
         self._check_origin(peer, header)
+        self.echoes.forget(now.at)
+        self.recent.forget(now.at)
         if said.agents is not None and said.agents != entry.agents:
             union = peer.union_with(connection, said.agents)
             self._check_agents(union)
@@ -241,12 +245,17 @@ class Mesh:
             self._check_presence(presence)
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
-                self.roster.set_presence(peer, presence, -math.inf)
-        self.echoes.forget(now.at)
-        self.recent.forget(now.at)
-        if now.at - peer.presence_at >= self._limits.presence_refresh_s:
-            peer.presence_at = now.at
-            self._effects.append(Deliver(peer.presence, peer.others))
+                self._say_again(peer, presence, peer.others, now)
+                return
+        for other in self._refreshes.beat(peer, now):
+            self._say_again(other, other.presence, other.others, now)
+
+    def _say_again(self, peer: Peer, presence: Text, others: Others, now: Instant) -> None:
+        """The presence of a peer that is here goes to others. It may be a new one."""
+        self.roster.set_presence(peer, presence, now.at)
+        self._refreshes.announced(peer)
+        self._work.extra += 1
+        self._effects.append(Deliver(presence, others))
 
     def _forget_echoes(self, now: Instant) -> None:
         if self.roster.pages:
@@ -306,6 +315,7 @@ class Mesh:
         self.audiences.forget(connection, peer, now)
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
+            self._refreshes.announced(peer)
             self.totals.left += 1
             if not self.roster.peers:
                 self.left_at = now.at
@@ -313,8 +323,7 @@ class Mesh:
             self._effects.append(Deliver(text, others))
             self._effects.append(PeerLeft(peer.id, cause))
         elif self.roster.set_agents(peer, peer.union()):
-            self.roster.set_presence(peer, self._presence_within(peer), now.at)
-            self._effects.append(Deliver(peer.presence, others))
+            self._say_again(peer, self._presence_within(peer), others, now)
 
     def _presence_within(self, peer: Peer) -> Text:
         """The peer's presence with the agents that are left, within the bound of a presence.
@@ -333,4 +342,5 @@ class Mesh:
         self.roster = Roster()
         self.echoes.clear()
         self.recent.clear()
+        self._refreshes.clear()
         self.audiences.clear()

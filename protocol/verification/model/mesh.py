@@ -133,6 +133,7 @@ class Model:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
         self.lately = Lately()
+        self.beaten: list[str] = []  # peers with a heartbeat since their presence was said
         self._expected: dict[int, list[Expected]] = {}
 
     def take(self) -> dict[int, list[Expected]]:
@@ -764,6 +765,7 @@ class Model:
             peer.agents, peer.presence, peer.fields, peer.at = everything, text, value, self.now
         else:
             self.peers[id] = Peer(secret, everything, text, value, self.now)
+        self._note_presence(id)
         if is_new_here and connection.is_paced and connection.permit.may_watch:
             connection.may_lag = not takes_arrays(data)
             if connection.may_lag and self.peers[id].begun is None:
@@ -842,9 +844,24 @@ class Model:
         changed = everything != peer.agents
         if changed:
             self._change_agents(peer, everything)
-        if changed or self.now - peer.at >= self.limits.presence_refresh_s:
-            peer.at = self.now
-            self._expect(self.others(id), peer.presence)
+        if changed:
+            self._say_again(id)
+            return
+        self.beaten += [id] if id not in self.beaten else []
+        if self.now - peer.at >= self.limits.presence_refresh_s * 7 / 8:
+            for other in tuple(self.beaten):  # whose time has nearly come, too
+                if self.now - self.peers[other].at >= self.limits.presence_refresh_s * 6 / 8:
+                    self._say_again(other)
+
+    def _say_again(self, id: str) -> None:
+        """The others get the presence of a peer once more."""
+        self.peers[id].at = self.now
+        self._note_presence(id)
+        self._expect(self.others(id), self.peers[id].presence)
+
+    def _note_presence(self, id: str) -> None:
+        """The presence of this peer has been said, or it is gone: no heartbeat has come since."""
+        self.beaten = [other for other in self.beaten if other != id]
 
     def _may_announce_at(self, connection: Connection) -> float:
         missing = max(0.0, 1 - connection.announcement_tokens)
@@ -896,6 +913,7 @@ class Model:
         rest = self.of(id)
         if not rest:
             del self.peers[id]
+            self._note_presence(id)
             data = {"status": "offline", "reason": cause, "agents": []}
             offline = {"type": "presence", "from": id, "data": data, "timestamp": A_TIME}
             self._expect(self.present(), Made(offline))
@@ -905,6 +923,7 @@ class Model:
         if everything != peer.agents:
             self._change_agents(peer, everything)
             peer.at = self.now
+            self._note_presence(id)
             self._expect(self.present(), peer.presence)
 
     # What goes out --------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ TESTS: Final = {
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
     "protocol/mesh/audiences.py": ("protocol.mesh.test_wishes", "protocol.mesh.test_lagging"),
     "protocol/mesh/wishes.py": ("protocol.mesh.test_wishes",),
+    "protocol/mesh/refreshing.py": ("protocol.mesh.test_refreshing", "protocol.mesh.test_mesh"),
     "protocol/mesh/lagging.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/turns.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/connection.py": (

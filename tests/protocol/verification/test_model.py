@@ -217,13 +217,13 @@ def test_what_carries_credentials_and_heartbeats_are_kept() -> None:
     assert say(model, 1, text("configure"), text("relay-log"), text("heartbeat", sender="a")) == {}
 
 
-def test_heartbeats_repeat_the_presence_when_agents_change_and_every_20_s() -> None:
+def test_heartbeats_repeat_the_presence_when_agents_change_and_about_every_20_s() -> None:
     model = mesh("a", "b")
     changed = {"type": "presence", "from": "a", "data": {"agents": ["x"]}}
     assert say(model, 1, text("heartbeat", data={"agents": ["x"]})) == {2: [changed]}
-    model.now = 19.75
+    model.now = 17.25
     assert say(model, 1, text("heartbeat")) == {}
-    model.now = 20.0
+    model.now = 17.5
     assert say(model, 1, text("heartbeat")) == {2: [changed]}
     assert say(model, 1, text("heartbeat")) == {}
 
