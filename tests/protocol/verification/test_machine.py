@@ -230,7 +230,7 @@ def test_the_machine_finds_a_relay_that_does_not_know_what_pages_do(
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
-        (f"{lagging_module.__name__}.Laggards.spare", lambda *_: ()),
+        (f"{lagging_module.__name__}.Laggards.spare", lambda *_, **__: ()),
         (f"{turns_module.__name__}.Turns.has_begun", lambda turns, peer, turn: False),
         (f"{roster_module.__name__}.Roster.is_named", lambda roster, peer, header: False),
         (f"{roster_module.__name__}.Roster.is_named", lambda roster, peer, header: True),
