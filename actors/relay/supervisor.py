@@ -313,7 +313,7 @@ class Supervisor:
         if self._comebacks.is_busy:
             self._comebacks.keep(spools, now)
         receivers = self._receivers
-        leaving = {end.connection for end in dismissed}
+        leaving = {end.connection for end in dismissed} if dismissed else ()
         count, bytes = tell_all(spools, receivers, leaving)
         if count:
             self._rests.sent(count, bytes, began.at)
