@@ -106,7 +106,7 @@ def test_our_relay_keeps_every_promise_about_time(capsys: pytest.CaptureFixture[
     assert claims[left_out[0]]["outcome"] == "not applicable"
 
 
-def spares_nobody(*_: object) -> tuple[int, ...]:
+def spares_nobody(*_: object, **__: object) -> tuple[int, ...]:
     return ()
 
 

@@ -43,6 +43,9 @@ def _heartbeats_too(codec: Codec, text: Text, *, is_presence: bool) -> Announcem
     return announcement(codec, text)
 
 
+def _lets_all_pass(*_: object) -> None: ...
+
+
 IN_THE_CORE = [
     (f"{audiences_module.__name__}.Audiences.choose", lambda _, __, sender, *___: sender.others),
     (f"{audiences_module.__name__}.Audiences._named_only", lambda *_: ()),
@@ -52,7 +55,9 @@ IN_THE_CORE = [
     (f"{wish_module.__name__}.Wish.has_type", lambda wish, _: True),
     (f"{wish_module.__name__}.Wish.has_topic", lambda wish, _: True),
     (f"{wishes_module.__name__}.ANY_REST", "/"),
+    (f"{wishes_module.__name__}.Wishes.check", _lets_all_pass),
     (f"{wishes_module.__name__}.Wishes.want", _the_first_wish_counts),
+    (f"{wishes_module.__name__}.Wishes.forget", _lets_all_pass),
     (f"{codec_module.__name__}.read_wish", _any_wish_is_right),
     (f"{codec_module.__name__}.Codec.announcement", _heartbeats_too),
 ]
