@@ -42,21 +42,25 @@ def frame_length(text: Text) -> int:
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
 
 
-def ends_of(frames: bytes) -> Sequence[int]:
-    """Where the frames begin, as `text_frame` makes them, and where the last one ends.
-
-    >>> list(ends_of(text_frame(b"{}") + text_frame(b"")))
-    [0, 4, 6]
-    """
-    ends, at = array("Q", (0,)), 0
+def _places_of(frames: bytes) -> Iterator[tuple[int, int]]:
+    """Where the text of each frame begins and ends, of frames as `text_frame` makes them."""
+    at = 0
     while at < len(frames):
         length, start = frames[at + 1], at + 2
         if length > 125:
             start += 2 if length == 126 else 8
             length = int.from_bytes(frames[at + 2 : start])
         at = start + length
-        ends.append(at)
-    return ends
+        yield start, at
+
+
+def ends_of(frames: bytes) -> Sequence[int]:
+    """Where the frames begin, as `text_frame` makes them, and where the last one ends.
+
+    >>> list(ends_of(text_frame(b"{}") + text_frame(b"")))
+    [0, 4, 6]
+    """
+    return array("Q", (0, *(end for _, end in _places_of(frames))))
 
 
 def text_of(frame: bytes) -> Text:
@@ -71,15 +75,7 @@ def texts_of(frames: bytes) -> list[Text]:
     >>> texts_of(text_frame(b"{}") + text_frame(b""))
     [b'{}', b'']
     """
-    texts, at = [], 0
-    while at < len(frames):
-        length, start = frames[at + 1], at + 2
-        if length > 125:
-            start += 2 if length == 126 else 8
-            length = int.from_bytes(frames[at + 2 : start])
-        at = start + length
-        texts.append(frames[start:at])
-    return texts
+    return [frames[start:end] for start, end in _places_of(frames)]
 
 
 def _header(length: int) -> bytes:
