@@ -47,7 +47,7 @@ _decode_announced = msgspec.json.Decoder(_Announced).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
 decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-decode_value = msgspec.json.Decoder(float_hook=lambda _: 0.0).decode  # `1e999` is JSON too
+decode_value = msgspec.json.Decoder(float_hook=float).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 _NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))

@@ -217,8 +217,8 @@ class Mesh:
             if entrance.watches:
                 remembered = self.recent.last(self._limits.recall_messages_max, now.at)
                 self._work.extra += len(remembered)
-                recalled = self.audiences.wanted(self.roster, peer, said.wish, remembered)
-            recalled = recalled[len(recalled) - min(len(recalled), entrance.recalls) :]
+                wanted = self.audiences.wanted(self.roster, peer, said.wish, remembered)
+                recalled = wanted[max(0, len(wanted) - entrance.recalls) :]
             answer = texts.recalled(id, len(recalled), now.wall_ms)
             self._effects.append(Snapshot(connection, (answer, *recalled)))
         if is_new:

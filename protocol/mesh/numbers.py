@@ -2,13 +2,8 @@
 
 from typing import Any, Final
 
-import msgspec
-
 COUNT_MAX: Final = 2**53
 """Numbers on the wire are at most this, so that every language reads them exactly."""
-
-decode_any = msgspec.json.Decoder(float_hook=float).decode
-"""Any JSON value. Raises msgspec.DecodeError, RecursionError."""
 
 
 def number(value: Any, most: int) -> int | float:

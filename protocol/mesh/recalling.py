@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from protocol.codec import data_of, decode_object
+from protocol.codec import data_of, decode_object, decode_value
 from protocol.envelope import TEXT_BYTES, ErrorCode, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh.numbers import decode_any, whole_number
+from protocol.mesh.numbers import whole_number
 
 
 def how_many(text: Text) -> int | None:
@@ -34,7 +34,7 @@ def how_many(text: Text) -> int | None:
     if wish is None:
         return None
     try:
-        return whole_number(decode_any(decode_object(wish)["messages"]))
+        return whole_number(decode_value(decode_object(wish)["messages"]))
     except (msgspec.DecodeError, RecursionError, KeyError, ValueError) as error:
         sentence = "`data.history` has `messages`, a whole number from 0 on"
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
@@ -99,9 +99,9 @@ class Recent:
     def settle(self) -> None:
         """Sort in what is fresh. Beyond a bound the oldest are forgotten."""
         fresh, begun = tuple(self.fresh), self._begun
-        if not begun:
-            return
         self._begin_afresh()
+        if not fresh:
+            return
         if len(fresh) >= self._messages_max:
             self._groups.clear()
             self._bytes = self._count = 0

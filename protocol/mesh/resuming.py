@@ -17,9 +17,9 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from protocol.codec import data_of, decode_object
+from protocol.codec import data_of, decode_object, decode_value
 from protocol.envelope import ErrorCode, Refusal, Text
-from protocol.mesh.numbers import COUNT_MAX, decode_any, number, whole_number
+from protocol.mesh.numbers import COUNT_MAX, number, whole_number
 
 TOKEN_CHARS_MAX: Final = 100
 
@@ -67,7 +67,7 @@ def read_request(text: Text) -> Request | None:
     try:
         if "resume" in data:
             fields = {
-                name: decode_any(value) for name, value in decode_object(data["resume"]).items()
+                name: decode_value(value) for name, value in decode_object(data["resume"]).items()
             }
             if "token" not in fields:
                 return Open(float(number(fields.get("seconds"), COUNT_MAX)))
@@ -80,7 +80,7 @@ def read_request(text: Text) -> Request | None:
                 None if crc is None else whole_number(crc, 2**32 - 1),
             )
         if "received" in data:
-            return Report(whole_number(decode_any(data["received"])))
+            return Report(whole_number(decode_value(data["received"])))
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         sentence = "`data.resume` or `data.received` is not as rule 19 has it"
         raise Refusal(ErrorCode.BAD_FIELD, sentence) from error
