@@ -32,6 +32,9 @@ const RELAY = "relay";
 /** The types that answer a command. @type {readonly unknown[]} */
 export const ANSWERS = ["ack", "stream", "turn_end", "error"];
 
+/** Types that are not among what others say to everyone: no rule about that holds for them. */
+export const NOT_FOR_ALL = ["presence", "direct", "cancel"];
+
 /** An error says no more than that: one that is too large to be sent would say nothing. */
 const SENTENCE_CHARS_MAX = 1000;
 

@@ -18,11 +18,8 @@
  * @import { Message } from "./messages.js"
  */
 
-import { isRecord, isRelays, word } from "./messages.js";
+import { isRecord, isRelays, NOT_FOR_ALL, word } from "./messages.js";
 import { whole } from "./outgoing.js";
-
-/** Types of which the relay remembers nothing. */
-const NEVER_OLD = ["presence", "direct", "cancel"];
 
 /** Asks for the last `count` messages, 0: for none. */
 export class Recalling {
@@ -77,7 +74,7 @@ export class Recalling {
    * @param {Message} message
    */
   isOld(message) {
-    if (this.#left === 0 || NEVER_OLD.includes(message.type) || isRelays(message)) return false;
+    if (this.#left === 0 || NOT_FOR_ALL.includes(message.type) || isRelays(message)) return false;
     this.#left -= 1;
     return true;
   }

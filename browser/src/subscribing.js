@@ -25,7 +25,7 @@
  */
 
 import { RELAY_LIMITS } from "./limits.js";
-import { ANSWERS, isRecord, isRelays } from "./messages.js";
+import { ANSWERS, isRecord, isRelays, NOT_FOR_ALL } from "./messages.js";
 
 /**
  * `others`: also what is for somebody else. `topics`: patterns, null: any topic. `types`: null: all.
@@ -46,8 +46,6 @@ export const EVERYTHING = Object.freeze({ others: true, topics: null, types: nul
 const NOTHING = Object.freeze({ others: false, topics: null, types: new Set() });
 
 const NAMES = ["others", "topics", "types"];
-/** Types that are for whoever gets them. */
-const ALWAYS = ["presence", "direct", "cancel"];
 /** What a pattern ends with, if anything may follow. */
 const ANY_REST = "*";
 
@@ -141,7 +139,7 @@ export function subscription(wish, needed) {
  */
 export function isWanted(wish, message, id, agents, roster) {
   const { type, fields } = message;
-  if (wish === EVERYTHING || ALWAYS.includes(type) || isRelays(message)) return true;
+  if (wish === EVERYTHING || NOT_FOR_ALL.includes(type) || isRelays(message)) return true;
   return (
     (wish.types === null || wish.types.has(type)) &&
     hasTopic(wish, fields.topic) &&

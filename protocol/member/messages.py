@@ -38,6 +38,9 @@ OWN_TYPES: Final = frozenset({"presence", "heartbeat", "capabilities"})
 ANSWERS: Final = frozenset({"ack", "stream", "turn_end", "error"})
 """The types that answer a command."""
 
+NOT_FOR_ALL: Final = frozenset({"presence", "direct", "cancel"})
+"""Types that are not among what others say to everyone: no rule about that holds for them."""
+
 SENTENCE_CHARS_MAX: Final = 1000
 """An error says no more than that: one that is too large to be sent would say nothing."""
 

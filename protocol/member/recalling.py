@@ -14,14 +14,11 @@ What is old is for the program to read, and for nothing else: no command among i
 answer belongs to a turn.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from protocol.limits import MembershipLimits
-from protocol.member.messages import Message
+from protocol.member.messages import NOT_FOR_ALL, Message
 from protocol.member.outgoing import whole
-
-_NEVER_OLD: Final = frozenset({"presence", "direct", "cancel"})
-"""Types of which the relay remembers nothing."""
 
 
 class Recalling:
@@ -61,7 +58,7 @@ class Recalling:
 
     def is_old(self, message: Message) -> bool:
         """This message was said before; asked once for each that arrives."""
-        if not self._left or message.type in _NEVER_OLD or message.is_relays:
+        if not self._left or message.type in NOT_FOR_ALL or message.is_relays:
             return False
         self._left -= 1
         return True

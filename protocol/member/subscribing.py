@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from protocol.envelope import Refusal
 from protocol.limits import Limits
-from protocol.member.messages import ANSWERS, Message
+from protocol.member.messages import ANSWERS, NOT_FOR_ALL, Message
 from protocol.member.roster import Roster
 from protocol.subscribe import read_wish
 from protocol.wish import EVERYTHING, Wish
@@ -36,8 +36,6 @@ NEEDED_MAX: Final = ANSWERS | FOR_ALL
 NOTHING: Final = Wish(others=False, types=frozenset())
 
 _NAMES: Final = ("others", "topics", "types")
-_ALWAYS: Final = frozenset({"presence", "direct", "cancel"})
-"""Types that are for whoever gets them."""
 
 
 def wish_of(subscribe: Any) -> Wish:
@@ -105,14 +103,12 @@ def is_wanted(
     wish: Wish, message: Message, id: str, agents: Callable[[], Collection[str]], roster: Roster
 ) -> bool:
     """The program of the peer `id`, which has these agents, wants this message, as it came."""
-    if wish is EVERYTHING or message.type in _ALWAYS or message.is_relays:
+    if wish is EVERYTHING or message.type in NOT_FOR_ALL or message.is_relays:
         return True
     topic = message.fields.get("topic")
-    return (
-        wish.has_type(message.type)
-        and wish.has_topic(topic if isinstance(topic, str) else None)
-        and (wish.others or not _is_for_others(message, id, agents, roster))
-    )
+    is_for_others = not wish.others and _is_for_others(message, id, agents, roster)
+    topic = topic if isinstance(topic, str) else None
+    return wish.has(message.type, topic, is_for_others=is_for_others)
 
 
 def _is_for_others(
