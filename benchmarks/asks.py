@@ -14,37 +14,24 @@ and presences of that time are a part of it.
 
 import argparse
 import json
-import resource
-import socket
-import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 
 from actors.client.command import Command
 from actors.client.peer import Peer, Subscribe, join
+from benchmarks.back import answered, cpu_s, free_port, start
 
-ROOT = Path(__file__).parent.parent
 ROWS: tuple[tuple[str, Subscribe], ...] = (
     ("direct", None),
     ("direct", False),
     ("all", None),
     ("all", False),
 )
-
-
-def cpu_s(pid: int | None = None) -> float:
-    """The CPU time (seconds) of this process, or of another one."""
-    if pid is None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return used.ru_utime + used.ru_stime
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 async def answer(chunks: int, command: Command) -> str:
@@ -82,14 +69,14 @@ async def row(url: str, pid: int, options: argparse.Namespace, how: tuple[str, S
             await ask_all(peers, 1, answers)  # what asking needs is said now
             await anyio.sleep(1.0)
             each = max(1, options.asks // len(peers))
-            began, relay_began, began_at = cpu_s(), cpu_s(pid), time.monotonic()
+            began, relay_began, began_at = time.process_time(), cpu_s([pid]), time.monotonic()
             await ask_all(peers, each, answers)
             count = each * len(peers)
             facts = {
                 "answers": answers,
                 "subscribe": subscribe,
-                "client_ms": round(1000 * (cpu_s() - began) / count, 3),
-                "relay_ms": round(1000 * (cpu_s(pid) - relay_began) / count, 3),
+                "client_ms": round(1000 * (time.process_time() - began) / count, 3),
+                "relay_ms": round(1000 * (cpu_s([pid]) - relay_began) / count, 3),
                 "seconds": round(time.monotonic() - began_at, 2),
             }
             sys.stdout.write(f"{json.dumps(facts)}\n")
@@ -108,12 +95,10 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=1000)
     parser.add_argument("--chunks", type=int, default=3)
     options = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "relay.py", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as relay:
+    port = free_port()
+    with start(port) as relay:
         try:
+            answered(port)
             anyio.run(measure, f"ws://127.0.0.1:{port}/ws", relay.pid, options)
         finally:
             relay.terminate()

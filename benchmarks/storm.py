@@ -34,7 +34,8 @@ from zlib import crc32
 import attrs
 
 from benchmarks.back import answered, cpu_s, free_port, start
-from benchmarks.raw import Socket, connected, masked
+from tests.attackers import wire
+from tests.worlds.plain_sockets import Socket, connected
 
 HEARTBEAT_S: Final = 10.0
 DIRECT_EVERY: Final = 10
@@ -65,7 +66,7 @@ class Peer:
         """With which it comes back."""
         ask = {name: self.resume[name] for name in ("token", "epoch")}
         ask |= {"received": self.received, "crc": crc32(self.last)}
-        return masked("capabilities", data={"resume": ask})
+        return wire.said("capabilities", data={"resume": ask})
 
     def story(self) -> dict[str, Any]:
         """What it has heard, on both sockets, and when on the second."""
@@ -100,7 +101,7 @@ async def beat(sockets: list[Socket]) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         for each in sockets:
-            each.transport.write(masked("heartbeat"))
+            each.transport.write(wire.said("heartbeat"))
 
 
 async def peers(port: int, ids: list[str], tell: Connection) -> None:
@@ -110,9 +111,9 @@ async def peers(port: int, ids: list[str], tell: Connection) -> None:
         return await asyncio.to_thread(tell.recv)
 
     mine: list[Peer] = []
-    ask = masked("capabilities", data={"resume": {"seconds": 20}})
+    ask = wire.said("capabilities", data={"resume": {"seconds": 20}})
     for id in ids:
-        presence = masked("presence", **{"from": id, "data": {"agents": [f"agent of {id}"]}})
+        presence = wire.presence(id, [f"agent of {id}"])
         mine.append(Peer(id, await connected(port, [ask, presence])))
     sockets = [peer.first for peer in mine]
     beats = asyncio.create_task(beat(sockets))
@@ -148,7 +149,7 @@ async def talk(port: int, given: argparse.Namespace, tell: Connection) -> None:
     waits.add_done_callback(lambda _: ends.set())
 
     async def one(id: str, offset_s: float) -> None:
-        mouth = await connected(port, [masked("presence", **{"from": id})])
+        mouth = await connected(port, [wire.presence(id)])
         began, mine = time.monotonic() + offset_s, said.setdefault(id, [])
         while not ends.is_set():
             await asyncio.sleep(max(0.0, began + len(mine) / given.rate - time.monotonic()))
@@ -156,9 +157,9 @@ async def talk(port: int, given: argparse.Namespace, tell: Connection) -> None:
             to = None
             if n % DIRECT_EVERY == DIRECT_EVERY - 1:
                 to = f"peer {(n * 7919 + int(offset_s * 1e6)) % given.peers}"
-            fields = {"from": id, "n": n, "data": "x" * given.size} | ({"to": to} if to else {})
+            fields = {"n": n, "data": "x" * given.size} | ({"to": to} if to else {})
             mine.append((time.monotonic(), to))
-            mouth.transport.write(masked("direct" if to else "stream", **fields))
+            mouth.transport.write(wire.said("direct" if to else "stream", id, **fields))
             mouth.reads.clear()
 
     each = (one(f"talker {n}", n / given.talkers / given.rate) for n in range(given.talkers))

@@ -1,25 +1,12 @@
-"""Plain sockets that speak as much WebSocket as a benchmark needs, and look at nothing yet."""
+"""Plain sockets for benchmarks of many peers: they note what comes, and look at nothing yet."""
 
 import asyncio
-import json
 import socket
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any, Final
 
-OPENING: Final = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-def masked(type: str, **fields: Any) -> bytes:
-    """A message as a frame of a client. (Its mask is zero.)"""
-    text = json.dumps({"type": type, **fields}).encode()
-    length = len(text)
-    head = bytes((0x81, 0x80 | length)) if length < 126 else b"\x81\xfe" + length.to_bytes(2, "big")
-    return head + bytes(4) + text
+from tests.attackers.wire import opening
 
 
 def frames_of(read: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -50,7 +37,7 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.write(OPENING)
+        transport.write(opening())
 
     def data_received(self, data: bytes) -> None:
         if not self.is_open.is_set():
@@ -61,7 +48,7 @@ class Socket(asyncio.Protocol):
             self.is_open.set()
             self.transport.writelines(self._says)
         self.reads.append((time.monotonic(), data))
-        self.has_heard = self.has_heard or b'"n": ' in data
+        self.has_heard = self.has_heard or b'"n":' in data
 
     def messages(self) -> Iterator[tuple[float, bytes]]:
         """All complete messages, and when each was there."""
