@@ -68,8 +68,8 @@ class Comebacks:
         if history:
             history.add(*_together(spools), now.at)
             others = ledger.held - self._counted_bytes
-            while history.bytes and others + history.bytes > ledger.bytes_max // 2:
-                history.drop_oldest()
+            while others + history.bytes > ledger.bytes_max // 2 and history.drop_oldest():
+                pass
         change, self._counted_bytes = history.bytes - self._counted_bytes, history.bytes
         if change:
             ledger.add(change)

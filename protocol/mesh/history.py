@@ -12,7 +12,7 @@ answer says so. It is never a part of it.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain
 from typing import Final
 from zlib import crc32
@@ -35,8 +35,6 @@ _ENTRY_BYTES: Final = 100
 """What it costs to say that one stream got something else."""
 _LEFT_OUT_BYTES: Final = 8
 """What it costs to say whom a message left out."""
-_UNKNOWN: Final = -1
-"""The CRC of a message that was not looked at when it was dropped."""
 
 
 @attrs.define
@@ -85,9 +83,8 @@ class History:
         self._number = 0
         self._is_plain = True  # the round that comes, as far as streams are concerned
         self._left_out: Counter[int] = Counter()  # messages in plain rounds, by connection
-        self._reached_in = -1  # the last plain round that had something for everyone
-        self._unknown_in = -1  # the last plain round that was dropped unseen
-        self._dropped_in = -1  # the last round to everyone that is no longer kept
+        self._aside: list[Round] = []  # plain ones that are no longer kept, oldest first
+        self._dropped_in = -1  # the last round to everyone that is no longer kept, and not plain
         self._dropped_crc = 0  # of its last message
         self._shared_count = 0  # messages to everyone in all rounds so far
 
@@ -120,6 +117,7 @@ class History:
         self._left_out.pop(connection, None)
         if self._streams.pop(connection, None) is not None and not self._streams:
             self._shelf.clear()
+            self._aside.clear()
             self.bytes = 0
 
     def add(
@@ -147,8 +145,6 @@ class History:
             bytes += shared.size + _LEFT_OUT_BYTES * shared.count
             self._shared_count += shared.count
             self._left_out.update(chain.from_iterable(left_out))
-            if set(left_out[0]).isdisjoint(left_out[-1]):
-                self._reached_in = number
         shelf = self._shelf
         shelf.new.append(Round(number, at, kept_shared, kept, left_out, bytes))
         self.bytes += bytes
@@ -179,36 +175,50 @@ class History:
                 stream.ahead -= self._shared_count - self._left_out[connection]
         return kept
 
-    def drop_oldest(self) -> None:
-        """Keep one round less. Of what a stream has got, the CRC of the last message stays."""
+    def drop_oldest(self) -> bool:
+        """Keep one round less. Of what a stream has got, the CRC of the last message can still be
+        told. False: no round is left."""
         round = self._shelf.drop_oldest()
         if round is None:
-            return
+            return False
+        if round.left_out is not None:
+            self._lay_aside(round)
+            return True
         self.bytes -= round.bytes
-        number, left_out = round.number, round.left_out
-        if left_out is not None and number < self._reached_in:
-            self._unknown_in = number  # all who follow have got something since
-            return
-        differ = round.own if left_out is None else set(chain.from_iterable(left_out))
-        for connection in differ:
+        for connection in round.own:
             stream = self._streams.get(connection)
-            if stream is None or (left_out is not None and stream.follows_after >= number):
-                continue
-            if left_out is not None and _are_all(left_out, connection):
-                crc = self._crc_of_dropped(stream)
-            else:
+            if stream is not None:
                 texts = self._texts_of(stream, connection, round)
-                crc = crc32(texts[-1]) if texts else self._crc_of_dropped(stream)
-            stream.dropped_in, stream.dropped_crc = number, crc
+                crc = crc32(texts[-1]) if texts else self._crc_of_dropped(stream, connection)
+                stream.dropped_in, stream.dropped_crc = round.number, crc
         if round.shared is not None:
-            self._dropped_in, self._dropped_crc = number, crc32(round.shared.last)
+            self._dropped_in, self._dropped_crc = round.number, crc32(round.shared.last)
+        return True
 
-    def _crc_of_dropped(self, stream: _Stream) -> int | None:
+    def _lay_aside(self, round: Round) -> None:
+        """A plain round is no longer kept, and most likely nobody will ask for its last messages.
+
+        So they are not looked at. Of the rounds that were laid aside before, those stay that have
+        something for whom all later ones left out.
+        """
+        stay, left_out = [round], {*_left_out_of_all(round)}
+        for older in reversed(self._aside):
+            if left_out and left_out - (also := _left_out_of_all(older)):
+                stay.append(older)
+                left_out &= also
+            else:
+                self.bytes -= older.bytes
+        self._aside = stay[::-1]
+
+    def _crc_of_dropped(self, stream: _Stream, connection: int) -> int | None:
         """The CRC of the last message of a stream that is no longer kept. None: there was none."""
         number, crc = stream.dropped_in, stream.dropped_crc
         if self._dropped_in > max(number, stream.follows_after):
             number, crc = self._dropped_in, self._dropped_crc
-        return _UNKNOWN if self._unknown_in > max(number, stream.follows_after) else crc
+        for round in reversed(self._aside):
+            if round.number > number and (texts := self._texts_of(stream, connection, round)):
+                return crc32(texts[-1])
+        return crc
 
     def _texts_of(self, stream: _Stream, connection: int, round: Round) -> Sequence[Text]:
         """What a stream got in a round, in order."""
@@ -242,14 +252,12 @@ class History:
         if found < needed:
             raise Missing("history")
         if received:
-            last = self._crc_of_dropped(stream)
+            last = self._crc_of_dropped(stream, connection)
             if found > needed:
                 first = parts.pop().behind(found - needed - 1)
                 last = crc32(first.first)
                 if first.count > 1:
                     parts.append(first.behind(1))
-            if last == _UNKNOWN:
-                raise Missing("history")
             if last != crc:
                 raise Missing("count")
         parts.reverse()
@@ -288,9 +296,11 @@ class History:
         return parts, found
 
 
-def _are_all(left_out: Sequence[Collection[int]], connection: int) -> bool:
-    """All messages left out the same, and this connection. To look closer takes longer."""
-    return connection in left_out[0] and left_out.count(left_out[0]) == len(left_out)
+def _left_out_of_all(round: Round) -> Set[int]:
+    """Who got nothing of a plain round, of those who follow."""
+    assert round.left_out is not None
+    first, last = set(round.left_out[0]), round.left_out[-1]
+    return set() if first.isdisjoint(last) else first.intersection(*round.left_out)
 
 
 def _own_bytes(delivery: Delivery | None) -> int:

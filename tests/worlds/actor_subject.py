@@ -290,12 +290,12 @@ class Memory:
         self._drop = history.drop_oldest
         history.drop_oldest = self._drop_oldest  # type: ignore[method-assign]
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> bool:
         shelf = self._history._shelf
         oldest, newest = shelf.oldest, shelf.new[-1].at if shelf.new else -math.inf
         if oldest is not None and oldest.at >= newest - self._history._keep_s:
             self.forgotten_until = max(self.forgotten_until, oldest.at)
-        self._drop()
+        return self._drop()
 
 
 class VirtualClock(SystemClock):

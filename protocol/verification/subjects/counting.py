@@ -78,8 +78,11 @@ class Counts:
             or received > len(self.got)  # that is not in the question of an honest peer
         ):
             certain.add("count")
-        needed = max(0, min(received, sent) - 1)  # the last one that arrived tells by its `crc`
-        may = {"history"} if sent and self.decided_at[needed] <= forgotten_until else set()
+        may = (
+            {"history"}
+            if received < sent and self.decided_at[received] <= forgotten_until
+            else set()
+        )
         return certain, may
 
     def gone_on(self, ask: Resume) -> "Counts":

@@ -152,6 +152,45 @@ def test_the_last_message_that_is_not_kept_is_known_by_its_crc(
     assert texts_of(it.missed(B, 0, None)) == [b"new"]
 
 
+def plain(text: bytes, *left_out: int) -> Given:
+    return Given((text,), (), (left_out,))
+
+
+def test_what_was_received_last_is_known_though_everyone_has_got_something_since() -> None:
+    it = kept_for(10.0)
+    for connection in (A, B):
+        it.open(connection, 0, follows=True)
+    it.add(None, {A: to_one(b"first"), B: to_one(b"first")}, 0.0)
+    it.add(plain(b"of A", A), {}, 0.0)
+    it.add(plain(b"of B", B), {}, 1.0)
+    it.add(plain(b"of nobody"), {}, 100.0)  # the others are no longer kept
+    for connection, last in ((A, b"of B"), (B, b"of A")):
+        assert texts_of(it.missed(connection, 2, crc32(last))) == [b"of nobody"]
+        with pytest.raises(Missing, match="count"):
+            it.missed(connection, 2, crc32(b"of nobody"))
+        with pytest.raises(Missing, match="history"):
+            it.missed(connection, 1, crc32(b"first"))
+
+
+def test_few_rounds_are_looked_at_for_what_was_received_last() -> None:
+    it = kept_for(10.0)
+    for connection in (A, B):
+        it.open(connection, 0, follows=True)
+    for n in range(100):
+        speaker = A if n % 3 else B
+        it.add(plain(b"%d" % n, speaker), {}, 20.0 * n)
+        assert len(it._aside) <= 2
+        assert it.bytes < 3 * 600
+    it.add(plain(b"of nobody"), {}, 3000.0)
+    it.add(plain(b"of A", A), {}, 4000.0)
+    assert [round.number for round in it._aside] == [100]
+    assert texts_of(it.missed(A, it.count(A), crc32(b"of nobody"))) == []
+    for connection in (A, B):
+        it.close(connection)
+    assert not it.bytes
+    assert not it._aside
+
+
 def test_just_as_many_bytes_as_may_be_are_kept() -> None:
     it = history()
     it.open(A, 0, follows=True)

@@ -158,8 +158,6 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> due <= connection.deadline_at": (
         "an entry that stands twice in the heap is skipped the second time; only memory differs"
     ),
-    "protocol/mesh/history.py: _are_all: connection in left_out[0]"
-    " -> connection not in left_out[0]": "what is not looked at closely takes longer, no more",
     "protocol/mesh/history.py: follow: stream.follows_after > self._number"
     " -> stream.follows_after >= self._number": "who follows from this round on does so already",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
