@@ -11,7 +11,7 @@ stops reading from this sender.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 from actors.frames import Batch
@@ -133,8 +133,10 @@ class Inbox(Generic[AnySender, Control]):
             self._wake()
         self._ready.append(sender)
 
-    def take_control(self) -> deque[Control]:
+    def take_control(self) -> Collection[Control]:
         """Take out all control messages, oldest first."""
+        if not self._control:  # as in most rounds
+            return ()
         control, self._control = self._control, deque()
         return control
 

@@ -11,6 +11,7 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import anyio.lowlevel
@@ -27,7 +28,7 @@ from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
 from actors.relay.rests import Rests
 from actors.relay.snapshot import MeshStatus
-from actors.relay.tapes import Tapes, tell_all
+from actors.relay.tapes import Tapes
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
 from protocol.grants import OPEN, Grant
@@ -268,7 +269,6 @@ class Supervisor:
         self._mesh.ended(actor.id, cause, now)
 
     def _carry_out(self, effects: list[Effect], now: Instant) -> None:
-        self._rests.begin()
         if not effects:
             return
         tapes = self._tapes
@@ -308,15 +308,13 @@ class Supervisor:
                     self._comebacks.asked(effect, tapes.tape_of(effect.connection))
                 case PeerJoined() | PeerLeft() | Refused() | Spared():
                     self._journal.note(effect)
-        began = self._clock.now() if tape.is_shared else now
-        spools = tapes.finish()
-        if self._comebacks.is_busy:
-            self._comebacks.keep(spools, now)
         receivers = self._receivers
+        began_at = self._rests.began_at(len(receivers)) if tape.is_shared else None
         leaving = {end.connection for end in dismissed} if dismissed else ()
-        count, bytes = tell_all(spools, receivers, leaving)
+        keep = partial(self._comebacks.keep, now=now) if self._comebacks.is_busy else None
+        count, bytes, owns = tapes.tell_all(receivers, leaving, keep)
         if count:
-            self._rests.sent(count, bytes, began.at)
+            self._rests.sent(len(receivers), count, bytes, began_at)
             self._said_bytes += bytes
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
@@ -325,8 +323,8 @@ class Supervisor:
                 self._actors.pop(actor.id, None)
                 self._paced.pop(actor.id, None)
             self._lobby.leave(actor)
-            own = (spool.own.get(end.connection) for spool in spools)
-            actor.stop(end.cause, next(filter(None, own), None), flush=flush)
+            last = next(filter(None, (own.get(end.connection) for own in owns)), None)
+            actor.stop(end.cause, last, flush=flush)
         if self._said_bytes > LITTLE_SAID_BYTES:
             self._said_bytes = 0
             self._mesh.settle()

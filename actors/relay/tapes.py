@@ -5,7 +5,7 @@ that it meets, and framing and joining are done once for each. Most meshes have 
 the wish for everything.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,26 +27,20 @@ class Spool(msgspec.Struct, gc=False):
     own: Mapping[int, Batch | None]
 
 
-def tell_all(
-    spools: Iterable[Spool], receivers: Mapping[int, PeerActor], leaving: Collection[int]
-) -> tuple[int, int]:
-    """Send everybody its part, but not those who are leaving what they have of their own.
-
-    Returns what went to many: how many messages to one of them at most, and how many bytes in all.
-    """
-    count = bytes = 0
-    for spool in spools:
-        shared, own = spool.shared, spool.own
-        if shared is not None:
-            for connection in spool.present:
-                if connection not in own:
-                    receivers[connection].tell(shared)
-            count = max(count, shared.count)
-            bytes += shared.size
-        for connection, batch in own.items():
-            if batch is not None and connection not in leaving:
-                receivers[connection].tell(batch)
-    return count, bytes
+def _tell(
+    shared: SharedBatch | None,
+    present: Iterable[int],
+    own: Mapping[int, Batch | None],
+    receivers: Mapping[int, PeerActor],
+    leaving: Collection[int],
+) -> None:
+    if shared is not None:
+        for connection in present:
+            if connection not in own:
+                receivers[connection].tell(shared)
+    for connection, batch in own.items():
+        if batch is not None and connection not in leaving:
+            receivers[connection].tell(batch)
 
 
 class Tapes:
@@ -116,6 +110,32 @@ class Tapes:
         """Goes to these, present or not."""
         for connection in connections:
             self.tape_of(connection).only((connection,), *texts)
+
+    def tell_all(
+        self,
+        receivers: Mapping[int, PeerActor],
+        leaving: Collection[int],
+        keep: Callable[[Sequence[Spool]], None] | None = None,
+    ) -> tuple[int, int, Iterable[Mapping[int, Batch | None]]]:
+        """End the round, and send everybody its part, but not those who are leaving what they have
+        of their own. `keep`: gets what everybody's part is before that.
+
+        Returns what went to many (how many messages to one of them at most, and how many bytes in
+        all), and who got something else instead, tape by tape.
+        """
+        if not self.differ and keep is None:  # in most rounds
+            plain = self.plain
+            shared, own = plain.finish()
+            _tell(shared, plain.present, own, receivers, leaving)
+            return (shared.count, shared.size, (own,)) if shared is not None else (0, 0, (own,))
+        spools = self.finish()
+        if keep is not None:
+            keep(spools)
+        for spool in spools:
+            _tell(spool.shared, spool.present, spool.own, receivers, leaving)
+        many = [spool.shared for spool in spools if spool.shared is not None]
+        count = max((shared.count for shared in many), default=0)
+        return count, sum(shared.size for shared in many), [spool.own for spool in spools]
 
     def finish(self) -> list[Spool]:
         """End the round. The plain tape comes first."""

@@ -93,7 +93,7 @@ class Recent:
 
     def begin(self, now: Instant) -> None:
         """What comes into `fresh` from here on is said now."""
-        self._begun += ((now.at, len(self.fresh)),)
+        self._begun.append((now.at, len(self.fresh)))
         self.now = now
 
     def settle(self) -> None:

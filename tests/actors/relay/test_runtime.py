@@ -13,6 +13,7 @@ import pytest
 from actors.clock import VirtualClock
 from actors.link import LinkClosed
 from actors.relay.journal import Journal
+from actors.relay.rests import FEW
 from actors.relay.runtime import Full, Runtime
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Port
@@ -369,21 +370,22 @@ async def test_a_cancelled_serve_cuts_its_connection() -> None:
 
 
 class SlowClock(VirtualClock):
-    """Every look at this clock takes 1 ms, so that a round takes time."""
+    """Every look at this clock takes 2 ms, so that a round takes time."""
 
     def now(self) -> Instant:
-        self._at += 0.001
+        self._at += 0.002
         return super().now()
 
 
 async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests() -> None:
     clock = SlowClock()
     async with Runtime(clock=clock) as runtime:
-        sender, listener = await runtime.connect("m"), await runtime.connect("m")
-        for link, id in ((sender, "sender"), (listener, "listener")):
-            await link.send(json.dumps({"type": "presence", "from": id}))
-        await clock.advance(0.1)
-        for _ in range(2):
+        links = [await runtime.connect("m") for _ in range(FEW + 1)]
+        for number, link in enumerate(links):
+            await link.send(json.dumps({"type": "presence", "from": f"peer {number}"}))
+        await clock.advance(1.0)
+        sender, listener = links[:2]
+        for _ in links:
             await listener.receive()
         await sender.send('{"type":"stream","n":1}')
         assert json.loads(await listener.receive())["n"] == 1
@@ -391,7 +393,7 @@ async def test_the_first_message_after_a_pause_never_waits_and_a_busy_mesh_rests
         await sender.send('{"type":"stream","n":3}')
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
-        assert runtime.totals().relayed == 3  # two presences, one message: the mesh rests
+        assert runtime.totals().relayed == FEW + 2  # the presences and one message: the mesh rests
         await clock.advance(0.01)
         assert [json.loads(await listener.receive())["n"] for _ in range(2)] == [2, 3]
         await clock.advance(0.01)  # so that it does not end in the middle of a rest
