@@ -78,12 +78,11 @@ class Driver:
         """Tell the member what is due, for ever."""
         self._thread = threading.get_ident()
         while True:
-            woken = self._due.next
             due = self._sleeps_until = self.member.deadline()
             async with anyio.create_task_group() as tasks:
                 if due is not None:
                     tasks.start_soon(self._sleep_until, due)
-                await woken.wait()
+                await self._due.wait()
                 tasks.cancel_scope.cancel()
             self._sleeps_until = None
             now = self.now()

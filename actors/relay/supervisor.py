@@ -29,6 +29,7 @@ from actors.relay.peer import PeerActor
 from actors.relay.rests import Rests
 from actors.relay.snapshot import MeshStatus
 from actors.relay.tapes import Tapes
+from actors.signal import Signal
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
 from protocol.grants import OPEN, Grant
@@ -94,8 +95,8 @@ class Supervisor:
         self._clock = clock
         self._mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
         self._lobby = Lobby(limits, clock) if lobby is None else lobby
-        self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._wake)
-        self._work: anyio.Event | None = None
+        self._work = Signal()
+        self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._work.set)
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
         self._next_id = 1
@@ -341,7 +342,6 @@ class Supervisor:
                 tasks.start_soon(self._pace.keep)
                 while self._actors or self._inbox:
                     if not self._inbox:
-                        self._work = anyio.Event()
                         await self._work.wait()
                     self.round(self._read_until)
                     await self._rests.rest(has_more=bool(self._inbox))
@@ -357,11 +357,7 @@ class Supervisor:
                 for _ in range(POLLS):
                     await anyio.lowlevel.checkpoint()
                 self._read_until = now
-                self._wake()
-
-    def _wake(self) -> None:
-        if self._work is not None:
-            self._work.set()
+                self._work.set()
 
     # The end --------------------------------------------------------------------------------------
 
@@ -371,7 +367,7 @@ class Supervisor:
             self.round()
         self._mesh.shut_down(self._clock.now())
         self._carry_out(self._mesh.take_effects(), self._clock.now())
-        self._wake()  # nothing follows from a connection that was away, and it may be the last
+        self._work.set()  # nothing follows from a connection that was away, and it may be the last
 
     def hurry(self) -> None:
         """Close the connections that still have something queued, and drop that."""

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Final, cast
 
 from actors.frames import (
+    BUFFERS_MAX,
     JOIN_BYTES_MAX,
     Batch,
     Buffer,
@@ -38,16 +39,18 @@ class _Spliced(Batch):
         self._tape = tape
         self._pieces = pieces
         self._ends = ends
-        self._own = [piece for piece in pieces if isinstance(piece, bytes)]
-        self.count = len(self._own)
-        self.size = sum(map(frame_length, self._own))
-        if self.count == len(pieces):
-            return
+        self._own: list[Text] = []
+        count = size = 0
         for piece in pieces:
-            if not isinstance(piece, bytes):
+            if isinstance(piece, tuple):
                 start, end = piece
-                self.count += end - start
-                self.size += ends[end] - ends[start]
+                count += end - start
+                size += ends[end] - ends[start]
+            else:
+                self._own.append(piece)
+                count += 1
+                size += frame_length(piece)
+        self.count, self.size = count, size
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -83,7 +86,14 @@ class _Spliced(Batch):
     @property
     def buffers(self) -> list[Buffer]:
         """All of it as WebSocket frames, in one buffer or several."""
-        return joined(list(self._parts()))
+        if self._own:
+            return joined(list(self._parts()))
+        wire, ends = memoryview(self._tape.frames), self._ends
+        ranges = cast("list[tuple[int, int]]", self._pieces)
+        parts: list[Buffer] = [wire[ends[start] : ends[end]] for start, end in ranges]
+        if self.size <= JOIN_BYTES_MAX or len(parts) > BUFFERS_MAX:
+            return [b"".join(parts)]
+        return parts
 
 
 class _Cut:

@@ -188,6 +188,8 @@ class FrameReader:
                     self.is_special = True
                     break
         self.frames += frames_max - left
+        if at == end and not (self._data or self.held) and self._fragments is None:
+            return messages  # nothing is kept, nor was before, as nearly always
         self._needed = needed
         self._data = data[at:]
         self._hold(end - at)
