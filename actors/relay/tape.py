@@ -129,6 +129,9 @@ class Tape:
         self.is_kept = False
         self.frames: list[bytes] = []
         self._left_out: list[Collection[int]] = []  # whom, for each text
+        # Messages of one sender often come in a run. What all of these leave out is noted once.
+        self._run: Collection[int] | None = None  # who is left out since then
+        self._run_start = 0
         self._is_plain = True  # nothing else differs between those who are present
         self._cuts: dict[int, _Cut] = {}
 
@@ -139,12 +142,14 @@ class Tape:
 
     def admit(self, connection: int) -> None:
         """From here on the connection gets what goes to everyone."""
+        self._end_run()
         self._is_plain = False
         self._cut(connection).start = len(self.frames)
         self.present.add(connection)
 
     def dismiss(self, connection: int) -> None:
         """From here on the connection gets nothing."""
+        self._end_run()
         self._is_plain = False
         cut = self._cut(connection)
         cut.catch_up(len(self.frames))
@@ -153,6 +158,7 @@ class Tape:
 
     def release(self, connection: int) -> list[Text]:
         """From here on the connection belongs to another tape. Returns what it got on this one."""
+        self._end_run()
         self._is_plain = False
         cut = self._cuts.pop(connection, None)
         if cut is None:
@@ -170,6 +176,7 @@ class Tape:
 
     def count_of(self, connection: int) -> int:
         """How many messages the connection has on this tape so far."""
+        self._end_run()
         end, cut = len(self.frames), self._cuts.get(connection)
         if cut is None:
             return end if connection in self.present else 0
@@ -178,22 +185,26 @@ class Tape:
 
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
-        self.frames.append(text_frame(text))
-        if self.is_kept:
-            self._left_out.append(())
+        self.others((), text)
 
     def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
-        index = len(self.frames)
+        if excluded is not self._run:
+            self._end_run()
+            self._run, self._run_start = excluded, len(self.frames)
         self.frames.append(text_frame(text))
         if self.is_kept:
             self._left_out.append(excluded)
-        for connection in excluded:
-            cut = self._cuts.get(connection) or self._cut(connection)
-            if cut.start <= index:
-                if cut.start < index:
-                    cut.catch_up(index)
-                cut.start = index + 1
+
+    def _end_run(self) -> None:
+        if self._run:
+            start, end = self._run_start, len(self.frames)
+            for connection in self._run:
+                cut = self._cuts.get(connection) or self._cut(connection)
+                if cut.start <= start:
+                    cut.catch_up(start)
+                    cut.start = end
+        self._run = None
 
     def leave_out(self, connection: int, frame: bytes) -> None:
         """The connection does not get this frame, if it is the last one of `frames`."""
@@ -208,6 +219,7 @@ class Tape:
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
+        self._end_run()
         end, cuts = len(self.frames), self._cuts
         self._is_plain = False
         for connection in connections:
@@ -218,6 +230,7 @@ class Tape:
 
     def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
+        self._end_run()
         frames, cuts = self.frames, self._cuts
         left_out, is_plain = self._left_out, self._is_plain
         self.frames, self._cuts, self._left_out, self._is_plain = [], {}, [], True
