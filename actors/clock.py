@@ -26,6 +26,10 @@ class Clock(Protocol):
         """Wait for `seconds` of this clock."""
         ...
 
+    def hold(self, seconds: float) -> None:
+        """Stop everything in this thread for `seconds` of this clock."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine."""
@@ -37,6 +41,10 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds."""
         await anyio.sleep(seconds)
+
+    def hold(self, seconds: float) -> None:
+        """Block this thread for so long. For a millisecond or so."""
+        time.sleep(seconds)
 
 
 class VirtualClock:
@@ -57,6 +65,9 @@ class VirtualClock:
         self._order += 1
         heapq.heappush(self._sleepers, (self._at + seconds, self._order, event))
         await event.wait()
+
+    def hold(self, seconds: float) -> None:
+        """Let no time pass: only `advance` does."""
 
     async def advance(self, seconds: float) -> None:
         """Let time pass. Every sleeper wakes at its own time, and all of them run."""

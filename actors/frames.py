@@ -22,6 +22,8 @@ CHUNK_BYTES: Final = 2**18
 """A socket is given no more than this at once, and the next part when it takes more."""
 JOIN_BYTES_MAX: Final = 8192
 """Up to this size a copy is cheaper than several buffers in one write."""
+_TOGETHER: Final = 256
+"""At most so many short texts are framed together."""
 BUFFERS_MAX: Final = 64
 """More buffers than this in one write are joined: kernels limit their number."""
 
@@ -40,6 +42,29 @@ def frame_length(text: Text) -> int:
     """The length of `text_frame(text)`."""
     length = len(text)
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
+
+
+def frames_of(texts: Iterable[Text]) -> list[bytes]:
+    """`text_frame` of each text.
+
+    >>> frames_of([b"{}", b""])
+    [b'\\x81\\x02{}', b'\\x81\\x00']
+    """
+    return [
+        _SHORT[length] + text if (length := len(text)) < 126 else text_frame(text) for text in texts
+    ]
+
+
+def frames_length(texts: Iterable[Text]) -> int:
+    """The length of `text_frame` of all texts.
+
+    >>> frames_length([b"{}", b""])
+    6
+    """
+    lengths = list(map(len, texts))
+    if max(lengths, default=0) < 126:
+        return sum(lengths) + 2 * len(lengths)
+    return sum(lengths) + sum([2 if n < 126 else 4 if n < 65536 else 10 for n in lengths])
 
 
 def _places_of(frames: bytes) -> Iterator[tuple[int, int]]:
@@ -91,6 +116,18 @@ def frame_parts(text: Text) -> tuple[Buffer, ...]:
     return (_header(len(text)), text)
 
 
+def parts_of(texts: Sequence[Text]) -> Iterator[Buffer]:
+    """The frames of these texts, made as they are asked for: short ones together, and long ones are
+    not copied."""
+    for start in range(0, len(texts), _TOGETHER):
+        some = texts[start : start + _TOGETHER]
+        if sum(map(len, some)) <= CHUNK_BYTES // 4:
+            yield b"".join(frames_of(some))
+        else:
+            for text in some:
+                yield from frame_parts(text)
+
+
 class Batch:
     """What one receiver gets from one round, in order. Immutable; receivers may share it.
 
@@ -102,7 +139,7 @@ class Batch:
     def __init__(self, texts: Sequence[Text]) -> None:
         self._texts = texts
         self.count = len(texts)
-        self.size = sum(map(frame_length, texts))
+        self.size = frames_length(texts)
 
     @property
     def wire(self) -> bytes | None:
@@ -140,8 +177,7 @@ class Batch:
         return self
 
     def _parts(self) -> Iterator[Buffer]:
-        for text in self._texts:
-            yield from frame_parts(text)
+        yield from parts_of(self._texts)
 
     @property
     def buffers(self) -> list[Buffer]:

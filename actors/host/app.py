@@ -93,7 +93,9 @@ class RelayApp(BedrockAgentCoreApp):
         for sentence in settings.warnings:
             log.warning(sentence)
         tokens = Tokens(settings.auth, self._clock) if settings.auth is not None else None
-        async with Runtime(settings.limits, self._clock, strict=settings.strict) as self.runtime:
+        async with Runtime(
+            settings.limits, self._clock, strict=settings.strict, owns_thread=True
+        ) as self.runtime:
             self._openings = Openings(self.runtime, settings, self.refusals, tokens)
             publish_metrics(self.runtime)
             yield

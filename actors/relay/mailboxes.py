@@ -118,8 +118,8 @@ class Inbox(Generic[AnySender, Control]):
         self._control: deque[Control] = deque()
         self._ready: deque[AnySender] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._ready or self._control)
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._control)
 
     def tell(self, message: Control) -> None:
         """Add a control message. A connection makes only a few, so their number is bounded."""

@@ -1,5 +1,6 @@
-"""How long a supervisor rests between two rounds, so that sockets can be read meanwhile."""
+"""How long a mesh rests between two rounds, so that more comes together for the next one."""
 
+import math
 from typing import Final
 
 import anyio.lowlevel
@@ -18,12 +19,66 @@ LEAST_GAP_S: Final = 1e-3
 GATHERS: Final = 2
 """A round that sent no more messages than this has gathered little, so the next one gathers for
 longer: twice `LEAST_GAP_S`."""
-WRITES_PER_S: Final = 20_000
-"""So many small writes take about a tenth of a core. Beyond that it is worth while to gather."""
-BURST_WRITES: Final = 2000
-"""So many there may be at once before that."""
 FEW: Final = 16
 """To so few receivers, or fewer, nothing is saved by gathering, and nobody looks at the clock."""
+WRITES_PER_S: Final = 20_000
+"""So many small writes take about a tenth of a core. Beyond that it is worth while to gather."""
+LONE: Final = 3
+"""A round of so few private messages, or fewer, has gathered nothing."""
+LONE_PER_S: Final = 4000
+"""So many of those take about a tenth of a core, too: for each message the process wakes up, asks
+the kernel which sockets have something, and reads one."""
+AWAKE_S: Final = 0.1e-3
+"""Between two holds there is as much time as this, in which an event loop comes round at least
+once."""
+BURST_S: Final = 0.1
+"""What comes at these rates in so much time may come at once before that."""
+
+
+class _Rate:
+    """Whether something is more often than so many times a second (a leaky bucket)."""
+
+    __slots__ = ("_at", "_level", "_most", "_per_s")
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._most = per_s * BURST_S
+        self._level = 0.0
+        self._at = -math.inf
+
+    def add(self, count: float, at: float) -> None:
+        left = max(0.0, self._level - (at - self._at) * self._per_s)
+        self._level, self._at = min(2 * self._most, left + count), at
+
+    @property
+    def is_over(self) -> bool:
+        return self._level > self._most
+
+
+class Holds:
+    """The moments in which a process does nothing at all, so that what comes in meanwhile is read
+    together. All its meshes share them, or their holds would add up: between two of them the
+    process does everything that waits. So they add a millisecond to that, and no more."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lone = _Rate(LONE_PER_S)
+        self._ended_at = -math.inf
+        self._has_gathered = False
+
+    def is_due(self, count: int, at: float) -> bool:
+        """A round had so many private messages, and nothing else. True: to hold now would pay."""
+        is_lone = count <= LONE
+        if is_lone or self._has_gathered:  # what is gathered counts, or that would end itself
+            self._lone.add(count, at)
+        self._has_gathered = is_lone and self._lone.is_over
+        return self._has_gathered
+
+    def hold(self) -> None:
+        """Stop the thread for `LEAST_GAP_S`, unless another mesh did so just now."""
+        if self._clock.now().at - self._ended_at >= AWAKE_S:
+            self._clock.hold(LEAST_GAP_S)
+            self._ended_at = self._clock.now().at
 
 
 class Rests:
@@ -38,23 +93,34 @@ class Rests:
     - If it was shorter, but the mesh has lately sent so much in small writes that these take a good
       part of the time (or would, if it did not gather), the next one waits `LEAST_GAP_S`, or twice
       that.
+    - If it had only a few private messages, and the process had very many such rounds lately, all
+      of it stops for `LEAST_GAP_S` (`holds`; None: it must not). Nothing would be saved if only the
+      round waited, because every message that comes in wakes the process.
 
     No rest is longer than `longest_s`. A quiet mesh never waits, nor does one with few receivers.
     """
 
-    __slots__ = ("_clock", "_count", "_flushes", "_longest_s", "_small_at", "_small_s", "_writes")
+    __slots__ = (
+        "_clock",
+        "_count",
+        "_flushes",
+        "_holds",
+        "_is_lone",
+        "_longest_s",
+        "_small_s",
+        "_writes",
+    )
 
-    def __init__(self, longest_s: float, clock: Clock) -> None:
+    def __init__(self, longest_s: float, clock: Clock, holds: Holds | None) -> None:
         self._longest_s = longest_s
         self._clock = clock
+        self._holds = holds
+        self._writes = _Rate(WRITES_PER_S)  # messages to one receiver, in small writes
         # Since the last rest:
         self._flushes = 1  # passes of the event loop in which sockets take what was sent
         self._small_s = 0.0  # what the round took, if it sent few messages to everyone,
         self._count = 0  # and how many
-        # Messages to one receiver that went out in small writes, beyond `WRITES_PER_S` (a leaky
-        # bucket), and when the last did. Gathered ones count each, or gathering would end itself.
-        self._writes = 0.0
-        self._small_at = 0.0
+        self._is_lone = False  # it would pay to hold
 
     def began_at(self, receivers: int) -> float | None:
         """A round is about to write to so many receivers: when (monotonic seconds), or None if the
@@ -69,23 +135,30 @@ class Rests:
         now = self._clock.now().at
         self._small_s = now - began_at
         self._count = count
-        left = max(0.0, self._writes - (now - self._small_at) * WRITES_PER_S)
-        self._writes = min(2 * BURST_WRITES, left + receivers * count)
-        self._small_at = now
+        self._writes.add(receivers * count, now)  # if it had not gathered them
+
+    def sent_privately(self, count: int, at: float) -> None:
+        """The round has sent so many private messages, and nothing else, at this time."""
+        if self._holds is not None and self._longest_s >= LEAST_GAP_S:
+            self._is_lone = self._holds.is_due(count, at)
 
     def _gap_s(self) -> float:
         gap = self._small_s
-        if gap and self._writes > BURST_WRITES:
+        if gap and self._writes.is_over:
             gap = max(gap, LEAST_GAP_S if self._count > GATHERS else 2 * LEAST_GAP_S)
         gap = min(gap, self._longest_s)
         return gap if gap >= LEAST_GAP_S else 0.0
 
-    async def rest(self, *, has_more: bool) -> None:
-        """Let sockets be read before the next round. `has_more`: something waits for it already."""
-        gap, flushes = self._gap_s(), self._flushes
-        self._flushes, self._small_s = 1, 0.0
-        if gap:
+    async def rest(self, waiting: int) -> None:
+        """Let sockets be read before the next round, for which so many connections have something
+        already."""
+        gap, flushes, is_lone = self._gap_s(), self._flushes, self._is_lone
+        self._flushes, self._small_s, self._is_lone = 1, 0.0, False
+        if gap and waiting < ENOUGH:  # or enough has been gathered
             await self._clock.sleep(gap)
-        elif has_more:
+        elif is_lone and self._holds is not None:
+            await anyio.lowlevel.checkpoint()  # what was sent is written before that
+            self._holds.hold()
+        elif waiting:
             for _ in range(flushes):
                 await anyio.lowlevel.checkpoint()

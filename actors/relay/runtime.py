@@ -26,6 +26,7 @@ from actors.relay.crowd import Crowd
 from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
+from actors.relay.rests import Holds
 from actors.relay.snapshot import MeshStatus
 from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
@@ -52,7 +53,8 @@ class Runtime:
     """All meshes of one process. Use it with `async with`; at the end it calls `drain`.
 
     `limits`: the bounds. `clock`: another clock, for tests. `strict`: refuse message types that are
-    not in the protocol's table.
+    not in the protocol's table. `owns_thread`: nothing else runs in this thread, so the runtime may
+    stop it for a millisecond, to read together what comes in one by one.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Runtime:
         clock: Clock | None = None,
         *,
         strict: bool = False,
+        owns_thread: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self._clock = clock or SystemClock()
+        self._holds = Holds(self._clock) if owns_thread else None
         self._strict = strict
         self.ledger = Ledger.within(self.limits)
         self._crowd = Crowd(self.limits)
@@ -158,6 +162,7 @@ class Runtime:
                 admit=partial(self.admit, mesh),
                 ledger=self.ledger,
                 crowd=self._crowd,
+                holds=self._holds,
                 new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
             )
             self._meshes[mesh] = supervisor

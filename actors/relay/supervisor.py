@@ -26,7 +26,7 @@ from actors.relay.ledger import Ledger
 from actors.relay.lobby import Lobby, to_end
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
-from actors.relay.rests import Rests
+from actors.relay.rests import Holds, Rests
 from actors.relay.snapshot import MeshStatus
 from actors.relay.tapes import Tapes
 from actors.signal import Signal
@@ -74,7 +74,8 @@ class Supervisor:
 
     `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
     asked before a connection joins. `ledger`: what the process holds. `crowd`: the turns of those
-    who say too much. `new_token`: makes tokens for connections that may come back (None: none may).
+    who say too much. `holds`: the moments in which the thread may stop (None: it never may).
+    `new_token`: makes tokens for connections that may come back (None: none may).
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Supervisor:
         admit: Admission = admit_all,
         ledger: Ledger | None = None,
         crowd: Crowd | None = None,
+        holds: Holds | None = None,
         new_token: Callable[[], str] | None = None,
     ) -> None:
         self.name = name
@@ -120,7 +122,7 @@ class Supervisor:
         self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
         self._kept_bytes = 0  # as the ledger knows it
         self._said_bytes = 0  # that the mesh has not sorted in
-        self._rests = Rests(limits.flush_gap_s, clock)
+        self._rests = Rests(limits.flush_gap_s, clock, holds)
 
     def open(
         self, transport: Transport, *, is_paced: bool = False, grant: Grant = OPEN
@@ -317,6 +319,8 @@ class Supervisor:
         if count:
             self._rests.sent(len(receivers), count, bytes, began_at)
             self._said_bytes += bytes
+        else:
+            self._rests.sent_privately(len(effects), now.at)
         for end in dismissed:
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)
@@ -344,7 +348,7 @@ class Supervisor:
                     if not self._inbox:
                         await self._work.wait()
                     self.round(self._read_until)
-                    await self._rests.rest(has_more=bool(self._inbox))
+                    await self._rests.rest(len(self._inbox))
                 tasks.cancel_scope.cancel()
 
     async def _tick(self) -> None:

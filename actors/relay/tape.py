@@ -9,7 +9,7 @@ one write per receiver, however many messages it holds.
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Final, cast
 
 from actors.frames import (
@@ -19,9 +19,9 @@ from actors.frames import (
     Buffer,
     SharedBatch,
     Single,
-    frame_length,
-    frame_parts,
+    frames_length,
     joined,
+    parts_of,
     text_frame,
     texts_of,
 )
@@ -39,18 +39,14 @@ class _Spliced(Batch):
         self._tape = tape
         self._pieces = pieces
         self._ends = ends
-        self._own: list[Text] = []
-        count = size = 0
-        for piece in pieces:
-            if isinstance(piece, tuple):
-                start, end = piece
-                count += end - start
-                size += ends[end] - ends[start]
-            else:
-                self._own.append(piece)
-                count += 1
-                size += frame_length(piece)
-        self.count, self.size = count, size
+        self._own: list[Text] = [piece for piece in pieces if isinstance(piece, bytes)]
+        self.count, self.size = len(self._own), frames_length(self._own)
+        if self.count < len(pieces):
+            for piece in pieces:
+                if isinstance(piece, tuple):
+                    start, end = piece
+                    self.count += end - start
+                    self.size += ends[end] - ends[start]
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -75,13 +71,13 @@ class _Spliced(Batch):
         return self if self.size * 2 >= self._tape.size else Batch(self.texts)
 
     def _parts(self) -> Iterator[Buffer]:
-        wire = memoryview(self._tape.frames)
-        for piece in self._pieces:
-            if isinstance(piece, bytes):
-                yield from frame_parts(piece)
+        wire, ends = memoryview(self._tape.frames), self._ends
+        for kind, pieces in groupby(self._pieces, type):
+            if kind is tuple:
+                for start, end in cast("Iterable[tuple[int, int]]", pieces):
+                    yield wire[ends[start] : ends[end]]
             else:
-                start, end = piece
-                yield wire[self._ends[start] : self._ends[end]]
+                yield from parts_of(cast("list[Text]", list(pieces)))
 
     @property
     def buffers(self) -> list[Buffer]:

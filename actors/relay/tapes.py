@@ -100,11 +100,15 @@ class Tapes:
             self.only(audience.also, text)
 
     def _put(self, wishes: Iterable[int], excluded: Collection[int], text: Text) -> None:
-        frame, tapes = text_frame(text), self._tapes
+        frame, tapes = b"", self._tapes
         for wish in wishes:
-            tapes[wish].frames.append(frame)
-        for connection in excluded:
-            self.tape_of(connection).leave_out(connection, frame)
+            tape = tapes[wish]
+            if tape.present:  # nobody may want everything
+                frame = frame or text_frame(text)
+                tape.frames.append(frame)
+        if frame:
+            for connection in excluded:
+                self.tape_of(connection).leave_out(connection, frame)
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""

@@ -60,7 +60,9 @@ class Announcer:
         if announcements.is_news(announced.said):
             self._offer(connection, announced, now)
         else:  # a sign of life, and nothing else
-            said = attrs.evolve(announced.said, agents=None)
+            said = announced.said
+            if said.agents is not None:
+                said = attrs.evolve(said, agents=None)
             self._items.beat(connection.id, header, said, now)
 
     def take(self, connection: Connection, at: float) -> Announced:

@@ -25,6 +25,9 @@ _COPIES: Final = 8
 """To look at so many receivers of one message costs about as much as to decide a message."""
 
 
+_NOBODY: Final = Only(())
+
+
 class Audiences:
     """The connections of one mesh that may not get everything. `differ`: there are some."""
 
@@ -32,6 +35,7 @@ class Audiences:
         self.laggards = Laggards(limits, effects, work)
         self.wishes = Wishes(limits, work)
         self.differ = False
+        self._has_wishes = False
         self._effects = effects
         self._work = work
         self._totals = totals
@@ -47,19 +51,23 @@ class Audiences:
         wish = self.wishes.want(connection.id, said.wish)
         if wish is not None:
             self._effects.append(Wants(connection.id, wish))
-        self.differ = bool(self.laggards.paced or self.wishes)
+        self._look()
 
     def forget(self, connection: int, peer: Peer, now: Instant) -> None:
         """A connection of this peer is over."""
         self.laggards.forget(connection, peer, now)
         self.wishes.forget(connection)
-        self.differ = bool(self.laggards.paced or self.wishes)
+        self._look()
 
     def clear(self) -> None:
         """Everybody has gone."""
         self.laggards.clear()
         self.wishes.clear()
-        self.differ = False
+        self._look()
+
+    def _look(self) -> None:
+        self._has_wishes = bool(self.wishes)
+        self.differ = self._has_wishes or bool(self.laggards.paced)
 
     def choose(
         self, roster: Roster, sender: Peer, header: Header, text: Text, now: Instant
@@ -67,7 +75,7 @@ class Audiences:
         """Who gets what this peer says to all others. Who is spared it is told, and counted."""
         excluded, laggards, wishes = sender.others.excluded, self.laggards, self.wishes
         topic = topic_of(text) if wishes.topics else None
-        named = roster.named(header) if wishes else {}
+        named = roster.named(header) if self._has_wishes else {}
         if laggards.paced:
 
             def wants(connection: int) -> bool:
@@ -77,26 +85,30 @@ class Audiences:
             spared = laggards.spare(roster, sender, header, text, now, wants=wants)
             self._totals.spared += len(spared)
             excluded += spared
-        if not wishes:
+        if not self._has_wishes:
             return Others(excluded) if excluded is not sender.others.excluded else sender.others
         chosen = wishes.selected(header.type, topic, is_for_some=bool(named))
-        also = self._named_only(named.values(), sender, header.type, topic) if named else ()
-        return Chosen(chosen, excluded, also) if chosen else Only(also)
+        also = _NOBODY
+        if named:
+            also = self._named_only(named.values(), sender, header.type, topic)
+        return Chosen(chosen, excluded, also.connections) if chosen else also
 
     def _named_only(
         self, named: Collection[Peer], sender: Peer, type: str, topic: str | None
-    ) -> tuple[int, ...]:
+    ) -> Only:
         """The connections of those who are named that want nothing for others, but this."""
-        wishes, found, steps = self.wishes, [], 0
+        found, steps = [], 0
         for peer in named:
             if peer is not sender:
                 steps += len(peer.connections)
                 for connection in peer.connections:
-                    wish = wishes.of(connection)
+                    wish = self.wishes.of(connection)
                     if not wish.others and wish.has(type, topic, is_for_others=False):
                         found.append(connection)
         self._work.extra += steps // _COPIES
-        return tuple(found)
+        if len(named) == 1 and found and len(found) == steps:  # as nearly always
+            return peer.only
+        return Only(tuple(found))
 
     def wanted(
         self, roster: Roster, peer: Peer, wish: Wish, said: Sequence[Text]

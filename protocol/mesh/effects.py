@@ -65,15 +65,13 @@ class Everyone:
     """All connections of present peers that watch."""
 
 
-@attrs.frozen
-class Others:
+class Others(msgspec.Struct, frozen=True, gc=False):
     """All connections of present peers that watch, except these (the sender's)."""
 
     excluded: tuple[int, ...]
 
 
-@attrs.frozen
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True, gc=False):
     """All connections of present peers that watch and have one of these wishes, except `excluded`
     (the sender's), and beside them `also`, which have none of these wishes."""
 
@@ -82,8 +80,7 @@ class Chosen:
     also: tuple[int, ...] = ()
 
 
-@attrs.frozen
-class Only:
+class Only(msgspec.Struct, frozen=True, gc=False):
     """These connections."""
 
     connections: tuple[int, ...]

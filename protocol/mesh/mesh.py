@@ -48,6 +48,9 @@ _TYPES: Final = tuple(
 )
 _STEP_BYTES: Final = 256
 """To tell so many bytes about agents counts as much as to decide a message."""
+_PRESENCES: Final = 16
+"""So many presences for a newcomer count as a message. They cost more (about four), but if many
+come at once, each round writes to everybody, which costs more still: so rounds are to be large."""
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 
 
@@ -211,7 +214,7 @@ class Mesh:
         self.totals.relayed += 1
         if is_newcomer and connection not in blind:
             self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
-            self._work.extra += len(self.roster.peers)
+            self._work.extra += len(self.roster.peers) // _PRESENCES
         if is_newcomer and entrance.recalls is not None:
             recalled: Sequence[Text] = ()
             if entrance.watches:

@@ -107,30 +107,36 @@ class Wishes:
         """From now on the connection wants this. Returns the number of the wish if it is new for
         this connection, else None. The wish must have passed `check`."""
         if wish == self.of(connection):
+            if wish == EVERYTHING:
+                self._join(self._held[wish], connection)
             return None
         self.forget(connection)
-        if wish == EVERYTHING:
-            return ALL
         held = self._held.get(wish)
         if held is None:
             held = self._held[wish] = _Held(wish, self._next)
             self._next += 1
             self._add(held)
-        held.connections.add(connection)
-        self._of[connection] = held
+        self._join(held, connection)
+        if wish != EVERYTHING:
+            self._of[connection] = held
         return held.number
+
+    def _join(self, held: _Held, connection: int) -> None:
+        if not held.connections:
+            self._remembered.clear()
+        held.connections.add(connection)
 
     def forget(self, connection: int) -> None:
         """The connection is over."""
-        held = self._of.pop(connection, None)
-        if held is not None:
-            held.connections.discard(connection)
-            if not held.connections:
+        held = self._of.pop(connection, None) or self._held[EVERYTHING]
+        held.connections.discard(connection)
+        if not held.connections:
+            self._remembered.clear()
+            if held.number != ALL:
                 del self._held[held.wish]
                 self._remove(held)
 
     def _add(self, held: _Held) -> None:
-        self._remembered.clear()
         self.bytes += _bytes_of(held.wish)
         for pattern in held.wish.topics or ():
             index, key = self._place_of(pattern)
@@ -138,7 +144,6 @@ class Wishes:
         self.topics += held.wish.topics is not None
 
     def _remove(self, held: _Held) -> None:
-        self._remembered.clear()
         self.bytes -= _bytes_of(held.wish)
         for pattern in held.wish.topics or ():
             index, key = self._place_of(pattern)
@@ -164,7 +169,8 @@ class Wishes:
             found = tuple(
                 held.number
                 for wish, held in self._held.items()
-                if (with_topic is None or wish.topics is None or held in with_topic)
+                if held.connections
+                and (with_topic is None or wish.topics is None or held in with_topic)
                 and wish.has_type(type)
                 and (wish.others or not is_for_some)
             )

@@ -529,7 +529,7 @@ def test_a_round_takes_fewer_messages_the_more_each_of_them_costs() -> None:
 
 
 def test_a_round_sends_few_newcomers_a_large_roster() -> None:
-    world = World(round_messages_max=100, quantum_messages=10)
+    world = World(round_messages_max=8, quantum_messages=8)
     for number in range(50):
         world.join(f"p{number}")
     newcomers = [HandTransport() for _ in range(10)]
@@ -559,7 +559,7 @@ async def test_after_much_for_everyone_sockets_take_more_than_once_before_the_ne
         world.supervisor.round()
         say(speaker, "heartbeat")  # the next round has something to do
         passes.append(0)
-        await world.supervisor._rests.rest(has_more=True)
+        await world.supervisor._rests.rest(1)
         world.settle()
     assert passes == [1, 5]
 

@@ -4,7 +4,17 @@ import anyio
 import pytest
 
 from actors.clock import SystemClock
-from actors.relay.rests import ENOUGH, FEW, GATHERS, LEAST_GAP_S, LITTLE_BYTES, Rests
+from actors.relay.rests import (
+    AWAKE_S,
+    ENOUGH,
+    FEW,
+    GATHERS,
+    LEAST_GAP_S,
+    LITTLE_BYTES,
+    LONE,
+    Holds,
+    Rests,
+)
 from protocol.instant import Instant
 
 pytestmark = pytest.mark.anyio
@@ -16,6 +26,7 @@ class Time(SystemClock):
     def __init__(self) -> None:
         self.at = 0.0
         self.slept: list[float] = []
+        self.held: list[float] = []
 
     def now(self) -> Instant:
         return Instant(self.at, round(self.at * 1000))
@@ -24,6 +35,10 @@ class Time(SystemClock):
         self.slept.append(seconds)
         self.at += seconds
         await anyio.lowlevel.checkpoint()
+
+    def hold(self, seconds: float) -> None:
+        self.held.append(seconds)
+        self.at += seconds
 
 
 async def slept(
@@ -46,7 +61,7 @@ async def slept(
         began_at = rests.began_at(receivers)
         clock.at += takes_s
         rests.sent(receivers, count, bytes, began_at)
-        await rests.rest(has_more=False)
+        await rests.rest(0)
     return clock.slept
 
 
@@ -57,7 +72,7 @@ def clock() -> Time:
 
 @pytest.fixture
 def rests(clock: Time) -> Rests:
-    return Rests(0.05, clock)
+    return Rests(0.05, clock, Holds(clock))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +121,75 @@ async def test_what_is_no_small_write_needs_no_rest(
     assert await slept(clock, rests, takes_s=0.01, every_s=0, count=count, bytes=bytes) == []
 
 
+async def test_who_has_gathered_enough_needs_no_rest(clock: Time, rests: Rests) -> None:
+    for waiting, slept in ((ENOUGH - 1, 1), (ENOUGH, 0)):
+        clock.slept.clear()
+        began_at = rests.began_at(100)
+        clock.at += 0.01
+        rests.sent(100, 1, 100, began_at)
+        await rests.rest(waiting)
+        assert len(clock.slept) == slept
+
+
 async def test_rests_can_be_turned_off(clock: Time) -> None:
     for takes_s in (0.0006, 0.003):
-        assert await slept(clock, Rests(0.0, clock), takes_s=takes_s, every_s=0.001) == []
+        assert (
+            await slept(clock, Rests(0.0, clock, Holds(clock)), takes_s=takes_s, every_s=0.001)
+            == []
+        )
+
+
+async def say(clock: Time, rests: Rests, *, every_s: float, rounds: int = 1000) -> list[int]:
+    """How many private messages each round had, one of which comes every so often."""
+    clock.held.clear()
+    counts, said = [], clock.at
+    for _ in range(rounds):
+        clock.at = max(clock.at, said + every_s)
+        count = int((clock.at - said + 1e-9) / every_s)
+        said += count * every_s
+        counts.append(count)
+        at = clock.at
+        clock.at += 0.00005
+        rests.sent_privately(count, at)
+        await rests.rest(0)
+    return counts
+
+
+async def test_many_lone_private_messages_are_gathered_and_few_never_wait(
+    clock: Time, rests: Rests
+) -> None:
+    counts = (await say(clock, rests, every_s=0.0001))[-100:]
+    assert set(clock.held) == {LEAST_GAP_S}
+    assert clock.slept == []
+    assert sum(counts) / len(counts) > LONE
+    assert max(counts) < 20
+    await say(clock, rests, every_s=0.1, rounds=10)
+    for every_s in (0.1, 0.0003):
+        assert await say(clock, rests, every_s=every_s) == [1] * 1000
+        assert clock.held == []
+
+
+async def test_rounds_that_gather_by_themselves_never_wait(clock: Time, rests: Rests) -> None:
+    for _ in range(1000):
+        rests.sent_privately(LONE + 1, clock.at)
+        await rests.rest(0)
+    assert clock.held == []
+
+
+async def test_the_meshes_of_a_process_share_their_holds(clock: Time) -> None:
+    holds = Holds(clock)
+    meshes = [Rests(0.05, clock, holds) for _ in range(50)]
+    for _ in range(1000):
+        for rests in meshes:
+            rests.sent_privately(1, clock.at)
+        async with anyio.create_task_group() as tasks:  # in one pass of the event loop
+            for rests in meshes:
+                tasks.start_soon(rests.rest, 0)
+        clock.at += 2 * AWAKE_S
+    assert 900 < len(clock.held) <= 1000
+
+
+async def test_who_shares_a_thread_never_stops_it(clock: Time) -> None:
+    rests = Rests(0.05, clock, None)
+    assert await say(clock, rests, every_s=0.0001) == [1] * 1000
+    assert clock.held == clock.slept == []

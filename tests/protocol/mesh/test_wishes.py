@@ -357,6 +357,7 @@ def test_what_is_selected_is_what_each_wish_says(
     wanted: list[Wish], messages: list[tuple[str, str | None, bool]]
 ) -> None:
     wishes = Wishes(Limits(), Work())
+    wishes.want(-1, EVERYTHING)
     numbers = {0: EVERYTHING}
     for connection, wish in enumerate(wanted):
         number = wishes.want(connection, wish)
@@ -397,9 +398,29 @@ def test_what_is_looked_up_and_copied_counts_as_work() -> None:
     assert work.take() == 640 // 32
 
 
+def test_a_wish_that_nobody_has_is_not_selected() -> None:
+    wishes = Wishes(Limits(), Work())
+    some = Wish(others=False)
+    wishes.want(1, some)
+    wishes.want(2, EVERYTHING)
+    for connection, wish, expected in (
+        (0, some, (0, 1)),
+        (2, some, (1,)),  # nobody wants everything any more
+        (1, EVERYTHING, (0, 1)),
+    ):
+        wishes.want(connection, wish)
+        assert wishes.selected("x", None, is_for_some=False) == expected
+    wishes.forget(1)
+    assert wishes.selected("x", None, is_for_some=False) == (1,)
+    wishes.forget(0)
+    wishes.forget(2)
+    assert wishes.selected("x", None, is_for_some=False) == ()
+
+
 def test_what_is_remembered_is_bounded() -> None:
     wishes = Wishes(Limits(), Work())
     wishes.want(1, Wish(topics=frozenset({"x*"})))
+    wishes.want(2, EVERYTHING)
     for n in range(2000):
         assert wishes.selected("t", f"x{n}", is_for_some=False) == (0, 1)
         assert wishes.selected("t", f"{n:05000}", is_for_some=False) == (0,)

@@ -13,7 +13,7 @@ from protocol.mesh import audiences as audiences_module
 from protocol.mesh import mesh as mesh_module
 from protocol.mesh import roster as roster_module
 from protocol.mesh import wishes as wishes_module
-from protocol.mesh.effects import Chosen, Deliver, Everyone
+from protocol.mesh.effects import Chosen, Deliver, Everyone, Only
 from protocol.mesh.wishes import ALL, Wishes
 from protocol.subscribe import read_wish
 from protocol.verification.conformance import Target, all_claims, check
@@ -48,7 +48,7 @@ def _lets_all_pass(*_: object) -> None: ...
 
 IN_THE_CORE = [
     (f"{audiences_module.__name__}.Audiences.choose", lambda _, __, sender, *___: sender.others),
-    (f"{audiences_module.__name__}.Audiences._named_only", lambda *_: ()),
+    (f"{audiences_module.__name__}.Audiences._named_only", lambda *_: Only(())),
     (f"{audiences_module.__name__}.Audiences.wanted", lambda _, __, ___, ____, said: said),
     (f"{audiences_module.__name__}.topic_of", lambda text: None),
     (f"{roster_module.__name__}.Roster.named", lambda roster, header: {}),
@@ -83,7 +83,7 @@ WANTED = "what-is-wanted."
 AT_THE_CLAIMS = [
     (f"{roster_module.__name__}.Roster.named", lambda roster, header: {},
      {f"{WANTED}nothing-for-others"}),
-    (f"{audiences_module.__name__}.Audiences._named_only", lambda *_: (),
+    (f"{audiences_module.__name__}.Audiences._named_only", lambda *_: Only(()),
      {f"{WANTED}nothing-for-others"}),
     (f"{wishes_module.__name__}.ANY_REST", "/", {f"{WANTED}only-these-topics"}),
     (f"{wish_module.__name__}.Wish.has_type", lambda wish, _: True,
