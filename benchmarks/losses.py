@@ -34,8 +34,8 @@ import attrs
 
 from actors.client.peer import join
 from benchmarks.back import answered, free_port, start
-from benchmarks.talkers import ChromiumPage, NodePage, Notes, PythonPeer, Talker
 from tests.worlds.proxy import Proxy
+from tests.worlds.talkers import ChromiumPage, NodePage, Notes, PythonPeer, Talker
 
 ROOT: Final = Path(__file__).parent.parent
 MARGIN_S: Final = 4.0

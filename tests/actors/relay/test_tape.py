@@ -10,11 +10,12 @@ from actors.frames import Batch, text_frame
 from actors.relay.tape import Tape
 
 connections = st.integers(1, 5)
+senders = st.sampled_from([(1,), (2,), (3, 4)])  # always the same objects, as of one peer
 operations = st.one_of(
     st.tuples(st.just("admit"), connections),
     st.tuples(st.just("dismiss"), connections),
     st.tuples(st.just("everyone")),
-    st.tuples(st.just("others"), st.lists(connections, unique=True)),
+    st.tuples(st.just("others"), senders | st.lists(connections, unique=True)),
     st.tuples(st.just("only"), st.lists(connections, unique=True), st.integers(1, 3)),
     st.tuples(st.just("finish")),
 )
@@ -55,6 +56,10 @@ def test_a_tape_is_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignor
                     expected[connection].append(text)
             case "others":
                 tape.others(arguments[0], text)
+                if number % 2:  # several in a row
+                    tape.others(arguments[0], text)
+                    for connection in present - set(arguments[0]):
+                        expected[connection].append(text)
                 for connection in present - set(arguments[0]):
                     expected[connection].append(text)
             case "only":

@@ -10,7 +10,7 @@ from protocol.mesh.effects import Chosen
 
 CONNECTIONS = range(1, 6)
 connections = st.sampled_from(CONNECTIONS)
-several = st.lists(connections, unique=True).map(tuple)
+several = st.sampled_from([(1,), (2,), (3, 4)]) | st.lists(connections, unique=True).map(tuple)
 wishes = st.integers(0, 2)
 operations = st.one_of(
     st.tuples(st.just("admit"), connections),

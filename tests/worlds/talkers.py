@@ -1,4 +1,4 @@
-"""The peers of losses.py: each says numbers, and notes what it hears."""
+"""The peers of benchmarks/losses.py: each says numbers, and notes what it hears."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from actors.client.peer import Peer
 from protocol.member.errors import Gap, RelayError
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
 
 
 @attrs.define
@@ -89,7 +89,7 @@ class NodePage:
     @classmethod
     async def begin(cls, options: dict[str, Any], stack: AsyncExitStack) -> Self:
         here, module = (
-            ROOT / name for name in ("benchmarks/numbered.js", "browser/relay-client.js")
+            ROOT / name for name in ("tests/worlds/numbered.js", "browser/relay-client.js")
         )
         script = f'import {{ main }} from "{here.as_uri()}"; await main("{module.as_uri()}");'
         command = ["node", "--experimental-websocket", "--no-warnings", "--input-type=module"]
@@ -135,7 +135,7 @@ class ChromiumPage:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = await browser.new_page()
         await page.goto(f"http://localhost:{port}/browser/")
-        code = (ROOT / "benchmarks/numbered.js").read_text()
+        code = (ROOT / "tests/worlds/numbered.js").read_text()
         await page.evaluate(
             """async ([code, options]) => {
                 const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));

@@ -1,4 +1,4 @@
-/** A page that says numbered messages and notes what it hears: the one of losses.py. It runs in Node, and
+/** A page that says numbered messages and notes what it hears: the one of benchmarks/losses.py. It runs in Node, and
  * as a page in Chromium. `client` is the browser module. */
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
