@@ -3,7 +3,7 @@
 import struct
 from collections import defaultdict
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.frames import Batch, text_frame
@@ -35,6 +35,10 @@ def parse(wire: bytes) -> list[bytes]:
     return texts
 
 
+A = (1,)  # one object, as of one peer
+
+
+@example([("others", A), ("admit", 1), ("others", A)])
 @given(st.lists(operations, max_size=40))
 def test_a_tape_is_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignore[type-arg]
     tape = Tape()
@@ -92,6 +96,28 @@ def test_receivers_without_cuts_share_one_buffer() -> None:
     assert set(own) == {0}
     assert shared.buffers[0] is shared.buffers[0]
     assert own[0] is None
+
+
+def test_what_is_counted_and_released_in_the_middle_leaves_out_what_is_left_out() -> None:
+    tape = Tape()
+    tape.admit(1)
+    tape.admit(2)
+    tape.others(A, b"1")
+    tape.others(A, b"2")
+    assert [tape.count_of(connection) for connection in (1, 2)] == [0, 2]
+    tape.others(A, b"3")
+    tape.everyone(b"4")
+    assert tape.release(1) == [b"4"]
+    tape.others(A, b"5")
+    assert tape.release(2) == [b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_what_is_released_in_the_middle_of_a_run_leaves_it_out() -> None:
+    tape = Tape()
+    tape.admit(1)
+    tape.finish()
+    tape.others(A, b"1")
+    assert tape.release(1) == []
 
 
 def test_frames_of_every_length_class() -> None:
