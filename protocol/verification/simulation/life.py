@@ -36,6 +36,7 @@ LIMITS: Final = Limits(
     agents_max=8,
     announcements_per_s=0.5,
     announcements_burst=2,
+    wishes_max=4,
     mailbox_messages_max=40,
     quantum_messages=16,
     round_messages_max=256,

@@ -25,6 +25,19 @@ HEARTBEAT_S: Final = 10.0
 
 _AGENTS: Final = ("planner", "coder", "critic", "scout")
 
+_TOPICS: Final = ("orders", "orders/1", "robots/7", 7)
+
+_WISHES: Final[tuple[Any, ...]] = (
+    {"others": False},
+    {"others": False, "topics": []},
+    {"topics": ["orders"]},
+    {"topics": ["orders*", "robots/*"]},
+    {"types": ["broadcast", "stream", "turn_end"]},
+    {"types": ["topic/news"], "others": True},
+    {},
+)
+"""What a peer may want of what others say."""
+
 WRONG: Final[tuple[Message, ...]] = (
     b"",
     b"{",
@@ -36,6 +49,7 @@ WRONG: Final[tuple[Message, ...]] = (
     b'{"type":"stream","from":"peer-0","instanceId":"peer-1"}',
     b'{"type":"broadcast","from":"peer-0"}',
     b'{"type":"presence","from":"peer-1"}',
+    b'{"type":"presence","from":"peer-0","data":{"subscribe":{"topics":"orders"}}}',
     b'{"type":"direct","to":"nobody","turnId":7}',
     b'{"type":"stream","data":"' + b"x" * 5000 + b'"}',
     b'{"type":"stream","data":"\xff"}',
@@ -47,13 +61,15 @@ WRONG: Final[tuple[Message, ...]] = (
 class Peer:
     """One peer: its agents now, and the numbers of its open connections. Every other one claims its
     id, with a secret. Some are pages that send again what they receive. Most come back after a
-    cut. Some send heartbeats so seldom that they are stale before each."""
+    cut. Some send heartbeats so seldom that they are stale before each. Some want only a part of
+    what others say, and each time they announce themselves another one."""
 
     def __init__(self, id: str, dice: random.Random) -> None:
         self.id = id
         self.secret = f"the secret of {id}" if dice.random() < 0.5 else None
         self.agents = dice.sample(_AGENTS, dice.randint(0, 2))
         self.is_page = dice.random() < 0.3
+        self.has_wishes = dice.random() < 0.4
         self.comes_back = dice.random() < 0.7
         self.beats_every_s = dice.choice((HEARTBEAT_S, 20.0, 25.0))
         self.tabs: list[int] = []
@@ -66,6 +82,8 @@ class Peer:
             data["keepalive"] = "pong"
         if self.is_page:
             data["pageId"] = "unified"
+        if self.has_wishes:
+            data["subscribe"] = dice.choice(_WISHES)
         return text("presence", self.id, data=data)
 
     def arrival(self, dice: random.Random) -> tuple[bytes, ...]:
@@ -132,6 +150,17 @@ def _sent_again(peer: Peer, _to: str, turn: str, dice: random.Random) -> Iterato
     yield text(type, peer.id, data={"text": "what others say, too", "n": dice.randint(1, 2)}, **own)
 
 
+def _with_topics(peer: Peer, to: str, turn: str, dice: random.Random) -> Iterator[bytes]:
+    for n in range(dice.randint(1, 4)):
+        type = dice.choice(("broadcast", "stream", "topic/news"))
+        whom = {"to": dice.choice((to, *_AGENTS))} if dice.random() < 0.3 else {}
+        yield text(type, peer.id, topic=dice.choice(_TOPICS), turnId=turn, data={"n": n}, **whom)
+
+
+def _another_presence(peer: Peer, _to: str, _turn: str, dice: random.Random) -> Iterator[bytes]:
+    yield peer.presence(dice)
+
+
 def _own_type_and_question(_: Peer, _to: str, turn: str, _dice: random.Random) -> Iterator[bytes]:
     yield text("topic/news", data="a string")
     yield text("capabilities", turnId=turn)
@@ -152,6 +181,8 @@ _CONVERSATIONS: Final[tuple[Callable[[Peer, str, str, random.Random], Iterator[b
     _command_between_local_agents,
     _broadcast_of_an_agent,
     _sent_again,
+    _with_topics,
+    _another_presence,
     _own_type_and_question,
     _streamed_answer,
 )
