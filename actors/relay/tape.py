@@ -117,8 +117,8 @@ _ABSENT: Final = sys.maxsize
 class Tape:
     """Collects one round. Receivers are named by connection number. `is_kept`: what is made of it
     is kept for longer, so it says what receivers do not get (`SharedBatch.left_out`). It changes
-    only between rounds. `frames`: what goes to everyone, so far. While there are no exceptions, and
-    it is not kept, a frame may be put there without a call."""
+    only between rounds. `frames`: what goes to everyone, so far. While it is not kept, and no run
+    goes on (`end_run`), a frame may be put there without a call."""
 
     def __init__(self) -> None:
         self.present: set[int] = set()
@@ -138,14 +138,14 @@ class Tape:
 
     def admit(self, connection: int) -> None:
         """From here on the connection gets what goes to everyone."""
-        self._end_run()
+        self.end_run()
         self._is_plain = False
         self._cut(connection).start = len(self.frames)
         self.present.add(connection)
 
     def dismiss(self, connection: int) -> None:
         """From here on the connection gets nothing."""
-        self._end_run()
+        self.end_run()
         self._is_plain = False
         cut = self._cut(connection)
         cut.catch_up(len(self.frames))
@@ -154,7 +154,7 @@ class Tape:
 
     def release(self, connection: int) -> list[Text]:
         """From here on the connection belongs to another tape. Returns what it got on this one."""
-        self._end_run()
+        self.end_run()
         self._is_plain = False
         cut = self._cuts.pop(connection, None)
         if cut is None:
@@ -172,7 +172,7 @@ class Tape:
 
     def count_of(self, connection: int) -> int:
         """How many messages the connection has on this tape so far."""
-        self._end_run()
+        self.end_run()
         end, cut = len(self.frames), self._cuts.get(connection)
         if cut is None:
             return end if connection in self.present else 0
@@ -186,13 +186,14 @@ class Tape:
     def others(self, excluded: Collection[int], text: Text) -> None:
         """Goes to all who are present, except these."""
         if excluded is not self._run:
-            self._end_run()
+            self.end_run()
             self._run, self._run_start = excluded, len(self.frames)
         self.frames.append(text_frame(text))
         if self.is_kept:
             self._left_out.append(excluded)
 
-    def _end_run(self) -> None:
+    def end_run(self) -> None:
+        """Note whom the messages of a run leave out, before something else is put on the tape."""
         if self._run:
             start, end = self._run_start, len(self.frames)
             for connection in self._run:
@@ -215,7 +216,7 @@ class Tape:
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""
-        self._end_run()
+        self.end_run()
         end, cuts = len(self.frames), self._cuts
         self._is_plain = False
         for connection in connections:
@@ -226,7 +227,7 @@ class Tape:
 
     def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
-        self._end_run()
+        self.end_run()
         frames, cuts = self.frames, self._cuts
         left_out, is_plain = self._left_out, self._is_plain
         self.frames, self._cuts, self._left_out, self._is_plain = [], {}, [], True

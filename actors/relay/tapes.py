@@ -101,6 +101,8 @@ class Tapes:
 
     def _put(self, wishes: Iterable[int], excluded: Collection[int], text: Text) -> None:
         frame, tapes = b"", self._tapes
+        if not self.differ:
+            self.plain.end_run()
         for wish in wishes:
             tape = tapes[wish]
             if tape.present:  # nobody may want everything

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.relay.tapes import Tapes
@@ -24,6 +24,11 @@ operations = st.one_of(
 )
 
 
+A = (1,)  # one object, as of one peer
+
+
+@example([("admit", 1), ("others", A), ("chosen", {0}, (), ())])
+@example([("admit", 1), ("finish",), ("others", A), ("want", 1, 1), ("everyone",)])
 @given(st.lists(operations, max_size=40))
 def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignore[type-arg]
     tapes = Tapes()
