@@ -27,3 +27,7 @@ class Rate:
     def take(self, at: float, count: float = 1) -> None:
         """`count` go now."""
         self._due = max(self._due, at) + count * self._interval_s
+
+    def forgive(self, at: float, most_s: float) -> None:
+        """What has gone beyond so many seconds at this rate does not count any more."""
+        self._due = min(self._due, at + most_s)

@@ -6,6 +6,7 @@ from typing import Final
 import anyio.lowlevel
 
 from actors.clock import Clock
+from protocol.rate import Rate
 
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest."""
@@ -35,24 +36,15 @@ BURST_S: Final = 0.1
 """What comes at these rates in so much time may come at once before that."""
 
 
-class _Rate:
-    """Whether something is more often than so many times a second (a leaky bucket)."""
+def _rate(per_s: float) -> Rate:
+    return Rate(per_s, per_s * BURST_S + 1)
 
-    __slots__ = ("_at", "_level", "_most", "_per_s")
 
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._most = per_s * BURST_S
-        self._level = 0.0
-        self._at = -math.inf
-
-    def add(self, count: float, at: float) -> None:
-        left = max(0.0, self._level - (at - self._at) * self._per_s)
-        self._level, self._at = min(2 * self._most, left + count), at
-
-    @property
-    def is_over(self) -> bool:
-        return self._level > self._most
+def _is_over(rate: Rate, count: float, at: float) -> bool:
+    """Whether so many more are too many for this rate. Only so much counts that it is soon over."""
+    rate.take(at, count)
+    rate.forgive(at, 2 * BURST_S)
+    return rate.opens_at() > at
 
 
 class Holds:
@@ -62,16 +54,16 @@ class Holds:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lone = _Rate(LONE_PER_S)
+        self._lone = _rate(LONE_PER_S)
         self._ended_at = -math.inf
         self._has_gathered = False
 
     def is_due(self, count: int, at: float) -> bool:
         """A round had so many private messages, and nothing else. True: to hold now would pay."""
-        is_lone = count <= LONE
+        is_lone, is_over = count <= LONE, False
         if is_lone or self._has_gathered:  # what is gathered counts, or that would end itself
-            self._lone.add(count, at)
-        self._has_gathered = is_lone and self._lone.is_over
+            is_over = _is_over(self._lone, count, at)
+        self._has_gathered = is_lone and is_over
         return self._has_gathered
 
     def hold(self) -> None:
@@ -102,11 +94,11 @@ class Rests:
 
     __slots__ = (
         "_clock",
-        "_count",
         "_flushes",
         "_holds",
         "_is_lone",
         "_longest_s",
+        "_pays_s",
         "_small_s",
         "_writes",
     )
@@ -115,11 +107,11 @@ class Rests:
         self._longest_s = longest_s
         self._clock = clock
         self._holds = holds
-        self._writes = _Rate(WRITES_PER_S)  # messages to one receiver, in small writes
+        self._writes = _rate(WRITES_PER_S)  # messages to one receiver, in small writes
         # Since the last rest:
         self._flushes = 1  # passes of the event loop in which sockets take what was sent
-        self._small_s = 0.0  # what the round took, if it sent few messages to everyone,
-        self._count = 0  # and how many
+        self._small_s = 0.0  # what the round took, if it sent few messages to everyone
+        self._pays_s = 0.0  # how long it pays to gather more, if small writes take much of the time
         self._is_lone = False  # it would pay to hold
 
     def began_at(self, receivers: int) -> float | None:
@@ -134,27 +126,21 @@ class Rests:
             return
         now = self._clock.now().at
         self._small_s = now - began_at
-        self._count = count
-        self._writes.add(receivers * count, now)  # if it had not gathered them
+        if _is_over(self._writes, receivers * count, now):  # or would be, if it did not gather
+            self._pays_s = LEAST_GAP_S if count > GATHERS else 2 * LEAST_GAP_S
 
     def sent_privately(self, count: int, at: float) -> None:
         """The round has sent so many private messages, and nothing else, at this time."""
         if self._holds is not None and self._longest_s >= LEAST_GAP_S:
             self._is_lone = self._holds.is_due(count, at)
 
-    def _gap_s(self) -> float:
-        gap = self._small_s
-        if gap and self._writes.is_over:
-            gap = max(gap, LEAST_GAP_S if self._count > GATHERS else 2 * LEAST_GAP_S)
-        gap = min(gap, self._longest_s)
-        return gap if gap >= LEAST_GAP_S else 0.0
-
     async def rest(self, waiting: int) -> None:
         """Let sockets be read before the next round, for which so many connections have something
         already."""
-        gap, flushes, is_lone = self._gap_s(), self._flushes, self._is_lone
-        self._flushes, self._small_s, self._is_lone = 1, 0.0, False
-        if gap and waiting < ENOUGH:  # or enough has been gathered
+        gap = min(max(self._small_s, self._pays_s), self._longest_s)
+        flushes, is_lone = self._flushes, self._is_lone
+        self._flushes, self._small_s, self._pays_s, self._is_lone = 1, 0.0, 0.0, False
+        if gap >= LEAST_GAP_S and waiting < ENOUGH:  # or enough has been gathered
             await self._clock.sleep(gap)
         elif is_lone and self._holds is not None:
             await anyio.lowlevel.checkpoint()  # what was sent is written before that
