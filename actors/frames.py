@@ -44,18 +44,7 @@ def frame_length(text: Text) -> int:
     return length + (2 if length < 126 else 4 if length < 65536 else 10)
 
 
-def frames_of(texts: Iterable[Text]) -> list[bytes]:
-    """`text_frame` of each text.
-
-    >>> frames_of([b"{}", b""])
-    [b'\\x81\\x02{}', b'\\x81\\x00']
-    """
-    return [
-        _SHORT[length] + text if (length := len(text)) < 126 else text_frame(text) for text in texts
-    ]
-
-
-def frames_length(texts: Iterable[Text]) -> int:
+def frames_length(texts: Sequence[Text]) -> int:
     """The length of `text_frame` of all texts.
 
     >>> frames_length([b"{}", b""])
@@ -64,7 +53,7 @@ def frames_length(texts: Iterable[Text]) -> int:
     lengths = list(map(len, texts))
     if max(lengths, default=0) < 126:
         return sum(lengths) + 2 * len(lengths)
-    return sum(lengths) + sum([2 if n < 126 else 4 if n < 65536 else 10 for n in lengths])
+    return sum(map(frame_length, texts))
 
 
 def _places_of(frames: bytes) -> Iterator[tuple[int, int]]:
@@ -122,7 +111,7 @@ def parts_of(texts: Sequence[Text]) -> Iterator[Buffer]:
     for start in range(0, len(texts), _TOGETHER):
         some = texts[start : start + _TOGETHER]
         if sum(map(len, some)) <= CHUNK_BYTES // 4:
-            yield b"".join(frames_of(some))
+            yield b"".join(map(text_frame, some))
         else:
             for text in some:
                 yield from frame_parts(text)

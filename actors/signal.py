@@ -29,18 +29,13 @@ class Signal:
 
     async def wait(self) -> None:
         """Wait until the next `set`."""
+        one: asyncio.Future[None] | anyio.Event
         try:
-            future = asyncio.get_running_loop().create_future()
+            one = asyncio.get_running_loop().create_future()
         except RuntimeError:  # this is trio
-            event = anyio.Event()
-            self._waiting.add(event)
-            try:
-                await event.wait()
-            finally:
-                self._waiting.discard(event)
-            return
-        self._waiting.add(future)
+            one = anyio.Event()
+        self._waiting.add(one)
         try:
-            await future
+            await (one.wait() if isinstance(one, anyio.Event) else one)
         finally:
-            self._waiting.discard(future)
+            self._waiting.discard(one)

@@ -13,7 +13,6 @@ from itertools import accumulate, groupby
 from typing import Final, cast
 
 from actors.frames import (
-    BUFFERS_MAX,
     JOIN_BYTES_MAX,
     Batch,
     Buffer,
@@ -82,14 +81,7 @@ class _Spliced(Batch):
     @property
     def buffers(self) -> list[Buffer]:
         """All of it as WebSocket frames, in one buffer or several."""
-        if self._own:
-            return joined(list(self._parts()))
-        wire, ends = memoryview(self._tape.frames), self._ends
-        ranges = cast("list[tuple[int, int]]", self._pieces)
-        parts: list[Buffer] = [wire[ends[start] : ends[end]] for start, end in ranges]
-        if self.size <= JOIN_BYTES_MAX or len(parts) > BUFFERS_MAX:
-            return [b"".join(parts)]
-        return parts
+        return joined(list(self._parts()))
 
 
 class _Cut:
@@ -108,6 +100,11 @@ class _Cut:
     def catch_up(self, end: int) -> None:
         if self.start < end:
             self.pieces.append((self.start, end))
+            self.start = end
+
+    def skip(self, start: int, end: int) -> None:
+        if self.start <= start:
+            self.catch_up(start)
             self.start = end
 
 
@@ -197,10 +194,7 @@ class Tape:
         if self._run:
             start, end = self._run_start, len(self.frames)
             for connection in self._run:
-                cut = self._cuts.get(connection) or self._cut(connection)
-                if cut.start <= start:
-                    cut.catch_up(start)
-                    cut.start = end
+                self._cut(connection).skip(start, end)
         self._run = None
 
     def leave_out(self, connection: int, frame: bytes) -> None:
@@ -208,11 +202,7 @@ class Tape:
         index = len(self.frames) - 1
         if index >= 0 and self.frames[index] is frame:
             self._is_plain = False
-            cut = self._cuts.get(connection) or self._cut(connection)
-            if cut.start <= index:
-                if cut.start < index:
-                    cut.catch_up(index)
-                cut.start = index + 1
+            self._cut(connection).skip(index, index + 1)
 
     def only(self, connections: Iterable[int], *texts: Text) -> None:
         """Goes to these, present or not."""

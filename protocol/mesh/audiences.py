@@ -23,8 +23,6 @@ from protocol.wish import EVERYTHING, Wish
 
 _COPIES: Final = 8
 """To look at so many receivers of one message costs about as much as to decide a message."""
-
-
 _NOBODY: Final = Only(())
 
 
@@ -66,7 +64,7 @@ class Audiences:
         self._look()
 
     def _look(self) -> None:
-        self._has_wishes = bool(self.wishes)
+        self._has_wishes = bool(self.wishes)  # kept, because it is looked at for every message
         self.differ = self._has_wishes or bool(self.laggards.paced)
 
     def choose(
