@@ -71,8 +71,10 @@ async def peers(url: str, meshes: int, first: int, count: int, tell: Connection)
 
 
 def process(url: str, meshes: int, first: int, count: int, tell: Connection) -> None:
-    """A process of peers. Their log is of no interest."""
+    """A process of peers. Their log is of no interest, and the relay, which has a machine of its
+    own elsewhere, need not wait for them."""
     logging.disable()
+    os.nice(10)
     anyio.run(functools.partial(peers, url, meshes, first, count, tell))
 
 

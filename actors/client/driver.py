@@ -18,11 +18,12 @@ from protocol.member.effects import Changed, Effect, Finished, Ready, Sendable, 
 from protocol.member.member import Member
 
 _CHANGES = (Changed, Ready, Finished)
-_SENDABLE = (Sendable, Transmit, Changed, Finished)
+_SENDABLE = (Sendable, Transmit, Finished)
 
 
 class Driver:
-    """Drives `member` by `clock`. `carry_out` is called with every effect, in order."""
+    """Drives `member` by `clock`. `carry_out` is called with the effects, in order: all of them but
+    `Sendable`, which is the driver's own matter."""
 
     def __init__(self, member: Member, clock: Clock, carry_out: Callable[[Effect], None]) -> None:
         self.member = member
@@ -31,6 +32,7 @@ class Driver:
         """The state or the roster is another, or the peer is over."""
         self.sendable = Signal()
         """What waits to be sent, or the room for more, is not what it was."""
+        self._state = member.state
         self._carry_out = carry_out
         self._due = Signal()  # something is due earlier than was known
         self._abandoned: deque[str] = deque()  # turns of which the collector of garbage told
@@ -44,11 +46,15 @@ class Driver:
     def obey(self) -> None:
         """Carry out what the member has decided. To be called after everything it is told."""
         for effect in self.member.take_effects():
-            self._carry_out(effect)
+            if not isinstance(effect, Sendable):
+                self._carry_out(effect)
             if isinstance(effect, _CHANGES):
                 self.changed.set()
             if isinstance(effect, _SENDABLE):
                 self.sendable.set()
+        if self.member.state is not self._state:
+            self._state = self.member.state
+            self.sendable.set()  # without a connection nobody waits for room
         due = self.member.deadline()
         if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
             self._due.set()

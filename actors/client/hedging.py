@@ -6,10 +6,13 @@ answered at once. But a server may also need long for its first answer, as Agent
 starts a session; whoever gives up on that gets nowhere. So the first opening stays, and a second
 one beside it is made anew, again and again. Whichever is answered first counts, but for one answer:
 who refuses a second one may do so because of the first.
+
+A program that wakes late from a pause is too busy to hear answers that may be there already. It has
+no reason to doubt the relay, and more openings would keep it busier: it pauses once more.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,6 +21,9 @@ from actors.clock import Clock
 from protocol.member.errors import RelayError, Unreachable
 
 Opened = TypeVar("Opened")
+
+LATE: Final = 0.1
+"""Whoever wakes later than that, in parts of the pause, is busy."""
 
 
 class Hedge(Generic[Opened]):
@@ -65,13 +71,20 @@ class Hedge(Generic[Opened]):
     async def _try_others(self, tasks: TaskGroup) -> None:
         other, pause_s = anyio.CancelScope(), self._after_s
         while True:
-            await self._clock.sleep(pause_s)
+            if await self._is_late(pause_s):
+                await self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, self._most_s)
             if self._is_refused:
                 return
             other.cancel()
             other = anyio.CancelScope()
             tasks.start_soon(self._try, other, False)
+
+    async def _is_late(self, pause_s: float) -> bool:
+        """Pause for so long. Returns whether it took clearly longer."""
+        began = self._clock.now().at
+        await self._clock.sleep(pause_s)
+        return self._clock.now().at - began > (1 + LATE) * pause_s
 
     async def _try(self, scope: anyio.CancelScope, is_first: bool) -> None:
         with scope:

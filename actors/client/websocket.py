@@ -228,7 +228,7 @@ class WebSocketLink:
         self._is_text = True
         self._idle_frames = 0
         self._pongs = 0
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)
         self._is_cut_short = False  # in the middle of a frame, perhaps
 
     @property
@@ -333,8 +333,9 @@ class WebSocketLink:
                 assert isinstance(event, Frame)
                 self._frames.append(event)
                 self._pongs += event.opcode is Opcode.PING
+        is_asked = self._pongs > 0 or self._protocol.state is not State.OPEN
         # Pongs, and the answer to a close. Whoever is writing sends them, too, unless it is stuck.
-        if not self._writing.locked() or self._pongs > PONGS_MAX:
+        if is_asked and (not self._writing.locked() or self._pongs > PONGS_MAX):
             await self._flush()
 
     async def _flush(self) -> None:

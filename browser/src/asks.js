@@ -51,7 +51,7 @@ const NOT_TAKEN = ["unknown_target", "ambiguous_target", "not_served", "busy"];
  * @property {string | null} peer which one may answer; null while that is open
  * @property {string} text
  * @property {number | null} timeoutS
- * @property {number | null} due when the silence is too long; null if never
+ * @property {number} due when the silence is too long
  * @property {number | null} ticket its place in the queue; null before it has one
  * @property {boolean} sawPeer the peer was in the roster, or answered, since the command was given
  * @property {boolean} isExcused a clock looked at late was forgiven once
@@ -95,6 +95,8 @@ export class Asks {
   #emit;
   /** @type {Map<string, Turn>} */
   #turns = new Map();
+  /** When one of them may be due; never too late. */
+  #soonest = Infinity;
   /** How many of these each peer has. @type {Map<string, number>} */
   #load = new Map();
   /** Of these: for room in the queue. @type {Map<string, Turn>} */
@@ -151,7 +153,7 @@ export class Asks {
       peer: null,
       text,
       timeoutS: patienceS,
-      due: patienceS === null ? null : now.at + patienceS,
+      due: Infinity,
       ticket: null,
       sawPeer: false,
       isExcused: false,
@@ -162,6 +164,7 @@ export class Asks {
       chunks: new Chunks(),
     };
     this.#turns.set(turnId, turn);
+    this.#waitFor(turn, patienceS, now);
     this.#aim(turn, target);
     const isOwn = agent === this.#id || this.#announcements.agentIds.includes(agent);
     if (isOwn && (target === null || target === this.#id)) {
@@ -272,7 +275,7 @@ export class Asks {
     turn.message = null;
     turn.ticket = null;
     turn.text = this.#text(said, turn.peer, now);
-    if (turn.timeoutS !== null) turn.due = now.at + turn.timeoutS;
+    this.#waitFor(turn, turn.timeoutS, now);
     this.#offer(turn);
     return true;
   }
@@ -371,7 +374,7 @@ export class Asks {
         turn.message = null;
       }
     }
-    if (turn.timeoutS !== null) turn.due = now.at + turn.timeoutS;
+    this.#waitFor(turn, turn.timeoutS, now);
     if (message.type === "error") {
       this.#refused(turn, message, now);
     } else if (message.type === "stream") {
@@ -445,13 +448,25 @@ export class Asks {
   }
 
   /**
-   * When (monotonic seconds) the first silence is too long; null if never.
+   * When (monotonic seconds) the first silence is too long; null if never. It may be too early while
+   * there are several turns: it is asked often, and must not look at all of them.
    *
    * @returns {number | null}
    */
   deadline() {
-    const dues = [...this.#turns.values()].map(({ due }) => due).filter((due) => due !== null);
-    return dues.length ? dues.reduce((least, due) => Math.min(least, due)) : null;
+    return this.#turns.size > 0 && this.#soonest < Infinity ? this.#soonest : null;
+  }
+
+  /**
+   * A sign of life must come within so many seconds.
+   *
+   * @param {Turn} turn
+   * @param {number | null} withinS
+   * @param {Instant} now
+   */
+  #waitFor(turn, withinS, now) {
+    turn.due = withinS === null ? Infinity : now.at + withinS;
+    this.#soonest = this.#turns.size > 1 ? Math.min(this.#soonest, turn.due) : turn.due;
   }
 
   /**
@@ -462,7 +477,7 @@ export class Asks {
   expire(now) {
     const { at } = now;
     for (const turn of [...this.#turns.values()]) {
-      if (turn.due === null || turn.due > at) continue;
+      if (turn.due > at) continue;
       if (at - turn.due > LATE_S && !turn.isExcused) {
         // It was this page that did not listen: the answer may be here already.
         turn.isExcused = true;
@@ -472,6 +487,7 @@ export class Asks {
         this.#giveUp(turn, new TurnTimeout(sentence), now);
       }
     }
+    this.#soonest = Math.min(Infinity, ...[...this.#turns.values()].map(({ due }) => due));
   }
 
   /**

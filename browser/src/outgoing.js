@@ -4,8 +4,9 @@
  *
  * The relay tells its own bounds in `capabilities_response` (`data.limits`, `data.accept`). The
  * queue keeps below them, so that the relay never has to drop anything: it uses 0.9 of the messages
- * (and, behind AgentCore's edge, of the frames) that may come in a second. Where frames are counted,
- * messages that wait at the same time share one frame as an array.
+ * (and, behind AgentCore's edge, of the frames) that may come in a second. Messages that wait at the
+ * same time share one frame as an array, if the relay takes arrays: a frame costs both ends more
+ * than a message, and in front of AgentCore frames are counted.
  *
  * @import { Limits } from "./limits.js"
  * @import { Message } from "./messages.js"
@@ -227,7 +228,7 @@ export class Outgoing {
   }
 
   /**
-   * One message; where frames are counted, as many as fit into one frame.
+   * One message; if the relay takes arrays, as many as fit into one frame.
    *
    * @param {number[]} sendable
    * @param {number} at
@@ -244,9 +245,8 @@ export class Outgoing {
         size: 0,
         isSaid: false,
       };
-      const isShared = this.#frames !== null && this.#takesArrays;
       const fits = total + size + 1 <= this.#frameBytes && this.#messages.opensAt <= at;
-      if (tickets.length > 0 && !(isShared && fits)) break;
+      if (tickets.length > 0 && !(this.#takesArrays && fits)) break;
       this.#queue.delete(ticket);
       this.#bytes -= size;
       this.#messages.take(at);
@@ -292,7 +292,7 @@ export class Outgoing {
   #sendable() {
     /** @type {Map<string, boolean>} */
     const held = new Map();
-    const most = this.#frames === null ? 1 : this.#frameBytes;
+    const most = this.#takesArrays ? this.#frameBytes : 1;
     const tickets = [];
     for (const [ticket, { target }] of this.#queue) {
       if (tickets.length >= most) break;

@@ -58,7 +58,7 @@ NOT_TAKEN: Final = frozenset({"unknown_target", "ambiguous_target", "not_served"
 @attrs.define
 class _Turn:
     """One command under way. `peer`: who may answer, None while that is open. `due`: when the
-    silence is too long, None if never. `ticket`: its place in the queue, None before it has one.
+    silence is too long. `ticket`: its place in the queue, None before it has one.
     `saw_peer`: the peer was in the roster, or answered, since the command was given.
     `is_excused`: a clock looked at late was forgiven once. `message`: the command, as long as
     another peer may be asked instead. `before`: the peer that was asked first, if it is another;
@@ -70,7 +70,7 @@ class _Turn:
     peer: str | None
     text: str
     timeout_s: float | None
-    due: float | None
+    due: float = math.inf
     ticket: int | None = None
     saw_peer: bool = False
     is_excused: bool = False
@@ -106,6 +106,7 @@ class Asks:
         self._roll = roll
         self._emit = emit
         self._turns: dict[str, _Turn] = {}
+        self._soonest = math.inf  # when one of them may be due; never too late
         self._load: Counter[str] = Counter()  # how many of these any of several might answer
         self._waiting: dict[str, _Turn] = {}  # of these: for room in the queue
         self._cancels: deque[str] = deque(maxlen=limits.asks_max)  # texts that wait for room, too
@@ -141,9 +142,9 @@ class Asks:
         said = {**message, "answers": "direct", **fields, "data": {"command": command}}
         text = self._text(said, peer, now)
         self._outgoing.check(text)
-        due = None if timeout_s is None else now.at + timeout_s
         under_way = len(self._turns)
-        asked = self._turns[turn] = _Turn(turn, agent, None, text, timeout_s, due)
+        asked = self._turns[turn] = _Turn(turn, agent, None, text, timeout_s)
+        self._wait_for(asked, timeout_s, now)
         asked.message = said if any else None
         self._aim(asked, peer)
         if peer in (None, self._id) and agent in (self._id, *self._announcements.agent_ids):
@@ -213,8 +214,7 @@ class Asks:
         self._aim(turn, self._choice(others))
         turn.message, turn.ticket = None, None
         turn.text = self._text(said, turn.peer, now)
-        if turn.timeout_s is not None:
-            turn.due = now.at + turn.timeout_s
+        self._wait_for(turn, turn.timeout_s, now)
         self._offer(turn)
         return True
 
@@ -280,8 +280,7 @@ class Asks:
             turn.saw_peer = turn.saw_peer or not self._roster.is_cut
             if message.type != "error":
                 turn.is_taken, turn.message = True, None
-        if turn.timeout_s is not None:
-            turn.due = now.at + turn.timeout_s
+        self._wait_for(turn, turn.timeout_s, now)
         match message.type:
             case "error":
                 self._refused(turn, message, now)
@@ -332,17 +331,20 @@ class Asks:
                 self._end(turn, TargetLeft(f"{turn.peer} left before it answered"))
 
     def deadline(self) -> float | None:
-        """When (monotonic seconds) the first silence is too long; None if never."""
-        if not self._turns:
-            return None
-        dues = [turn.due for turn in self._turns.values() if turn.due is not None]
-        return min(dues, default=None)
+        """When (monotonic seconds) the first silence is too long; None if never. It may be too
+        early while there are several turns: it is asked often, and must not look at all of them."""
+        return self._soonest if self._turns and self._soonest < math.inf else None
+
+    def _wait_for(self, turn: _Turn, within_s: float | None, now: Instant) -> None:
+        """A sign of life must come within so many seconds."""
+        turn.due = math.inf if within_s is None else now.at + within_s
+        self._soonest = min(self._soonest, turn.due) if len(self._turns) > 1 else turn.due
 
     def expire(self, now: Instant) -> None:
         """End what is due."""
         at = now.at
         for turn in tuple(self._turns.values()):
-            if turn.due is None or turn.due > at:
+            if turn.due > at:
                 continue
             if at - turn.due > LATE_S and not turn.is_excused:
                 # It was this program that did not listen: the answer may be here already.
@@ -350,6 +352,7 @@ class Asks:
             else:
                 sentence = f"no sign of {turn.agent} for {turn.timeout_s:g} s"
                 self._give_up(turn, TurnTimeout(sentence), now)
+        self._soonest = min((turn.due for turn in self._turns.values()), default=math.inf)
 
     def _give_up(self, turn: _Turn, error: RelayError, now: Instant) -> None:
         """End a turn whose answer nobody wants any more, and tell that to whoever works on it."""

@@ -31,7 +31,7 @@ Longer than 400 lines because both connections of an overlap are decided by one 
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -132,7 +132,7 @@ class _Next:
     presence: str | None = None
     fence: str | None = None
     said: Said | None = None
-    ahead: list[tuple[Mapping[str, Any], int]] = attrs.Factory(list)
+    ahead: list[tuple[Message, int]] = attrs.Factory(list)
     ahead_size: int = 0
 
     @property
@@ -251,14 +251,14 @@ class Connections:
                 self._sockets.excess(connection, str(frame), is_countable=not is_array)
                 self._rooms.recalling.excess()
                 self._ignore(one.what, f"at most {one.bound}")
-            elif self._sockets.note(connection, str(frame), Message(one.fields)):
+                continue
+            message, self._size = Message(one.fields), one.size
+            if self._sockets.note(connection, str(frame), message):
                 pass  # the answer to something that was asked there
             elif connection == self._use:
-                self._size = one.size
-                self._on_use(one.fields, now)
+                self._on_use(message, now)
             elif coming is not None and connection == coming.connection:
-                self._size = one.size
-                self._on_next(coming, one.fields, now)
+                self._on_next(coming, message, now)
 
     def closed(
         self, connection: int, now: Instant, code: int = LOST_CODE, reason: str = ""
@@ -314,11 +314,12 @@ class Connections:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
-        dues = [membership.deadline(self._life, self._limits), self._sockets.deadline()]
-        dues.append(self._sockets.report_due(self._use))
-        if self.is_in_use:
-            dues.append(self._beat_due)
-        return min((due for due in dues if due is not None), default=None)
+        return membership.first_of(
+            membership.deadline(self._life, self._limits),
+            self._sockets.deadline(),
+            self._sockets.report_due(self._use),
+            self._beat_due if self.is_in_use else None,
+        )
 
     def expire(self, now: Instant) -> None:
         """Do what is due."""
@@ -368,6 +369,8 @@ class Connections:
         before, self._life = self.state, step.membership
         if before is not self.state:
             self._emit(Changed())
+        elif not step.effects:
+            return  # a sign of life, as every message is one
         for effect in step.effects:
             match effect:
                 case membership.Effect.OPEN:
@@ -446,11 +449,11 @@ class Connections:
         self._rooms.returns.joined(now.at)
         self._rooms.ownership.joined()
         self._tell(self._rooms.announcements.joined(coming.said))
-        for fields, size in coming.ahead:
+        for message, size in coming.ahead:
             if self._use is None:
                 break  # that was the end
             self._size = size
-            self._on_use(fields, now)
+            self._on_use(message, now)
 
     def _tell_loss(self, now: Instant) -> None:
         """Tell the program what may be missing, if something may."""
@@ -499,9 +502,9 @@ class Connections:
 
     # What arrives ---------------------------------------------------------------------------------
 
-    def _on_next(self, coming: _Next, fields: Mapping[str, Any], now: Instant) -> None:
+    def _on_next(self, coming: _Next, message: Message, now: Instant) -> None:
         if self.state is MemberState.SWITCHING:
-            coming.ahead.append((fields, self._size))
+            coming.ahead.append((message, self._size))
             coming.ahead_size += self._size
             if (
                 len(coming.ahead) > self._limits.unread_messages_max
@@ -509,10 +512,9 @@ class Connections:
             ):
                 self._apply(Elapsed(now.at), now)
         elif coming.is_asked:
-            if self._sockets.is_answer(coming.connection, Message(fields)):
-                self._answer_coming_back(coming, Message(fields), now)
+            if self._sockets.is_answer(coming.connection, message):
+                self._answer_coming_back(coming, message, now)
         elif coming.presence is not None:
-            message = Message(fields)
             is_answer = message.turn_id == coming.presence
             if message.type == "presence" and is_answer and message.sender == self._id:
                 self._note_own(message, now)
@@ -565,10 +567,9 @@ class Connections:
         else:
             self.failed(coming.connection, refused, now)
 
-    def _on_use(self, fields: Mapping[str, Any], now: Instant) -> None:
-        message = Message(fields)
+    def _on_use(self, message: Message, now: Instant) -> None:
         if self._rooms.recalling.is_old(message):
-            self._hand_on(message, Message(fields, is_old=True))
+            self._hand_on(message, Message(message.fields, is_old=True))
             return
         arrived, message = message, opened(message)
         turn_id = message.turn_id

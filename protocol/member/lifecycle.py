@@ -230,8 +230,9 @@ def carry_on(old: Membership, event: Event, limits: MembershipLimits) -> Step:
 
 
 def touch(old: Membership, event: Event, limits: MembershipLimits) -> Step:
-    """A sign of life."""
-    return Step(attrs.evolve(old, heard=max(old.heard, event.at), doubted=None))
+    """A sign of life. Every message is one, so the record is made at once: `evolve` costs more."""
+    heard = max(old.heard, event.at)
+    return Step(Membership(old.state, old.due, heard, None, old.attempts, old.refusals, old.joined))
 
 
 def doubt(old: Membership, event: Event, limits: MembershipLimits) -> Step:
@@ -361,7 +362,7 @@ TABLE: Final[Mapping[tuple[MemberState, type[Event]], Edge]] = MappingProxyType(
     }
 )
 
-IN_USE: Final = frozenset({_P, _R, _S})
+IN_USE: Final = (_P, _R, _S)
 """The states in which there is a connection in use."""
 HAS_NEXT: Final = frozenset({_J, _R, _S})
 """The states in which there is a next connection."""
@@ -403,8 +404,20 @@ def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:
 
 def deadline(membership: Membership, limits: MembershipLimits) -> float | None:
     """When (monotonic seconds) something happens by itself; None if nothing ever does."""
-    dues = [membership.due, silent_at(membership, limits)]
-    return min([due for due in dues if due is not None], default=None)
+    return first_of(membership.due, silent_at(membership, limits))
+
+
+def first_of(*dues: float | None) -> float | None:
+    """The first of these times, without those that never come (None).
+
+    >>> first_of(2.0, None, 1.0), first_of(None)
+    (1.0, None)
+    """
+    first = None
+    for due in dues:
+        if due is not None and (first is None or due < first):
+            first = due
+    return first
 
 
 def expire(membership: Membership, now: float, chance: float, limits: MembershipLimits) -> Step:

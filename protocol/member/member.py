@@ -34,7 +34,7 @@ from protocol.member.asks import Asks
 from protocol.member.connections import LOST_CODE, NONCE_CHARS_MAX, Connections, Rooms
 from protocol.member.effects import Effect, Finished, Sendable
 from protocol.member.errors import Left, RelayError
-from protocol.member.lifecycle import MemberState
+from protocol.member.lifecycle import MemberState, first_of
 from protocol.member.messages import ANSWERS, RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.ownership import Ownership
@@ -394,12 +394,13 @@ class Member:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
-        first = self._connections.deadline()
-        rooms = (self._asks, self._services, self._patience, self._returns)
-        for due in (room.deadline() for room in rooms):
-            if due is not None and (first is None or due < first):
-                first = due
-        return first
+        return first_of(
+            self._connections.deadline(),
+            self._asks.deadline(),
+            self._services.deadline(),
+            self._patience.deadline(),
+            self._returns.deadline(),
+        )
 
     def expire(self, now: Instant) -> None:
         """Do what is due."""

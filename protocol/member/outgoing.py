@@ -2,8 +2,9 @@
 
 The relay tells its own bounds in `capabilities_response` (`data.limits`, `data.accept`). The queue
 keeps below them, so that the relay never has to drop anything: it uses 0.9 of the messages (and,
-behind AgentCore's edge, of the frames) that may come in a second. Where frames are counted,
-messages that wait at the same time share one frame as an array.
+behind AgentCore's edge, of the frames) that may come in a second. Messages that wait at the same
+time share one frame as an array, if the relay takes arrays: a frame costs both ends more than a
+message, and in front of AgentCore frames are counted.
 """
 
 import math
@@ -216,8 +217,7 @@ class Outgoing:
             queued = self._queue[ticket]
             size = queued.size
             if tickets and (
-                self._frames is None
-                or not self._takes_arrays
+                not self._takes_arrays
                 or total + size + 1 > self._frame_bytes
                 or self._messages.opens_at() > at
             ):

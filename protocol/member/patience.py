@@ -21,6 +21,7 @@ from typing import Final
 from protocol.limits import MembershipLimits
 from protocol.member.effects import AttemptFailed, Effect, Ready
 from protocol.member.errors import IdTaken, RelayError, Unreachable
+from protocol.member.lifecycle import first_of
 
 REFUSES: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 1013})
 """The close codes with which a relay says no: a rule was broken, or there is no room."""
@@ -132,8 +133,7 @@ class Patience:
         """When (monotonic seconds) the waiting for the first joining is over; None if never."""
         if self.is_ready:
             return None
-        dues = (self._join_due, self._ready_due)
-        return min((due for due in dues if due is not None), default=None)
+        return first_of(self._join_due, self._ready_due)
 
     def expire(self, at: float, *, is_in_use: bool) -> RelayError | None:
         """What is due: the peer is ready, if a connection is there (`is_in_use`), or it has been

@@ -119,7 +119,8 @@ class Resuming:
     @property
     def waiting(self) -> int:
         """How many messages of the queue are to be sent again, as far as is known."""
-        return sum(kept.count for kept in (self._kept if self.is_away else self._again))
+        again = self._kept if self.is_away else self._again
+        return sum(kept.count for kept in again) if again else 0
 
     @property
     def can_return(self) -> bool:
@@ -196,14 +197,13 @@ class Resuming:
         0.0, which is at once, if it is the first; or if so much of what may be kept has gone out
         that sending would soon have to wait for the answer.
         """
-        frames, limits = self._unreported, self._limits
-        is_much = (
-            frames >= max(1, limits.unconfirmed_frames_max // 2)
-            or self._unreported_bytes >= limits.unconfirmed_bytes_max // 2
-        )
         if self.stage is not Stage.OPEN or self._again:
             return None
-        if is_much:
+        frames, limits = self._unreported, self._limits
+        if (
+            frames >= max(1, limits.unconfirmed_frames_max // 2)
+            or self._unreported_bytes >= limits.unconfirmed_bytes_max // 2
+        ):
             return 0.0
         if frames < limits.unreported_frames_max:
             return None

@@ -88,8 +88,8 @@ class Sockets:
     @property
     def waiting(self) -> int:
         """How many messages of the queue wait to be sent again."""
-        waiting = [*self._carried.values(), *([self._away] if self._away else [])]
-        return sum(carried.waiting for carried in waiting)
+        away = 0 if self._away is None else self._away.waiting
+        return sum([carried.waiting for carried in self._carried.values()], away)
 
     # Asking and reporting -------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Attacks after which each attacker gets an answer of its own, or which need other limits."""
 
 import fcntl
+import multiprocessing
 import os
 import re
 import signal
@@ -16,8 +17,8 @@ from tests.attackers.attacks import ATTACKS, VIOLATIONS, Target
 from tests.attackers.wire import PATIENCE_S, Raw, presence, said
 from tests.attackers.world import RELAY, RelayProcess
 
-PAUSE_S = 2.5
-"""Longer than `reap_after_s` of the relay that is paused."""
+SILENCE_S = 4.0
+"""`reap_after_s` of the relay that is paused."""
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +37,22 @@ def test_a_violation_of_the_protocol_is_answered_by_a_close(
     assert b"\x88" in answer, answer
 
 
+def work(port: int) -> None:
+    """Keep the relay at work, for ever."""
+    ATTACKS["to-nobody"].run(Target(port), 10, lambda: True)
+
+
 def test_a_relay_that_was_paused_at_work_reaps_nobody_who_beat_in_time() -> None:
     beat = said("heartbeat")
-    times = ("--presence-refresh-s", "0.5", "--stale-after-s", "1", "--reap-after-s", "2")
-    with RelayProcess(*times) as relay:
+    times = ("--presence-refresh-s", "0.5", "--stale-after-s", "1", "--reap-after-s", SILENCE_S)
+    with RelayProcess(*map(str, times)) as relay:
         peers = [Raw(relay.port).open(presence(f"peer-{n}")) for n in range(100)]
-        stop = threading.Event()
-        work = ATTACKS["to-nobody"]
-        worker = threading.Thread(
-            target=work.run, args=(Target(relay.port), 10, lambda: not stop.is_set())
-        )
+        # In a process of its own: in a thread it would keep the beats from being in time.
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(relay.port,))
         worker.start()
         for round in range(3):  # it is in the middle of something at least once
-            wakes = threading.Timer(PAUSE_S, os.kill, (relay.process.pid, signal.SIGCONT))
+            pause_s = SILENCE_S + 0.5
+            wakes = threading.Timer(pause_s, os.kill, (relay.process.pid, signal.SIGCONT))
             if round:
                 os.kill(relay.process.pid, signal.SIGSTOP)
             wakes.start()
@@ -56,7 +60,7 @@ def test_a_relay_that_was_paused_at_work_reaps_nobody_who_beat_in_time() -> None
                 for peer in peers:
                     peer.socket.sendall(beat)
                 time.sleep(0.1)
-        stop.set()
+        worker.kill()
         worker.join()
         for peer in peers:
             peer.socket.sendall(said("capabilities"))

@@ -141,3 +141,18 @@ async def test_what_was_opened_as_its_owner_stopped_waiting_is_closed() -> None:
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     assert openings.result == 1 or openings.dropped == [1]
+
+
+async def test_a_program_that_wakes_late_pauses_once_more(openings: Openings) -> None:
+    await openings.clock.jump(2.5)
+    assert openings.made == 1
+    await openings.clock.advance(1.9)
+    assert openings.made == 1
+    await openings.clock.advance(0.2)
+    assert openings.made == 2
+
+
+async def test_and_only_once(openings: Openings) -> None:
+    await openings.clock.jump(2.5)
+    await openings.clock.jump(2.5)
+    assert openings.made == 2

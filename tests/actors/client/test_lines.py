@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,6 +15,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from actors.client import lines, peer
 from actors.client.peer import Peer, join
 from actors.client.websocket import Connector, websocket
+from actors.relay.runtime import Runtime
+from actors.transports.memory import MemoryLink
 from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     BadAddress,
@@ -442,3 +445,51 @@ async def test_a_connection_that_takes_nothing_is_dropped_before_much_waits_for_
                 await until(lambda: stuck.heard == stuck.said or stuck.is_closed)
         await until(lambda: len(made) > 1 and ann.state is MemberState.PRESENT)
         assert len(made) == 2
+
+
+class _Frames:
+    """The peer's end of a connection, with the messages of each frame that it has sent."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+        self.sent: list[list[Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    async def send(self, text: str) -> None:
+        frame = json.loads(text)
+        messages = frame if isinstance(frame, list) else [frame]
+        self.sent.append([one["data"] for one in messages if one["type"] == "broadcast"])
+        await self._link.send(text)
+
+
+async def broadcasts(count: int) -> list[list[Any]]:
+    """The frames in which so many broadcasts in one breath leave."""
+    made: list[_Frames] = []
+
+    async with Runtime() as runtime:
+
+        async def connect() -> Any:
+            made.append(_Frames(await runtime.connect("m")))
+            return made[-1]
+
+        async with join(connect, "ann") as ann, join(partial(runtime.connect, "m"), "bob") as bob:
+            for number in range(count):
+                await ann.broadcast(number)
+            for number in range(count):
+                assert (await message_of(bob, "broadcast")).data == number
+        return [frame for frame in made[0].sent if frame]
+
+
+async def test_what_is_said_in_one_breath_shares_a_frame(anyio_backend_name: str) -> None:
+    assert await broadcasts(1) == [[0]]
+    frames = await broadcasts(5)
+    assert [number for frame in frames for number in frame] == [0, 1, 2, 3, 4]
+    assert anyio_backend_name == "trio" or len(frames) == 1  # trio lets anybody run first
+
+
+async def test_what_has_no_end_does_not_wait_for_it() -> None:
+    frames = await broadcasts(100)
+    assert [number for frame in frames for number in frame] == list(range(100))
+    assert max(map(len, frames)) <= lines.GATHER_PASSES_MAX + 2

@@ -63,8 +63,8 @@ def lose_for_good(relay: CutRelay, ann: CutMember, bob: CutMember, why: str) -> 
     """Ann is cut, with messages under way in both directions, and cannot come back."""
     for n in range(4):
         ann.say("stream", n)
+        ann.pump()  # in a frame of its own
         bob.say("stream", 100 + n)
-    ann.pump()
     bob.settle()
     ann.cut(up=2, down=2)
     bob.say("stream", 104)
