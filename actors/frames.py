@@ -147,6 +147,11 @@ class Batch:
         return self.texts[0]
 
     @property
+    def last(self) -> Text:
+        """The last message."""
+        return self.texts[-1]
+
+    @property
     def shared(self) -> "Sequence[SharedBatch]":
         """The batches whose bytes this one refers to."""
         return ()
@@ -231,8 +236,9 @@ class SharedBatch(Batch):
     """A batch that most receivers of a round share: its bytes are made once, in one buffer.
 
     `frames` is this buffer. `holders`: how many receivers hold it, or parts of it
-    (actors/relay/ledger.py). `left_out`: for each message, the connections that do not get it; None
-    if these are not all differences between receivers.
+    (actors/relay/ledger.py). `left_out`: who does not get which of the messages: so many behind one
+    another, and the connections that do not get them. None if these are not all differences between
+    receivers.
     """
 
     __slots__ = ("_last_bytes", "frames", "holders", "left_out", "wire")
@@ -243,7 +249,7 @@ class SharedBatch(Batch):
         """`frames`: the frame of each message, as `text_frame` makes it."""
         self._texts = ()
         self.holders = 0
-        self.left_out: Sequence[Collection[int]] | None = None
+        self.left_out: Sequence[tuple[Collection[int], int]] | None = None
         self.count = len(frames)
         self.frames = frames[0] if self.count == 1 else b"".join(frames)
         self.size = len(self.frames)
@@ -264,7 +270,7 @@ class SharedBatch(Batch):
 
     def to_keep(self) -> "Frames":
         """The same messages for longer than a round."""
-        return Frames(self.frames, self.count, self.last)
+        return Frames(self)
 
     @property
     def last(self) -> Text:
@@ -286,20 +292,32 @@ class SharedBatch(Batch):
 
 
 class Frames:
-    """What a `SharedBatch` holds, for somebody who keeps it and rarely looks: one buffer, and not
-    many small texts."""
+    """What `SharedBatch`es hold, for somebody who keeps it and rarely looks: one buffer of each,
+    and not many small texts."""
 
-    __slots__ = ("_last_bytes", "count", "frames")
+    __slots__ = ("_buffers", "_last_bytes", "count")
 
-    def __init__(self, frames: bytes, count: int, last: Text) -> None:
-        self.frames = frames
-        self.count = count
-        self._last_bytes = len(last)
+    def __init__(self, batch: SharedBatch) -> None:
+        self._buffers = [batch.frames]
+        self._last_bytes = batch._last_bytes
+        self.count = batch.count
+
+    def put(self, batch: SharedBatch) -> None:
+        """And what this one holds."""
+        self._buffers.append(batch.frames)
+        self._last_bytes = batch._last_bytes
+        self.count += batch.count
+
+    @property
+    def frames(self) -> bytes:
+        """The frames of all messages. Made anew by each call."""
+        return b"".join(self._buffers)
 
     @property
     def last(self) -> Text:
         """The last message."""
-        return self.frames[len(self.frames) - self._last_bytes :]
+        newest = self._buffers[-1]
+        return text_of(newest[len(newest) - self._last_bytes :])
 
     @property
     def texts(self) -> Sequence[Text]:

@@ -5,7 +5,7 @@ connection that comes back has a number and an actor of its own. Then both actor
 one with the socket takes the number of the lost connection, and everything goes on behind it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from actors.frames import Batch, SharedBatch, Single
 from actors.link import ABNORMAL
@@ -14,7 +14,6 @@ from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
 from actors.relay.rounds import JOINS, Several
 from actors.relay.tape import Tape
-from actors.relay.tapes import Spool
 from actors.transports.paced import PacedTransport
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -62,11 +61,13 @@ class Comebacks:
         self._returning: list[Returning] = []
         self.is_busy = False
 
-    def keep(self, spools: Sequence[Spool], now: Instant) -> None:
+    def keep(
+        self, shared: SharedBatch | None, own: Mapping[int, Batch | None], *, now: Instant
+    ) -> None:
         """Keep what a round has sent. It gives way to everything else that the process holds."""
         history, ledger = self.history, self._ledger
         if history:
-            history.add(*_together(spools), now.at)
+            history.add(shared, own, now.at)
             others = ledger.held - self._counted_bytes
             while others + history.bytes > ledger.bytes_max // 2 and history.drop_oldest():
                 pass
@@ -168,15 +169,3 @@ class Comebacks:
                 self._paced[old.id] = old_pace
         else:
             del self._actors[old.id]
-
-
-def _together(spools: Sequence[Spool]) -> tuple[SharedBatch | None, Mapping[int, Batch | None]]:
-    """What went to those who want everything, and to whom went something else instead."""
-    plain, *others = spools
-    if not others:
-        return plain.shared, plain.own
-    own = dict(plain.own)
-    for spool in others:
-        own |= dict.fromkeys(spool.present, spool.shared)
-        own |= spool.own
-    return plain.shared, own

@@ -22,6 +22,7 @@ from actors.frames import (
     joined,
     parts_of,
     text_frame,
+    text_of,
     texts_of,
 )
 from protocol.envelope import Text
@@ -54,6 +55,15 @@ class _Spliced(Batch):
         for piece in self._pieces:
             texts += (piece,) if isinstance(piece, bytes) else self._tape.texts[slice(*piece)]
         return texts
+
+    @property
+    def last(self) -> Text:
+        """The last message. Of the others nothing is looked at."""
+        piece = self._pieces[-1]
+        if isinstance(piece, bytes):
+            return piece
+        start, end = self._ends[piece[1] - 1 : piece[1] + 1]
+        return text_of(self._tape.frames[start:end])
 
     @property
     def shared(self) -> Sequence[SharedBatch]:
@@ -121,7 +131,7 @@ class Tape:
         self.present: set[int] = set()
         self.is_kept = False
         self.frames: list[bytes] = []
-        self._left_out: list[Collection[int]] = []  # whom, for each text
+        self._left_out: list[tuple[Collection[int], int]] = []  # whom, and in how many texts
         # Messages of one sender often come in a run. What all of these leave out is noted once.
         self._run: Collection[int] | None = None  # who is left out since then
         self._run_start = 0
@@ -186,15 +196,17 @@ class Tape:
             self.end_run()
             self._run, self._run_start = excluded, len(self.frames)
         self.frames.append(text_frame(text))
-        if self.is_kept:
-            self._left_out.append(excluded)
 
     def end_run(self) -> None:
         """Note whom the messages of a run leave out, before something else is put on the tape."""
-        if self._run:
-            start, end = self._run_start, len(self.frames)
-            for connection in self._run:
-                self._cut(connection).skip(start, end)
+        run = self._run
+        if run is None:
+            return
+        start, end = self._run_start, len(self.frames)
+        if self.is_kept:
+            self._left_out.append((run, end - start))
+        for connection in run:
+            self._cut(connection).skip(start, end)
         self._run = None
 
     def leave_out(self, connection: int, frame: bytes) -> None:

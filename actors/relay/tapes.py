@@ -43,6 +43,16 @@ def _tell(
             receivers[connection].tell(batch)
 
 
+def _together(spools: Sequence[Spool]) -> tuple[SharedBatch | None, Mapping[int, Batch | None]]:
+    """What went to those who want everything, and to whom went something else instead."""
+    plain, *others = spools
+    own = dict(plain.own)
+    for spool in others:
+        own |= dict.fromkeys(spool.present, spool.shared)
+        own |= spool.own
+    return plain.shared, own
+
+
 class Tapes:
     """Collects one round. Receivers are named by connection number, wishes by theirs.
 
@@ -121,22 +131,25 @@ class Tapes:
         self,
         receivers: Mapping[int, PeerActor],
         leaving: Collection[int],
-        keep: Callable[[Sequence[Spool]], None] | None = None,
+        keep: Callable[[SharedBatch | None, Mapping[int, Batch | None]], None] | None = None,
     ) -> tuple[int, int, Iterable[Mapping[int, Batch | None]]]:
         """End the round, and send everybody its part, but not those who are leaving what they have
-        of their own. `keep`: gets what everybody's part is before that.
+        of their own. `keep`: gets before that what those get who want everything, and who gets
+        something else instead.
 
         Returns what went to many (how many messages to one of them at most, and how many bytes in
         all), and who got something else instead, tape by tape.
         """
-        if not self.differ and keep is None:  # in most rounds
+        if not self.differ:  # in most rounds
             plain = self.plain
             shared, own = plain.finish()
+            if keep is not None:
+                keep(shared, own)
             _tell(shared, plain.present, own, receivers, leaving)
             return (shared.count, shared.size, (own,)) if shared is not None else (0, 0, (own,))
         spools = self.finish()
         if keep is not None:
-            keep(spools)
+            keep(*_together(spools))
         for spool in spools:
             _tell(spool.shared, spool.present, spool.own, receivers, leaving)
         many = [spool.shared for spool in spools if spool.shared is not None]
@@ -145,9 +158,6 @@ class Tapes:
 
     def finish(self) -> list[Spool]:
         """End the round. The plain tape comes first."""
-        if not self.differ:
-            shared, own = self.plain.finish()
-            return [Spool(shared, self.plain.present, own)]
         spools = []
         for wish, tape in tuple(self._tapes.items()):
             shared, own = tape.finish()

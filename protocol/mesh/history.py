@@ -5,7 +5,8 @@ them. Most of what it gets goes to everyone. So the rounds are kept, and shared 
 stream has only what differs for it. How many messages a stream has got is the sum of what went to
 everyone, corrected in the rounds in which the stream got something of its own. So a round costs the
 same however many streams there are. In most rounds streams differ only because nobody hears what it
-said itself. Such a round is *plain*, and costs nothing for each of them either.
+said itself. Such a round is *plain*, and costs nothing for each of them either. Plain rounds behind
+one another grow into one *run*, which costs little more than its messages.
 
 What is kept is bounded in bytes and in time. If what a stream has missed is no longer there, the
 answer says so. It is never a part of it.
@@ -13,7 +14,6 @@ answer says so. It is never a part of it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from itertools import chain
 from typing import Final
 from zlib import crc32
 
@@ -25,6 +25,7 @@ from protocol.mesh.rounds import (
     Delivery,
     Joins,
     Kept,
+    LeftOut,
     Missed,
     Round,
     SharedDelivery,
@@ -33,8 +34,14 @@ from protocol.mesh.rounds import (
 
 _ENTRY_BYTES: Final = 100
 """What it costs to say that one stream got something else."""
-_LEFT_OUT_BYTES: Final = 8
-"""What it costs to say whom a message left out."""
+_LEFT_OUT_BYTES: Final = 80
+"""What it costs to say whom some messages left out."""
+_PART_BYTES: Final = 48
+"""What a round costs that is a part of a run, beside its messages."""
+RUN_PART: Final = 64
+RUN_S: Final = 0.25
+"""A run that is one of so many parts of what may be kept, or has gone on for so long (seconds),
+grows no more: it is kept as a whole, or not at all."""
 
 
 @attrs.define
@@ -77,12 +84,15 @@ class History:
     def __init__(self, bytes_max: int, keep_s: float, joins: Joins) -> None:
         self.bytes = 0
         self._bytes_max = bytes_max
+        self._run_bytes_max = bytes_max // RUN_PART
         self._keep_s = keep_s
         self._shelf = Shelf(joins)
         self._streams: dict[int, _Stream] = {}
         self._number = 0
         self._is_plain = True  # the round that comes, as far as streams are concerned
-        self._left_out: Counter[int] = Counter()  # messages in plain rounds, by connection
+        self._run: Round | None = None  # the newest round, if it may grow
+        self._run_until = 0.0
+        self._left_out: Counter[int] = Counter()  # in plain rounds but the run's, by connection
         self._aside: list[Round] = []  # plain ones that are no longer kept, oldest first
         self._dropped_in = -1  # the last round to everyone that is no longer kept, and not plain
         self._dropped_crc = 0  # of its last message
@@ -99,6 +109,7 @@ class History:
         everyone already, from before this round.
         """
         self._is_plain = False
+        self._end_run()
         follows_after, ahead = float("inf"), 0
         if follows:
             follows_after = self._number - 1
@@ -114,6 +125,7 @@ class History:
 
     def close(self, connection: int) -> None:
         """The connection is over."""
+        self._end_run()
         self._left_out.pop(connection, None)
         if self._streams.pop(connection, None) is not None and not self._streams:
             self._shelf.clear()
@@ -124,34 +136,61 @@ class History:
         self, shared: SharedDelivery | None, own: Mapping[int, Delivery | None], at: float
     ) -> None:
         """End a round: what went to everyone, and to whom went something else instead."""
-        number = self._number
-        self._number += 1
-        left_out = shared.left_out if shared is not None and self._is_plain else None
-        self._is_plain = True
-        bytes = ROUND_BYTES
-        kept_shared: Kept | None = shared
-        if shared is None or left_out is None:
+        number, is_plain = self._number, self._is_plain
+        self._number, self._is_plain = number + 1, True
+        if is_plain and shared is not None and (left_out := shared.left_out) is not None:
+            self._put(number, shared, left_out, at)
+        else:
+            self._end_run()
             kept = self._count(number, shared, own)
             if shared is None and not kept:
                 return
-            bytes += sum(map(_own_bytes, kept.values())) + _ENTRY_BYTES * len(kept)
+            bytes = ROUND_BYTES + sum(map(_own_bytes, kept.values())) + _ENTRY_BYTES * len(kept)
             rolls = {id(roll): roll for one in kept.values() if one for roll in one.shared}
             if shared is not None:
                 rolls[id(shared)] = shared
             for roll in rolls.values():  # as texts and as frames
                 bytes += 2 * roll.size + TEXT_BYTES * roll.count
-        else:
-            kept, kept_shared = _NOTHING, shared.to_keep()
-            bytes += shared.size + _LEFT_OUT_BYTES * shared.count
-            self._shared_count += shared.count
-            self._left_out.update(chain.from_iterable(left_out))
-        shelf = self._shelf
-        shelf.new.append(Round(number, at, kept_shared, kept, left_out, bytes))
-        self.bytes += bytes
-        while (oldest := shelf.oldest) is not None and (
+            self._shelf.new.append(Round(number, at, shared, kept, None, bytes))
+            self.bytes += bytes
+        while (oldest := self._shelf.oldest) is not None and (
             self.bytes > self._bytes_max or oldest.at < at - self._keep_s
         ):
             self.drop_oldest()
+
+    def _put(
+        self, number: int, shared: SharedDelivery, left_out: Sequence[LeftOut], at: float
+    ) -> None:
+        """A plain round: it goes on with the run, or begins one."""
+        run = self._run
+        bytes = shared.size + _PART_BYTES
+        if (
+            run is None
+            or number != run.number + 1
+            or at > self._run_until
+            or run.bytes > self._run_bytes_max
+        ):
+            self._end_run()
+            run = Round(number, at, shared.to_keep(), _NOTHING, [*left_out], 0)
+            self._run, self._run_until = run, at + RUN_S
+            self._shelf.new.append(run)
+            bytes += ROUND_BYTES + _LEFT_OUT_BYTES * len(left_out)
+        else:
+            run.number, run.at = number, at
+            run.shared.put(shared)
+            assert run.left_out is not None
+            bytes += _LEFT_OUT_BYTES * _go_on(run.left_out, left_out)
+        self._shared_count += shared.count
+        run.bytes += bytes
+        self.bytes += bytes
+
+    def _end_run(self) -> None:
+        """The run grows no more, and is counted."""
+        if self._run is not None:
+            for left_out, count in self._run.left_out or ():
+                for connection in left_out:
+                    self._left_out[connection] += count
+            self._run = None
 
     def _count(
         self,
@@ -182,14 +221,16 @@ class History:
         if round is None:
             return False
         if round.left_out is not None:
+            if round is self._run:
+                self._end_run()
             self._lay_aside(round)
             return True
         self.bytes -= round.bytes
         for connection in round.own:
             stream = self._streams.get(connection)
             if stream is not None:
-                texts = self._texts_of(stream, connection, round)
-                crc = crc32(texts[-1]) if texts else self._crc_of_dropped(stream, connection)
+                last = self._last_of(stream, connection, round)
+                crc = self._crc_of_dropped(stream, connection) if last is None else crc32(last)
                 stream.dropped_in, stream.dropped_crc = round.number, crc
         if round.shared is not None:
             self._dropped_in, self._dropped_crc = round.number, crc32(round.shared.last)
@@ -216,24 +257,31 @@ class History:
         if self._dropped_in > max(number, stream.follows_after):
             number, crc = self._dropped_in, self._dropped_crc
         for round in reversed(self._aside):
-            if round.number > number and (texts := self._texts_of(stream, connection, round)):
-                return crc32(texts[-1])
+            if round.number > number:
+                last = self._last_of(stream, connection, round)
+                if last is not None:
+                    return crc32(last)
         return crc
 
-    def _texts_of(self, stream: _Stream, connection: int, round: Round) -> Sequence[Text]:
-        """What a stream got in a round, in order."""
+    def _last_of(self, stream: _Stream, connection: int, round: Round) -> Text | None:
+        """The last message that a stream got in a round. None: it got nothing."""
         follows = stream.follows_after < round.number
-        if round.left_out is not None:
-            if round.shared is None or not follows:
-                return ()
-            pairs = zip(round.shared.texts, round.left_out, strict=True)
-            return [text for text, left_out in pairs if connection not in left_out]
-        delivery = round.own.get(connection, round.shared if follows else None)
-        texts: Sequence[Text] = () if delivery is None else delivery.texts
-        return texts[stream.skipped :] if round.number == stream.opened_in else texts
+        if round.left_out is None:
+            everyones: Delivery | None = round.shared if follows else None
+            delivery = round.own.get(connection, everyones)
+            skipped = stream.skipped if round.number == stream.opened_in else 0
+            return None if delivery is None or delivery.count <= skipped else delivery.last
+        shared: Kept = round.shared
+        end = shared.count
+        for left_out, count in reversed(round.left_out if follows else ()):
+            if connection not in left_out:
+                return shared.last if end == shared.count else shared.texts[end - 1]
+            end -= count
+        return None
 
     def count(self, connection: int) -> int:
         """How many messages a stream has got, up to the end of the last round."""
+        self._end_run()
         stream = self._streams[connection]
         if stream.follows_after < self._number:
             return self._shared_count + stream.ahead - self._left_out[connection]
@@ -299,11 +347,24 @@ class History:
 def _left_out_of_all(round: Round) -> Set[int]:
     """Who got nothing of a plain round, of those who follow."""
     assert round.left_out is not None
-    first, last = set(round.left_out[0]), round.left_out[-1]
-    return set() if first.isdisjoint(last) else first.intersection(*round.left_out)
+    first, last = set(round.left_out[0][0]), round.left_out[-1][0]
+    if first.isdisjoint(last):
+        return set()
+    return first.intersection(*(left_out for left_out, _ in round.left_out))
 
 
 def _own_bytes(delivery: Delivery | None) -> int:
     if delivery is None:
         return 0
     return sum(len(text) + TEXT_BYTES for text in delivery.own_texts)
+
+
+def _go_on(before: list[LeftOut], left_out: Sequence[LeftOut]) -> int:
+    """Put one behind the other. Returns how much longer it is."""
+    (excluded, count), (also, more) = before[-1], left_out[0]
+    if also is not excluded:
+        before += left_out
+        return len(left_out)
+    before[-1] = excluded, count + more
+    before += left_out[1:]
+    return len(left_out) - 1

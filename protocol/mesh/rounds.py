@@ -10,7 +10,7 @@ Nothing is gathered that nobody has missed.
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import attrs
@@ -28,6 +28,11 @@ AT_ONCE: Final = 256
 
 class Kept(Protocol):
     """Messages that are kept, in order."""
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        ...
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -63,6 +68,10 @@ class Missed(Protocol):
         ...
 
 
+LeftOut = tuple[Collection[int], int]
+"""So many messages behind one another, and the connections that did not get them."""
+
+
 class SharedDelivery(Missed, Kept, Protocol):
     """What went to everyone in one round."""
 
@@ -72,18 +81,31 @@ class SharedDelivery(Missed, Kept, Protocol):
         ...
 
     @property
-    def left_out(self) -> Sequence[Collection[int]] | None:
-        """For each message, the connections that did not get it. None if there is more in which
+    def left_out(self) -> Sequence[LeftOut] | None:
+        """Who did not get which of them: of all messages, in order. None if there is more in which
         receivers differ."""
         ...
 
-    def to_keep(self) -> Kept:
+    def to_keep(self) -> "Pile":
         """The same messages for longer than a round."""
+        ...
+
+
+class Pile(Kept, Protocol):
+    """What went to everyone in one round or several, to be kept. Most of it is never looked at."""
+
+    def put(self, shared: Any) -> None:
+        """And in one more: a `SharedDelivery` of the same kind."""
         ...
 
 
 class Delivery(Missed, Protocol):
     """What one receiver got in one round instead, in order."""
+
+    @property
+    def last(self) -> Text:
+        """The last message."""
+        ...
 
     @property
     def shared(self) -> "Sequence[SharedDelivery]":
@@ -121,15 +143,16 @@ class Round:
     """What went to everyone, and to whom went something else instead.
 
     `left_out`: None unless it is plain. Then `own` is empty. Several plain rounds may have become
-    one: it has the number and the time of the last.
+    one: it has the number and the time of the last, and `first` is the number of the first.
     """
 
     number: int
     at: float
-    shared: Any  # Kept, or None; once it is gathered, Joined if it is plain, else SharedDelivery
+    shared: Any  # Pile if it is plain, and Joined once it is gathered; else SharedDelivery or None
     own: Mapping[int, Delivery | None]
-    left_out: Sequence[Collection[int]] | None
+    left_out: list[LeftOut] | None
     bytes: int
+    first: int = attrs.field(default=attrs.Factory(attrgetter("number"), takes_self=True))
 
     def part_of(self, connection: int, *, follows: bool) -> Missed | None:
         """What a connection got in it. Only once it is gathered."""
@@ -138,16 +161,17 @@ class Round:
             return found
         if not follows:
             return None
-        ranges, start = [], 0
-        for number, left_out in enumerate(self.left_out):
+        ranges, start, end = [], 0, 0
+        for left_out, count in self.left_out:
             if connection in left_out:
-                if start < number:
-                    ranges.append((start, number))
-                start = number + 1
+                if start < end:
+                    ranges.append((start, end))
+                start = end + count
+            end += count
         if not start:
             return self.shared  # type: ignore[no-any-return]
-        if start < len(self.left_out):
-            ranges.append((start, len(self.left_out)))
+        if start < end:
+            ranges.append((start, end))
         return self.shared.ranges(ranges) if ranges else None
 
 
@@ -169,7 +193,7 @@ class Group:
         rounds = deque(_as_one(run, joins) for run in runs)
         differ: set[int] = set()
         for round in rounds:
-            differ.update(chain.from_iterable(round.left_out) if round.left_out else round.own)
+            differ.update(*(left_out for left_out, _ in round.left_out or ()), round.own)
         whole = joins.in_a_row([round.shared for round in rounds if round.shared is not None])
         return cls(rounds, differ, whole, sum(round.bytes for round in rounds))
 
@@ -266,7 +290,7 @@ def gather(rounds: Iterable[Round], joins: Joins) -> Iterator[Group]:
 
 def _continues(before: Round, round: Round) -> bool:
     """Both are plain, and no round between them was. So nobody began to follow in between."""
-    is_next = before.number + 1 == round.number
+    is_next = before.number + 1 == round.first
     return is_next and before.left_out is not None and round.left_out is not None
 
 
@@ -278,4 +302,4 @@ def _as_one(run: Sequence[Round], joins: Joins) -> Round:
     left_out = [one for round in run for one in round.left_out or ()]
     bytes = sum(round.bytes for round in run) - ROUND_BYTES * (len(run) - 1)
     shared = joins.as_one([round.shared for round in run])
-    return Round(last.number, last.at, shared, last.own, left_out, bytes)
+    return Round(last.number, last.at, shared, last.own, left_out, bytes, run[0].first)

@@ -1,6 +1,7 @@
 """What was missed is exactly what was sent, or it is said that it is gone."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
 from unittest import mock
 from zlib import crc32
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from protocol.envelope import Text
 from protocol.mesh import rounds as rounds_module
 from protocol.mesh.history import History, Missing
-from protocol.mesh.rounds import ROUND_BYTES, Joins, Missed
+from protocol.mesh.rounds import ROUND_BYTES, Joins, LeftOut, Missed
 
 
 @attrs.frozen
@@ -21,11 +22,11 @@ class Given:
 
     texts: Sequence[Text]
     own_texts: Iterable[Text]
-    left_out: Sequence[Collection[int]] | None = None
+    left_out: Sequence[LeftOut] | None = None
     shared: "Sequence[Given]" = ()
 
-    def to_keep(self) -> "Given":
-        return self
+    def to_keep(self) -> "Piled":
+        return Piled([*self.texts])
 
     @property
     def first(self) -> Text:
@@ -48,6 +49,29 @@ class Given:
     @property
     def size(self) -> int:
         return sum(map(len, self.texts))
+
+
+@attrs.define
+class Piled:
+    """The texts of several of these."""
+
+    texts: list[Text]
+
+    def put(self, shared: Given) -> None:
+        self.texts += shared.texts
+
+    @property
+    def count(self) -> int:
+        return len(self.texts)
+
+    @property
+    def last(self) -> Text:
+        return self.texts[-1]
+
+
+def each(*left_out: Collection[int]) -> list[LeftOut]:
+    """Whom the messages leave out, one by one."""
+    return [(one, len(list(run))) for one, run in groupby(left_out)]
 
 
 def to_all(*texts: Text) -> Given:
@@ -121,11 +145,11 @@ LAST: dict[str, list[tuple[Given | None, dict[int, Given | None]]]] = {
     "to everyone": [(to_all(b"last"), {})],
     "in another order": [(to_all(b"other"), {1: to_one(b"other", b"last")})],
     "to it alone": [(None, {1: to_one(b"last")})],
-    "before one that it said": [(Given((b"last", b"own"), (), ((), (1,))), {})],
-    "behind one that it said": [(Given((b"own", b"last"), (), ((1,), ())), {})],
+    "before one that it said": [(Given((b"last", b"own"), (), each((), (1,))), {})],
+    "behind one that it said": [(Given((b"own", b"last"), (), each((1,), ())), {})],
     "before a round that it said": [
         (to_all(b"last"), {}),
-        (Given((b"own", b"own"), (), ((1,), (1,))), {}),
+        (Given((b"own", b"own"), (), each((1,), (1,))), {}),
     ],
     "before a round without it": [(to_all(b"last"), {}), (to_all(b"own"), {1: None})],
 }
@@ -153,7 +177,7 @@ def test_the_last_message_that_is_not_kept_is_known_by_its_crc(
 
 
 def plain(text: bytes, *left_out: int) -> Given:
-    return Given((text,), (), (left_out,))
+    return Given((text,), (), each(left_out))
 
 
 def test_what_was_received_last_is_known_though_everyone_has_got_something_since() -> None:
@@ -372,10 +396,45 @@ def test_who_only_talks_to_all_has_missed_nothing_either_when_its_rounds_were_pl
     it.open(A, 0, follows=True)
     it.add(to_all(b"last one for A"), {}, 0.0)
     for number in range(50):
-        it.add(Given((b"%d" % number,), (), ((A,),)), {}, 1.0 + number)
+        it.add(Given((b"%d" % number,), (), each((A,))), {}, 1.0 + number)
     assert texts_of(it.missed(A, 1, crc32(b"last one for A"))) == []
     with pytest.raises(Missing, match="count"):
         it.missed(A, 1, crc32(b"another"))
+
+
+def test_plain_rounds_behind_one_another_are_one_as_long_as_they_are_few() -> None:
+    it = History(64 * 2000, 1000.0, JOINS)
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"not plain"), {}, 0.0)
+    texts = [b"%d" % number * 300 for number in range(10)]
+    for number, text in enumerate(texts):
+        it.add(plain(text, B), {}, 0.01 * number)
+    it.add(to_all(b"not plain"), {}, 0.1)
+    it.add(plain(b"another", B), {}, 0.1)
+    it.add(plain(b"much later", B), {}, 10.0)
+    it.add(plain(b"one more", B), {}, 10.1)
+    numbers = [(round.first, round.number) for round in it._shelf.new]
+    assert numbers == [(0, 0), (1, 4), (5, 8), (9, 10), (11, 11), (12, 12), (13, 14)]
+    assert texts_of(it.missed(A, 1, crc32(b"not plain")))[:10] == texts
+    it.add(plain(b"behind what was looked at", B), {}, 10.1)
+    assert texts_of(it.missed(A, 14, crc32(b"much later"))) == [
+        b"one more",
+        b"behind what was looked at",
+    ]
+
+
+def test_what_is_dropped_while_it_grows_is_gone() -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.add(to_all(b"not plain"), {}, 0.0)
+    it.add(plain(b"x", B), {}, 0.0)
+    while it.drop_oldest():
+        pass
+    it.add(plain(b"y", B), {}, 0.0)
+    assert it.count(A) == 3
+    assert texts_of(it.missed(A, 2, crc32(b"x"))) == [b"y"]
+    with pytest.raises(Missing, match="history"):
+        it.missed(A, 1, crc32(b"not plain"))
 
 
 PLAIN = st.lists(
@@ -384,20 +443,28 @@ PLAIN = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(PLAIN, max_size=30), st.integers(0, 40), st.booleans(), st.sets(st.integers(0, 30)))
+@given(
+    st.lists(PLAIN, max_size=30),
+    st.integers(0, 40),
+    st.booleans(),
+    st.sets(st.integers(0, 30)),
+    st.sampled_from([0.0, 0.1, 1.0]),
+)
 def test_plain_rounds_tell_the_same_as_if_they_were_not(
     rounds: list[list[tuple[tuple[int, ...], bool]]],
     kept: int,
     has_private: bool,
     gathered: set[int],
+    seconds: float,
 ) -> None:
     plain, general = kept_for(float(kept)), kept_for(float(kept))
     got: dict[int, list[Text]] = {connection: [] for connection in (1, 2, 3)}
     for it in (plain, general):
-        it.add(Given((b"before",), (), ((1,),)), {}, 0.0)  # nobody counts yet
+        it.add(Given((b"before",), (), each((1,))), {}, 0.0)  # nobody counts yet
         for connection in got:
             it.open(connection, 0, follows=True)
     for number, messages in enumerate(rounds):
+        at = seconds * number
         texts = [b"%d %d" % (number, n) for n in range(len(messages))]
         left_out = [out for out, _ in messages]
         own: dict[int, Given | None] = {}
@@ -411,8 +478,8 @@ def test_plain_rounds_tell_the_same_as_if_they_were_not(
             mine = [t for t, out in zip(texts, left_out, strict=True) if 1 not in out]
             own[1] = Given([*mine, b"private"], (b"private",))
             got[1] += [b"private"]
-        plain.add(Given(texts, (), None if private else left_out), own, float(number))
-        general.add(Given(texts, ()), own, float(number))
+        plain.add(Given(texts, (), None if private else each(*left_out)), own, at)
+        general.add(Given(texts, ()), own, at)
         if number in gathered:
             missed(plain, 1, len(got[1]), 0)
     for connection, all_texts in got.items():
@@ -422,8 +489,9 @@ def test_plain_rounds_tell_the_same_as_if_they_were_not(
             expected = missed(general, connection, received, crc)
             found = missed(plain, connection, received, crc)
             if isinstance(expected, str):
-                # Rounds that were gathered are kept until the last of them is too old.
-                assert isinstance(found, str) or (gathered and found == all_texts[received:])
+                # Rounds that became one are kept until the last of them is too old.
+                became_one = gathered or seconds < 1.0
+                assert isinstance(found, str) or (became_one and found == all_texts[received:])
                 continue
             assert expected == all_texts[received:]
             # Only right behind what is no longer kept, and only if much has come since.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.mesh import rounds as rounds_module
 from protocol.mesh.rounds import ROUND_BYTES, Group, Joins, Round, Shelf, gather
-from tests.protocol.mesh.test_history import Given, to_all, to_one
+from tests.protocol.mesh.test_history import Given, each, to_all, to_one
 
 A, B = 1, 2
 
@@ -33,7 +33,7 @@ def sizes() -> Iterator[None]:
 
 def plain(number: int, *left_out: Collection[int], bytes: int = 500) -> Round:
     texts = [b"%d %d" % (number, n) for n in range(len(left_out))]
-    return Round(number, float(number), to_all(*texts), {}, left_out, bytes)
+    return Round(number, float(number), to_all(*texts), {}, each(*left_out), bytes)
 
 
 def mixed(number: int, own: dict[int, Given | None] | None = None, bytes: int = 500) -> Round:
@@ -49,7 +49,8 @@ def test_plain_rounds_behind_one_another_become_one() -> None:
     (group,) = gather([plain(1, (), (A,)), plain(2, (B,)), plain(3, ())], JOINS)
     (round,) = group.rounds
     assert round.number == round.at == 3
-    assert round.left_out == [(), (A,), (B,), ()]
+    assert round.left_out == each((), (A,), (B,), ())
+    assert round.first == 1
     assert round.shared.texts == [b"1 0", b"1 1", b"2 0", b"3 0"]
     assert round.bytes == group.bytes == 1500 - 2 * ROUND_BYTES
     assert group.differ == {A, B}
@@ -125,7 +126,7 @@ def test_ranges_are_never_empty() -> None:
             return Given.ranges(self, chosen)
 
     left_out = ((A,), (), (A,), (A,), (), (), (A,))
-    round = Round(1, 1.0, Noted([b"x"] * 7, ()), {}, left_out, 500)
+    round = Round(1, 1.0, Noted([b"x"] * 7, ()), {}, each(*left_out), 500)
     assert round.part_of(A, follows=True) is not None
     assert ranges == [[(1, 2), (4, 6)]]
 
