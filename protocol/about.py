@@ -23,6 +23,8 @@ EXTRAS: Final = {
         "uvicorn",
     ),
     "agentcore": ("bedrock_agentcore", "boto3", "botocore"),
+    "cli": (*PLAIN, "click"),
+    "mcp": (*PLAIN, "click", "mcp"),
     "verification": (*PLAIN, "hypothesis"),
 }
 """The packages that a program of ours imports, by the extra that brings them."""

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "actors.relay": {"actors", "actors.transports", "protocol", "protocol.mesh"},
     "actors.host": {"actors", "actors.relay", "actors.transports", "protocol", "protocol.mesh"},
     "actors.client": {"actors", "protocol", "protocol.member"},
-    "actors.cli": {"actors", "actors.host", "protocol"},
+    "actors.cli": {"actors", "actors.client", "actors.host", "protocol", "protocol.member"},
     "relay": {"actors.host", "actors.relay", "protocol"},
 }
 """Which rooms each room may import, besides itself. `actors` and `protocol` alone mean the modules

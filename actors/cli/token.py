@@ -4,7 +4,6 @@ The secret comes from `RELAY_AUTH_SECRET` or a file, as for the relay, and never
 other users of a machine see those.
 """
 
-import argparse
 import json
 import os
 import re
@@ -12,60 +11,66 @@ import sys
 import time
 from typing import Any, Final
 
+import click
+
+from actors.cli.running import CannotDo
 from protocol.about import missing_extra
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class BadToken(Exception):
-    """The token cannot be made or read. The text is one sentence that says why."""
+class Duration(click.ParamType[int]):
+    """Seconds, from a number and a unit."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Called by click."""
+        if isinstance(value, int):
+            return value
+        seconds = duration(value)
+        if seconds is None:
+            self.fail(f"a time is like 90s, 15m, 1h or 7d, not {value!r}", param, ctx)
+        return seconds
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "token",
-        help="make a token that lets a peer in, or explain one",
-        description="Makes a token for a relay with a shared secret (RELAY_AUTH_SECRET, or "
-        "--auth-secret-file), or explains one (--show).",
-    )
-    parser.add_argument(
-        "--sub", metavar="ID", help="the peer id: this one, or any below it (ID/...)"
-    )
-    parser.add_argument(
-        "--mesh", action="append", metavar="NAME", help="a mesh (NAME, or PREFIX*); default: all"
-    )
-    parser.add_argument(
-        "--agent", action="append", metavar="NAME", help="an agent (NAME, or PREFIX*); default: all"
-    )
-    parser.add_argument(
-        "--may", choices=("send", "watch"), action="append", help="default: both of them"
-    )
-    parser.add_argument(
-        "--ttl", type=duration, default=3600, metavar="TIME", help="90s, 15m, 1h, 7d; default: 1h"
-    )
-    parser.add_argument("--issuer", help="the claim `iss`, if the relay asks for one")
-    parser.add_argument("--audience", help="the claim `aud`, if the relay asks for one")
-    parser.add_argument("--auth-secret-file", metavar="FILE", help="a file that holds the secret")
-    parser.add_argument(
-        "--show", metavar="TOKEN", help="explain this token; `-` reads it from stdin"
-    )
-    parser.set_defaults(run=_run)
+def duration(written: str) -> int | None:
+    """Seconds, from a number and a unit; None if it is none.
 
-
-def duration(written: str) -> int:
-    """Seconds, from a number and a unit.
-
-    >>> duration("90s"), duration("1h"), duration("7d")
-    (90, 3600, 604800)
+    >>> duration("90s"), duration("1h"), duration("7d"), duration("soon")
+    (90, 3600, 604800, None)
     """
     match = re.fullmatch(r"([1-9]\d{0,8})([smhd])", written)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"a time is like 90s, 15m, 1h or 7d, not {written!r}")
-    return int(match[1]) * _UNITS[match[2]]
+    return None if match is None else int(match[1]) * _UNITS[match[2]]
 
 
-def _run(options: argparse.Namespace) -> int:
+@click.command()
+@click.option("--sub", metavar="ID", help="The peer id: this one, or any below it (ID/...).")
+@click.option("--mesh", multiple=True, metavar="NAME", help="A mesh (NAME, or PREFIX*).")
+@click.option("--agent", multiple=True, metavar="NAME", help="An agent (NAME, or PREFIX*).")
+@click.option("--may", type=click.Choice(["send", "watch"]), multiple=True)
+@click.option("--ttl", type=Duration(), default="1h", show_default=True, help="90s, 15m, 1h, 7d.")
+@click.option("--issuer", help="The claim `iss`, if the relay asks for one.")
+@click.option("--audience", help="The claim `aud`, if the relay asks for one.")
+@click.option("--auth-secret-file", metavar="FILE", help="A file that holds the secret.")
+@click.option("--show", metavar="TOKEN", help="Explain this token; `-` reads it from stdin.")
+def token(
+    *,
+    sub: str | None,
+    mesh: tuple[str, ...],
+    agent: tuple[str, ...],
+    may: tuple[str, ...],
+    ttl: int,
+    issuer: str | None,
+    audience: str | None,
+    auth_secret_file: str | None,
+    show: str | None,
+) -> None:
+    """Make a token that lets a peer in, or explain one (--show).
+
+    The relay's secret is in RELAY_AUTH_SECRET or --auth-secret-file. By default a token is good for
+    all meshes and agents, and its bearer may do both, send and watch.
+    """
     try:
         import jwt  # noqa: PLC0415 (an extra brings it)
 
@@ -80,47 +85,46 @@ def _run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise missing_extra(error, "relay", "agi-mesh token") from None
     try:
-        secret = secret_from(options.auth_secret_file, os.environ)
+        secret = secret_from(auth_secret_file, os.environ)
     except BadSecret as error:
-        raise BadToken(str(error)) from None
-    if options.show is not None:
-        token = sys.stdin.read().strip() if options.show == "-" else options.show
-        sys.stdout.write(explained(token, secret))
-        return 0
-    if options.sub is None:
-        raise BadToken("say for whom: --sub ID")
+        raise CannotDo(str(error)) from None
+    if show is not None:
+        given = sys.stdin.read().strip() if show == "-" else show
+        sys.stdout.write(explained(given, secret))
+        return
+    if sub is None:
+        raise CannotDo("say for whom: --sub ID")
     if secret is None:
-        raise BadToken("set RELAY_AUTH_SECRET or --auth-secret-file to the relay's secret")
+        raise CannotDo("set RELAY_AUTH_SECRET or --auth-secret-file to the relay's secret")
     now = int(time.time())
     claims = {
-        "sub": options.sub,
+        "sub": sub,
         "iat": now,
-        "exp": now + options.ttl,
-        "mesh": options.mesh,
-        "agents": options.agent,
-        "may": options.may,
-        "iss": options.issuer,
-        "aud": options.audience,
+        "exp": now + ttl,
+        "mesh": list(mesh) or None,
+        "agents": list(agent) or None,
+        "may": list(may) or None,
+        "iss": issuer,
+        "aud": audience,
     }
-    given = {name: value for name, value in claims.items() if value is not None}
-    token = jwt.encode(given, secret, "HS256")
+    said = {name: value for name, value in claims.items() if value is not None}
+    made = jwt.encode(said, secret, "HS256")
     try:  # what the relay would refuse is not made
-        check_length(token)
-        grant_of(given, Auth(secret=secret))
+        check_length(made)
+        grant_of(said, Auth(secret=secret))
     except NotAdmitted as error:
-        raise BadToken(str(error)) from None
-    sys.stdout.write(f"{token}\n")
-    return 0
+        raise CannotDo(str(error)) from None
+    sys.stdout.write(f"{made}\n")
 
 
 def explained(token: str, secret: bytes | None) -> str:
-    """What a token says, line by line, and whether `secret` has signed it. Raises BadToken."""
+    """What a token says, line by line, and whether `secret` has signed it. Raises CannotDo."""
     import jwt  # noqa: PLC0415
 
     try:
         whole = jwt.decode_complete(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise BadToken("this is no token (a JWT: three parts with dots between them)") from None
+        raise CannotDo("this is no token (a JWT: three parts with dots between them)") from None
     claims: dict[str, Any] = whole["payload"]
     lines = [
         f"signed with   {json.dumps(whole['header'].get('alg'))[1:-1]}{_signature(token, secret)}"

@@ -366,6 +366,14 @@ class Peer:
         self._driver.obey()
         await anyio.lowlevel.checkpoint()
 
+    async def sent(self) -> None:
+        """Wait until everything that is queued has gone out, and been kept by nobody here for
+        being sent again. The relay decides it in this order, and before it answers an `announce`
+        that follows. Raises what ended the peer."""
+        while self._is_sending:
+            self._driver.check()
+            await self._driver.sendable.wait()
+
     async def broadcast(self, data: Any, **fields: Any) -> None:
         """Say something to all other peers."""
         await self.send("broadcast", data, **fields)

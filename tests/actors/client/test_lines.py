@@ -20,6 +20,7 @@ from actors.transports.memory import MemoryLink
 from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     BadAddress,
+    Left,
     NoCredentials,
     NotConnected,
     QueueFull,
@@ -493,3 +494,22 @@ async def test_what_has_no_end_does_not_wait_for_it() -> None:
     frames = await broadcasts(100)
     assert [number for frame in frames for number in frame] == list(range(100))
     assert max(map(len, frames)) <= lines.GATHER_PASSES_MAX + 2
+
+
+async def test_what_was_sent_has_gone_out() -> None:
+    made: list[_Frames] = []
+
+    async with Runtime() as runtime:
+
+        async def connect() -> Any:
+            made.append(_Frames(await runtime.connect("m")))
+            return made[-1]
+
+        async with join(connect, "ann") as ann:
+            for number in range(50):
+                await ann.broadcast(number)
+            await ann.sent()
+            assert [number for frame in made[0].sent for number in frame] == list(range(50))
+        with pytest.raises(Left):
+            await ann.broadcast("more")
+        await ann.sent()  # nothing waits
