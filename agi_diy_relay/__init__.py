@@ -12,7 +12,7 @@ from actors.client.asking import Turn
 from actors.client.changes import Changes
 from actors.client.command import Command
 from actors.client.peer import Peer, join
-from actors.client.websocket import Address, websocket
+from actors.client.websocket import Address, Connector, websocket
 from actors.link import Link, LinkClosed
 from actors.relay.runtime import Full, Runtime
 from actors.transports.asgi import AsgiTransport
@@ -61,6 +61,7 @@ __all__ = [
     "Change",
     "Changes",
     "Command",
+    "Connector",
     "Full",
     "Gap",
     "Grant",

@@ -45,7 +45,9 @@ class AsgiTransport:
 
     writes_frames = False
 
-    def __init__(self, websocket: "WebSocket", close_within_s: float) -> None:
+    def __init__(
+        self, websocket: "WebSocket", close_within_s: float = Limits().close_within_s
+    ) -> None:
         self._websocket = websocket
         self._close_within_s = close_within_s
         self._batch: Batch | None = None
