@@ -7,7 +7,7 @@ import click
 
 from actors.cli import shown
 from actors.cli.place import Place, options
-from actors.cli.running import run
+from actors.cli.running import CannotDo, run
 from actors.cli.send import read_stdin
 from protocol.member.errors import TurnError
 
@@ -48,7 +48,10 @@ def ask(
 
     async def work() -> int:
         async with place.join(subscribe=False, program="agi-mesh ask") as asker:
-            turn = asker.ask(agent, command, peer=peer, any=any_, timeout_s=timeout)
+            try:
+                turn = asker.ask(agent, command, peer=peer, any=any_, timeout_s=timeout)
+            except (TypeError, ValueError) as error:
+                raise CannotDo(str(error)) from None
             chunks: list[str] = []
             try:
                 async for chunk in turn:

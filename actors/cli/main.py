@@ -26,7 +26,7 @@ from typing import Final
 import click
 
 from actors.cli import ask, load, mcp, record, send, serve, tail, token, who
-from actors.cli.running import CannotDo, Stopped
+from actors.cli.running import SIGPIPE, CannotDo, Stopped
 from protocol.about import MissingExtra, __version__
 from protocol.member.errors import RelayError
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stopped.number == signal.SIGINT:
             lead = "\n" if sys.stderr.isatty() else ""  # behind the ^C that a terminal shows
             sys.stderr.write(f"{lead}{PROGRAM}: interrupted\n")
-        elif stopped.number == signal.SIGPIPE:
+        elif stopped.number == SIGPIPE:
             # Python would say so again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + stopped.number

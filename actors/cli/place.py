@@ -52,16 +52,20 @@ class Place:
         history: int = 0,
         program: str,
     ) -> Peer:
-        """A peer there, to be entered. `program`: what it says that it is."""
-        return join(
-            self.connector,
-            id or self.id,
-            agents=agents or [],
-            metadata={"hostname": socket.gethostname(), "program": program},
-            subscribe=subscribe,
-            history=history,
-            within_s=self.within_s,
-        )
+        """A peer there, to be entered. `program`: what it says that it is. Raises CannotDo for what
+        no peer can be."""
+        try:
+            return join(
+                self.connector,
+                id or self.id,
+                agents=agents or [],
+                metadata={"hostname": socket.gethostname(), "program": program},
+                subscribe=subscribe,
+                history=history,
+                within_s=self.within_s,
+            )
+        except (TypeError, ValueError) as error:
+            raise CannotDo(str(error)) from None
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,11 +98,12 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         **rest: Any,
     ) -> Any:
         given = {"url": url, "arn": arn, "mesh": mesh, "token-file": token_file, "id": id}
+        if token_file is None:
+            given["token"] = os.environ.get("AGI_MESH_TOKEN") or None
         said = {name: value for name, value in given.items() if value is not None}
-        token = os.environ.get("AGI_MESH_TOKEN") or None
         if url is not None and arn is not None:
             raise click.UsageError("--url and --arn cannot both say where the mesh is")
-        return command(place=_place(_merged(said, _file(config)), token), **rest)
+        return command(place=_place(_merged(said, _file(config))), **rest)
 
     with_place.__name__ = command.__name__
     with_place.__doc__ = command.__doc__
@@ -114,10 +119,9 @@ NAMES: Final = frozenset({"url", "arn", "mesh", "token", "token-file", "id"})
 
 def _merged(said: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """What was said comes first: who says where else the mesh is means that, and its own token."""
-    if "url" in said or "arn" in said:
-        written = {name: value for name, value in written.items() if name not in ("url", "arn")}
-    if "token-file" in said:
-        written.pop("token", None)
+    for names in (("url", "arn"), ("token", "token-file")):
+        if any(name in said for name in names):
+            written = {name: value for name, value in written.items() if name not in names}
     return {**written, **said}
 
 
@@ -143,8 +147,8 @@ def _file(path: Path | None) -> dict[str, Any]:
     return written
 
 
-def _place(said: dict[str, Any], token: str | None) -> Place:
-    token = token or said.get("token")
+def _place(said: dict[str, Any]) -> Place:
+    token = said.get("token")
     if token is None and "token-file" in said:
         path = Path(said["token-file"]).expanduser()
         try:

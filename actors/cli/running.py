@@ -1,14 +1,18 @@
 """How a subcommand runs: its event loop, and how it is told to stop."""
 
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
 Result = TypeVar("Result")
+
+SIGPIPE: Final = 13
+"""Not everywhere is there such a signal."""
 
 
 class CannotDo(Exception):
@@ -32,7 +36,7 @@ def run(work: Callable[[], Awaitable[Result]]) -> Result:
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
     except BrokenPipeError:
-        raise Stopped(signal.SIGPIPE) from None
+        raise Stopped(SIGPIPE) from None
 
 
 async def _until_told(work: Callable[[], Awaitable[Result]]) -> Result:
@@ -55,11 +59,15 @@ async def _until_told(work: Callable[[], Awaitable[Result]]) -> Result:
 
     try:
         async with anyio.create_task_group() as tasks:
-            if threading.current_thread() is threading.main_thread():  # others get no signals
+            # Others get no signals, and Windows has no such one.
+            if threading.current_thread() is threading.main_thread() and os.name == "posix":
                 tasks.start_soon(listen)
             tasks.start_soon(do)
     except BaseExceptionGroup as group:  # of one: only `do` raises
-        raise group.exceptions[0] from None
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
     if was_told:
         raise Stopped(signal.SIGTERM)
     return result[0]

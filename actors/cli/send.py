@@ -53,7 +53,10 @@ def send(
         joined = place.join(agents=agents, subscribe=False, program="agi-mesh send")
         async with joined as sender:
             names: dict[str, Any] = {"to": to, "peer": peer, "topic": topic, "turn_id": turn}
-            await sender.send(kind, said, agent=agent, **names)
+            try:
+                await sender.send(kind, said, agent=agent, **names)
+            except (TypeError, ValueError) as error:
+                raise CannotDo(str(error)) from None
             await _taken(sender)
 
     run(partial(work))

@@ -125,13 +125,27 @@ async def _pass_on(process: anyio.abc.Process, command: Command) -> str:
 
 async def _end(process: anyio.abc.Process) -> None:
     """End the program, and all that it has started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for end in (_terminate, _kill):
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, sign)
+            end(process)
         with anyio.move_on_after(END_WITHIN_S):
             await process.wait()
             break
     await process.aclose()
+
+
+def _terminate(process: anyio.abc.Process) -> None:
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.terminate()
+
+
+def _kill(process: anyio.abc.Process) -> None:
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def _failure(written: bytes, code: int) -> str:

@@ -19,7 +19,13 @@ from protocol.member.messages import Message, is_offline
 @click.option("--type", "types", multiple=True, help="Only this type. May be given several times.")
 @click.option("--peer", help="Only what is from or to this peer or agent.")
 @click.option("--turn", help="Only this turn: a command and its answers.")
-@click.option("--history", default=0, metavar="N", help="First the last N messages from before.")
+@click.option(
+    "--history",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0),
+    help="First the last N messages from before.",
+)
 @click.option("--count", type=click.IntRange(1), help="End after so many messages.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End after so long.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each message.")

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,11 +13,13 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import jwt
 import pytest
 
 from actors.cli.serve import answer
 from actors.client.command import Command
 from actors.client.peer import Peer, join
+from actors.host.tokens import Auth
 from protocol.member.errors import TurnFailed
 from tests.actors.cli.conftest import Call
 from tests.actors.cli.program import line_with, running
@@ -30,6 +33,13 @@ pytestmark = pytest.mark.anyio
 def anyio_backend() -> str:
     """It is about the programs."""
     return "asyncio"
+
+
+SECRET = "a secret of at least 32 bytes, yes"
+
+
+def issued_to(peer: str) -> str:
+    return str(jwt.encode({"sub": peer, "exp": int(time.time()) + 600}, SECRET, "HS256"))
 
 
 @asynccontextmanager
@@ -154,6 +164,29 @@ async def test_send_says_one_thing(live: LiveRelay, call: Call) -> None:
         said = await message_of(bob, "note")
         assert (said.data, said.origin, said.sender) == ({"n": 1}, "me", "clock")
         assert said.fields["topic"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("send", "x", "--type", "presence"), 1, "peer itself"),
+        (("send", "--data", "{"), 2, "no JSON"),
+        (("ask", "coder", "x", "--peer", "a", "--any"), 2, "both"),
+        (("ask", "coder", "x", "--timeout", "-1"), 2, "--timeout"),
+        (("tail", "--history", "-1"), 2, "--history"),
+        (("who", "--id", "\udcff"), 1, ""),
+        (("who", "--arn", "x"), 2, "--arn"),
+    ],
+)
+async def test_what_cannot_be_gets_one_sentence(
+    arguments: tuple[str, ...], code: int, words: str, live: LiveRelay, call: Call
+) -> None:
+    shown = await call(*arguments, "--url", live.url)
+    assert shown.code == code
+    assert words in shown.err
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+    assert shown.err.splitlines()[-1]
 
 
 async def test_send_says_what_the_relay_refuses(live: LiveRelay, call: Call) -> None:
@@ -381,6 +414,19 @@ async def test_an_option_comes_before_the_environment_and_that_before_the_file(
         assert json.loads(there.out)["peer"] == "bob"
         again = await call("who", *file, "--mesh", "file", AGI_MESH_MESH="there")
         assert json.loads(again.out)["peer"] == "ann"
+
+
+async def test_an_option_for_the_token_comes_first_too(call: Call, tmp_path: Path) -> None:
+    good, bad = issued_to("ann"), "no.such.token"
+    (tmp_path / "good").write_text(f"{good}\n")
+    config = tmp_path / "config.toml"
+    with LiveRelay(auth=Auth(secret=SECRET.encode())) as live:
+        config.write_text(f'url = "{live.url}"\nid = "ann"\ntoken = "{bad}"\n')
+        file = ("--config", str(config))
+        assert (await call("who", *file)).code == 1
+        assert (await call("who", *file, AGI_MESH_TOKEN=good)).code == 0
+        here = ("--token-file", str(tmp_path / "good"))
+        assert (await call("who", *file, *here, AGI_MESH_TOKEN=bad)).code == 0
 
 
 @pytest.mark.parametrize(
