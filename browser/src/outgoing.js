@@ -239,13 +239,14 @@ export class Outgoing {
     const tickets = [];
     const said = [];
     let total = 1; // A bracket; behind each message comes a comma, or the other one.
+    const most = Math.min(this.#frameBytes, this.#messageBytesMax); // An array is bounded as a message.
     for (const ticket of sendable) {
       const { text, size, isSaid } = this.#queue.get(ticket) ?? {
         text: "",
         size: 0,
         isSaid: false,
       };
-      const fits = total + size + 1 <= this.#frameBytes && this.#messages.opensAt <= at;
+      const fits = total + size + 1 <= most && this.#messages.opensAt <= at;
       if (tickets.length > 0 && !(this.#takesArrays && fits)) break;
       this.#queue.delete(ticket);
       this.#bytes -= size;

@@ -213,12 +213,13 @@ class Outgoing:
         tickets: list[int] = []
         said: list[str] = []
         total = 1  # a bracket; behind each message comes a comma, or the other one
+        most = min(self._frame_bytes, self._message_bytes_max)  # an array is bounded as a message
         for ticket in chain((first,), sendable):
             queued = self._queue[ticket]
             size = queued.size
             if tickets and (
                 not self._takes_arrays
-                or total + size + 1 > self._frame_bytes
+                or total + size + 1 > most
                 or self._messages.opens_at() > at
             ):
                 break

@@ -365,6 +365,17 @@ def outgoing() -> Iterator[Story]:
             s.wait(due - s.at)
     yield s
 
+    for bounds in ({"messageBytes": 300}, {**edge, "messageBytes": 250}):
+        name = f"an array is no longer than a message may be: {bounds['messageBytes']}"
+        s = joined(name, told=bounds)
+        for number in range(12):
+            s.do("send", {"type": "a", "n": number})
+        for _ in range(4):
+            due = s.pump()
+            if due is not None:
+                s.wait(due - s.at)
+        yield s
+
     s = joined("a frame is filled to its last byte, and no further", told=edge)
     for sizes in ((300, 300), (100, 98, 99), (100, 97, 100), (301, 10)):
         for size in sizes:

@@ -17,7 +17,7 @@ from actors.client.peer import Peer, join
 from actors.client.websocket import Connector, websocket
 from actors.relay.runtime import Runtime
 from actors.transports.memory import MemoryLink
-from protocol.limits import MembershipLimits
+from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import (
     BadAddress,
     Left,
@@ -465,11 +465,11 @@ class _Frames:
         await self._link.send(text)
 
 
-async def broadcasts(count: int) -> list[list[Any]]:
+async def broadcasts(count: int, limits: Limits | None = None) -> list[list[Any]]:
     """The frames in which so many broadcasts in one breath leave."""
     made: list[_Frames] = []
 
-    async with Runtime() as runtime:
+    async with Runtime(limits) as runtime:
 
         async def connect() -> Any:
             made.append(_Frames(await runtime.connect("m")))
@@ -488,6 +488,12 @@ async def test_what_is_said_in_one_breath_shares_a_frame(anyio_backend_name: str
     frames = await broadcasts(5)
     assert [number for frame in frames for number in frame] == [0, 1, 2, 3, 4]
     assert anyio_backend_name == "trio" or len(frames) == 1  # trio lets anybody run first
+
+
+async def test_an_array_is_not_too_long_for_the_relay() -> None:
+    limits = Limits(message_bytes_max=2048, presence_bytes_max=2048)
+    frames = await broadcasts(100, limits)
+    assert [number for frame in frames for number in frame] == list(range(100))
 
 
 async def test_what_has_no_end_does_not_wait_for_it() -> None:

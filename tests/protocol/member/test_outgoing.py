@@ -135,6 +135,15 @@ def test_where_frames_are_counted_messages_share_them_up_to_their_size() -> None
     assert take(queue) == [10, 11, 12]  # ten characters
 
 
+def test_an_array_is_no_longer_than_a_message_may_be() -> None:
+    for bounds in ({"messageBytes": 9}, {"messageBytes": 9, "framesPerSecond": 10}):
+        queue = outgoing(bounds=bounds)
+        for number in range(10, 14):
+            queue.offer(f"{number}")
+        assert take(queue) == [10, 11]
+        assert queue.check("1" * 9) == 9
+
+
 def test_a_long_message_counts_as_the_frames_that_it_takes() -> None:
     queue = outgoing(bounds={"framesPerSecond": 10, "frameBytes": 100})
     for size in (100, 101, 1):
