@@ -365,9 +365,9 @@ def outgoing() -> Iterator[Story]:
             s.wait(due - s.at)
     yield s
 
-    for bounds in ({"messageBytes": 300}, {**edge, "messageBytes": 250}):
-        name = f"an array is no longer than a message may be: {bounds['messageBytes']}"
-        s = joined(name, told=bounds)
+    for small in ({"messageBytes": 300}, {**edge, "messageBytes": 250}):
+        most = small["messageBytes"]
+        s = joined(f"an array is no longer than a message may be: {most}", told=small)
         for number in range(12):
             s.do("send", {"type": "a", "n": number})
         for _ in range(4):
