@@ -221,26 +221,30 @@ export class Outgoing {
    */
   nextFrame(at, patientUntil) {
     const sendable = this.#sendable();
-    if (sendable.length === 0) return null;
+    const first = sendable.next().value;
+    if (first === undefined) return null;
     let due = this.#opensAt;
     if (!this.#knowsRelay) due = Math.max(due, patientUntil);
-    return due > at ? due : this.#frame(sendable, at);
+    return due > at ? due : this.#frame(first, sendable, at);
   }
 
   /**
    * One message; if the relay takes arrays, as many as fit into one frame.
    *
-   * @param {number[]} sendable
+   * @param {number} first
+   * @param {Generator<number, undefined>} others
    * @param {number} at
    * @returns {Frame}
    */
-  #frame(sendable, at) {
+  #frame(first, others, at) {
     const texts = [];
     const tickets = [];
     const said = [];
     let total = 1; // A bracket; behind each message comes a comma, or the other one.
     const most = Math.min(this.#frameBytes, this.#messageBytesMax); // An array is bounded as a message.
-    for (const ticket of sendable) {
+    /** @type {number | undefined} */
+    let ticket = first;
+    for (; ticket !== undefined; ticket = others.next().value) {
       const { text, size, isSaid } = this.#queue.get(ticket) ?? {
         text: "",
         size: 0,
@@ -289,19 +293,20 @@ export class Outgoing {
     return null;
   }
 
-  /** The tickets of what may go now, in order: no more of them than a frame may take. */
-  #sendable() {
+  /**
+   * The tickets of what may go now, in order, each when it is asked for.
+   *
+   * @returns {Generator<number, undefined>}
+   */
+  *#sendable() {
     /** @type {Map<string, boolean>} */
     const held = new Map();
-    const most = this.#takesArrays ? this.#frameBytes : 1;
-    const tickets = [];
     for (const [ticket, { target }] of this.#queue) {
-      if (tickets.length >= most) break;
       const key = target === null ? "" : JSON.stringify([target.to, target.peer]);
       if (!held.has(key)) held.set(key, this.#holds(target));
-      if (!held.get(key)) tickets.push(ticket);
+      if (!held.get(key)) yield ticket;
     }
-    return tickets;
+    return undefined;
   }
 
   /** What was held may go now. */
