@@ -11,7 +11,11 @@ import attrs
 
 from tests import ROOT
 
-CODE: Final = "from agi_diy_relay.command import main; raise SystemExit(main())"
+CODE: Final = (
+    # A shell lets its background jobs ignore Ctrl-C, and what they start inherits that.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from agi_diy_relay.command import main; raise SystemExit(main())"
+)
 
 
 @attrs.frozen
