@@ -218,9 +218,7 @@ class Outgoing:
             queued = self._queue[ticket]
             size = queued.size
             if tickets and (
-                not self._takes_arrays
-                or total + size + 1 > most
-                or self._messages.opens_at() > at
+                not self._takes_arrays or total + size + 1 > most or self._messages.opens_at() > at
             ):
                 break
             self._bytes -= size
