@@ -229,7 +229,7 @@ class History:
         for connection in round.own:
             stream = self._streams.get(connection)
             if stream is not None:
-                last = self._last_of(stream, connection, round)
+                last = self._last_of_own(stream, connection, round)
                 crc = self._crc_of_dropped(stream, connection) if last is None else crc32(last)
                 stream.dropped_in, stream.dropped_crc = round.number, crc
         if round.shared is not None:
@@ -258,23 +258,24 @@ class History:
             number, crc = self._dropped_in, self._dropped_crc
         for round in reversed(self._aside):
             if round.number > number:
-                last = self._last_of(stream, connection, round)
+                last = self._last_of_plain(stream, connection, round)
                 if last is not None:
                     return crc32(last)
         return crc
 
-    def _last_of(self, stream: _Stream, connection: int, round: Round) -> Text | None:
-        """The last message that a stream got in a round. None: it got nothing."""
-        follows = stream.follows_after < round.number
-        if round.left_out is None:
-            everyones: Delivery | None = round.shared if follows else None
-            delivery = round.own.get(connection, everyones)
-            skipped = stream.skipped if round.number == stream.opened_in else 0
-            return None if delivery is None or delivery.count <= skipped else delivery.last
+    def _last_of_own(self, stream: _Stream, connection: int, round: Round) -> Text | None:
+        """The last message that a stream got in a round with something of its own."""
+        delivery = round.own[connection]
+        skipped = stream.skipped if round.number == stream.opened_in else 0
+        return None if delivery is None or delivery.count <= skipped else delivery.last
+
+    def _last_of_plain(self, stream: _Stream, connection: int, round: Round) -> Text | None:
+        """The last message that a stream got in a plain round. None: it got nothing."""
+        assert round.left_out is not None
         shared: Kept = round.shared
         end = shared.count
-        for left_out, count in reversed(round.left_out if follows else ()):
-            if connection not in left_out:
+        for left_out, count in reversed(round.left_out):
+            if stream.follows_after < round.number and connection not in left_out:
                 return shared.last if end == shared.count else shared.texts[end - 1]
             end -= count
         return None

@@ -437,6 +437,18 @@ def test_what_is_dropped_while_it_grows_is_gone() -> None:
         it.missed(A, 1, crc32(b"not plain"))
 
 
+def test_who_does_not_follow_got_nothing_of_what_was_laid_aside() -> None:
+    it = kept_for(10.0)
+    it.open(A, 0, follows=True)
+    it.open(B, 0, follows=False)
+    it.add(None, {B: to_one(b"first")}, 0.0)
+    it.add(plain(b"to those who follow"), {}, 1.0)
+    it.add(plain(b"the same"), {}, 100.0)
+    assert texts_of(it.missed(B, 1, crc32(b"first"))) == []
+    with pytest.raises(Missing, match="count"):
+        it.missed(B, 1, crc32(b"to those who follow"))
+
+
 PLAIN = st.lists(
     st.tuples(st.sampled_from(((), (1,), (2,), (2, 3), (9,))), st.booleans()), min_size=1
 )

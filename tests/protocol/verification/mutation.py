@@ -164,6 +164,16 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> len(own) <= len(streams)": "either of the two is gone through; the result is the same",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
     " -> len(own) >= len(streams)": "either of the two is gone through; the result is the same",
+    "protocol/mesh/history.py: _put: at > self._run_until"
+    " -> at >= self._run_until": "a run may end a moment sooner",
+    "protocol/mesh/history.py: _put: run.bytes > self._run_bytes_max"
+    " -> run.bytes >= self._run_bytes_max": "a run may end a byte sooner",
+    "protocol/mesh/history.py: _crc_of_dropped: round.number > number"
+    " -> round.number >= number": "this number is of a round that is not plain, and those here are",
+    "protocol/mesh/history.py: _last_of_own: delivery.count <= skipped"
+    " -> delivery.count < skipped": "nobody asks what came before the first message that counts",
+    "protocol/mesh/history.py: _last_of_plain: stream.follows_after < round.number"
+    " -> stream.follows_after <= round.number": "what the stream got first comes after this round",
 }
 """Survivors that change nothing, by description: why."""
 
