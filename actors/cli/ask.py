@@ -1,13 +1,12 @@
 """`agi-mesh ask`: a command for an agent, and its answer as it comes."""
 
-from functools import partial
 from typing import Any
 
 import click
 
 from actors.cli import shown
 from actors.cli.place import Place, options
-from actors.cli.running import CannotDo, run
+from actors.cli.running import possible, run
 from actors.cli.send import read_stdin
 from protocol.member.errors import TurnError
 
@@ -36,7 +35,7 @@ def ask(
     any_: bool,
     timeout: float,
     as_json: bool,
-) -> int:
+) -> None:
     """Give AGENT the command TEXT, and show its answer as it comes.
 
     Without TEXT the command is read from stdin. Ctrl-C tells the agent to stop. If the command
@@ -46,12 +45,10 @@ def ask(
     if peer is not None and any_:
         raise click.UsageError("--any and --peer cannot both say who is meant")
 
-    async def work() -> int:
+    async def work() -> None:
         async with place.join(subscribe=False, program="agi-mesh ask") as asker:
-            try:
+            with possible():
                 turn = asker.ask(agent, command, peer=peer, any=any_, timeout_s=timeout)
-            except (TypeError, ValueError) as error:
-                raise CannotDo(str(error)) from None
             chunks: list[str] = []
             try:
                 async for chunk in turn:
@@ -66,11 +63,9 @@ def ask(
                     shown.say_json({"error": str(error), "kind": type(error).__name__})
                 elif chunks:
                     shown.say("")  # the sentence has a line of its own
-                shown.note(f"agi-mesh: {error}")
-                return 1
-        return 0
+                raise
 
-    return run(partial(work))
+    run(work)
 
 
 def _end(result: Any, chunks: list[str], *, as_json: bool) -> None:

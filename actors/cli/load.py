@@ -7,7 +7,6 @@ wrong place. All peers are in this process: where it has no time left, the figur
 """
 
 import math
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ import click
 from anyio.abc import TaskStatus
 
 from actors.cli import shown
+from actors.cli.hearing import heard
 from actors.cli.place import Place, options
 from actors.cli.running import run
 from actors.client.peer import Peer
-from protocol.member.errors import Gap, Lagged
+from protocol.member.errors import RelayError
 
 TYPE: Final = "load"
 
@@ -130,7 +130,7 @@ async def _load(place: Place, what: _Load) -> Found:
         peers = []
         for id in ids:
             peers.append(await tasks.start(_receive, place, id, set(ids) - {id}, found))
-            _progress(f"{len(peers)} of {count} peers are there")
+            shown.progress(f"{len(peers)} of {count} peers are there")
         began, cpu_s = anyio.current_time(), time.process_time()
         async with anyio.create_task_group() as senders:
             for number, peer in enumerate(peers):
@@ -159,10 +159,8 @@ async def _receive(
     next_of: defaultdict[str, int] = defaultdict(int)
     async with place.join(id=id, subscribe={"types": [TYPE]}, program="agi-mesh load") as peer:
         task_status.started(peer)
-        while True:
-            try:
-                message = await anext(peer)
-            except (Gap, Lagged):
+        async for message in heard(peer):
+            if isinstance(message, RelayError):
                 continue  # the numbers tell
             origin = message.origin
             if message.type != TYPE or origin not in others:
@@ -175,9 +173,3 @@ async def _receive(
             next_of[origin] = number + 1
             found.received += 1
             found.late_ms.append(round((time.monotonic_ns() - at) / 1e6, 2))
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{text}")
-        sys.stderr.flush()

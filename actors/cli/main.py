@@ -25,7 +25,7 @@ from typing import Final
 
 import click
 
-from actors.cli import ask, load, mcp, record, send, serve, tail, token, who
+from actors.cli import ask, load, mcp, record, send, serve, shown, tail, token, who
 from actors.cli.running import SIGPIPE, CannotDo, Stopped
 from protocol.about import MissingExtra, __version__
 from protocol.member.errors import RelayError
@@ -48,8 +48,16 @@ def cli() -> None:
 
 
 for command in (
-    *(who.who, tail.tail, send.send, ask.ask, serve.serve),
-    *(record.record, record.replay, load.load, mcp.mcp, token.token),
+    who.who,
+    tail.tail,
+    send.send,
+    ask.ask,
+    serve.serve,
+    record.record,
+    record.replay,
+    load.load,
+    mcp.mcp,
+    token.token,
 ):
     cli.add_command(command)
 
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (CannotDo, MissingExtra, RelayError) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        shown.note(f"{PROGRAM}: {error}")  # in which others' words may be
         return 1
     except Stopped as stopped:
         if stopped.number == signal.SIGINT:

@@ -10,7 +10,7 @@ for `reply`; its asker hears signs of life until then, as from any agent.
 """
 
 import json
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,12 +20,14 @@ import anyio
 import click
 
 from actors.cli import shown
+from actors.cli.hearing import heard
 from actors.cli.place import Place, options
 from actors.cli.running import run
 from actors.client.command import Command
 from actors.client.peer import Peer
+from actors.signal import Signal
 from protocol.about import __version__, missing_extra
-from protocol.member.errors import Gap, Lagged, RelayError
+from protocol.member.errors import RelayError
 
 INBOX_MAX: Final = 200
 """So many messages wait; the oldest go first."""
@@ -35,10 +37,9 @@ IN_INBOX: Final = frozenset({"broadcast", "direct"})
 
 
 class Waiting:
-    """A command that waits for its reply."""
+    """A reply that is waited for."""
 
-    def __init__(self, command: Command) -> None:
-        self.command = command
+    def __init__(self) -> None:
         self._answer: str | None = None
         self._is_there = anyio.Event()
 
@@ -58,14 +59,13 @@ class Inbox:
 
     def __init__(self) -> None:
         self._items: deque[dict[str, Any]] = deque(maxlen=INBOX_MAX)
-        self._commands: OrderedDict[str, Waiting] = OrderedDict()
-        self._changed = anyio.Event()
+        self._commands: dict[str, Waiting] = {}
+        self._changed = Signal()
 
     def put(self, item: dict[str, Any]) -> None:
         """Something has come."""
         self._items.append(item)
         self._changed.set()
-        self._changed = anyio.Event()
 
     async def take(self, count: int, wait_s: float) -> list[dict[str, Any]]:
         """The oldest ones, and no longer there. Waits for one, if there is none."""
@@ -79,7 +79,7 @@ class Inbox:
         turn = command.message.turn_id or ""
         if len(self._commands) >= COMMANDS_MAX:
             raise RuntimeError("nobody has time: too many commands wait for a reply")
-        waiting = self._commands[turn] = Waiting(command)
+        waiting = self._commands[turn] = Waiting()
         self.put({"from": command.asker, "command": command.text, "reply_with": turn})
         try:
             return await waiting.result()
@@ -125,15 +125,10 @@ async def served(peer: Peer) -> AsyncIterator[Any]:
 
 
 async def _listen(peer: Peer, inbox: Inbox) -> None:
-    while True:
-        try:
-            message = await anext(peer)
-        except (Gap, Lagged) as hole:
-            inbox.put({"note": f"some messages are missing here: {hole}"})
-            continue
-        except StopAsyncIteration:
-            return
-        if message.type in IN_INBOX and message.word("command") is None:
+    async for message in heard(peer):
+        if isinstance(message, RelayError):
+            inbox.put({"note": f"some messages are missing here: {message}"})
+        elif message.type in IN_INBOX and message.word("command") is None:
             inbox.put({"from": message.sender, "type": message.type, "data": message.data})
 
 

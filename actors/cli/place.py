@@ -15,6 +15,7 @@ import secrets
 import socket
 import tomllib
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -22,7 +23,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 import click
 
-from actors.cli.running import CannotDo
+from actors.cli.running import CannotDo, possible
 from actors.client.agentcore import agentcore
 from actors.client.peer import Peer, Subscribe, join
 from actors.client.websocket import Connector, websocket
@@ -54,7 +55,7 @@ class Place:
     ) -> Peer:
         """A peer there, to be entered. `program`: what it says that it is. Raises CannotDo for what
         no peer can be."""
-        try:
+        with possible():
             return join(
                 self.connector,
                 id or self.id,
@@ -64,8 +65,6 @@ class Place:
                 history=history,
                 within_s=self.within_s,
             )
-        except (TypeError, ValueError) as error:
-            raise CannotDo(str(error)) from None
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +86,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="A file with these options.",
         envvar="AGI_MESH_CONFIG",
     )
+    @wraps(command)
     def with_place(
         *,
         url: str | None,
@@ -105,12 +105,6 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("--url and --arn cannot both say where the mesh is")
         return command(place=_place(_merged(said, _file(config))), **rest)
 
-    with_place.__name__ = command.__name__
-    with_place.__doc__ = command.__doc__
-    with_place.__click_params__ = [  # type: ignore[attr-defined]
-        *getattr(command, "__click_params__", []),
-        *with_place.__click_params__,  # type: ignore[attr-defined]
-    ]
     return with_place
 
 

@@ -5,10 +5,8 @@ it came. It has what goes to everyone, and so no direct messages of others.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import IO, Any
 
 import anyio
@@ -16,10 +14,11 @@ import attrs
 import click
 
 from actors.cli import shown
+from actors.cli.hearing import heard
 from actors.cli.place import Place, options
 from actors.cli.running import CannotDo, run
 from actors.client.peer import Peer
-from protocol.member.errors import Gap, Lagged
+from protocol.member.errors import RelayError
 from protocol.member.messages import OWN_TYPES, Message, is_offline
 
 
@@ -37,10 +36,9 @@ def record(*, place: Place, file: IO[str], seconds: float | None, count: int | N
             async with place.join(program="agi-mesh record") as observer:
                 shown.note(f"records at {place.shown}; Ctrl-C ends it")
                 began = anyio.current_time()
-                while count is None or written < count:
-                    message = await _next(observer)
-                    if message is None:
-                        break
+                async for message in heard(observer):
+                    if isinstance(message, RelayError):
+                        raise CannotDo(f"the recording would have a hole: {message}")
                     if message.origin == observer.id:
                         continue
                     at = round(anyio.current_time() - began, 4)
@@ -48,18 +46,10 @@ def record(*, place: Place, file: IO[str], seconds: float | None, count: int | N
                     file.write(f"{line}\n")
                     file.flush()
                     written += 1
+                    if written == count:
+                        return
 
     run(work)
-
-
-async def _next(observer: Peer) -> Message | None:
-    while True:
-        try:
-            return await anext(observer)
-        except (Gap, Lagged) as hole:
-            raise CannotDo(f"the recording would have a hole: {hole}") from None
-        except StopAsyncIteration:
-            return None
 
 
 @attrs.frozen
@@ -108,11 +98,11 @@ def replay(*, place: Place, file: IO[str], speed: float) -> None:
             for count, line in enumerate(lines, start=1):
                 await anyio.sleep_until(began + (line.at - first) / speed)
                 await cast.play(line.message)
-                if sys.stderr.isatty() and count % 100 == 0:
-                    sys.stderr.write(f"\r{count} of {len(lines)}")
+                if count % 100 == 0:
+                    shown.progress(f"{count} of {len(lines)}")
         shown.note(f"{len(lines)} messages of {cast.count} peers were said at {place.shown}")
 
-    run(partial(work))
+    run(work)
 
 
 class Cast:

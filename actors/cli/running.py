@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,6 +26,15 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+
+
+@contextmanager
+def possible() -> Iterator[None]:
+    """What cannot be, as its user has said it, is no fault of the program. Raises CannotDo."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise CannotDo(str(error)) from None
 
 
 def run(work: Callable[[], Awaitable[Result]]) -> Result:

@@ -2,17 +2,17 @@
 
 import json
 import sys
-from functools import partial
 from typing import Any
 
 import anyio
 import click
 
 from actors.cli import shown
+from actors.cli.hearing import heard
 from actors.cli.place import Place, options
-from actors.cli.running import CannotDo, run
+from actors.cli.running import CannotDo, possible, run
 from actors.client.peer import Peer
-from protocol.member.errors import Gap
+from protocol.member.errors import RelayError
 from protocol.member.messages import sentence_of
 
 
@@ -53,13 +53,11 @@ def send(
         joined = place.join(agents=agents, subscribe=False, program="agi-mesh send")
         async with joined as sender:
             names: dict[str, Any] = {"to": to, "peer": peer, "topic": topic, "turn_id": turn}
-            try:
+            with possible():
                 await sender.send(kind, said, agent=agent, **names)
-            except (TypeError, ValueError) as error:
-                raise CannotDo(str(error)) from None
             await _taken(sender)
 
-    run(partial(work))
+    run(work)
 
 
 async def _taken(sender: Peer) -> None:
@@ -69,20 +67,17 @@ async def _taken(sender: Peer) -> None:
         errors: list[str] = []
 
         async def listen() -> None:
-            while True:
-                try:
-                    message = await anext(sender)
-                except Gap as gap:
-                    errors.append(str(gap))
-                    continue
-                if message.type == "error" and message.is_relays:
+            async for message in heard(sender):
+                if isinstance(message, RelayError):
+                    errors.append(str(message))
+                elif message.type == "error" and message.is_relays:
                     errors.append(sentence_of(message.word("error"), "the relay refused it"))
 
         tasks.start_soon(listen)
         await sender.announce()  # the relay answers this after what came before it
         tasks.cancel_scope.cancel()
     if errors:
-        raise CannotDo(shown.plain(errors[0]))
+        raise CannotDo(errors[0])
 
 
 def _data(text: str) -> Any:

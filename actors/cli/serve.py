@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -56,7 +57,7 @@ def serve(*, place: Place, agent: str, program: str, at_a_time: int | None) -> N
             shown.note(f"{agent} serves at {place.shown} as {peer.id}; Ctrl-C ends it")
             await peer.serve(partial(answer, program), [agent], at_a_time=at_a_time)
 
-    run(partial(work))
+    run(work)
 
 
 async def answer(program: str, command: Command) -> Any:
@@ -72,7 +73,7 @@ async def answer(program: str, command: Command) -> Any:
         env={**os.environ, **{name: _no_null(value) for name, value in names.items()}},
         start_new_session=True,  # so that all that it starts can be ended with it
     )
-    written: list[bytes] = []
+    written = bytearray()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_give, process, asked)
@@ -83,7 +84,7 @@ async def answer(program: str, command: Command) -> Any:
         with anyio.CancelScope(shield=True):
             await _end(process)
     if code != 0:
-        raise CannotDo(_failure(b"".join(written), code))
+        raise CannotDo(_failure(written, code))
     return output.removesuffix("\n")
 
 
@@ -95,13 +96,12 @@ async def _give(process: anyio.abc.Process, asked: str) -> None:
         await process.stdin.aclose()
 
 
-async def _read_errors(process: anyio.abc.Process, written: list[bytes]) -> None:
-    """The end of what it writes to stderr."""
+async def _read_errors(process: anyio.abc.Process, written: bytearray) -> None:
+    """Keep the end of what it writes to stderr."""
     assert process.stderr is not None
     async for part in process.stderr:
-        written.append(part)
-        if len(written) > 2 and sum(map(len, written[1:])) > 4 * ERROR_CHARS_MAX:
-            del written[0]
+        written += part
+        del written[: -4 * ERROR_CHARS_MAX]  # a character has 4 bytes at most
 
 
 async def _pass_on(process: anyio.abc.Process, command: Command) -> str:
@@ -125,30 +125,20 @@ async def _pass_on(process: anyio.abc.Process, command: Command) -> str:
 
 async def _end(process: anyio.abc.Process) -> None:
     """End the program, and all that it has started."""
-    for end in (_terminate, _kill):
+    ends: tuple[Callable[[], None], ...] = (process.terminate, process.kill)
+    if os.name == "posix":
+        signals = (signal.SIGTERM, signal.SIGKILL)
+        ends = tuple(partial(os.killpg, process.pid, number) for number in signals)
+    for end in ends:
         with suppress(ProcessLookupError, PermissionError):
-            end(process)
+            end()
         with anyio.move_on_after(END_WITHIN_S):
             await process.wait()
             break
     await process.aclose()
 
 
-def _terminate(process: anyio.abc.Process) -> None:
-    if os.name == "posix":
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
-        process.terminate()
-
-
-def _kill(process: anyio.abc.Process) -> None:
-    if os.name == "posix":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-
-
-def _failure(written: bytes, code: int) -> str:
+def _failure(written: bytearray, code: int) -> str:
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     words = written.decode("utf-8", "replace").strip()[-ERROR_CHARS_MAX:]
     return f"the program {how}: {words}" if words else f"the program {how}"

@@ -61,6 +61,13 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def progress(text: str) -> None:
+    """How far long work is, in one line of a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{plain(text)}")
+        sys.stderr.flush()
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns with two spaces between them.
 

@@ -1,16 +1,15 @@
 """`agi-mesh tail`: what is said in a mesh, as it is said."""
 
-from functools import partial
 from typing import Any
 
 import anyio
 import click
 
 from actors.cli import shown
+from actors.cli.hearing import heard
 from actors.cli.place import Place, options
 from actors.cli.running import run
-from actors.client.peer import Peer
-from protocol.member.errors import Gap, Lagged
+from protocol.member.errors import RelayError
 from protocol.member.messages import Message, is_offline
 
 
@@ -60,26 +59,16 @@ def tail(
         with anyio.move_on_after(seconds):
             async with place.join(history=history, program="agi-mesh tail") as observer:
                 shown.note(f"listening at {place.shown}; Ctrl-C ends it")
-                while left is None or left > 0:
-                    message = await _next(observer)
-                    if message is None:
-                        return
-                    if is_wanted(message):
+                async for message in heard(observer):
+                    if isinstance(message, RelayError):
+                        shown.note(f"some messages are missing here: {message}")
+                    elif is_wanted(message):
                         _show(message, as_json=as_json)
                         left = None if left is None else left - 1
+                        if left == 0:
+                            return
 
-    run(partial(follow))
-
-
-async def _next(observer: Peer) -> Message | None:
-    """The next message; None: it is over."""
-    while True:
-        try:
-            return await anext(observer)
-        except (Gap, Lagged) as hole:
-            shown.note(f"some messages are missing here: {hole}")
-        except StopAsyncIteration:
-            return None
+    run(follow)
 
 
 def _show(message: Message, *, as_json: bool) -> None:
