@@ -71,7 +71,7 @@ class Hedge(Generic[Opened]):
     async def _try_others(self, tasks: TaskGroup) -> None:
         other, pause_s = anyio.CancelScope(), self._after_s
         while True:
-            if await self._is_late(pause_s):
+            if await self._paused_late(pause_s):
                 await self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, self._most_s)
             if self._is_refused:
@@ -80,7 +80,7 @@ class Hedge(Generic[Opened]):
             other = anyio.CancelScope()
             tasks.start_soon(self._try, other, False)
 
-    async def _is_late(self, pause_s: float) -> bool:
+    async def _paused_late(self, pause_s: float) -> bool:
         """Pause for so long. Returns whether it took clearly longer."""
         began = self._clock.now().at
         await self._clock.sleep(pause_s)

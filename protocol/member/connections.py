@@ -36,7 +36,7 @@ from typing import Any, Final
 
 import attrs
 
-from protocol.instant import Instant
+from protocol.instant import Instant, first_of
 from protocol.limits import MembershipLimits
 from protocol.member import lifecycle as membership
 from protocol.member.announcements import Announcements, Answered, Said
@@ -314,7 +314,7 @@ class Connections:
 
     def deadline(self) -> float | None:
         """When (monotonic seconds) `expire` must be called next; None if never."""
-        return membership.first_of(
+        return first_of(
             membership.deadline(self._life, self._limits),
             self._sockets.deadline(),
             self._sockets.report_due(self._use),

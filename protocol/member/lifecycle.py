@@ -32,6 +32,7 @@ from typing import Final
 
 import attrs
 
+from protocol.instant import first_of
 from protocol.limits import MembershipLimits
 
 
@@ -405,19 +406,6 @@ def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:
 def deadline(membership: Membership, limits: MembershipLimits) -> float | None:
     """When (monotonic seconds) something happens by itself; None if nothing ever does."""
     return first_of(membership.due, silent_at(membership, limits))
-
-
-def first_of(*dues: float | None) -> float | None:
-    """The first of these times, without those that never come (None).
-
-    >>> first_of(2.0, None, 1.0), first_of(None)
-    (1.0, None)
-    """
-    first = None
-    for due in dues:
-        if due is not None and (first is None or due < first):
-            first = due
-    return first
 
 
 def expire(membership: Membership, now: float, chance: float, limits: MembershipLimits) -> Step:

@@ -27,14 +27,14 @@ a peer and that its program can want.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from protocol.instant import Instant
+from protocol.instant import Instant, first_of
 from protocol.limits import MembershipLimits
 from protocol.member.announcements import Announcements, Said
 from protocol.member.asks import Asks
 from protocol.member.connections import LOST_CODE, NONCE_CHARS_MAX, Connections, Rooms
 from protocol.member.effects import Effect, Finished, Sendable
 from protocol.member.errors import Left, RelayError
-from protocol.member.lifecycle import MemberState, first_of
+from protocol.member.lifecycle import MemberState
 from protocol.member.messages import ANSWERS, RemotePeer, compose
 from protocol.member.outgoing import Frame, Outgoing
 from protocol.member.ownership import Ownership

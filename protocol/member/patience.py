@@ -18,10 +18,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from protocol.instant import first_of
 from protocol.limits import MembershipLimits
 from protocol.member.effects import AttemptFailed, Effect, Ready
 from protocol.member.errors import IdTaken, RelayError, Unreachable
-from protocol.member.lifecycle import first_of
 
 REFUSES: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 1013})
 """The close codes with which a relay says no: a rule was broken, or there is no room."""

@@ -161,15 +161,10 @@ class History:
     def _put(
         self, number: int, shared: SharedDelivery, left_out: Sequence[LeftOut], at: float
     ) -> None:
-        """A plain round: it goes on with the run, or begins one."""
+        """A plain round: it goes on with the run, or begins one. Any other round has ended it."""
         run = self._run
         bytes = shared.size + _PART_BYTES
-        if (
-            run is None
-            or number != run.number + 1
-            or at > self._run_until
-            or run.bytes > self._run_bytes_max
-        ):
+        if run is None or at > self._run_until or run.bytes > self._run_bytes_max:
             self._end_run()
             run = Round(number, at, shared.to_keep(), _NOTHING, [*left_out], 0)
             self._run, self._run_until = run, at + RUN_S
@@ -271,11 +266,13 @@ class History:
 
     def _last_of_plain(self, stream: _Stream, connection: int, round: Round) -> Text | None:
         """The last message that a stream got in a plain round. None: it got nothing."""
+        if stream.follows_after >= round.number:
+            return None
         assert round.left_out is not None
         shared: Kept = round.shared
         end = shared.count
         for left_out, count in reversed(round.left_out):
-            if stream.follows_after < round.number and connection not in left_out:
+            if connection not in left_out:
                 return shared.last if end == shared.count else shared.texts[end - 1]
             end -= count
         return None

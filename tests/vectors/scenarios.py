@@ -341,10 +341,7 @@ def outgoing() -> Iterator[Story]:
     s = joined("the pace is the relay's", told={"messagesPerSecond": 10, "messagesBurst": 4})
     for number in range(6):
         s.do("send", {"type": "a", "n": number})
-    for _ in range(5):
-        due = s.pump()
-        if due is not None:
-            s.wait(due - s.at)
+    s.pump_in_time(5)
     yield s
 
     s = joined("without a burst the rate counts as one", told={"messagesPerSecond": 4})
@@ -359,10 +356,7 @@ def outgoing() -> Iterator[Story]:
         s.do("send", {"type": "a", "n": number})
     s.do("send", {"type": "long", "data": "x" * 700})
     s.do("send", {"type": "last"})
-    for _ in range(8):
-        due = s.pump()
-        if due is not None:
-            s.wait(due - s.at)
+    s.pump_in_time(8)
     yield s
 
     for small in ({"messageBytes": 300}, {**edge, "messageBytes": 250}):
@@ -370,20 +364,14 @@ def outgoing() -> Iterator[Story]:
         s = joined(f"an array is no longer than a message may be: {most}", told=small)
         for number in range(12):
             s.do("send", {"type": "a", "n": number})
-        for _ in range(4):
-            due = s.pump()
-            if due is not None:
-                s.wait(due - s.at)
+        s.pump_in_time(4)
         yield s
 
     s = joined("a frame is filled to its last byte, and no further", told=edge)
     for sizes in ((300, 300), (100, 98, 99), (100, 97, 100), (301, 10)):
         for size in sizes:
             s.do("send", _sized(size))
-        for _ in range(3):
-            due = s.pump()
-            if due is not None:
-                s.wait(due - s.at)
+        s.pump_in_time(3)
         s.wait(1.0)
     yield s
 

@@ -92,6 +92,13 @@ class Story:
                 return due  # type: ignore[no-any-return]
         return None
 
+    def pump_in_time(self, times: int) -> None:
+        """The same so many times, each when the pace allows it."""
+        for _ in range(times):
+            due = self.pump()
+            if due is not None:
+                self.wait(due - self.at)
+
     # How it begins --------------------------------------------------------------------------------
 
     def open(self, connection: int) -> None:

@@ -16,8 +16,22 @@ from protocol.mesh.history import History, Missing
 from protocol.mesh.rounds import ROUND_BYTES, Joins, LeftOut, Missed
 
 
+class Texts:
+    """What all of these say of their texts."""
+
+    texts: Sequence[Text]
+
+    @property
+    def count(self) -> int:
+        return len(self.texts)
+
+    @property
+    def last(self) -> Text:
+        return self.texts[-1]
+
+
 @attrs.frozen
-class Given:
+class Given(Texts):
     """A delivery of plain texts."""
 
     texts: Sequence[Text]
@@ -39,34 +53,18 @@ class Given:
         return Given([text for start, end in ranges for text in self.texts[start:end]], ())
 
     @property
-    def count(self) -> int:
-        return len(self.texts)
-
-    @property
-    def last(self) -> Text:
-        return self.texts[-1]
-
-    @property
     def size(self) -> int:
         return sum(map(len, self.texts))
 
 
 @attrs.define
-class Piled:
+class Piled(Texts):
     """The texts of several of these."""
 
     texts: list[Text]
 
     def put(self, shared: Given) -> None:
         self.texts += shared.texts
-
-    @property
-    def count(self) -> int:
-        return len(self.texts)
-
-    @property
-    def last(self) -> Text:
-        return self.texts[-1]
 
 
 def each(*left_out: Collection[int]) -> list[LeftOut]:

@@ -172,8 +172,8 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> round.number >= number": "this number is of a round that is not plain, and those here are",
     "protocol/mesh/history.py: _last_of_own: delivery.count <= skipped"
     " -> delivery.count < skipped": "nobody asks what came before the first message that counts",
-    "protocol/mesh/history.py: _last_of_plain: stream.follows_after < round.number"
-    " -> stream.follows_after <= round.number": "what the stream got first comes after this round",
+    "protocol/mesh/history.py: _last_of_plain: stream.follows_after >= round.number"
+    " -> stream.follows_after > round.number": "what the stream got first comes after this round",
 }
 """Survivors that change nothing, by description: why."""
 
