@@ -19,7 +19,7 @@ from actors.relay.runtime import Runtime
 from protocol.member.errors import AnnouncementRefused, Rejected, TurnFailed
 from tests import ROOT
 from tests.worlds.live import HeldPort
-from tests.worlds.peers import until
+from tests.worlds.peers import Serving, until
 
 pytestmark = pytest.mark.anyio
 
@@ -89,11 +89,9 @@ async def test_a_langgraph_graph_is_served_and_asks() -> None:
         return f"[{command.text}]"
 
     async with asking(langgraph_agent.serve, "editor", "writer") as (ann, where):
-        async with join(where, "bob", agents=["writer"]) as bob, anyio.create_task_group() as tasks:
-            tasks.start_soon(bob.serve, write)
+        async with join(where, "bob", agents=["writer"]) as bob, Serving(bob, write):
             with anyio.fail_after(60):
                 assert await ann.ask("editor", "tea") == "[write about tea] (editor)"
-            tasks.cancel_scope.cancel()
 
 
 async def test_the_tools_of_an_mcp_server_are_an_agent() -> None:

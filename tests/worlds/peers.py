@@ -70,6 +70,20 @@ class Serving:
         await self._tasks.__aexit__(None, None, None)
 
 
+class Thinking:
+    """A handler that goes on until it is stopped. `begun`, `stopped`: it has."""
+
+    def __init__(self) -> None:
+        self.begun, self.stopped = anyio.Event(), anyio.Event()
+
+    async def __call__(self, _: Command) -> None:
+        self.begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.stopped.set()
+
+
 async def write(command: Command) -> Any:
     for word in str(command.text).split():
         await command.stream(word)

@@ -24,7 +24,7 @@ from protocol.member.errors import TurnFailed
 from tests.actors.cli.conftest import Call
 from tests.actors.cli.program import line_with, running
 from tests.worlds.live import HeldPort, LiveRelay
-from tests.worlds.peers import message_of, until
+from tests.worlds.peers import Serving, Thinking, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -45,11 +45,9 @@ def issued_to(peer: str) -> str:
 @asynccontextmanager
 async def coder(relay: LiveRelay, handler: Any, id: str = "bob") -> AsyncIterator[Peer]:
     """A peer with the agent `coder`."""
-    async with join(relay.url, id, agents=["coder"], metadata={"hostname": "host"}) as peer:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(peer.serve, handler)
-            yield peer
-            tasks.cancel_scope.cancel()
+    joined = join(relay.url, id, agents=["coder"], metadata={"hostname": "host"})
+    async with joined as peer, Serving(peer, handler):
+        yield peer
 
 
 async def shout(command: Command) -> str:
@@ -237,21 +235,13 @@ async def test_a_command_that_fails_is_exit_code_1(live: LiveRelay, call: Call) 
 
 
 async def test_ctrl_c_tells_the_agent_to_stop(live: LiveRelay) -> None:
-    begun, stopped = anyio.Event(), anyio.Event()
-
-    async def think(command: Command) -> None:
-        begun.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stopped.set()
-
+    think = Thinking()
     async with coder(live, think):
         with running("ask", "coder", "think", "--url", live.url) as ask:
             with anyio.fail_after(60):
-                await begun.wait()
+                await think.begun.wait()
                 ask.send_signal(signal.SIGINT)
-                await stopped.wait()
+                await think.stopped.wait()
             _, err = await anyio.to_thread.run_sync(ask.communicate)
     assert (ask.returncode, err) == (130, "agi-mesh: interrupted\n")
 

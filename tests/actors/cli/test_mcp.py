@@ -20,7 +20,7 @@ from protocol.member.errors import TurnFailed
 from tests import ROOT
 from tests.actors.cli.program import CODE, environment
 from tests.worlds.live import LiveRelay
-from tests.worlds.peers import message_of, until
+from tests.worlds.peers import Serving, Thinking, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -70,8 +70,7 @@ async def test_agents_are_listed_and_asked_with_their_chunks_as_progress(
     async def note(progress: float, total: float | None = None, message: str | None = None) -> None:
         told.append((progress, message))
 
-    async with join(live.url, "bob", agents=["coder"]) as bob, anyio.create_task_group() as tasks:
-        tasks.start_soon(bob.serve, shout)
+    async with join(live.url, "bob", agents=["coder"]) as bob, Serving(bob, shout):
         async with way(live) as editor:
             names = {tool.name for tool in (await editor.list_tools()).tools}
             assert names == {"list_agents", "ask_agent", "broadcast", "inbox", "reply"}
@@ -86,31 +85,20 @@ async def test_agents_are_listed_and_asked_with_their_chunks_as_progress(
             nobody = await editor.call_tool("ask_agent", {"agent": "nobody", "command": "x"})
             assert nobody.is_error
             assert "nobody" in str(nobody.content)
-        tasks.cancel_scope.cancel()
 
 
 async def test_who_cancels_the_call_cancels_the_command(live: LiveRelay) -> None:
-    begun, stopped = anyio.Event(), anyio.Event()
-
-    async def think(command: Command) -> None:
-        begun.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stopped.set()
-
-    async with join(live.url, "bob", agents=["coder"]) as bob, anyio.create_task_group() as tasks:
-        tasks.start_soon(bob.serve, think)
+    think = Thinking()
+    async with join(live.url, "bob", agents=["coder"]) as bob, Serving(bob, think):
         async with client(live) as editor:
             with anyio.fail_after(60):
                 async with anyio.create_task_group() as calls:
                     asked = {"agent": "coder", "command": "think"}
                     calls.start_soon(editor.call_tool, "ask_agent", asked)
-                    await begun.wait()
+                    await think.begun.wait()
                     calls.cancel_scope.cancel()
-                await stopped.wait()
+                await think.stopped.wait()
             assert said(await editor.call_tool("list_agents", {}))  # the session goes on
-        tasks.cancel_scope.cancel()
 
 
 async def test_others_can_talk_to_an_mcp_client(live: LiveRelay) -> None:

@@ -28,6 +28,7 @@ from tests.worlds.peers import (
     QUICK,
     Memory,
     Serving,
+    Thinking,
     in_virtual_time,
     message_of,
     swallow_error,
@@ -54,26 +55,18 @@ async def test_an_exception_of_the_handler_is_the_askers_error(where: Connector)
 async def test_a_program_that_leaves_tells_its_askers_though_another_keeps_the_peer_here(
     where: Connector,
 ) -> None:
-    begun, cancelled = anyio.Event(), anyio.Event()
-
-    async def think(_: Command) -> None:
-        begun.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            cancelled.set()
-
+    think = Thinking()
     shared: dict[str, Any] = {"agents": ["writer"], "owner": "bob's, of both programs"}
     async with join(where, "ann") as ann, join(where, "bob", **shared):
         async with join(where, "bob", **shared) as going, anyio.create_task_group() as tasks:
             tasks.start_soon(going.serve, think)
             turn = ann.ask("writer", "write")
             with anyio.fail_after(PATIENCE_S):
-                await begun.wait()
+                await think.begun.wait()
                 await going.leave()
                 with pytest.raises(TargetLeft, match="has gone"):
                     await turn
-                await cancelled.wait()
+                await think.stopped.wait()
         assert "bob" in ann.roster
 
 
