@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 import anyio
@@ -102,6 +103,10 @@ def mcp(*, place: Place, agent: str | None) -> None:
 
     Claude Code, for example: claude mcp add mesh -- agi-mesh mcp --url wss://relay.example/ws
     """
+    try:
+        import_module("mcp.server")
+    except ModuleNotFoundError as error:  # which is said before anybody is looked for
+        raise missing_extra(error, "mcp", "agi-mesh mcp") from None
     run(partial(_serve, place, agent))
 
 
@@ -134,12 +139,10 @@ async def _listen(peer: Peer, inbox: Inbox) -> None:
 
 def made(peer: Peer, inbox: Inbox) -> Any:
     """The MCP server of this peer."""
-    try:
-        from mcp.server import MCPServer  # noqa: PLC0415 (an extra brings it)
-        from mcp.server.mcpserver import Context  # noqa: PLC0415
-        from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "mcp", "agi-mesh mcp") from None
+    from mcp.server import MCPServer  # noqa: PLC0415 (an extra brings it)
+    from mcp.server.mcpserver import Context  # noqa: PLC0415
+    from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415
+
     server = MCPServer(
         "agi-mesh",
         version=__version__,

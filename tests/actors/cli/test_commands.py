@@ -450,3 +450,15 @@ def test_a_missing_extra_is_one_sentence() -> None:
     )
     assert "pip install 'agi-diy-relay[cli]'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_without_the_extra_for_mcp_nobody_is_looked_for(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    with HeldPort() as port:
+        shown = await call("mcp", "--url", f"ws://127.0.0.1:{port}/ws")
+    assert shown.code == 1
+    assert shown.err.endswith("pip install 'agi-diy-relay[mcp]'\n")
+    assert len(shown.err.splitlines()) == 1
