@@ -345,9 +345,9 @@ def _masked(text: Text, way: int) -> Text:
 
 
 def _unmasked_header(one: Header, other: Header) -> Header:
-    type, *names = map(_unmasked, _names(one), _names(other))
+    type, sender, to, instance, target = map(_unmasked, _names(one), _names(other))
     assert type is not None  # it was a string
-    return Header(type, *names)
+    return Header(type, sender, to, instance, target, one.turn_id)
 
 
 def _unmasked(one: str | None, other: str | None) -> str | None:

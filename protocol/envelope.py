@@ -27,7 +27,8 @@ RELAY: Final = "relay"
 class Header(msgspec.Struct, gc=False):
     """The fields that decide where a message goes. `None`: absent, or null.
 
-    `from` is called `sender` here, because `from` is a keyword of Python.
+    `from` is called `sender` here, because `from` is a keyword of Python. `turn_id` decides nothing
+    (protocol.mesh.commands). It is as it stands in the text; empty: absent.
     """
 
     type: str
@@ -35,6 +36,7 @@ class Header(msgspec.Struct, gc=False):
     to: str | None = None
     instance_id: str | None = msgspec.field(name="instanceId", default=None)
     target_instance_id: str | None = msgspec.field(name="targetInstanceId", default=None)
+    turn_id: msgspec.Raw = msgspec.field(name="turnId", default=msgspec.Raw())
 
 
 @attrs.frozen

@@ -193,6 +193,12 @@ class Limits:
         "answers to others are left out silently",
         0.0,
     )
+    open_commands_max: int = _bound(
+        1000,
+        "commands that are shown as open to whoever watches the mesh",
+        "the oldest is shown no more",
+        0,
+    )
     begun_turns_max: int = _bound(
         256,
         "turns that a peer with such a connection has begun, remembered so that it gets the "

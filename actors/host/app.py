@@ -1,32 +1,38 @@
 """The ASGI application that AgentCore expects (/ws, /ping, /invocations), and pages for people."""
 
+import json
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import anyio.from_thread
+import anyio.to_thread
+import attrs
 from bedrock_agentcore.runtime import BedrockAgentCoreApp, PingStatus
 from bedrock_agentcore.runtime.context import RequestContext
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from actors.clock import Clock, SystemClock
-from actors.host.home import READABLE, no_page, nothing_here, routes
-from actors.host.metrics import publish_metrics
-from actors.host.openings import Openings, Refusal, origin_allowed, refused
+from actors.host.console import Stream
+from actors.host.home import READABLE, no_page, nothing_here, routes, websocket_url
+from actors.host.metrics import Metrics
+from actors.host.observing import Observers
+from actors.host.openings import DEFAULT_MESH, Openings, Refusal, origin_allowed, refused
+from actors.host.reports import Kind, Reports
 from actors.host.settings import BadSetting, Settings, read_settings
-from actors.host.status import Reports
+from actors.host.status import report
 from actors.host.throttle import RefusalLog
 from actors.host.tokens import Tokens
 from actors.relay.runtime import Runtime
-from actors.relay.snapshot import MeshStatus
-from protocol.mesh.status import Totals
 
 log = logging.getLogger("relay")
 
@@ -41,13 +47,20 @@ class RelayApp(BedrockAgentCoreApp):
 
     runtime: Runtime
     _openings: Openings
+    _metrics: Metrics
+    _observers: Observers
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
         super().__init__(lifespan=self._lifespan)
         self.settings = settings
         self._clock = clock or SystemClock()
         self.refusals = RefusalLog(self._clock)
-        self._reports = Reports(self._look, self._clock)
+        kinds = {
+            "peers": Kind(lambda: self._report(details=False), "application/json"),
+            "details": Kind(lambda: self._report(details=True), "application/json"),
+            "metrics": Kind(self._metrics_text, CONTENT_TYPE_PLAIN_0_0_4),
+        }
+        self._reports = Reports(kinds, self._clock)
         # The SDK logs every invocation through a handler of its own, which it has just made.
         sdk = logging.getLogger("bedrock_agentcore.app")
         sdk.handlers.clear()
@@ -63,7 +76,16 @@ class RelayApp(BedrockAgentCoreApp):
         # The SDK's own answer has a stamp that moves only when the status does.
         [at] = [n for n, route in enumerate(self.router.routes) if _path(route) == "/ping"]
         self.router.routes[at] = Route("/ping", self._ping, methods=["GET"])
-        self._answer, invocations.app = invocations.app, self._answer_readers
+        invocations.app = self._for_readers(invocations.app)
+        for path, endpoint in (
+            ("/metrics", self._measured),
+            ("/console/stream", self._stream),
+            ("/console/where", self._where),
+        ):
+            route = Route(path, endpoint, methods=["GET"])
+            route.app = self._for_readers(route.app)
+            self.router.routes.append(route)
+        self.router.routes.append(Route("/ready", self._ready, methods=["GET"]))
         self.router.routes += routes()
         # Many write the address of a relay without its path, or with a slash behind it.
         self.router.routes += [Route(path, self._no_page) for path in ("/ws", "/ws/")]
@@ -97,20 +119,30 @@ class RelayApp(BedrockAgentCoreApp):
             settings.limits, self._clock, strict=settings.strict, owns_thread=True
         ) as self.runtime:
             self._openings = Openings(self.runtime, settings, self.refusals, tokens)
-            publish_metrics(self.runtime)
-            yield
+            self._metrics = Metrics(self.runtime, self._clock)
+            self._metrics.publish()
+            async with anyio.create_task_group() as tasks:
+                self._observers = Observers(self.runtime, self._metrics, self._clock, tasks)
+                tasks.start_soon(self._metrics.measure_lag)
+                yield
+                tasks.cancel_scope.cancel()
 
     def _served(self) -> Settings:
         assert self.settings is not None, "the server has not run the application's startup"
         return self.settings
 
-    async def _answer_readers(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._openings.check_reader(Headers(scope=scope))
-        except Refusal as refusal:
-            await refused(refusal)(scope, receive, send)
-        else:
-            await self._answer(scope, receive, send)
+    def _for_readers(self, app: ASGIApp) -> ASGIApp:
+        """The same, only for those who may see who is here, in all meshes."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self._openings.check_reader(Headers(scope=scope))
+            except Refusal as refusal:
+                await refused(refusal)(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return answer
 
     async def _no_page(self, request: Request) -> Response:
         # A page looks here for the reason why its WebSocket did not open.
@@ -121,14 +153,40 @@ class RelayApp(BedrockAgentCoreApp):
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
         await self._openings.serve(websocket, context.session_id)
 
-    def _status(self, payload: object) -> Response:
-        # Runs on a worker thread.
-        return self._reports.answer(isinstance(payload, dict) and bool(payload.get("details")))
+    def _status(self, payload: object, context: RequestContext) -> Response:
+        # Runs on a worker thread. Behind AgentCore's edge nothing but this path and /ws is there.
+        asked = payload if isinstance(payload, dict) else {}
+        if asked.get("observe"):
+            mesh = context.session_id or asked.get("mesh")
+            return Stream(self._observers, mesh if mesh and isinstance(mesh, str) else DEFAULT_MESH)
+        return self._reports.answer("details" if asked.get("details") else "peers")
 
-    def _look(self) -> tuple[Sequence[MeshStatus], Totals, int]:
+    def _report(self, *, details: bool) -> bytes:
         # The event loop takes the snapshot, between two rounds.
-        meshes = anyio.from_thread.run_sync(self.runtime.status)
-        return meshes, self.runtime.totals(), self.runtime.held_bytes
+        answer = report(anyio.from_thread.run_sync(self.runtime.status), details)
+        if details:
+            answer["totals"] = attrs.asdict(self.runtime.totals())
+            answer["held_bytes"] = self.runtime.held_bytes
+        return json.dumps(answer).encode()
+
+    def _metrics_text(self) -> bytes:
+        return self._metrics.text()
+
+    async def _measured(self, _: Request) -> Response:
+        return await anyio.to_thread.run_sync(self._reports.answer, "metrics")
+
+    async def _stream(self, request: Request) -> Response:
+        return Stream(self._observers, request.query_params.get("mesh") or DEFAULT_MESH)
+
+    async def _where(self, request: Request) -> Response:
+        """Where the console joins, to ask an agent."""
+        return JSONResponse({"url": f"{websocket_url(request.url)}?{request.url.query}"})
+
+    async def _ready(self, _: Request) -> Response:
+        """May connections be sent here? Not while the relay ends, though it still lives."""
+        if self.runtime.is_draining:
+            return PlainTextResponse("draining\n", 503)
+        return PlainTextResponse("ready\n")
 
     async def _ping(self, _: Request) -> Response:
         """AgentCore ends a session when the stamp is too old, whatever the status says.

@@ -8,7 +8,7 @@ from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -20,6 +20,15 @@ _ROOT: Final = Path(__file__).parents[2]
 
 BROWSER: Final = _ROOT / "browser"
 """The browser module and the demo page."""
+
+CONSOLE: Final = "console"
+"""The folder of the console in `BROWSER`."""
+
+CONSOLE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""It loads nothing from elsewhere. Only its WebSocket may go elsewhere: to a mesh on AgentCore."""
 
 READABLE: Final = {"access-control-allow-origin": "*", "cache-control": "no-store"}
 """Any page may read an answer that has these headers. Browsers hide from a page why its WebSocket
@@ -48,6 +57,7 @@ def routes() -> list[BaseRoute]:
         # A page that another local server serves may import the module, too.
         files = CORSMiddleware(Files(directory=BROWSER, html=True), allow_origins=["*"])
         found.append(Mount("/browser", files))
+        found += [Route(path, to_console) for path in ("/console", "/console/")]
     if _has_site():
         found.append(Mount("/docs", Files(directory=SITE, html=True)))
     elif DOCUMENTS.is_dir():
@@ -60,6 +70,7 @@ def links() -> list[Link]:
     found = []
     if BROWSER.is_dir():
         found.append(Link("browser/", "Demo", "join the mesh from this browser"))
+        found.append(Link("console/", "Console", "see who is here, and what they do"))
     if _has_site():
         found.append(Link("docs/", "Documentation", "how to use all this"))
     else:
@@ -115,7 +126,7 @@ async def home(request: Request) -> HTMLResponse:
     """The page at `/`. It loads nothing."""
     page = _PAGE.format(
         version=escape(__version__),
-        url=escape(_websocket_url(request.url)),
+        url=escape(websocket_url(request.url)),
         links="".join(_LINK.format(**link._asdict()) for link in links()),
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'"
@@ -124,7 +135,7 @@ async def home(request: Request) -> HTMLResponse:
 
 def no_page(request: Request) -> PlainTextResponse:
     """The answer to who opens the address of the WebSocket as a page."""
-    text = f"Connect to {_websocket_url(request.url)} with a WebSocket client.\n"
+    text = f"Connect to {websocket_url(request.url)} with a WebSocket client.\n"
     return PlainTextResponse(text, 426, {"upgrade": "websocket", **READABLE})
 
 
@@ -137,7 +148,15 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, send)
 
 
-def _websocket_url(url: URL) -> str:
+async def to_console(request: Request) -> Response:
+    """`/console/` is short for where its page and its modules are."""
+    up = "../" if request.url.path.endswith("/") else ""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{up}browser/{CONSOLE}/{query}")
+
+
+def websocket_url(url: URL) -> str:
+    """Where the WebSocket of a relay is that was asked by this address."""
     return str(url.replace(scheme="wss" if url.is_secure else "ws", path="/ws", query=""))
 
 
@@ -157,6 +176,9 @@ class Files(StaticFiles):
         if "node_modules" in Path(path).parts:
             raise HTTPException(404)
         response = await super().get_response(path, scope)
+        if Path(path).parts[:1] == (CONSOLE,):
+            response.headers["content-security-policy"] = CONSOLE_POLICY
+            response.headers["cache-control"] = "no-cache"  # a new relay has a new console
         if path.endswith(".md"):
             response.headers["content-type"] = "text/plain; charset=utf-8"
         return response

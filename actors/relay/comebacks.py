@@ -87,6 +87,11 @@ class Comebacks:
             case Returning():
                 self._returning.append(effect)
 
+    @property
+    def away_count(self) -> int:
+        """How many connections are away, and may come back."""
+        return len(self._away)
+
     def away(self, connection: int) -> None:
         """Its socket is gone, and it may come back. It costs as much as before."""
         if connection not in self._away:

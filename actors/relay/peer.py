@@ -66,6 +66,7 @@ class PeerActor:
         "id",
         "inbound_bytes",
         "is_stopped",
+        "sent",
         "undecided_bytes",
     )
 
@@ -104,6 +105,7 @@ class PeerActor:
         self._outbox = Outbox(limits, ledger)
         self._writable = True
         self.is_stopped = False
+        self.sent = 0
         self._flush_then: Cause | None = None
         inbox.tell(Opened(self))
         ledger.opened(self, grant.peer)
@@ -289,6 +291,7 @@ class PeerActor:
         """Send what this connection gets from one round."""
         if self.is_stopped:
             return
+        self.sent += batch.count
         try:
             if self._writable:
                 if self._transport.send(batch):

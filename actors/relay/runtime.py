@@ -22,12 +22,9 @@ from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
-from actors.relay.crowd import Crowd
-from actors.relay.ledger import Ledger
-from actors.relay.lobby import Lobby
 from actors.relay.peer import PeerActor
-from actors.relay.rests import Holds
-from actors.relay.snapshot import MeshStatus
+from actors.relay.process import Process
+from actors.relay.snapshot import Activity, Gauges, MeshStatus, Size
 from actors.relay.supervisor import Supervisor
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
@@ -67,13 +64,13 @@ class Runtime:
     ) -> None:
         self.limits = limits or Limits()
         self._clock = clock or SystemClock()
-        self._holds = Holds(self._clock) if owns_thread else None
         self._strict = strict
-        self.ledger = Ledger.within(self.limits)
-        self._crowd = Crowd(self.limits)
+        self._process = Process(self.limits, self._clock, owns_thread=owns_thread)
+        self.ledger = self._process.ledger
+        self.traffic = self._process.traffic
+        self.events = self._process.events
         self._meshes: dict[str, Supervisor] = {}
         self._inhabited: dict[str, Supervisor] = {}  # where somebody is present, or was
-        self._lobby = Lobby(self.limits, self._clock)
         self._tasks: TaskGroup | None = None
         self._is_draining = False
         self._empty = anyio.Event()
@@ -136,7 +133,7 @@ class Runtime:
         and says nothing uses up no mesh."""
         most = self.limits.meshes_max
         if mesh not in self._inhabited and len(self._inhabited) >= most:
-            self._inhabited = {m: s for m, s in self._inhabited.items() if not s.is_empty}
+            self._inhabited = {m: s for m, s in self._inhabited.items() if not s.mesh.is_empty}
         return mesh in self._inhabited or len(self._inhabited) < most
 
     def open(
@@ -158,12 +155,9 @@ class Runtime:
                 self.limits,
                 self._clock,
                 strict=self._strict,
-                lobby=self._lobby,
                 admit=partial(self.admit, mesh),
-                ledger=self.ledger,
-                crowd=self._crowd,
-                holds=self._holds,
                 new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
+                process=self._process,
             )
             self._meshes[mesh] = supervisor
             # Not in the context of the connection that happens to be the first, with its trace.
@@ -217,7 +211,7 @@ class Runtime:
                 del self._meshes[supervisor.name]
                 self._inhabited.pop(supervisor.name, None)
                 self._past = self._past + supervisor.totals
-            self._past_alive_at = max(self._past_alive_at, supervisor.alive_at)
+            self._past_alive_at = max(self._past_alive_at, supervisor.mesh.alive_at)
             if not self._meshes:
                 self._empty.set()
 
@@ -259,7 +253,7 @@ class Runtime:
         event loop.
         """
         now = self._clock.now()
-        meshes = (supervisor.alive_at for supervisor in self._meshes.values())
+        meshes = (supervisor.mesh.alive_at for supervisor in self._meshes.values())
         alive_at = max((self._past_alive_at, *meshes))
         return now.wall_ms - round(max(0.0, now.at - alive_at) * 1000)
 
@@ -271,6 +265,35 @@ class Runtime:
     def status(self) -> tuple[MeshStatus, ...]:
         """A snapshot of every mesh. Call it on the event loop. The result never changes."""
         return tuple(supervisor.status() for supervisor in self._meshes.values())
+
+    def look(self, mesh: str, ways: int) -> tuple[MeshStatus | None, Activity]:
+        """One mesh now, and what is going on there, with so many of the largest flows.
+
+        The flow is counted from the first call on, until `look_away`. Call it on the event loop.
+        """
+        supervisor = self._meshes.get(mesh)
+        if supervisor is None:
+            return None, Activity()
+        return supervisor.status(), Activity(*supervisor.mesh.watch(ways, self._clock.now()))
+
+    def look_away(self, mesh: str) -> None:
+        """Nobody watches this mesh any more."""
+        if mesh in self._meshes:
+            self._meshes[mesh].mesh.unwatch()
+
+    def sizes(self) -> dict[str, Size]:
+        """How large every mesh is. May be called from any thread."""
+        meshes = tuple(self._meshes.values())
+        return {its.name: Size(its.connections, its.mesh.peers) for its in meshes}
+
+    def gauges(self) -> Gauges:
+        """Numbers of now, over all meshes. May be called from any thread."""
+        return sum((its.gauges() for its in tuple(self._meshes.values())), Gauges())
+
+    @property
+    def is_draining(self) -> bool:
+        """It takes no new connections, because it ends."""
+        return self._is_draining
 
     def totals(self) -> Totals:
         """Counts since the runtime began, over all meshes, also those that have ended.

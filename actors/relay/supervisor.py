@@ -15,20 +15,19 @@ from functools import partial
 from typing import Final
 
 import anyio.lowlevel
-import attrs
 
 from actors.clock import Clock
 from actors.relay.comebacks import Comebacks
 from actors.relay.control import Control, Displaced, Failed, Lagging, Opened, Ponged
-from actors.relay.crowd import Crowd
 from actors.relay.journal import Journal
-from actors.relay.ledger import Ledger
-from actors.relay.lobby import Lobby, to_end
+from actors.relay.lobby import to_end
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
-from actors.relay.rests import Holds, Rests
-from actors.relay.snapshot import MeshStatus
+from actors.relay.process import Process
+from actors.relay.rests import Rests
+from actors.relay.snapshot import Gauges, Mailbox, MeshStatus
 from actors.relay.tapes import Tapes
+from actors.relay.traffic import SAMPLED
 from actors.signal import Signal
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
@@ -72,10 +71,9 @@ LITTLE_BYTES: Final = 16 * 1024
 class Supervisor:
     """The actor of one mesh.
 
-    `lobby`: where the connections of all meshes wait that have not announced themselves. `admit`:
-    asked before a connection joins. `ledger`: what the process holds. `crowd`: the turns of those
-    who say too much. `holds`: the moments in which the thread may stop (None: it never may).
-    `new_token`: makes tokens for connections that may come back (None: none may).
+    `admit`: asked before a connection joins. `new_token`: makes tokens for connections that may
+    come back (None: none may). `process`: what it shares with the other meshes. `mesh`: who is
+    here, and every decision.
     """
 
     def __init__(
@@ -85,44 +83,43 @@ class Supervisor:
         clock: Clock,
         *,
         strict: bool = False,
-        lobby: Lobby | None = None,
         admit: Admission = admit_all,
-        ledger: Ledger | None = None,
-        crowd: Crowd | None = None,
-        holds: Holds | None = None,
         new_token: Callable[[], str] | None = None,
+        process: Process | None = None,
     ) -> None:
+        process = process or Process(limits, clock)
         self.name = name
         self._limits = limits
         self._clock = clock
-        self._mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
-        self._lobby = Lobby(limits, clock) if lobby is None else lobby
+        self.mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
+        self._lobby = process.lobby
         self._work = Signal()
         self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._work.set)
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
         self._next_id = 1
-        self._journal = Journal(name)
+        self._traffic = process.traffic
+        self._journal = Journal(name, process.events)
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
-        self._tapes = Tapes()
-        self._ledger = ledger or Ledger.within(limits)
-        self._crowd = crowd or Crowd(limits)
+        self._tapes = Tapes(self._traffic)
+        self._ledger = process.ledger
+        self._crowd = process.crowd
         self._comebacks = Comebacks(
             limits,
-            self._mesh,
+            self.mesh,
             self._ledger,
             self._lobby,
             actors=self._actors,
             receivers=self._receivers,
             paced=self._paced,
-            carry_out=lambda now: self._carry_out(self._mesh.take_effects(), now),
+            carry_out=lambda now: self._carry_out(self.mesh.take_effects(), now),
             fail=lambda actor, error, now: self._fail(actor, Cause.CRASHED, error, now),
         )
         self._read_until = Instant(-math.inf, 0)  # everything that came until then has been read
         self._kept_bytes = 0  # as the ledger knows it
         self._said_bytes = 0  # that the mesh has not sorted in
-        self._rests = Rests(limits.flush_gap_s, clock, holds)
+        self._rests = Rests(limits.flush_gap_s, clock, process.holds)
 
     def open(
         self, transport: Transport, *, is_paced: bool = False, grant: Grant = OPEN
@@ -155,19 +152,9 @@ class Supervisor:
         return len(self._actors)
 
     @property
-    def is_empty(self) -> bool:
-        """No peer is present here."""
-        return self._mesh.is_empty
-
-    @property
-    def alive_at(self) -> float:
-        """The last sign of life of its peers, or when the last one left (monotonic seconds)."""
-        return self._mesh.alive_at
-
-    @property
     def totals(self) -> Totals:
         """A copy of what the mesh has counted so far."""
-        return attrs.evolve(self._mesh.totals)
+        return self.mesh.totals
 
     # Rounds ---------------------------------------------------------------------------------------
 
@@ -183,7 +170,7 @@ class Supervisor:
         until then is late. By default that is now.
         """
         now = self._clock.now()
-        mesh, codec, work = self._mesh, self._mesh.codec, self._mesh.work
+        mesh, codec, work = self.mesh, self.mesh.codec, self.mesh.work
         displaced: list[PeerActor] = []
         for control in self._inbox.take_control():
             if isinstance(control, Displaced):
@@ -218,7 +205,7 @@ class Supervisor:
                     rest = mesh.unfinished.get(actor.id)
                     actor.undecided(*(rest.count, rest.bytes) if rest is not None else (0, 0))
             elif actor.close_code is None:  # a part of a message came in
-                self._mesh.heard(actor.id, now)
+                self.mesh.heard(actor.id, now)
             if actor.close_code is not None and not actor.waiting:
                 self._closed(actor, actor.close_code, now)
         if later:
@@ -235,13 +222,18 @@ class Supervisor:
             for actor in to_end(displaced, set(ready), mesh.peer_of):
                 mesh.ended(actor.id, Cause.DISPLACED, now)
             self._carry_out(mesh.take_effects(), now)
+        traffic = self._traffic
+        traffic.rounds += 1
+        traffic.taken_bytes += self._limits.round_bytes_max - bytes_left
+        if not traffic.rounds % SAMPLED:
+            traffic.rounds_s.note(self._clock.now().at - now.at)
         if (kept_bytes := mesh.kept_bytes) != self._kept_bytes:
             self._kept_bytes = kept_bytes
             self._ledger.keep(self.name, kept_bytes)
 
     def _closed(self, actor: PeerActor, code: int, now: Instant) -> None:
         """The socket of an actor is gone, and everything that came from there has been decided."""
-        if self._mesh.lost(actor.id, code, now):
+        if self.mesh.lost(actor.id, code, now):
             self._comebacks.away(actor.id)
         else:
             self._actors.pop(actor.id, None)  # gone already, if it was ended before that
@@ -251,12 +243,12 @@ class Supervisor:
         match control:
             case Opened(actor):
                 is_paced = actor.id in self._paced
-                self._mesh.opened(actor.id, now, is_paced=is_paced, grant=actor.grant)
+                self.mesh.opened(actor.id, now, is_paced=is_paced, grant=actor.grant)
                 self._receivers[actor.id] = actor
             case Ponged(actor):
-                self._mesh.ponged(actor.id, now)
+                self.mesh.ponged(actor.id, now)
             case Lagging(actor, is_lagging):
-                (self._mesh.fell_behind if is_lagging else self._mesh.caught_up)(actor.id, now)
+                (self.mesh.fell_behind if is_lagging else self.mesh.caught_up)(actor.id, now)
             case Failed(actor, cause, error, reason):
                 self._fail(actor, cause, error, now, reason)
 
@@ -268,8 +260,8 @@ class Supervisor:
         now: Instant,
         reason: str | None = None,
     ) -> None:
-        self._journal.failed(actor.id, self._mesh.peer_of(actor.id), cause, error, reason)
-        self._mesh.ended(actor.id, cause, now)
+        self._journal.failed(actor.id, self.mesh.peer_of(actor.id), cause, error, reason, now=now)
+        self.mesh.ended(actor.id, cause, now)
 
     def _carry_out(self, effects: list[Effect], now: Instant) -> None:
         if not effects:
@@ -310,7 +302,7 @@ class Supervisor:
                 case Counted() | Returning():
                     self._comebacks.asked(effect, tapes.tape_of(effect.connection))
                 case PeerJoined() | PeerLeft() | Refused() | Spared():
-                    self._journal.note(effect)
+                    self._journal.note(effect, now)
         receivers = self._receivers
         began_at = self._rests.began_at(len(receivers)) if tape.is_shared else None
         leaving = {end.connection for end in dismissed} if dismissed else ()
@@ -322,6 +314,7 @@ class Supervisor:
         else:
             self._rests.sent_privately(len(effects), now.at)
         for end in dismissed:
+            self._journal.dismissed(end, now)
             flush = end.cause is Cause.SHUTDOWN
             actor = receivers.pop(end.connection)
             if actor.close_code is not None:  # it was lost, and did not come back
@@ -332,7 +325,7 @@ class Supervisor:
             actor.stop(end.cause, last, flush=flush)
         if self._said_bytes > LITTLE_SAID_BYTES:
             self._said_bytes = 0
-            self._mesh.settle()
+            self.mesh.settle()
         if self._comebacks.is_busy:
             self._comebacks.answer(now)
 
@@ -354,7 +347,7 @@ class Supervisor:
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(TICK_S)
-            deadline, now = self._mesh.deadline(), self._clock.now()
+            deadline, now = self.mesh.deadline(), self._clock.now()
             if deadline is not None and deadline <= now.at:
                 # A process that was suspended wakes up late for every deadline, while the signs of
                 # life of its peers wait in the kernel. So all sockets are read once before.
@@ -369,8 +362,8 @@ class Supervisor:
         """Decide what waits. Then close every connection (1001) after what is queued for it."""
         while self._inbox:
             self.round()
-        self._mesh.shut_down(self._clock.now())
-        self._carry_out(self._mesh.take_effects(), self._clock.now())
+        self.mesh.shut_down(self._clock.now())
+        self._carry_out(self.mesh.take_effects(), self._clock.now())
         self._work.set()  # nothing follows from a connection that was away, and it may be the last
 
     def hurry(self) -> None:
@@ -386,12 +379,18 @@ class Supervisor:
             self._lobby.leave(actor)
             actor.abort()
 
+    def gauges(self) -> Gauges:
+        """Numbers of now. May be called from any thread."""
+        queued_bytes = sum(actor.queued[1] for actor in tuple(self._actors.values()))
+        away = self._comebacks.away_count
+        return Gauges(len(self._actors), away, queued_bytes, self.mesh.states())
+
     def status(self) -> MeshStatus:
         """A snapshot. It never changes."""
         return MeshStatus(
             self.name,
             len(self._actors),
-            self._mesh.status(self._clock.now()),
-            {id: actor.queued for id, actor in self._actors.items()},
+            self.mesh.status(self._clock.now()),
+            {id: Mailbox(*actor.queued, actor.sent) for id, actor in self._actors.items()},
             self.totals,
         )

@@ -13,6 +13,7 @@ import msgspec
 from actors.frames import Batch, SharedBatch, text_frame
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
+from actors.relay.traffic import Traffic
 from protocol.envelope import Text
 from protocol.mesh.effects import Chosen
 from protocol.mesh.wishes import ALL
@@ -29,18 +30,27 @@ class Spool(msgspec.Struct, gc=False):
 
 def _tell(
     shared: SharedBatch | None,
-    present: Iterable[int],
+    present: Collection[int],
     own: Mapping[int, Batch | None],
     receivers: Mapping[int, PeerActor],
     leaving: Collection[int],
+    *,
+    traffic: Traffic,
 ) -> None:
     if shared is not None:
+        count = len(present)
         for connection in present:
             if connection not in own:
                 receivers[connection].tell(shared)
+            else:
+                count -= 1
+        traffic.deliveries += count * shared.count
+        traffic.delivered_bytes += count * shared.size
     for connection, batch in own.items():
         if batch is not None and connection not in leaving:
             receivers[connection].tell(batch)
+            traffic.deliveries += batch.count
+            traffic.delivered_bytes += batch.size
 
 
 def _together(spools: Sequence[Spool]) -> tuple[SharedBatch | None, Mapping[int, Batch | None]]:
@@ -57,11 +67,12 @@ class Tapes:
     """Collects one round. Receivers are named by connection number, wishes by theirs.
 
     `plain`: the tape of those who want everything. While nobody wants anything else (`differ`), it
-    does the same for less.
+    does the same for less. `traffic`: counts what is sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic | None = None) -> None:
         self.plain: Final = Tape()
+        self._traffic = Traffic() if traffic is None else traffic
         self.differ = False
         self._tapes: dict[int, Tape] = {ALL: self.plain}
         self._of: dict[int, Tape] = {}  # by connection, if it is not the plain one
@@ -145,13 +156,13 @@ class Tapes:
             shared, own = plain.finish()
             if keep is not None:
                 keep(shared, own)
-            _tell(shared, plain.present, own, receivers, leaving)
+            _tell(shared, plain.present, own, receivers, leaving, traffic=self._traffic)
             return (shared.count, shared.size, (own,)) if shared is not None else (0, 0, (own,))
         spools = self.finish()
         if keep is not None:
             keep(*_together(spools))
         for spool in spools:
-            _tell(spool.shared, spool.present, spool.own, receivers, leaving)
+            _tell(spool.shared, spool.present, spool.own, receivers, leaving, traffic=self._traffic)
         many = [spool.shared for spool in spools if spool.shared is not None]
         count = max((shared.count for shared in many), default=0)
         return count, sum(shared.size for shared in many), [spool.own for spool in spools]

@@ -25,7 +25,7 @@ class Answers:
         self._limits = limits
         self._codec = codec
         self._effects = effects
-        self._totals = totals
+        self.totals = totals
 
     def refuse(
         self,
@@ -49,7 +49,7 @@ class Answers:
         self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
     ) -> None:
         """`message` was an echo. Its sender is told now and then, as with the rate limit."""
-        self._totals.echoed += 1
+        self.totals.echoed += 1
         if now.at - connection.echo_error_at >= self._limits.rate_error_every_s:
             connection.echo_error_at = now.at
             self.refuse(connection, message, refusal, now)
@@ -58,7 +58,8 @@ class Answers:
 
     def note(self, connection: Connection, code: ErrorCode, count: int, now: Instant) -> None:
         """Count `count` refusals. Now and then they are told to whoever reads the logs."""
-        self._totals.refused += count
+        self.totals.refused += count
+        self.totals.codes[code.code] += count
         connection.refusals += count
         if now.at - connection.refusal_logged_at >= self._limits.refusal_log_every_s:
             noted = Refused(connection.id, connection.peer, code, connection.refusals)

@@ -25,6 +25,7 @@ class Connection:
     said something; a pong is only heard. `announcements`: since the first presence.
     `admitted_bytes`: those of its longest announcement. `resumption`: if it may come back after its
     socket was lost. `recalls`: how many earlier messages it wants when it joins, if it asked.
+    `received`: how many messages have come from it.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Connection:
     rate_due_at: float = -math.inf
     rate_error_at: float = -math.inf
     echo_error_at: float = -math.inf
+    received: int = 0
     refusals: int = 0
     refusal_logged_at: float = -math.inf
 

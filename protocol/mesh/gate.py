@@ -62,7 +62,7 @@ from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
 from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
-from protocol.mesh.status import Totals
+from protocol.mesh.status import OTHER_TYPES, Totals
 from protocol.mesh.unfinished import Unfinished
 
 _NOBODY: Final = Route.NOBODY
@@ -137,8 +137,7 @@ class Gate:
         Only a quantum of elements of arrays, or of long announcements, is decided at once. If there
         is more, the connection is in `unfinished`, and the next call, with or without messages,
         decides more of what waits.
-        Returns how many messages were decided: the elements of an array count each.
-        """
+        Returns how many messages were decided: the elements of an array count each."""
         connection = self.connections.get(id)
         if connection is None:
             return 0
@@ -279,6 +278,7 @@ class Gate:
                     self._items.gone(connection.id, cause, now)
                 case Hangup(cause):
                     del self.connections[connection.id]
+                    self.totals.closed[cause.value] += 1
                     self.announcer.forget(connection)
                     self.returns.forget(connection)
                     self.unfinished.pop(connection.id, None)
@@ -310,6 +310,7 @@ class Gate:
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
         decode, routes, limits = self.codec.header, self._routes, self._limits
+        types = self.totals.types
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
         coming = iter(messages)
@@ -324,6 +325,7 @@ class Gate:
                 if header.sender == RELAY:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
                 route = routes.get(header.type)
+                types[header.type if route is not None else OTHER_TYPES] += 1
                 if route is None:
                     if header.type.startswith(RELAYS_PREFIX):
                         route = _NOBODY

@@ -6,6 +6,7 @@ Tell it what happens to connections, and at which `Instant`. Connections are nam
 `take_effects()` returns what must be done, in order (protocol.mesh.effects).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,7 +14,9 @@ from protocol.envelope import Announcement, Header, Inbound, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
+from protocol.mesh.commands import Command
 from protocol.mesh.effects import Effect
+from protocol.mesh.flow import Flow, Way
 from protocol.mesh.gate import Gate
 from protocol.mesh.items import Admission, Entrance, Question, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
@@ -158,6 +161,11 @@ class LocalMesh:
         return not self.mesh.roster.peers
 
     @property
+    def peers(self) -> int:
+        """How many peers are here."""
+        return len(self.mesh.roster.peers)
+
+    @property
     def alive_at(self) -> float:
         """The last sign of life of any peer that is here; without peers when the last one left.
 
@@ -171,7 +179,7 @@ class LocalMesh:
     @property
     def kept_bytes(self) -> int:
         """The bytes that are kept: all presences, announcements that wait, what finds out echoes,
-        who has begun which turn, what was said lately, and who wants what."""
+        who has begun which turn, what was said lately, who wants what, and open commands."""
         mesh, held_bytes = self.mesh, self.gate.announcer.held_bytes
         return (
             mesh.roster.presence_bytes
@@ -180,6 +188,7 @@ class LocalMesh:
             + mesh.audiences.laggards.turns.bytes
             + mesh.recent.bytes
             + mesh.audiences.wishes.bytes
+            + mesh.commands.bytes
         )
 
     def settle(self) -> None:
@@ -208,6 +217,30 @@ class LocalMesh:
         """Who is here, as immutable data."""
         return tuple(self._status_of(peer, now) for peer in self.mesh.roster.peers.values())
 
+    def states(self) -> Counter[str]:
+        """How many peers are in which state. May be called from any thread."""
+        return Counter(
+            min((one.life.state for one in here), key=_LIVELIEST_FIRST.index).value
+            for peer in tuple(self.mesh.roster.peers.values())
+            if (
+                here := [
+                    c for id in tuple(peer.connections) if (c := self.gate.connections.get(id))
+                ]
+            )
+        )
+
+    def watch(
+        self, ways: int, now: Instant
+    ) -> tuple[tuple[Command, ...], list[tuple[Way, int]], int]:
+        """The commands, so many of the largest flows, and since when (Unix milliseconds) these are
+        counted: from the first call on, until `unwatch`."""
+        flow = self.mesh.flow = self.mesh.flow or Flow(now)
+        return self.mesh.commands.all(), flow.most(ways, now), flow.since_ms
+
+    def unwatch(self) -> None:
+        """Nobody watches: no flow is counted."""
+        self.mesh.flow = None
+
     def _status_of(self, peer: Peer, now: Instant) -> PeerStatus:
         connections = [self.gate.connections[id] for id in peer.connections]
         return PeerStatus(
@@ -215,9 +248,12 @@ class LocalMesh:
             min((c.life.state for c in connections), key=_LIVELIEST_FIRST.index),
             tuple(agent.id for agent in peer.agents if agent.id is not None),
             tuple(
-                ConnectionStatus(c.id, c.life.state, max(0.0, now.at - c.heard_at))
+                ConnectionStatus(
+                    c.id, c.life.state, max(0.0, now.at - c.heard_at), c.heard_at, c.received
+                )
                 for c in connections
             ),
+            peer.presence,
         )
 
 

@@ -19,6 +19,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
 from protocol.mesh.audiences import Audiences
+from protocol.mesh.commands import Commands
 from protocol.mesh.directory import EMPTY
 from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
@@ -33,6 +34,7 @@ from protocol.mesh.effects import (
     PeerLeft,
     Snapshot,
 )
+from protocol.mesh.flow import Flow
 from protocol.mesh.items import Entrance, Question
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.recalling import Recent
@@ -71,6 +73,8 @@ class Mesh:
         self.recent = Recent(limits)
         self._refreshes = Refreshes(limits)
         self.audiences = Audiences(limits, effects, self._work, self.totals)
+        self.commands = Commands(limits)
+        self.flow: Flow | None = None  # while somebody watches
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -100,6 +104,10 @@ class Mesh:
                 recent.begin(now)
             recent.fresh.append(text)
             self.totals.relayed += 1
+            if header.turn_id:
+                self.commands.said(peer.id, header, now)
+            if self.flow is not None:
+                self.flow.said(peer.id, None, header.type, now)
             return
         if header.target_instance_id is not None:
             refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
@@ -111,6 +119,10 @@ class Mesh:
                 self.audiences.laggards.begins(peer, header, text)
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
+            if header.turn_id:
+                self.commands.said(peer.id, header, now)
+            if self.flow is not None:
+                self.flow.said(peer.id, target.id, header.type, now)
             if target.extra_work:
                 self._work.extra += target.extra_work
 
@@ -320,6 +332,8 @@ class Mesh:
         if not peer.connections:
             self._refreshes.announced(peer)
             self.totals.left += 1
+            self.totals.causes[cause.value] += 1
+            self.commands.left(peer.id, now)
             if not self.roster.peers:
                 self.left_at = now.at
             text = texts.offline(peer.id, cause.value, now.wall_ms)
@@ -347,3 +361,4 @@ class Mesh:
         self.recent.clear()
         self._refreshes.clear()
         self.audiences.clear()
+        self.commands.clear()

@@ -44,6 +44,7 @@ class Rating:
         """
         fresh = len(messages) - counted
         self._totals.received += fresh
+        connection.received += fresh
         # As far ahead of now as the burst allows, and no further.
         earliest = max(connection.rate_due_at, now.at)
         due = earliest + fresh * self._interval_s

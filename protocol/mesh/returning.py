@@ -160,6 +160,7 @@ class Returns:
         lost.heard_at = lost.said_at = now.at
         lost.life = lifecycle.transition(lost.life, Heard(now.at)).life
         self._schedule(lost)
+        self._answers.totals.returns["resumed"] += 1
         return self._answers.about_coming_back(lost, text, {"resume": resume}, now)
 
     def stay_away(
@@ -171,6 +172,7 @@ class Returns:
         answer.
         """
         connection = self._connections[id]
+        self._answers.totals.returns[reason] += 1
         resume: dict[str, object] = {"resumed": False, "reason": reason}
         lost = None if lost_id is None else self._connections[lost_id].resumption
         if lost is not None:

@@ -39,6 +39,7 @@ LEAST: dict[str, Any] = {
     "announcement_bytes": 1024,
     "lag_s": 0.01,
     "lag_told_every_s": 0.0,
+    "open_commands_max": 0,
     "begun_turns_max": 1,
     "connections_max": 1,
     "meshes_max": 1,

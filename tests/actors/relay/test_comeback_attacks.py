@@ -166,7 +166,7 @@ def test_another_mesh_does_not_know_the_token_and_it_is_not_used_up_there() -> N
     Client(other, "b")
     a, b = Client(world, "a"), Client(world, "b")
     b.cut(9, is_noticed=True)
-    other.supervisor._mesh.gate.returns._resumptions.epoch = "of another mesh"  # type: ignore[union-attr]
+    other.supervisor.mesh.gate.returns._resumptions.epoch = "of another mesh"  # type: ignore[union-attr]
     _, (answer,) = ask(other, question(b))
     assert answer["resume"]["reason"] == "epoch"
     a.say("stream", n=1)
@@ -425,7 +425,7 @@ def test_who_comes_back_for_ever_holds_no_more_than_before() -> None:
         held = held or ledger.held
         assert ledger.held == held, times
     assert world.supervisor.connections == 2
-    assert len(world.supervisor._mesh.gate.connections) == 2
+    assert len(world.supervisor.mesh.gate.connections) == 2
 
 
 def test_who_never_says_that_anything_has_arrived_gets_no_more_kept_and_others_go_on() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from actors.link import ABNORMAL
 from actors.relay.ledger import Ledger
+from actors.relay.process import Process
 from actors.relay.supervisor import Supervisor
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
@@ -33,7 +34,7 @@ class World:
             "m",
             Limits(**limits),
             self.clock,
-            ledger=ledger,
+            process=Process(Limits(**limits), self.clock, ledger=ledger),
             new_token=(lambda: f"token {next(numbers)}") if resumes else None,
         )
 

@@ -167,7 +167,7 @@ def test_it_is_logged_that_answers_were_left_out(caplog: pytest.LogCaptureFixtur
 def test_whoever_comes_back_with_another_socket_is_behind_no_more() -> None:
     world = Returning()
     agent, reader = Client(world, "agent", asks=False), Client(world, "reader")
-    mesh = world.supervisor._mesh
+    mesh = world.supervisor.mesh
     entry = mesh.mesh.roster.connections[reader.actor.id]
     mesh.mesh.audiences.laggards.follow(entry)
     mesh.mesh.audiences.differ = True

@@ -62,8 +62,8 @@ def from_scratch(world: World, actors: list[PeerActor]) -> int:
     """What the ledger should say, by looking at everything that is held."""
     tapes: dict[int, SharedBatch] = {}
     texts: dict[int, bytes] = {}
-    total = sum(len(peer.presence) for peer in world.supervisor._mesh.mesh.roster.peers.values())
-    for waiting in world.supervisor._mesh.unfinished.values():
+    total = sum(len(peer.presence) for peer in world.supervisor.mesh.mesh.roster.peers.values())
+    for waiting in world.supervisor.mesh.unfinished.values():
         for text in (*waiting.elements, *waiting.messages):
             total += len(text) + TEXT_BYTES
     for actor in actors:
@@ -158,7 +158,7 @@ def test_whatever_happens_the_ledger_says_what_is_held_and_in_the_end_nothing(
             case "wrong":
                 say(actor, "direct", to="nobody", turnId="x" * details[1])
             case "presence":
-                peer = world.supervisor._mesh.peer_of(actor.id)
+                peer = world.supervisor.mesh.peer_of(actor.id)
                 say(actor, "presence", sender=peer or "d", data={"x": "x" * details[1]})
             case "block":
                 transport.takes_more = False

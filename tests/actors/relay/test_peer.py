@@ -252,7 +252,7 @@ def test_what_waits_of_an_array_goes_with_a_connection_that_is_evicted() -> None
     flooder.evict("for a test")
     world.settle()
     assert types(listener) == 4 * ["stream"] + ["presence"]
-    assert not world.supervisor._mesh.unfinished
+    assert not world.supervisor.mesh.unfinished
     assert flooder.waiting_bytes == 0
 
 
@@ -269,7 +269,7 @@ def test_an_array_of_which_the_rate_lets_little_through_takes_its_turn_all_the_s
     assert world.supervisor.has_work
     world.settle()
     assert not world.supervisor.has_work
-    assert not world.supervisor._mesh.unfinished
+    assert not world.supervisor.mesh.unfinished
 
 
 def test_a_round_is_bounded_in_bytes_and_every_connection_gives_at_least_one_message() -> None:
@@ -378,7 +378,7 @@ def test_a_crash_while_deciding_ends_that_connection_with_1011_and_no_other(
     world = World()
     victim, broken = world.join("victim")
     other, healthy = world.join("other")
-    mesh = world.supervisor._mesh
+    mesh = world.supervisor.mesh
     received = mesh.received
 
     def crash_on_victim(id: int, messages: Any, now: Instant) -> int:

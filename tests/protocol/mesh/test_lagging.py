@@ -236,7 +236,7 @@ def test_it_is_told_now_and_then_however_often_it_falls_behind() -> None:
 
 
 def test_only_the_latest_turns_are_remembered_and_they_count_until_the_peer_leaves() -> None:
-    world, reader, agent, _ = three(Limits(begun_turns_max=2))
+    world, reader, agent, _ = three(Limits(begun_turns_max=2, open_commands_max=0))
     standing = world.mesh.kept_bytes
     world.say(reader, *(asks(turn) for turn in (1, 2, 1, 3)))
     assert world.mesh.kept_bytes == standing + 2 * TURN_BYTES
