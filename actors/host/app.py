@@ -14,7 +14,7 @@ from bedrock_agentcore.runtime import BedrockAgentCoreApp, PingStatus
 from bedrock_agentcore.runtime.context import RequestContext
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import URL, Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -180,7 +180,10 @@ class RelayApp(BedrockAgentCoreApp):
 
     async def _where(self, request: Request) -> Response:
         """Where the console joins, to ask an agent."""
-        return JSONResponse({"url": f"{websocket_url(request.url)}?{request.url.query}"})
+        url = URL(websocket_url(request.url))
+        if mesh := request.query_params.get("mesh"):
+            url = url.include_query_params(mesh=mesh)
+        return JSONResponse({"url": str(url)})
 
     async def _ready(self, _: Request) -> Response:
         """May connections be sent here? Not while the relay ends, though it still lives."""

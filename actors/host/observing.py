@@ -27,8 +27,8 @@ from protocol.mesh.status import Described, Totals, described
 
 EVERY_S: Final = 1.0
 REST: Final = 20
-"""A look is followed by a rest of at least so many times as long. So no mesh takes more than a
-twentieth of the process to look at."""
+"""A look is followed by a rest of at least so many times as long, times the number of meshes that
+are observed. So all looks together take no more than a twentieth of the process."""
 
 OBSERVERS_MAX: Final = 16
 MESHES_MAX: Final = 100
@@ -79,11 +79,11 @@ class Observers:
         with self._joined(mesh) as view:
             seen = 0
             while True:
-                version, changed = view.version, view.changed
+                version, changed, is_over = view.version, view.changed, view.is_over
                 if version != seen:
                     yield view.change if version == seen + 1 and seen else view.everything()
                     seen = version
-                    if self._runtime.is_draining:
+                    if is_over:
                         return
                 else:
                     await changed.wait()
@@ -106,7 +106,7 @@ class Observers:
         took_s = 0.0
         try:
             while True:
-                await self._clock.sleep(max(EVERY_S, REST * took_s))
+                await self._clock.sleep(max(EVERY_S, REST * took_s * len(self._views)))
                 if not view.observers:
                     return
                 began_at = self._clock.now().at
@@ -175,7 +175,8 @@ class Observers:
 
 
 class _View:
-    """What all observers of one mesh see. `version` goes up by one with each `change`."""
+    """What all observers of one mesh see. `version` goes up by one with each `change`. `is_over`:
+    it is the last one, because the relay ends."""
 
     def __init__(self) -> None:
         self.observers = 0
@@ -183,6 +184,7 @@ class _View:
         self.changed = anyio.Event()
         self.change = Told("change", "{}")
         self.last_event = 0
+        self.is_over = False
         self.described: dict[str, tuple[Text, Described]] = {}  # by peer, of which presence
         self._state: dict[str, Any] = {}
         self._everything: Told | None = None
@@ -199,6 +201,7 @@ class _View:
             change["events"] = events
             self.last_event = events[-1]["n"]
         state["events"] = [*old.get("events", ()), *events][-EVENTS_MAX:]
+        self.is_over = state["relay"]["is_draining"]
         self._state, self._everything = state, None
         self.change = Told("change", _json(change))
         self.version += 1
