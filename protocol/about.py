@@ -11,19 +11,24 @@ __version__: Final = "0.1.0"
 PLAIN: Final = ("anyio", "attrs", "msgspec", "websockets")
 """The packages that every installation has; a clone without any may lack them."""
 
+_RELAY: Final = (
+    *PLAIN,
+    "bedrock_agentcore",
+    "cryptography",
+    "h11",
+    "jwt",
+    "prometheus_client",
+    "sse_starlette",
+    "starlette",
+    "structlog",
+    "uvicorn",
+)
+
 EXTRAS: Final = {
-    "relay": (
-        *PLAIN,
-        "bedrock_agentcore",
-        "cryptography",
-        "h11",
-        "jwt",
-        "starlette",
-        "structlog",
-        "uvicorn",
-    ),
+    "relay": _RELAY,
     "agentcore": ("bedrock_agentcore", "boto3", "botocore"),
     "cli": (*PLAIN, "click"),
+    "console": (*_RELAY, "click", "httpx"),
     "mcp": (*PLAIN, "click", "mcp"),
     "verification": (*PLAIN, "hypothesis"),
 }

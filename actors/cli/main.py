@@ -8,6 +8,7 @@ Each subcommand is a module beside this one:
     ask      give an agent a command, and show the answer as it comes
     serve    be an agent: a program of yours answers the commands
     record   what is said, with times, as JSON lines; and `replay`
+    console  a page that shows who is there, and what they do
     load     a load test of a relay
     mcp      a mesh for MCP clients
     token    who may come in
@@ -25,7 +26,7 @@ from typing import Final
 
 import click
 
-from actors.cli import ask, load, mcp, record, send, serve, shown, tail, token, who
+from actors.cli import ask, console, load, mcp, record, send, serve, shown, tail, token, who
 from actors.cli.running import SIGPIPE, CannotDo, Stopped
 from protocol.about import MissingExtra, __version__
 from protocol.member.errors import RelayError
@@ -55,6 +56,7 @@ for command in (
     serve.serve,
     record.record,
     record.replay,
+    console.console,
     load.load,
     mcp.mcp,
     token.token,

@@ -35,6 +35,17 @@ WITHIN_S: Final = 10.0
 AGENTCORE_WITHIN_S: Final = 60.0
 
 
+@attrs.frozen(repr=False)
+class Where:
+    """Where a mesh is: a relay's WebSocket, with the mesh in it, or a runtime on AgentCore.
+    `token`: for the relay. Never shown."""
+
+    url: str | None
+    arn: str | None
+    mesh: str
+    token: str | None
+
+
 @attrs.frozen
 class Place:
     """A mesh, and what this program is called there. `shown`: for people; no secret is in it."""
@@ -43,6 +54,7 @@ class Place:
     shown: str
     id: str
     within_s: float
+    where: Where = attrs.field(repr=False)
 
     def join(
         self,
@@ -156,11 +168,13 @@ def _place(said: dict[str, Any]) -> Place:
             connector = agentcore(said["arn"], mesh=mesh or "default", token=token)
         except ModuleNotFoundError as error:
             raise missing_extra(error, "agentcore", "--arn") from None
-        return Place(connector, said["arn"], id, AGENTCORE_WITHIN_S)
+        where = Where(None, said["arn"], mesh or "default", token)
+        return Place(connector, said["arn"], id, AGENTCORE_WITHIN_S, where)
     url = said.get("url") or URL
     url = url if mesh is None else _with_mesh(url, mesh)
     shown = urlunsplit(urlsplit(url)._replace(query="")) + (f" ({mesh})" if mesh else "")
-    return Place(websocket(url, token=token), shown, id, WITHIN_S)
+    where = Where(url, None, mesh or "default", token)
+    return Place(websocket(url, token=token), shown, id, WITHIN_S, where)
 
 
 def _with_mesh(url: str, mesh: str) -> str:

@@ -13,14 +13,17 @@ credentials that renew themselves do so there. The SDK is imported when it is fi
 only the extra `agentcore` brings it.
 """
 
+import json
 import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import anyio.to_thread
+import attrs
 
 from actors.client.websocket import (
     Address,
@@ -36,6 +39,8 @@ from protocol.session import TOKEN_HEADER, session_id
 
 if TYPE_CHECKING:
     from bedrock_agentcore.runtime import AgentCoreRuntimeClient
+
+Result = TypeVar("Result")
 
 EXPIRES_S: Final = 300
 """How long (seconds) a URL is good for. It is used at once and never again; what is left of the
@@ -100,29 +105,85 @@ def presigned(
         return client.generate_presigned_url(arn, name, qualifier, custom, expires=EXPIRES_S)
 
     async def address() -> Address:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
         custom = dict(headers or {})
         if token is not None:
             custom[TOKEN_HEADER] = await fresh_token(token)
-        try:
-            return Address(await anyio.to_thread.run_sync(sign, custom, abandon_on_cancel=True))
-        except ValueError as error:
-            raise BadAddress(f"the runtime's ARN or region is not valid ({error})") from None
-        except RuntimeError:
-            raise NoCredentials(
-                "no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its companions, "
-                "or pass session=boto3.Session(...)"
-            ) from None
-        except (BotoCoreError, ClientError) as error:
-            kind = type(error).__name__
-            if _is_passing(error):
-                raise Unreachable(f"AWS credentials could not be had just now ({kind})") from None
-            raise NoCredentials(
-                f"AWS credentials could not be had ({kind}); log in again, or check the profile"
-            ) from None
+        return Address(await _signed(partial(sign, custom)))
 
     return address
+
+
+async def _signed(sign: Callable[[], Result]) -> Result:
+    """What `sign` returns, in a worker thread: it may have to get credentials. Raises as
+    `presigned` does."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        return await anyio.to_thread.run_sync(sign, abandon_on_cancel=True)
+    except ValueError as error:
+        raise BadAddress(f"the runtime's ARN or region is not valid ({error})") from None
+    except RuntimeError:
+        raise NoCredentials(
+            "no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its companions, "
+            "or pass session=boto3.Session(...)"
+        ) from None
+    except (BotoCoreError, ClientError) as error:
+        kind = type(error).__name__
+        if _is_passing(error):
+            raise Unreachable(f"AWS credentials could not be had just now ({kind})") from None
+        raise NoCredentials(
+            f"AWS credentials could not be had ({kind}); log in again, or check the profile"
+        ) from None
+
+
+@attrs.frozen(repr=False)
+class Invocation:
+    """A request over HTTP. Never shown: any of it may hold a credential."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def signed_invocation(
+    arn: str,
+    payload: object,
+    *,
+    mesh: str,
+    secret: str = "",
+    qualifier: str = "DEFAULT",
+    session: Any = None,
+    token: Token | None = None,
+) -> Invocation:
+    """The request `InvokeAgentRuntime` with this JSON, signed: its answer may be a stream, which
+    the SDK reads only as a whole. Arguments and errors as for `agentcore`."""
+    region, sdk = _region(arn), _sdk("agentcore()")
+    body = json.dumps(payload).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream",
+        _SESSION: _session_id(mesh, secret),
+    }
+    if token is not None:
+        headers[TOKEN_HEADER] = await fresh_token(token)
+
+    def sign() -> Invocation:
+        from botocore.auth import SigV4Auth  # noqa: PLC0415
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
+        client = sdk(region, session=session)
+        credentials = client.session.get_credentials()
+        if credentials is None:
+            raise RuntimeError
+        where = f"{client.dp_client.meta.endpoint_url}/runtimes/{quote(arn, safe='')}/invocations"
+        request = AWSRequest("POST", f"{where}?qualifier={quote(qualifier)}", headers, body)
+        SigV4Auth(credentials.get_frozen_credentials(), "bedrock-agentcore", region).add_auth(
+            request
+        )
+        return Invocation("POST", request.url, dict(request.headers), body)
+
+    return await _signed(sign)
 
 
 def oauth(

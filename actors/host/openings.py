@@ -67,7 +67,7 @@ class Openings:
 
     async def check_reader(self, headers: Mapping[str, str]) -> None:
         """Raise Refusal unless the sender of this request may see who is here, in all meshes."""
-        if _is_foreign(headers, self.settings.allowed_origins):
+        if is_foreign(headers, self.settings.allowed_origins):
             raise self._refusal("request refused", "a page of another origin", 403)
         grant = await self._grant(token_of(headers))
         if not (grant.covers_all_meshes() and grant.may_watch):
@@ -109,7 +109,7 @@ def refused(refusal: Refusal) -> PlainTextResponse:
     return PlainTextResponse(str(refusal), refusal.status, headers)
 
 
-def _is_foreign(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
+def is_foreign(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
     """Does a page ask that this relay did not serve, and whose origin is not allowed?
 
     Browsers let any page send such a request, though it cannot read the answer.
