@@ -138,7 +138,7 @@ export class Reader {
   async #read(signal, heard) {
     /** @type {Record<string, string>} */
     const headers = { accept: "text/event-stream" };
-    if (this.#token !== null) headers["authorization"] = `Bearer ${this.#token}`;
+    if (this.#token !== null) headers.authorization = `Bearer ${this.#token}`;
     const options = { headers, signal, cache: /** @type {const} */ ("no-store") };
     const answer = await this.#around.fetch(this.#url, options);
     if (!answer.ok || !answer.body) throw await refusal(answer);

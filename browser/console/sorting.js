@@ -94,8 +94,8 @@ export class Order {
     if (column === null) {
       found.sort((one, other) => Number(marks.has(other.id)) - Number(marks.has(one.id)));
     } else {
-      const valueOf = valuesOf(column, model);
-      const values = new Map(found.map((seen) => [seen, valueOf(seen)]));
+      const worth = valuesOf(column, model);
+      const values = new Map(found.map((seen) => [seen, worth(seen)]));
       const sign = isDescending ? -1 : 1;
       found.sort((one, other) => {
         const [a, b] = [values.get(one) ?? "", values.get(other) ?? ""];

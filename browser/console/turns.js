@@ -27,8 +27,8 @@ const COLUMNS = ["asker → agent", "outcome", "took", "silent", "chunks"];
 /** The cells of a line. */
 class Line {
   whole = make("div");
-  asker = make("b");
-  worker = make("b");
+  asker = make("b", "party");
+  worker = make("b", "party");
   outcome = make("span", "outcome");
   age = make("span", "age number");
   silent = make("span", "silent number");
