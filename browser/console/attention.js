@@ -14,7 +14,7 @@
  * @import { Happening } from "./types.js"
  */
 
-import { bytes, counted, duration, rate } from "./format.js";
+import { bytes, count, counted, duration, rate } from "./format.js";
 import { short } from "./text.js";
 
 /** A turn that is silent for longer is stuck. (Whoever works on a command says so every 10 s.) */
@@ -154,7 +154,7 @@ function floods(model, nowMs) {
       /** @type {number} */ weight,
     ) => found.push({ kind, peer: id, turn: null, sentence, weight });
     if (tooFast > 0) {
-      add("flooding", `${says}; ${counted(tooFast, "message")} too many were refused`, perS);
+      add("flooding", `${says}; ${count(tooFast)} were refused in the last minute`, perS);
     } else if (perS >= NEAR * most) {
       add("flooding", `${says}, of ${rate(most)} that it may`, perS);
     } else if (seen.unasked.perS >= far) {

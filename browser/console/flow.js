@@ -12,8 +12,10 @@ import { short, whole } from "./text.js";
 
 /** Each type has a colour (console.css) and a pattern of dashes, so that nobody needs the colours. */
 const TYPES = ["broadcast", "direct", "stream", "turn_end", "ack", "error", "cancel", "presence"];
-/** Of names beside the picture. */
-const CHAR_WIDTH = 7.2;
+/** Of names beside the picture, about. */
+const CHAR_WIDTH = 7;
+/** A picture that is narrower has only names there, and no numbers. */
+const WIDE = 440;
 const BAR_WIDTH = 6;
 /** A band that is so thick has its type written on it. */
 const WRITTEN_FROM = 15;
@@ -26,6 +28,7 @@ export class FlowView {
   #model = null;
   #relayMs = 0;
   #drawn = "";
+  #isWide = true;
   #listed = "";
 
   /** @param {(id: string) => void} toPeer leads to a peer */
@@ -106,7 +109,8 @@ export class FlowView {
    * @param {number} width
    */
   #draw({ senders, receivers, bands, others, height }, width) {
-    const side = Math.min(150, Math.max(80, width * 0.27));
+    this.#isWide = width >= WIDE;
+    const side = Math.min(160, width * (this.#isWide ? 0.28 : 0.33));
     const [left, right] = [side, width - side];
     const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "list" });
     for (const band of [...bands].reverse())
@@ -126,8 +130,8 @@ export class FlowView {
    */
   #end({ id, isEveryone, count: number, y, height }, x, side, anchor) {
     const own = id ?? (isEveryone ? "everyone" : "others");
-    const numberText = brief(number);
-    const most = Math.max(4, Math.floor(side / CHAR_WIDTH) - numberText.length - 3);
+    const numberText = this.#isWide ? brief(number) : "";
+    const most = Math.max(8, Math.floor((side - 12) / CHAR_WIDTH) - numberText.length);
     const bar = draw("rect", { x, y, width: BAR_WIDTH, height, class: "bar", rx: 2 });
     const textX = anchor === "end" ? x - 6 : x + BAR_WIDTH + 6;
     const place = {
@@ -138,11 +142,12 @@ export class FlowView {
     };
     const strong = draw("tspan", { class: id === null ? "dim" : "" }, short(own, most));
     const small = draw("tspan", { class: "dim" }, numberText);
-    const parts = anchor === "end" ? [small, "  ", strong] : [strong, "  ", small];
+    const gap = numberText === "" ? "" : "  ";
+    const parts = anchor === "end" ? [small, gap, strong] : [strong, gap, small];
     const title = draw("title", {}, `${whole(own)}: ${counted(number, "message")}`);
     const group = draw(
       "g",
-      { class: id === null ? "end" : "end link" },
+      { class: id === null ? "end" : "end way" },
       title,
       bar,
       draw("text", place, ...parts),

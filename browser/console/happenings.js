@@ -21,17 +21,36 @@ const WORDS = {
 
 /** What causes and codes mean, in words. @type {Record<string, string>} */
 const WHY = {
-  left: "it said so, or closed its connection",
-  silent: "it was silent for too long",
+  left: "of itself",
+  silent: "silent for too long",
   evicted: "it read too slowly",
   crashed: "an error in the relay",
-  rate_limited: "it sends too fast",
-  echoed: "it sent again what others had said",
+  rate_limited: "too fast",
+  echoed: "it says again what others have said",
   unknown_target: "nobody has that name",
   ambiguous_target: "several have that name",
   too_large: "the message is too large",
   lagging: "it is behind with answers to others",
 };
+
+/**
+ * The events as they are shown, the latest first. What happens again and again to one peer is one line.
+ *
+ * @param {readonly Happening[]} events the oldest first
+ * @returns {Happening[]}
+ */
+export function merged(events) {
+  /** @type {Happening[]} */
+  const lines = [];
+  for (const event of events) {
+    const last = lines.at(-1);
+    const isSame = last?.what === event.what && last.peer === event.peer && last.why === event.why;
+    if (!isSame || event.peer === null) lines.push(event);
+    else
+      lines.splice(-1, 1, { ...event, n: last.n, count: (last.count ?? 1) + (event.count ?? 1) });
+  }
+  return lines.reverse();
+}
 
 /** The cells of a line. */
 class Line {
@@ -55,6 +74,8 @@ export class Happenings {
   #rows;
   #text = /** @type {HTMLInputElement} */ (at("events-text"));
   #kind = /** @type {HTMLSelectElement} */ (at("events-kind"));
+  /** As the relay tells them. @type {readonly Happening[]} */
+  #events = [];
   /** @type {Happening[]} */
   #all = [];
 
@@ -79,8 +100,9 @@ export class Happenings {
 
   /** @param {Model} model */
   show({ events }) {
-    if (events.at(-1) === this.#all[0] && events.length === this.#all.length) return;
-    this.#all = [...events].reverse();
+    if (events === this.#events) return;
+    this.#events = events;
+    this.#all = merged(events);
     this.#redraw();
   }
 
@@ -92,7 +114,10 @@ export class Happenings {
         (kinds[0] === "all" || kinds.includes(what)) &&
         [what, peer ?? "", why ?? ""].join("\n").toLowerCase().includes(text),
     );
-    say(at("events-count"), shown.length === 0 ? "" : `the latest ${count(shown.length)}`);
+    say(
+      at("events-count"),
+      this.#events.length === 0 ? "" : `the latest ${count(this.#events.length)}`,
+    );
     set(at("events-grid"), { "aria-rowcount": shown.length });
     const none = at("events-none");
     none.hidden = shown.length > 0;

@@ -203,6 +203,7 @@ export class Model {
 
   /** @param {Happening[]} events */
   #noteEvents(events) {
+    if (events.length === 0) return; // It stays the same list, so that nobody looks at it again.
     const newest = this.events.at(-1)?.n ?? -1;
     const news = events.filter(({ n }) => n > newest).sort((one, other) => one.n - other.n);
     this.events = [...this.events, ...news].slice(-EVENTS_MAX);

@@ -10,7 +10,7 @@ export const BANDS_MAX = 40;
 /** The thickest end of all takes so much, and every other in proportion. */
 const TALLEST = 150;
 /** No band is thinner, or it could not be seen. */
-const THINNEST = 1.5;
+const THINNEST = 1;
 /** A name needs so much. */
 const NAME_HEIGHT = 17;
 const GAP = 7;

@@ -13,7 +13,7 @@ const SHOWN_MAX = 5;
 /** A word and a shape for each kind. Colours alone would not do. @type {Record<Kind, [shape: string, word: string]>} */
 export const KINDS = {
   relay: ["◆", "relay"],
-  stuck: ["⏸", "stuck"],
+  stuck: ["■", "stuck"],
   flooding: ["▲", "flooding"],
   slow: ["▼", "slow reader"],
   refused: ["⊘", "refused"],

@@ -14,13 +14,13 @@ import { whole } from "./text.js";
 /** A shape and a word for each outcome. @type {Record<string, string>} */
 const OUTCOMES = {
   open: "▷ open",
-  stuck: "⏸ stuck",
+  stuck: "■ stuck",
   ended: "✓ ended",
   failed: "✕ failed",
   cancelled: "⊘ cancelled",
-  left: "↯ asker left",
+  left: "← asker left",
 };
-const COLUMNS = ["asker → agent", "outcome", "took", "silent", "chunks"];
+const COLUMNS = ["asker → agent", "outcome", "age", "silent", "chunks"];
 
 /** @typedef {Turn & { key: string, worker: string | null, isStuck: boolean }} Shown */
 

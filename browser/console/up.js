@@ -26,7 +26,7 @@ const FIGURES = [
   ["sent", "delivered/s", "what peers of this mesh get"],
   ["refused", "refused/s", "messages that break a rule or a bound"],
   ["turns", "open turns", "commands that are not answered yet"],
-  ["held", "memory held", "what the relay holds for all its connections, of what it may"],
+  ["held", "memory", "what the relay holds for all its connections, of what it may"],
   ["lag", "late by", "how late the relay is with what it does"],
 ];
 
