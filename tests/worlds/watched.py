@@ -12,6 +12,7 @@ NOW_MS: Final = BEGAN_MS + 3 * 3_600_000
 STUCK: Final = "reviewer-42"
 FLOODING: Final = "browser-102"
 SLOW: Final = "writer-76"
+_STUCK: Final = "stuck"
 
 
 class Watched:
@@ -35,12 +36,12 @@ class Watched:
         for id in self._random.sample(ids, len(ids) // 20):
             self.peers[id] |= {"state": "stale", "heard_ms": self.at_ms - 21_000}
         for number in range(max(3, peers // 16)):
-            self._ask(number, began_s=self._random.uniform(0, 25))
+            self._ask(f"open-{number}", began_s=self._random.uniform(0, 25))
         for number in range(30):
             outcome = self._random.choice(["ended"] * 8 + ["failed", "cancelled"])
-            self._ask(1000 + number, began_s=self._random.uniform(30, 120), outcome=outcome)
+            self._ask(f"over-{number}", began_s=self._random.uniform(30, 120), outcome=outcome)
         if not is_calm:
-            self._ask(5000, began_s=154, to=STUCK, silent_s=146)
+            self._ask(_STUCK, began_s=154, to=STUCK, silent_s=146)
             self.peers[SLOW] |= {"queued_messages": 780, "queued_bytes": 1_900_000}
         for number in range(24):
             self._happen("joined" if number % 3 else "left", self._random.choice(ids), 600 - number * 20)
@@ -61,7 +62,7 @@ class Watched:
 
     def _ask(
         self,
-        number: int,
+        key: str,
         *,
         began_s: float,
         to: str | None = None,
@@ -69,9 +70,8 @@ class Watched:
         outcome: str | None = None,
     ) -> None:
         asker, other = self._random.sample(sorted(self.peers), 2)
-        key = f"t-{number}"
         self.turns[key] = {
-            "id": f"c-{number:05x}",
+            "id": f"turn of {key}",
             "asker": asker,
             "to": to or other,
             "by": to or other,
@@ -150,7 +150,7 @@ class Watched:
         before = len(self.events)
         peers, turns = set(), set()
         for key, turn in self.turns.items():
-            if turn["outcome"] is None and not key.startswith("t-5"):
+            if turn["outcome"] is None and key != _STUCK:
                 more = self._random.randrange(8)
                 turn |= {"chunks": turn["chunks"] + more, "last_ms": self.at_ms - 300}
                 self._say(turn["by"], turn["asker"], "stream", more)
