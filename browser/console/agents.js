@@ -161,11 +161,12 @@ export class Agents {
   }
 
   /**
-   * Bring a peer into sight, whatever was chosen before.
+   * Bring a peer into sight, whatever was chosen before. One that is not here any more has no line.
    *
    * @param {string} id
    */
   jump(id) {
+    if (!this.#model?.peers.has(id)) return;
     if (this.#rows.jump(id)) return;
     this.#choose({ text: "", state: "all" });
     this.#rows.jump(id);

@@ -23,12 +23,15 @@ const names = new Intl.Collator(undefined, { numeric: true });
 /**
  * What a column is sorted by. Numbers are first shown with the largest on top, words with the first.
  *
- * @param {Column} column
+ * @param {Column | null} column
  * @param {Model} model
+ * @param {Verdict["marks"]} marks
  * @returns {(seen: Seen) => string | number}
  */
-function valuesOf(column, model) {
+function valuesOf(column, model, marks) {
   switch (column) {
+    case null:
+      return ({ id }) => (marks.has(id) ? 0 : 1);
     case "id":
       return ({ id }) => id;
     case "host":
@@ -91,20 +94,17 @@ export class Order {
     if (isHeld && chosen === this.#chosen) return this.#hold(found);
     this.#chosen = chosen;
     const { column, isDescending } = choice;
-    if (column === null) {
-      found.sort((one, other) => Number(marks.has(other.id)) - Number(marks.has(one.id)));
-    } else {
-      const worth = valuesOf(column, model);
-      const values = new Map(found.map((seen) => [seen, worth(seen)]));
-      const sign = isDescending ? -1 : 1;
-      found.sort((one, other) => {
-        const [a, b] = [values.get(one) ?? "", values.get(other) ?? ""];
-        if (typeof a === "number" && typeof b === "number") return sign * (a - b);
-        return sign * names.compare(String(a), String(b));
-      });
-    }
-    this.#shown = found;
-    return found;
+    const worth = valuesOf(column, model, marks);
+    const rows = found.map((seen) => ({ seen, value: worth(seen) }));
+    const sign = isDescending ? -1 : 1;
+    // What is alike stays in the order of ids.
+    rows.sort(({ value: one }, { value: other }) =>
+      typeof one === "number" && typeof other === "number"
+        ? sign * (one - other)
+        : sign * names.compare(String(one), String(other)),
+    );
+    this.#shown = rows.map(({ seen }) => seen);
+    return this.#shown;
   }
 
   /** @param {Seen[]} found */

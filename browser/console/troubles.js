@@ -6,6 +6,7 @@
 
 import { at, make, say, show } from "./dom.js";
 import { counted } from "./format.js";
+import { short } from "./text.js";
 
 /** So many are named; a button leads to all others. */
 const SHOWN_MAX = 5;
@@ -41,6 +42,8 @@ export function tag(kind) {
 export class Troubles {
   #ways;
   #shown = "";
+  /** Which were told to those who listen to the page. @type {Set<string>} */
+  #told = new Set();
 
   /** @param {Ways} ways where the links lead */
   constructor(ways) {
@@ -53,6 +56,7 @@ export class Troubles {
    * @param {boolean} isKnown something has come from the relay
    */
   show({ troubles }, isKnown) {
+    this.#tell(troubles);
     const shown = troubles.slice(0, SHOWN_MAX);
     const rest = troubles.length - shown.length;
     at("attention").classList.toggle("calm", troubles.length === 0);
@@ -72,6 +76,20 @@ export class Troubles {
       const words = list.children[index]?.querySelector(".sentence");
       if (words) say(words, sentence);
     });
+  }
+
+  /**
+   * Who listens to the page hears of each trouble once, and not of its numbers again and again.
+   *
+   * @param {Trouble[]} troubles
+   */
+  #tell(troubles) {
+    const keys = new Map(troubles.map((trouble) => [`${trouble.kind} ${trouble.peer}`, trouble]));
+    const news = [...keys].filter(([key]) => !this.#told.has(key)).slice(0, SHOWN_MAX);
+    this.#told = new Set(keys.keys());
+    if (news.length === 0) return;
+    const words = news.map(([, { kind, peer }]) => `${KINDS[kind][1]}: ${short(peer ?? "", 40)}`);
+    say(at("attention-news"), words.join(", "));
   }
 
   /** @param {Trouble} trouble */
