@@ -240,7 +240,9 @@ def test_whatever_peers_call_themselves_is_text_and_stays_in_its_place(
     shown = text(page, "body")
     assert "evil⟨U+202E⟩gnp.exe" in shown
     assert "<img src=x onerror=alert(1)>" in shown
-    titles = page.evaluate("[...document.querySelectorAll('[title]')].map((one) => one.title).join()")
+    titles = page.evaluate(
+        "[...document.querySelectorAll('[title]')].map((one) => one.title).join()"
+    )
     for hidden in "\u202e\u0000\u200b\ud800":
         assert hidden not in shown + titles
     assert page.evaluate("document.documentElement.scrollWidth") <= DESKTOP["width"]

@@ -44,7 +44,9 @@ class Watched:
             self._ask(_STUCK, began_s=154, to=STUCK, silent_s=146)
             self.peers[SLOW] |= {"queued_messages": 780, "queued_bytes": 1_900_000}
         for number in range(24):
-            self._happen("joined" if number % 3 else "left", self._random.choice(ids), 600 - number * 20)
+            self._happen(
+                "joined" if number % 3 else "left", self._random.choice(ids), 600 - number * 20
+            )
 
     def _join(self, id: str, agent: str, host: str) -> None:
         self.peers[id] = {
@@ -168,7 +170,11 @@ class Watched:
             peers.add(FLOODING)
         common = self._common()
         changed = {id: self.peers[id] for id in sorted(peers)}
-        told = {**common, "peers": changed, "turns": {key: self.turns[key] for key in sorted(turns)}}
+        told = {
+            **common,
+            "peers": changed,
+            "turns": {key: self.turns[key] for key in sorted(turns)},
+        }
         if events := self.events[before:]:
             told["events"] = events
         return told
