@@ -1,4 +1,4 @@
-"""The console in Chromium: with a relay that stands in and says what a test wants, and with a real one."""
+"""The console in Chromium: with a stand-in that says what a test wants, and with a real relay."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,8 +29,8 @@ IDS = """() => [...document.querySelectorAll('#agents-lines .line')]
 
 @pytest.fixture
 def look(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page. Whatever it complains of fails the test: errors, also those of its policy, but not
-    that the network answers what a test has asked for."""
+    """Opens a page. Whatever it complains of fails the test: errors, also those of its policy, but
+    not that the network answers what a test has asked for."""
     contexts = []
     complaints: list[str] = []
 
@@ -288,8 +288,8 @@ def test_a_relay_that_asks_for_a_token_is_given_one_and_it_is_kept_nowhere(
         page.keyboard.press("Enter")
         says(page, "#agents-count", "10")
         assert page.is_hidden("#token")
-        kept = "JSON.stringify([location.href, document.cookie, {...localStorage}, {...sessionStorage}])"
-        assert "secret" not in page.evaluate(kept)
+        stores = "location.href, document.cookie, {...localStorage}, {...sessionStorage}"
+        assert "secret" not in page.evaluate(f"JSON.stringify([{stores}])")
         assert "secret" not in page.content()
 
 

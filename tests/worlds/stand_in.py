@@ -14,8 +14,8 @@ PATIENCE_S = 0.05
 
 
 class StandIn:
-    """`with StandIn() as relay:`. What `send` is given goes to everyone who reads, also to those who
-    come later. `token`: only who has it may read."""
+    """`with StandIn() as relay:`. What `send` is given goes to everyone who reads, also to those
+    who come later. `token`: only who has it may read."""
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token

@@ -16,8 +16,8 @@ _STUCK: Final = "stuck"
 
 
 class Watched:
-    """`peers` agents that work. Unless `is_calm`, one is stuck, one floods the mesh and one reads too
-    slowly. The same seed makes the same mesh."""
+    """`peers` agents that work. Unless `is_calm`, one is stuck, one floods the mesh and one reads
+    too slowly. The same seed makes the same mesh."""
 
     def __init__(self, peers: int = 200, *, is_calm: bool = False, seed: int = 7) -> None:
         self._random = random.Random(seed)
