@@ -57,6 +57,15 @@ const TOO_FAST = "rate_limited";
 const KINDS = ["relay", "stuck", "flooding", "slow", "refused"];
 
 /**
+ * The place of a peer among those in trouble: the worst has the least, and one without any trouble the most.
+ *
+ * @param {Kind[]} [marks]
+ */
+export function gravity([worst] = []) {
+  return worst === undefined ? KINDS.length : KINDS.indexOf(worst);
+}
+
+/**
  * Judge what is known.
  *
  * @param {Model} model

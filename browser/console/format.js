@@ -7,6 +7,9 @@ const UNITS = [
   [60, "min"],
 ];
 
+/** Keeps a number and its unit on one line. */
+const NO_BREAK = "\u00a0";
+
 /**
  * A duration in one unit: `3 s`, `12 min`, `5 h`.
  *
@@ -15,9 +18,9 @@ const UNITS = [
 export function duration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   for (const [size, unit] of UNITS) {
-    if (whole >= size) return `${Math.floor(whole / size)} ${unit}`;
+    if (whole >= size) return Math.floor(whole / size) + NO_BREAK + unit;
   }
-  return `${whole} s`;
+  return `${whole}${NO_BREAK}s`;
 }
 
 /**

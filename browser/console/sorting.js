@@ -5,6 +5,8 @@
  * @import { Model, Seen } from "./model.js"
  */
 
+import { gravity } from "./attention.js";
+
 /** @typedef {"id" | "host" | "state" | "heard" | "queue" | "in" | "out" | "turns"} Column */
 
 /**
@@ -31,7 +33,7 @@ const names = new Intl.Collator(undefined, { numeric: true });
 function valuesOf(column, model, marks) {
   switch (column) {
     case null:
-      return ({ id }) => (marks.has(id) ? 0 : 1);
+      return ({ id }) => gravity(marks.get(id));
     case "id":
       return ({ id }) => id;
     case "host":
