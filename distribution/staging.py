@@ -112,7 +112,7 @@ def stage_package(folder: Path) -> Path:
     _copy(ROOT / PACKAGE, package)
     for name in ("actors", "protocol", "relay.py"):
         _copy(ROOT / name, package / name)
-    for name in ("relay-client.js", "src", "index.html", "package.json", "README.md"):
+    for name in ("relay-client.js", "src", "console", "index.html", "package.json", "README.md"):
         _copy(ROOT / "browser" / name, package / "browser" / name)
     return package
 

@@ -1,8 +1,9 @@
 """Puts the pages of the docs site together in build/pages, for the generator: see `make docs`.
 
-Pages are those of docs/, and some files from elsewhere in the repository. Links are written as they
-work in the repository. On the site a link to a file that is no page becomes the bare path. A dead
-link, and a page that the navigation of mkdocs.yml lacks, end the build.
+Pages are those of docs/, and some files from elsewhere in the repository. The pictures of
+docs/pictures/ go with them. Links are written as they work in the repository. On the site a link
+to a file that is no page becomes the bare path. A dead link, and a page that the navigation of
+mkdocs.yml lacks, end the build.
 """
 
 import posixpath
@@ -14,6 +15,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = ROOT / "build" / "pages"
+PICTURES: Final = "docs/pictures"
 
 ELSEWHERE: Final = {
     "CHANGELOG.md": "changelog.md",
@@ -50,6 +52,9 @@ def page_of(source: str, pages: dict[str, str]) -> str:
             return f"[{text}]({posixpath.relpath(pages[path], here or '.')}{anchor})"
         if not (ROOT / path).exists():
             raise Wrong(f"{source} links to {target}, which does not exist")
+        if posixpath.dirname(path) == PICTURES:
+            own = posixpath.relpath(posixpath.relpath(path, "docs"), here or ".")
+            return f"[{text}]({own})"
         return f"`{path}`" if text.strip("`") in path else f"{text} (`{path}`)"
 
     # Links may span lines, so the text is cut at blocks of code and nowhere else.
@@ -68,6 +73,7 @@ def main() -> int:
     """Write all pages anew. Returns the exit code."""
     shutil.rmtree(PAGES, ignore_errors=True)
     pages = sources()
+    shutil.copytree(ROOT / PICTURES, PAGES / posixpath.basename(PICTURES))
     for source, page in pages.items():
         (PAGES / page).parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -62,7 +62,8 @@ def test_the_wheel_has_every_module_the_types_and_what_the_relay_serves(
     inside = {str(path.relative_to(ROOT)) for path in modules}
     assert {name if name.startswith(PACKAGE) else f"{PACKAGE}/{name}" for name in inside} <= names
     others = {"py.typed", "browser/relay-client.js", "browser/index.html"}
-    others |= {f"browser/src/{path.name}" for path in (ROOT / "browser/src").iterdir()}
+    for folder in ("browser/src", "browser/console"):
+        others |= {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir()}
     assert {f"{PACKAGE}/{name}" for name in others} <= names
 
 

@@ -1,0 +1,276 @@
+/**
+ * The dialog in which somebody looks at one peer and asks its agents. For that the page joins the mesh as
+ * a peer of its own, and leaves when the dialog is closed.
+ *
+ * @import { Turn } from "../relay-client.js"
+ * @import { Verdict } from "./attention.js"
+ * @import { Model } from "./model.js"
+ */
+
+import { at, make, say, show } from "./dom.js";
+import { bytes, count, counted, duration, rate } from "./format.js";
+import { isBlank, visible } from "./text.js";
+
+/** Of an answer so much is shown; what is older goes. */
+const ANSWER_CHARS_MAX = 200_000;
+/** For which a peer may be silent before nobody waits any more (seconds). */
+const TIMEOUT_S = 120;
+
+/**
+ * @typedef {object} Way how to the mesh
+ * @property {string} where the address that says where the relay's WebSocket is
+ * @property {string | null} token
+ */
+
+/** @typedef {import("../relay-client.js").Peer} Peer */
+
+export class Ask {
+  #dialog = /** @type {HTMLDialogElement} */ (at("ask"));
+  #agent = /** @type {HTMLSelectElement} */ (at("ask-agent"));
+  #text = /** @type {HTMLTextAreaElement} */ (at("ask-text"));
+  #way;
+  /** Whom the dialog is about; "" while it is closed. */
+  #id = "";
+  /** What the list of agents was made of. */
+  #listed = "";
+  /** This page as a peer, once somebody has asked. @type {Promise<Peer> | null} */
+  #joining = null;
+  /** @type {Turn<unknown> | null} */
+  #turn = null;
+  /** Which question the answer is to. */
+  #asked = 0;
+
+  /** @param {() => Way} way */
+  constructor(way) {
+    this.#way = way;
+    at("ask-close").addEventListener("click", () => this.#dialog.close());
+    at("ask-cancel").addEventListener("click", () => this.#cancel());
+    this.#dialog.addEventListener("close", () => this.#closed());
+    this.#dialog.addEventListener("click", ({ target }) => {
+      if (target === this.#dialog) this.#dialog.close(); // Beside it.
+    });
+    at("ask-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#ask();
+    });
+    this.#text.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.#ask();
+    });
+    addEventListener("pagehide", () => this.#leave());
+  }
+
+  /**
+   * @param {string} id of the peer
+   * @param {Model} model
+   * @param {Verdict} verdict
+   * @param {number} nowMs by the relay's clock
+   */
+  open(id, model, verdict, nowMs) {
+    this.#id = id;
+    this.#listed = "";
+    at("ask-answer").hidden = true;
+    at("ask-answer").replaceChildren();
+    say(at("ask-status"), "");
+    this.show(model, verdict, nowMs);
+    this.#dialog.showModal();
+    this.#text.focus();
+  }
+
+  /**
+   * What is known of the peer has changed.
+   *
+   * @param {Model} model
+   * @param {Verdict} verdict
+   * @param {number} nowMs
+   */
+  show(model, { troubles }, nowMs) {
+    if (this.#id === "") return;
+    show(at("ask-title"), this.#id, 60);
+    const seen = model.peers.get(this.#id);
+    const own = troubles.filter(({ peer }) => peer === this.#id).map(({ sentence }) => sentence);
+    const trouble = at("ask-trouble");
+    trouble.hidden = own.length === 0 && seen !== undefined;
+    say(trouble, seen ? `It ${own.join("; it ")}.` : "It is not here any more.");
+    if (!seen) return;
+    const { told } = seen;
+    const { state, name, host, connections, heard_ms, received, sent } = told;
+    /** @type {[string, string][]} */
+    const facts = [
+      ["state", `${state}, heard ${duration((nowMs - heard_ms) / 1000)} ago`],
+      ["name", isBlank(name) ? "" : (name ?? "")],
+      ["host", isBlank(host) ? "" : (host ?? "")],
+      ["agents", (told.agents ?? []).join(", ")],
+      ["connections", count(connections)],
+      ["says", `${rate(seen.in.perS)}/s, ${count(received)} in all`],
+      ["gets", `${rate(seen.out.perS)}/s, ${count(sent)} in all`],
+      ["waits for it", `${counted(told.queued_messages, "message")}, ${bytes(told.queued_bytes)}`],
+      ["works on", counted(seen.turns.length, "command")],
+    ];
+    fill(
+      at("ask-facts"),
+      facts.filter(([, text]) => text !== ""),
+    );
+    this.#list(told.agents ?? []);
+  }
+
+  /** @param {string[]} agents */
+  #list(agents) {
+    const names = agents.length > 0 ? agents : [this.#id];
+    const listed = JSON.stringify(names);
+    if (listed === this.#listed) return;
+    this.#listed = listed;
+    const options = names.map((agent) => {
+      const option = new Option("", agent);
+      show(option, agent, 60);
+      return option;
+    });
+    const before = this.#agent.value;
+    this.#agent.replaceChildren(...options);
+    if (names.includes(before)) this.#agent.value = before;
+  }
+
+  async #ask() {
+    const command = this.#text.value.trim();
+    if (command === "") return;
+    this.#cancel();
+    this.#asked += 1;
+    const asked = this.#asked;
+    const answer = at("ask-answer");
+    answer.replaceChildren();
+    answer.hidden = false;
+    at("ask-cancel").hidden = false;
+    say(at("ask-status"), "joining the mesh …");
+    const began = performance.now();
+    const isCurrent = () => asked === this.#asked;
+    try {
+      this.#joining ??= this.#join();
+      const peer = await this.#joining;
+      if (!isCurrent()) return;
+      const options = { peer: this.#id, timeoutS: TIMEOUT_S };
+      const turn = peer.ask(this.#agent.value, command, options);
+      this.#turn = turn;
+      say(at("ask-status"), "asked; waiting for a sign of it …");
+      for await (const chunk of turn) {
+        if (!isCurrent()) return;
+        say(at("ask-status"), "it answers …");
+        put(answer, chunk, "chunk");
+      }
+      const result = await turn;
+      if (!isCurrent()) return;
+      put(answer, textOf(result), "result");
+      say(at("ask-status"), `answered after ${((performance.now() - began) / 1000).toFixed(1)} s`);
+    } catch (error) {
+      if (!isCurrent()) return;
+      const { name, message } = error instanceof Error ? error : new Error(String(error));
+      say(at("ask-status"), `${name}: ${visible(message).slice(0, 500)}`);
+    } finally {
+      if (isCurrent()) {
+        this.#turn = null;
+        at("ask-cancel").hidden = true;
+      }
+    }
+  }
+
+  /** @returns {Promise<Peer>} */
+  async #join() {
+    const { where, token } = this.#way();
+    try {
+      const [client, url] = await Promise.all([
+        import("../relay-client.js"),
+        address(where, token),
+      ]);
+      const peer = client.connect({
+        ...{ url, id: `console-${suffix()}`, withinS: 20, metadata: { name: "console" } },
+        ...(token === null ? {} : { token }),
+        // It hears only what is for it, however much the others say. The page's policy has no worker.
+        ...{ subscribe: false, worker: false },
+      });
+      peer.ended.then(() => {
+        this.#joining = null;
+      });
+      return await peer.joined;
+    } catch (error) {
+      this.#joining = null;
+      throw error;
+    }
+  }
+
+  #cancel() {
+    this.#asked += 1;
+    this.#turn?.cancel();
+    this.#turn = null;
+    at("ask-cancel").hidden = true;
+    say(at("ask-status"), "cancelled");
+  }
+
+  #closed() {
+    this.#id = "";
+    this.#cancel();
+    this.#leave();
+  }
+
+  #leave() {
+    const joining = this.#joining;
+    this.#joining = null;
+    joining?.then((peer) => peer.leave()).catch(() => {}); // It has not joined.
+  }
+}
+
+/**
+ * The address of the relay's WebSocket.
+ *
+ * @param {string} where
+ * @param {string | null} token
+ */
+async function address(where, token) {
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` };
+  const answer = await fetch(where, { headers, cache: "no-store" });
+  if (!answer.ok)
+    throw new Error(`the relay does not say where its WebSocket is (${answer.status})`);
+  const { url } = await answer.json();
+  return String(url);
+}
+
+function suffix() {
+  const random = crypto.getRandomValues(new Uint8Array(4));
+  return [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {unknown} data */
+function textOf(data) {
+  return typeof data === "string" ? data : (JSON.stringify(data, null, 2) ?? "");
+}
+
+/**
+ * @param {HTMLElement} answer
+ * @param {string} text
+ * @param {string} kind
+ */
+function put(answer, text, kind) {
+  const isAtEnd = answer.scrollTop + answer.clientHeight >= answer.scrollHeight - 8;
+  // Lines stay lines; everything else that hides is shown.
+  const lines = text.slice(0, ANSWER_CHARS_MAX).split("\n").map(visible).join("\n");
+  answer.append(make("span", kind, lines));
+  let chars = answer.textContent?.length ?? 0;
+  while (chars > ANSWER_CHARS_MAX && answer.firstChild && answer.childNodes.length > 1) {
+    chars -= answer.firstChild.textContent?.length ?? 0;
+    answer.firstChild.remove();
+  }
+  if (isAtEnd) answer.scrollTop = answer.scrollHeight;
+}
+
+/**
+ * @param {HTMLElement} list
+ * @param {[string, string][]} facts
+ */
+function fill(list, facts) {
+  while (list.children.length > facts.length) list.lastElementChild?.remove();
+  facts.forEach(([name, text], index) => {
+    const line = list.children[index] ?? list.appendChild(make("div", "", make("dt"), make("dd")));
+    const [term, definition] = line.children;
+    if (term) say(term, name);
+    if (definition instanceof HTMLElement) show(definition, text, 120);
+  });
+}
