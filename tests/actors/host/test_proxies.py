@@ -199,7 +199,7 @@ async def test_who_says_nothing_stays_connected_as_long_as_the_relay_pings(
                 await capabilities(pinged)
 
 
-# Several relays ------------------------------------------------------------------------------------
+# Several relays -----------------------------------------------------------------------------------
 
 
 async def is_in(relay: LiveRelay, proxy: ReverseProxy, query: str, **more: Any) -> bool:
