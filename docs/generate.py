@@ -175,9 +175,9 @@ def files() -> str:
     return "\n".join(rows) + "\n"
 
 
-def proxy(file: str, language: str) -> str:
-    """The configuration of a proxy, as the tests run it."""
-    return f"```{language}\n{(ROOT / 'docs' / 'proxies' / file).read_text(encoding='utf-8')}```\n"
+def shown(file: str, language: str) -> str:
+    """A file of docs/ that readers copy, as the tests run it."""
+    return f"```{language}\n{(ROOT / 'docs' / file).read_text(encoding='utf-8')}```\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -194,8 +194,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "membership-diagram": lambda: f"```mermaid\n{membership.diagram()}```\n",
     "membership-table": membership.table_rows,
     "membership-bounds": membership_bounds,
-    "nginx": lambda: proxy("nginx.conf", "nginx"),
-    "haproxy": lambda: proxy("haproxy.cfg", "text"),
+    "nginx": lambda: shown("proxies/nginx.conf", "nginx"),
+    "haproxy": lambda: shown("proxies/haproxy.cfg", "text"),
+    "nginx-several": lambda: shown("proxies/nginx-several.conf", "nginx"),
+    "haproxy-several": lambda: shown("proxies/haproxy-several.cfg", "text"),
+    "service": lambda: shown("systemd/agi-diy-relay.service", "ini"),
+    "service-settings": lambda: shown("systemd/relay.env", "ini"),
+    "small-machine": lambda: shown("systemd/small.env", "ini"),
 }
 
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
 import attrs
+import jwt
 import pytest
 
 from actors.host.settings import BadSetting, Settings, read_settings
@@ -15,6 +17,7 @@ from actors.relay import ledger
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from protocol.limits import Limits
 from tests import ROOT
+from tests.actors.cli.program import command, environment
 from tests.worlds.program import Program
 
 FOLDER = ROOT / "docs" / "systemd"
@@ -39,9 +42,9 @@ def unit() -> dict[str, list[str]]:
     return said
 
 
-def variables(name: str) -> dict[str, str]:
+def variables(file: Path) -> dict[str, str]:
     """What a file of environment variables sets."""
-    return dict(re.findall(r"^(\w+)=(.*)$", (FOLDER / name).read_text(), re.MULTILINE))
+    return dict(re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE))
 
 
 def settings(*names: str, **more: str) -> Settings:
@@ -49,7 +52,7 @@ def settings(*names: str, **more: str) -> Settings:
     (own,) = unit()["Environment"]
     environ = dict(pair.split("=") for pair in own.replace("%i", "").split())
     for name in names:
-        environ |= variables(name)
+        environ |= variables(FOLDER / name)
     return read_settings([], environ | more)
 
 
@@ -70,8 +73,8 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def analyzed(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["systemd-analyze", "--no-pager", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    program = ["systemd-analyze", "--no-pager", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_systemd_reads_the_unit_without_a_word(installed: Path) -> None:
@@ -113,6 +116,30 @@ def test_the_service_asks_for_tokens_and_answers_to_the_name_of_its_proxy() -> N
     assert made.warnings == ()
 
 
+def test_the_commands_of_the_document_make_the_settings_and_a_token(tmp_path: Path) -> None:
+    """Those of docs/run.md, with another folder, and as whoever runs the tests."""
+    page = (ROOT / "docs" / "run.md").read_text()
+    made, issued = (
+        re.findall(rf"\*\*{heading}\*\*.*?\n\n((?:    [^\n]+\n)+)", page, re.DOTALL)[0]
+        for heading in ("Settings", "Tokens")
+    )
+    issued = issued.splitlines()[0]  # (the second line is for the machine of the peer)
+    assert "systemctl" not in made + issued
+    (tmp_path / "agi-mesh").write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    (tmp_path / "agi-mesh").chmod(0o700)
+    script = f'set -e\nsudo() {{ "$@"; }}\n{made}\n{issued}\n'
+    script = script.replace("/etc/agi-diy-relay", f"{tmp_path}/etc")
+    script = script.replace("/opt/agi-diy-relay/bin", str(tmp_path))
+    script = script.replace("> ann.token", f"> {tmp_path}/ann.token")
+    subprocess.run(["sh", "-c", script], cwd=ROOT, env=environment(), check=True, timeout=60)
+    file = tmp_path / "etc" / "relay.env"
+    assert file.stat().st_mode & 0o777 == 0o600
+    secret = variables(file)["RELAY_AUTH_SECRET"]
+    claims = jwt.decode((tmp_path / "ann.token").read_text().strip(), secret, ["HS256"])
+    assert claims["sub"] == "ann"
+    assert claims["exp"] - claims["iat"] == 7 * 86400
+
+
 # A small machine ----------------------------------------------------------------------------------
 
 
@@ -128,7 +155,7 @@ def within_bytes() -> int:
 
 def test_each_bound_for_a_small_machine_is_one_and_is_tighter() -> None:
     known = {f"RELAY_{field.name.upper()}": field.name for field in attrs.fields(Limits)}
-    for name, value in variables("small.env").items():
+    for name, value in variables(FOLDER / "small.env").items():
         assert float(value) < getattr(Limits(), known[name]), name
 
 
@@ -158,7 +185,7 @@ def test_a_small_machine_has_the_memory_that_a_relay_may_take(
 
 
 def test_a_relay_with_the_bounds_of_a_small_machine_starts_and_is_small() -> None:
-    with Program(**variables("small.env")) as program:
+    with Program(**variables(FOLDER / "small.env")) as program:
         status = Path(f"/proc/{program.process.pid}/status")
         if status.exists():
             (kib,) = re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
