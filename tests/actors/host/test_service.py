@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ from actors.relay import ledger
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from protocol.limits import Limits
 from tests import ROOT
-from tests.actors.cli.program import command, environment
+from tests.actors.cli.program import environment, put_in
 from tests.worlds.program import Program
 
 FOLDER = ROOT / "docs" / "systemd"
@@ -68,8 +67,9 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         pytest.skip("needs systemd-analyze")
     (program,) = unit()["ExecStart"]
     text = (FOLDER / UNIT).read_text().replace(program, str(shutil.which("true")))
-    (tmp_path / request.param).write_text(text)
-    return tmp_path / request.param.replace("@.", "@8081.")
+    name = str(request.param)
+    (tmp_path / name).write_text(text)
+    return tmp_path / name.replace("@.", "@8081.")
 
 
 def analyzed(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,8 +125,7 @@ def test_the_commands_of_the_document_make_the_settings_and_a_token(tmp_path: Pa
     )
     issued = issued.splitlines()[0]  # (the second line is for the machine of the peer)
     assert "systemctl" not in made + issued
-    (tmp_path / "agi-mesh").write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
-    (tmp_path / "agi-mesh").chmod(0o700)
+    put_in(tmp_path)
     script = f'set -e\nsudo() {{ "$@"; }}\n{made}\n{issued}\n'
     script = script.replace("/etc/agi-diy-relay", f"{tmp_path}/etc")
     script = script.replace("/opt/agi-diy-relay/bin", str(tmp_path))
