@@ -11,9 +11,12 @@ import attrs
 import jwt
 import pytest
 
+from actors.clock import SystemClock
+from actors.host.metrics import Metrics
 from actors.host.settings import BadSetting, Settings, read_settings
 from actors.relay import ledger
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
+from actors.relay.runtime import Runtime
 from protocol.limits import Limits
 from tests import ROOT
 from tests.actors.cli.program import environment, put_in
@@ -26,7 +29,7 @@ MIB: Final = 2**20
 SMALL_BYTES: Final = 460 * MIB
 """What Linux leaves of the 512 MB of the small machine; systemd takes a part of this."""
 STARTED_BYTES: Final = 96 * MIB
-"""A relay with nobody in it has less than this. (71 MB when this was written.)"""
+"""A relay with nobody in it has less than this. (73 MB when this was written.)"""
 UNSENT_BYTES: Final = 64 * 1024
 """What asyncio holds for a connection and the ledger does not count, at most."""
 TCP_PART: Final = 0.094
@@ -137,6 +140,21 @@ def test_the_commands_of_the_document_make_the_settings_and_a_token(tmp_path: Pa
     claims = jwt.decode((tmp_path / "ann.token").read_text().strip(), secret, ["HS256"])
     assert claims["sub"] == "ann"
     assert claims["exp"] - claims["iat"] == 7 * 86400
+
+
+# What to watch ------------------------------------------------------------------------------------
+
+
+def test_every_metric_that_the_document_watches_is_one() -> None:
+    page = (ROOT / "docs" / "run.md").read_text()
+    (watched,) = re.findall(r"^## What to watch.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    text = Metrics(Runtime(), SystemClock()).text().decode()
+    names = set(re.findall(r"\b(?:relay|process)_\w+", watched))
+    assert len(names) > 8
+    for name in names:
+        assert re.search(rf"^{name}(_bucket)?[{{ ]", text, re.MULTILINE), name
+    for label in set(re.findall(r'\{(\w+="\w+")\}', watched)):
+        assert f"{{{label}}}" in text, label
 
 
 # A small machine ----------------------------------------------------------------------------------
