@@ -175,9 +175,9 @@ def files() -> str:
     return "\n".join(rows) + "\n"
 
 
-def proxy(file: str, language: str) -> str:
-    """The configuration of a proxy, as the tests run it."""
-    return f"```{language}\n{(ROOT / 'docs' / 'proxies' / file).read_text(encoding='utf-8')}```\n"
+def shown(file: str, language: str) -> str:
+    """A file that readers copy, as the tests run it."""
+    return f"```{language}\n{(ROOT / file).read_text(encoding='utf-8')}```\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -194,8 +194,14 @@ PARTS: dict[str, Callable[[], str]] = {
     "membership-diagram": lambda: f"```mermaid\n{membership.diagram()}```\n",
     "membership-table": membership.table_rows,
     "membership-bounds": membership_bounds,
-    "nginx": lambda: proxy("nginx.conf", "nginx"),
-    "haproxy": lambda: proxy("haproxy.cfg", "text"),
+    "nginx": lambda: shown("docs/proxies/nginx.conf", "nginx"),
+    "haproxy": lambda: shown("docs/proxies/haproxy.cfg", "text"),
+    "nginx-several": lambda: shown("docs/proxies/nginx-several.conf", "nginx"),
+    "haproxy-several": lambda: shown("docs/proxies/haproxy-several.cfg", "text"),
+    "service": lambda: shown("docs/systemd/agi-diy-relay.service", "ini"),
+    "service-settings": lambda: shown("docs/systemd/relay.env", "ini"),
+    "strands": lambda: shown("examples/strands_agent.py", "python"),
+    "small-machine": lambda: shown("docs/systemd/small.env", "ini"),
 }
 
 

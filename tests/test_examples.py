@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import jwt
 import pytest
 
@@ -103,6 +105,21 @@ async def test_the_first_agents_ask_and_answer(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "thinking ...\na haiku about ponds\n"
 
 
+async def test_the_examples_of_joining_ask_and_answer() -> None:
+    """Those of docs/join.md: an agent, who asks it, and who asks it without our client."""
+    serving, asking = (main_of("join", "Python", number) for number in (0, 1))
+    with LiveRelay() as live, anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks, join(live.url, "me") as me:
+            tasks.start_soon(serving, live.url)
+            async for change in me.changes():
+                if "my program" in change.here:
+                    break
+            assert await asking(live.url) == "good morning, ann"
+            plain = partial(main_of("join", "Any WebSocket"), live.url)
+            assert (await anyio.to_thread.run_sync(plain))["result"] == "good morning, bob"
+            tasks.cancel_scope.cancel()
+
+
 async def test_the_serving_example_answers_the_asking_api() -> None:
     with LiveRelay() as live, anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -159,6 +176,8 @@ def test_every_example_is_run_here() -> None:
         ("embed", "Bind a peer to a user"),
         ("embed", "Limits, and what you can see"),
         ("embed", "Peers in the same process"),
+        ("join", "Any WebSocket"),
+        ("join", "Python"),
         ("python", "A mesh in the same process"),
         ("python", "Ask an agent"),
         ("python", "Join, send, receive"),

@@ -20,6 +20,8 @@ NAME: Final = "relay.example"
 """The name that the outside has for the relay."""
 
 KINDS: Final = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+SEVERAL: Final = {"nginx": "nginx-several.conf", "haproxy": "haproxy-several.cfg"}
+"""The same in front of two relays, with each mesh in one of them."""
 
 _MAIN: Final = """
 daemon off;
@@ -34,14 +36,15 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    include {directory}/nginx.conf;
+    include {directory}/{file};
 }}
 """
 """What a distribution has in /etc/nginx/nginx.conf: no more than that it runs as this user."""
 
 
 class ReverseProxy:
-    """One of `KINDS`, at a free port, in front of the relay at `relay_port` on this machine.
+    """One of `KINDS`, at a free port, in front of the relay at `relay_port` on this machine, or
+    one of `SEVERAL` in front of two.
 
     `timeouts`: what stands for the `60s` of the configuration. Skips the test if this machine has
     no such proxy, except in CI. `context` is for clients: it trusts the proxy's certificate, which
@@ -49,7 +52,11 @@ class ReverseProxy:
     """
 
     def __init__(
-        self, kind: str, relay_port: int, directory: Path, timeouts: str | None = None
+        self,
+        kind: str,
+        relay_port: int | tuple[int, int],
+        directory: Path,
+        timeouts: str | None = None,
     ) -> None:
         program = shutil.which(kind, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         if program is None:
@@ -64,23 +71,28 @@ class ReverseProxy:
         self.context = ssl.create_default_context()
         ca.configure_trust(self.context)
         self.port = _free_port()
-        written = (ROOT / "docs" / "proxies" / KINDS[kind]).read_text()
+        if isinstance(relay_port, int):
+            file, first, second = KINDS[kind], relay_port, 0
+        else:
+            file, (first, second) = SEVERAL[kind], relay_port
+        written = (ROOT / "docs" / "proxies" / file).read_text()
         replaced = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
             "bind :443 ssl": f"bind 127.0.0.1:{self.port} ssl",
-            "127.0.0.1:8080": f"127.0.0.1:{relay_port}",
+            "127.0.0.1:8080": f"127.0.0.1:{first}",
+            "127.0.0.1:8081": f"127.0.0.1:{second}",
             "/etc/ssl/relay.example": f"{directory}/cert",
         }
         for old, new in (replaced | ({"60s": timeouts} if timeouts else {})).items():
             written = written.replace(old, new)
-        file = directory / KINDS[kind]
-        file.write_text(written)
+        configuration = directory / file
+        configuration.write_text(written)
         if kind == "nginx":
             main = directory / "main.conf"
-            main.write_text(_MAIN.format(directory=directory))
+            main.write_text(_MAIN.format(directory=directory, file=file))
             self._command = [program, "-p", str(directory), "-c", str(main)]
         else:
-            self._command = [program, "-db", "-f", str(file)]
+            self._command = [program, "-db", "-f", str(configuration)]
 
     def url(self, name: str = "localhost") -> str:
         """Where to connect, by this name."""

@@ -1,10 +1,12 @@
 """The command `agi-mesh` as a program of its own, beside a relay in this process."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -61,3 +63,12 @@ def line_with(stream: Any, words: str) -> str:
         if words in line:
             return str(line)
     raise AssertionError(f"it ended without: {words}")
+
+
+def put_in(folder: Path) -> str:
+    """Make `folder` one with the program `agi-mesh`, as `pip` puts it beside Python. Returns a
+    search path (PATH) that begins with it."""
+    program = folder / "agi-mesh"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o700)
+    return f"{folder}:{os.environ['PATH']}"

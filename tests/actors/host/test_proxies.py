@@ -26,7 +26,7 @@ from protocol.session import OAUTH_SUBPROTOCOL, TOKEN_HEADER
 from tests import ROOT
 from tests.worlds.live import HeldPort, LiveRelay
 from tests.worlds.peers import QUICK, message_of, until
-from tests.worlds.reverse_proxy import KINDS, NAME, ReverseProxy
+from tests.worlds.reverse_proxy import KINDS, NAME, SEVERAL, ReverseProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -199,7 +199,73 @@ async def test_who_says_nothing_stays_connected_as_long_as_the_relay_pings(
                 await capabilities(pinged)
 
 
-@pytest.mark.parametrize("file", KINDS.values())
+# Several relays -----------------------------------------------------------------------------------
+
+
+async def is_in(relay: LiveRelay, proxy: ReverseProxy, query: str, **more: Any) -> bool:
+    """Is it this relay that such an opening reaches?"""
+    before = relay.runtime.connections
+    async with opened(proxy, query=query, additional_headers=bearer() | more) as socket:
+        await capabilities(socket)
+        reached = relay.runtime.connections > before
+    await until(lambda: relay.runtime.connections == before)
+    return reached
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+async def test_each_mesh_is_in_one_of_several_relays(kind: str, tmp_path: Path) -> None:
+    with relay_behind_a_proxy() as one, relay_behind_a_proxy() as other:
+        with ReverseProxy(kind, (one.port, other.port), tmp_path) as proxy:
+            names = [f"team-{number}" for number in range(20)]
+            places = {name: await is_in(one, proxy, f"?mesh={name}") for name in names}
+            assert set(places.values()) == {True, False}
+            for name, place in places.items():
+                assert await is_in(one, proxy, f"?a=1&mesh={name}&b=2") == place
+            # The default mesh has one name, however it is said.
+            default = [await is_in(one, proxy, query) for query in ("", "?mesh=", "?mesh=default")]
+            assert len({*default}) == 1
+            # AgentCore's session names no mesh here, or two peers of a mesh might not meet.
+            session = {"X-Amzn-Bedrock-AgentCore-Runtime-Session-Id": "s" * 33}
+            async with opened(
+                proxy, query="?mesh=team-1", additional_headers=bearer() | session
+            ) as socket:
+                await socket.send('{"type":"presence","from":"ann","data":{"agents":[]}}')
+                await socket.recv()
+                meshes = (*one.runtime.status(), *other.runtime.status())
+                assert [mesh.name for mesh in meshes if mesh.peers] == ["team-1"]
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+async def test_one_name_of_a_mesh_never_leads_to_two_relays(kind: str, tmp_path: Path) -> None:
+    """HAProxy reads what is written with signs; nginx cannot, and refuses it."""
+    with relay_behind_a_proxy() as one, relay_behind_a_proxy() as other:
+        with ReverseProxy(kind, (one.port, other.port), tmp_path) as proxy:
+            for number in range(8):
+                ways = (f"?mesh=a+{number}", f"?mesh=a%20{number}", f"?mesh=%61+{number}")
+                if kind == "nginx":
+                    assert {await status(proxy, bearer(), query=way) for way in ways} == {400}
+                else:
+                    assert len({await is_in(one, proxy, way) for way in ways}) == 1
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+async def test_no_other_relay_takes_the_meshes_of_one_that_is_away(
+    kind: str, tmp_path: Path
+) -> None:
+    with HeldPort() as port, relay_behind_a_proxy() as one:
+        with ReverseProxy(kind, (one.port, port), tmp_path) as proxy:
+            with relay_behind_a_proxy(port) as other:
+                names = [f"team-{number}" for number in range(20)]
+                away = [name for name in names if await is_in(other, proxy, f"?mesh={name}")]
+                (here, *_) = {*names} - {*away}
+            for _ in range(2):  # HAProxy tries for 3 s each time
+                assert await status(proxy, bearer(), query=f"?mesh={away[0]}") in (502, 503)
+                assert await is_in(one, proxy, f"?mesh={here}")
+            with relay_behind_a_proxy(port) as other:
+                assert await is_in(other, proxy, f"?mesh={away[0]}")
+
+
+@pytest.mark.parametrize("file", [*KINDS.values(), *SEVERAL.values()])
 def test_the_proxies_wait_longer_than_the_relay_is_silent(file: str) -> None:
     written = (ROOT / "docs" / "proxies" / file).read_text()
     idle = re.findall(
