@@ -72,7 +72,7 @@ async def test_a_long_visit_takes_turns_with_the_connections_and_is_in_their_ord
             tasks.start_soon(runtime.send, "m", array(40))
             for n in range(40):
                 await b.send(json.dumps({"type": "stream", "from": "b", "n": n}))
-        got = []
+        got: list[tuple[str, int]] = []
         with anyio.fail_after(PATIENCE_S):
             while len(got) < 80:
                 message = json.loads(await a.receive())
