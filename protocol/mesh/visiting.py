@@ -31,7 +31,7 @@ from protocol.limits import Limits
 from protocol.mesh import granting
 from protocol.mesh.items import Items, Visitor
 from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
-from protocol.mesh.status import Totals
+from protocol.mesh.status import OTHER_TYPES, Totals
 from protocol.rate import Rate
 
 EXPLAINED_MAX: Final = 16
@@ -144,13 +144,10 @@ class Visit:
         self.is_list = is_list
         self._texts, self._dropped = texts[::-1], dropped
 
-    def end(self, refusal: Refusal) -> None:
-        """All of it is refused."""
-        self.begin([], is_list=False, dropped=0)
-        self.refuse(refusal)
-
     def refuse(self, refusal: Refusal) -> None:
-        """The next message is refused."""
+        """The next message is refused; before it has begun: all of it."""
+        if not self.has_begun:
+            self.begin([], is_list=False, dropped=0)
         self._refused += 1
         is_explained = self._refused <= EXPLAINED_MAX
         self.receipts.append(Receipt.of(refusal) if is_explained else Receipt(0, refusal.code.code))
@@ -205,8 +202,7 @@ class Visits:
             except Refusal as refusal:
                 visit.rates.messages.take(now.at)
                 self._totals.received += 1
-                self._totals.refused += 1
-                visit.end(refusal)
+                self._refuse(visit, refusal)
                 return 1
         texts = visit.take(self._limits)
         for text in texts:
@@ -221,6 +217,7 @@ class Visits:
 
     def _refuse(self, visit: Visit, refusal: Refusal) -> None:
         self._totals.refused += 1
+        self._totals.codes[refusal.code.code] += 1
         visit.refuse(refusal)
 
     def _begin(self, visit: Visit, now: Instant) -> None:
@@ -246,6 +243,7 @@ class Visits:
         if header.sender == RELAY:
             raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
         route = ROUTES.get(header.type)
+        self._totals.types[header.type if route is not None else OTHER_TYPES] += 1
         if route is None:
             if header.type.startswith(RELAYS_PREFIX):
                 route = Route.NOBODY

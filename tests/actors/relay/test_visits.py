@@ -254,4 +254,4 @@ async def test_a_connection_does_not_pay_for_what_visits_cost() -> None:
         await present(runtime, "a")
         heavy = json.dumps({"type": "ack", "from": "x", "data": [[]] * 200_000})
         await runtime.send("m", heavy)
-        assert runtime._meshes["m"]._mesh.codec.take_extra_bytes() == 0
+        assert runtime._meshes["m"].mesh.codec.take_extra_bytes() == 0
