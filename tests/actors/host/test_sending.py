@@ -2,7 +2,11 @@
 
 import gzip
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +24,7 @@ from actors.host.settings import Settings
 from actors.host.tokens import Auth
 from protocol.envelope import ErrorCode
 from protocol.limits import Limits
+from tests import ROOT
 from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
 
 SECRET = b"a secret of at least 32 bytes, yes"
@@ -527,3 +532,50 @@ def test_the_log_has_a_few_lines_for_many_refusals(
     lines = [r for r in caplog.records if r.getMessage() == "message refused"]
     assert 1 <= len(lines) <= time.monotonic() - began + 2
     assert all("secret" not in json.dumps(vars(line), default=str) for line in lines)
+
+
+# docs/run.md --------------------------------------------------------------------------------------
+
+
+def shown(live: LiveRelay) -> list[str]:
+    """The commands of the section about `/send`, for this relay."""
+    page = (ROOT / "docs" / "run.md").read_text()
+    section = page.split("## Send over HTTP\n")[1].split("\n## ")[0]
+    commands = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert all("http://localhost:8080/" in command for command in commands)
+    return [command.replace("http://localhost:8080", live.http) for command in commands]
+
+
+def curl(command: str, **environ: str) -> Any:
+    done = subprocess.run(
+        ["bash", "-c", f"{command.strip()} --silent --noproxy '*'"],
+        env={**os.environ, **environ},
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_commands_in_the_documents_do_what_they_say(
+    open_relay: LiveRelay, guarded: LiveRelay
+) -> None:
+    async with open_relay, guarded:
+        for name in ("a", "b"):
+            await (await open_relay.connect()).announce(name)
+        here = await (await open_relay.connect("team")).announce("here")
+        one, _, several = shown(open_relay)
+        assert curl(one) == {"received": 1}
+        assert (await here.messages())[0]["data"] == "the backup is done"
+        page = (ROOT / "docs" / "run.md").read_text()
+        assert json.dumps(curl(several), separators=(",", ":")) in page
+
+        coder = await guarded.connect("team", additional_headers=bearer(sub="bob"))
+        await coder.announce("bob", "coder")
+        _, with_token, _ = shown(guarded)
+        token = bearer()["authorization"].removeprefix("Bearer ")
+        assert curl(with_token, TOKEN=token) == {"received": 1}
+        [got] = [message for message in await coder.messages() if message["type"] == "direct"]
+        assert (got["from"], got["turnId"]) == ("ann", "nightly")
