@@ -144,7 +144,7 @@ class Mesh:
         Raises Refusal, as `said`, and `spoofed` for the name of somebody who is here.
         """
         effects = self._effects
-        speaker, before = speaker_of(self.roster, visitor, header, self._limits), len(effects)
+        speaker, before = speaker_of(self.roster, visitor, header), len(effects)
         self.said(speaker.id, header, text, route, now, visitor=speaker)
         delivered = [effect for effect in effects[before:] if type(effect) is Deliver]
         # (Who is spared it was told so before.)

@@ -13,7 +13,6 @@ from typing import Final
 
 from protocol import refusals
 from protocol.envelope import Header
-from protocol.limits import Limits
 from protocol.mesh.items import Visitor
 from protocol.mesh.roster import Connection, Peer, Roster
 
@@ -21,7 +20,7 @@ NO_CONNECTION: Final = -1
 """The number of a visitor's connection. There is none that has it."""
 
 
-def speaker_of(roster: Roster, visitor: Visitor, header: Header, limits: Limits) -> Connection:
+def speaker_of(roster: Roster, visitor: Visitor, header: Header) -> Connection:
     """The connection for which the mesh takes this visitor. Raises Refusal (`spoofed`)."""
     id, sender = visitor.peer, header.sender
     peer = roster.peers.get(id)
@@ -29,8 +28,6 @@ def speaker_of(roster: Roster, visitor: Visitor, header: Header, limits: Limits)
         field = "from" if header.instance_id is None else "instanceId"
         if peer is not None or roster.has_agent(id):
             raise refusals.somebody_is_here(field, id)
-    if sender is not None and sender != id:
-        refusals.check_name(sender, "from", limits)
-        if roster.has_agent(sender, without=id):
-            raise refusals.somebody_is_here("from", sender)
+    if sender is not None and sender != id and roster.has_agent(sender, without=id):
+        raise refusals.somebody_is_here("from", sender)
     return Connection(NO_CONNECTION, peer or Peer(id), watches=False)

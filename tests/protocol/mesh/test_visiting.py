@@ -104,6 +104,28 @@ def test_received_counts_the_connections_that_get_it_and_no_others() -> None:
     world.end(ann)
 
 
+def test_who_came_and_went_is_not_counted_nor_is_who_may_not_watch() -> None:
+    world = world_of("a", "ann", "b")
+    world.join("ann", grant=Grant(may_watch=False))
+    said = text("broadcast")
+    assert world.visit(said, ANN) == [{"received": 2}]
+    world.end(1)
+    assert world.visit(said, ANN) == [{"received": 1}]
+    world.end(4)
+    world.end(2)
+    assert world.visit(said, ANN) == [{"received": 1}]
+
+
+def test_what_visitors_say_is_counted_as_what_connections_say() -> None:
+    world = world_of("a")
+    said = [text("direct", sender="x", to=to) for to in ("a", "zoe")]
+    world.visit(array(*said, text("my", sender="x"), text("configure", sender="x"), b"3"))
+    totals = world.mesh.totals
+    assert (totals.received, totals.relayed, totals.refused, totals.withheld) == (6, 3, 2, 1)
+    assert totals.codes == {"unknown_target": 1, "not_an_object": 1}
+    assert (totals.types["direct"], totals.types["other"], totals.types["configure"]) == (2, 1, 1)
+
+
 def test_who_is_far_behind_is_spared_a_visitors_answer_and_not_counted() -> None:
     world = world_of("a")
     slow = world.join("slow", is_paced=True)
@@ -275,7 +297,7 @@ def test_types_about_a_connection_are_refused_and_change_nothing() -> None:
     assert set(about) == {"presence", "heartbeat", "capabilities"}
     for type in about:
         for grant in (Grant(), ANN, Grant(peer="a")):
-            said = text(type, sender="ann", data={"agents": ["x"]})
+            said = text(type, sender="ann", to="a", data={"agents": ["x"]})
             assert code(world.visit(said, grant)) == "bad_field"
     assert world.got(1) == []
     assert world.peers()["a"].agents == ()
@@ -414,8 +436,13 @@ def test_a_visit_that_is_refused_as_a_whole_counts_for_the_rate_too() -> None:
     bearers = Bearers(FEW)
     for _ in range(4):
         assert code(world.visit(b"[[[", rates=bearers.admit("ann", world.now))) == "malformed"
+        too_many = array(*[b"{}"] * 5)
+        rates = bearers.admit("bob", world.now)
+        assert code(world.visit(too_many, rates=rates)) == "too_large"
     with pytest.raises(Refusal, match="2 messages a second"):
         bearers.admit("ann", world.now)
+    with pytest.raises(Refusal, match="2 messages a second"):
+        bearers.admit("bob", world.now)
 
 
 def test_bytes_count_for_the_rate_of_a_bearer_and_nobody_elses() -> None:
