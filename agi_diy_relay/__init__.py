@@ -49,6 +49,7 @@ from protocol.member.errors import (
 from protocol.member.lifecycle import MemberState
 from protocol.member.messages import Message, RemotePeer
 from protocol.member.roster import Change
+from protocol.mesh.visiting import Receipt
 from protocol.session import session_id
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "NotServed",
     "Peer",
     "QueueFull",
+    "Receipt",
     "Rejected",
     "RelayError",
     "RemotePeer",

@@ -83,7 +83,10 @@ def costs() -> str:
                 return f"{bytes // unit} {name}"
         return f"{bytes:,} bytes"
 
-    request = f"a head of {size(limits.head_bytes_max)}, a body of {size(limits.body_bytes_max)}"
+    request = (
+        f"a head of {size(limits.head_bytes_max)}, a body of {size(limits.body_bytes_max)} "
+        f"(for `/send` {size(limits.message_bytes_max)})"
+    )
     unsent = f"{size(limits.mailbox_bytes_max)} or {limits.mailbox_messages_max:,} messages"
     quantum = f"{limits.quantum_messages} messages or {size(limits.quantum_bytes)}"
     whole = f"{limits.round_messages_max:,} messages or {size(limits.round_bytes_max)}"

@@ -268,6 +268,13 @@ class Limits:
         "error `expired`, and the connection is closed (1008)",
         0.0,
     )
+    visitors_max: int = _bound(
+        1024,
+        "bearers of tokens who have sent something over HTTP so lately that it still counts for "
+        "their rate",
+        "error `no_room` (HTTP 503)",
+        1,
+    )
     mesh_name_chars_max: int = _bound(
         256, "characters of a mesh name", "the opening is refused (HTTP 400)", 1
     )
@@ -280,7 +287,8 @@ class Limits:
     headers_max: int = _bound(100, "headers of an HTTP request", "as above", 16)
     body_bytes_max: int = _bound(
         2**16,
-        "bytes of the body of an HTTP request (only `/invocations` takes one)",
+        "bytes of the body of an HTTP request to `/invocations` (one to `/send` may be as long as "
+        "a message, and no other has one)",
         "the request is refused (HTTP 413)",
         1024,
     )

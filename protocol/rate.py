@@ -24,6 +24,19 @@ class Rate:
         """When the next one may go (monotonic seconds)."""
         return self._due - self._burst_s
 
+    def room(self, at: float) -> int:
+        """How many may go at once now. Rounding makes no difference.
+
+        >>> Rate(10, 5).room(100)
+        5
+        """
+        ahead_s = at + self._burst_s - max(self._due, at)
+        return max(0, int(ahead_s / self._interval_s + 1.5))
+
+    def is_idle(self, at: float) -> bool:
+        """What went so far makes no difference any more."""
+        return self._due <= at
+
     def take(self, at: float, count: float = 1) -> None:
         """`count` go now."""
         self._due = max(self._due, at) + count * self._interval_s

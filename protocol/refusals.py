@@ -62,6 +62,35 @@ def rate_limited(limits: Limits) -> Refusal:
     return Refusal(ErrorCode.RATE_LIMITED, sentence)
 
 
+def too_many_bytes(limits: Limits) -> Refusal:
+    """The refusal of a visit whose bearer has sent too many bytes lately."""
+    sentence = f"more than {limits.bytes_in_per_s:g} bytes a second; try again later"
+    return Refusal(ErrorCode.RATE_LIMITED, sentence)
+
+
+def too_many_visitors() -> Refusal:
+    """The refusal of a visit because of all the others."""
+    return Refusal(ErrorCode.NO_ROOM, "too many others have sent something; try again later")
+
+
+def only_for_connections(type: str) -> Refusal:
+    """The refusal of a type that says something about a connection, from who has none."""
+    sentence = f"a `{type}` is about a connection, and a visitor has none"
+    return Refusal(ErrorCode.BAD_FIELD, sentence)
+
+
+def nobody_speaks() -> Refusal:
+    """The refusal of a visitor's message that does not say whose it is."""
+    sentence = "a visitor's message needs `from`, unless a token says who speaks"
+    return Refusal(ErrorCode.BAD_FIELD, sentence)
+
+
+def somebody_is_here(field: str, name: str) -> Refusal:
+    """The refusal of a visitor's message under the name of a peer or agent that is here."""
+    sentence = f"`{field}` {name!r} is here; only a token for exactly this id speaks for it"
+    return Refusal(ErrorCode.SPOOFED, sentence)
+
+
 def unknown_type(type: str) -> Refusal:
     """The refusal of a type that is not in the table."""
     sentence = f"this relay is strict, and {type!r} is not in its table of types"

@@ -166,6 +166,11 @@ async def test_the_example_with_a_token_joins() -> None:
         assert await main_of("python", "Tokens")(live.url, get_token) == "present"
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_example_of_a_visitor_has_its_receipts() -> None:
+    assert await main_of("embed", "Say something without a peer")() == [0]
+
+
 async def test_the_agentcore_example_is_current() -> None:
     with pytest.raises(BadAddress):
         await main_of("python", "On AgentCore")("no arn", None)
@@ -178,6 +183,7 @@ def test_every_example_is_run_here() -> None:
         ("embed", "Peers in the same process"),
         ("join", "Any WebSocket"),
         ("join", "Python"),
+        ("embed", "Say something without a peer"),
         ("python", "A mesh in the same process"),
         ("python", "Ask an agent"),
         ("python", "Join, send, receive"),

@@ -28,6 +28,7 @@ from actors.host.metrics import Metrics
 from actors.host.observing import Observers
 from actors.host.openings import DEFAULT_MESH, Openings, Refusal, origin_allowed, refused
 from actors.host.reports import Kind, Reports
+from actors.host.sending import Sending
 from actors.host.settings import BadSetting, Settings, read_settings
 from actors.host.status import report
 from actors.host.throttle import RefusalLog
@@ -86,7 +87,7 @@ class RelayApp(BedrockAgentCoreApp):
             route.app = self._for_readers(route.app)
             self.router.routes.append(route)
         self.router.routes.append(Route("/ready", self._ready, methods=["GET"]))
-        self.router.routes += routes()
+        self.router.routes += [Route("/send", self._send, methods=["POST"]), *routes()]
         # Many write the address of a relay without its path, or with a slash behind it.
         self.router.routes += [Route(path, self._no_page) for path in ("/ws", "/ws/")]
         handler = self._handle_websocket
@@ -152,6 +153,9 @@ class RelayApp(BedrockAgentCoreApp):
 
     async def _websocket(self, websocket: WebSocket, context: RequestContext) -> None:
         await self._openings.serve(websocket, context.session_id)
+
+    async def _send(self, request: Request) -> Response:
+        return await Sending(self.runtime, self._openings).answer(request)
 
     def _status(self, payload: object, context: RequestContext) -> Response:
         # Runs on a worker thread. Behind AgentCore's edge nothing but this path and /ws is there.

@@ -4,8 +4,8 @@ A connection begins here. It asks for pages, or it opens a WebSocket and goes on
 actors/transports/uvicorn.py. Whoever connects may send anything, so everything has a bound:
 
 - **Bytes.** A request's head is collected here, and h11 sees it when it is complete and within
-  `head_bytes_max` and `headers_max`. Only `/invocations` takes a body, of `body_bytes_max`
-  including the framing of chunks.
+  `head_bytes_max` and `headers_max`. Only `/invocations` takes a body, of `body_bytes_max`, and
+  `/send`, of `message_bytes_max`, including the framing of chunks.
 - **Requests.** One at a time. What a client sends meanwhile waits in the kernel, but for one read.
 - **Time.** A head, a body, and the pause between two requests take `opening_within_s` each. Whoever
   takes nothing of an answer for so long is cut.
@@ -32,7 +32,13 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.protocol import Protocol
 
-from actors.host.requests import Refusal, refusal_of_head, refusal_of_request, too_long
+from actors.host.requests import (
+    Refusal,
+    body_bytes_max,
+    refusal_of_head,
+    refusal_of_request,
+    too_long,
+)
 from actors.host.throttle import RefusalLog
 from actors.transports.uvicorn import SEND_BUFFER_BYTES
 from protocol.limits import Limits
@@ -102,6 +108,7 @@ class HttpProtocol(H11Protocol):
         self._refusal: Refusal | None = None
         self._pending = bytearray()  # not parsed yet
         self._searched = 0  # so much of it holds no end of a head
+        self._body_max = 0
         self._body_left = 0  # bytes of the body still to come; of a chunked one: still allowed
         self._is_chunked = False
         self._is_resting = False  # others are read before the next piece
@@ -180,7 +187,7 @@ class HttpProtocol(H11Protocol):
         size = min(len(self._pending), PIECE_BYTES)
         self._body_left -= size
         if self._body_left < 0:
-            self._refuse(too_long(self._limits))
+            self._refuse(too_long(self._body_max))
             return False
         self._parse(size)
         if self._is_in_body and self._pending:
@@ -227,7 +234,7 @@ class HttpProtocol(H11Protocol):
         if not self._is_chunked:
             self._body_left = int(named.get(b"content-length", b"0"))
             return request
-        self._body_left = self._limits.body_bytes_max
+        self._body_left = self._body_max = body_bytes_max(request, self._limits)
         # Where it ends is seen by h11 only, so no other request may follow it.
         return h11.Request(
             method=request.method,

@@ -8,7 +8,8 @@ import attrs
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from actors.host.settings import Settings
+from actors.host.requests import is_own
+from actors.host.settings import Settings, is_loopback
 from actors.host.throttle import RefusalLog
 from actors.host.tokens import NotAdmitted, Tokens, token_of
 from actors.relay.runtime import Full, Runtime
@@ -22,6 +23,12 @@ DEFAULT_MESH: Final = "default"
 EDGES_PREFIX: Final = "x-amzn-bedrock-agentcore-"
 """Prefix of the headers that AgentCore adds. We assume, undocumented, that at least one of them
 reaches the container."""
+
+
+_ASK_FOR_TOKENS: Final = (
+    "everybody who reaches this relay could send: have it ask for tokens (RELAY_AUTH_SECRET), or "
+    "let it listen on loopback only, without --allow-host"
+)
 
 
 @attrs.frozen
@@ -43,15 +50,12 @@ class Openings:
         offered = websocket.scope.get("subprotocols") or ()
         try:
             self._check_origin(websocket.headers.get("origin"))
-            if len(mesh) > settings.limits.mesh_name_chars_max:
-                raise self._refusal("opening refused", "mesh name too long", 400)
             grant = await self._grant(token_of(websocket.headers, offered))
-            if not grant.covers_mesh(mesh):
-                raise self._refusal("token refused", "it is not for this mesh", 403)
+            self.check_mesh(mesh, grant)
             try:
                 self.runtime.check_room(mesh, grant)
             except Full as full:
-                raise self._refusal("full", str(full), 503) from None
+                raise self.refusal("full", str(full), 503) from None
         except Refusal as refusal:
             await websocket.send_denial_response(refused(refusal))
             return
@@ -68,10 +72,34 @@ class Openings:
     async def check_reader(self, headers: Mapping[str, str]) -> None:
         """Raise Refusal unless the sender of this request may see who is here, in all meshes."""
         if is_foreign(headers, self.settings.allowed_origins):
-            raise self._refusal("request refused", "a page of another origin", 403)
+            raise self.refusal("request refused", "a page of another origin", 403)
         grant = await self._grant(token_of(headers))
         if not (grant.covers_all_meshes() and grant.may_watch):
-            raise self._refusal("token refused", "it is not for watching all meshes", 403)
+            raise self.refusal("token refused", "it is not for watching all meshes", 403)
+
+    async def check_sender(self, headers: Mapping[str, str], server: str | None) -> Grant:
+        """The grant of who sends something without a connection. `server`: the address at which
+        the request came in, if it is known. Raises Refusal.
+
+        Where nobody is asked for a token, that is only for programs of this machine.
+        """
+        settings = self.settings
+        if is_foreign(headers, settings.allowed_origins):
+            raise self.refusal("request refused", "a page of another origin", 403)
+        if self.tokens is None:
+            addresses = (*settings.hosts, server or "")
+            if settings.allowed_hosts or not all(map(is_loopback, addresses)):
+                raise self.refusal("request refused", _ASK_FOR_TOKENS, 403)
+            if not is_own(headers.get("host", ""), frozenset()):
+                raise self.refusal("request refused", "the Host header names another machine", 421)
+        return await self._grant(token_of(headers))
+
+    def check_mesh(self, mesh: str, grant: Grant) -> None:
+        """Raise Refusal unless something may be said in a mesh of this name."""
+        if len(mesh) > self.settings.limits.mesh_name_chars_max:
+            raise self.refusal("opening refused", "mesh name too long", 400)
+        if not grant.covers_mesh(mesh):
+            raise self.refusal("token refused", "it is not for this mesh", 403)
 
     def _check_origin(self, origin: str | None) -> None:
         if not origin_allowed(origin, self.settings.allowed_origins):
@@ -88,9 +116,10 @@ class Openings:
         try:
             return await self.tokens.grant(token)
         except NotAdmitted as error:
-            raise self._refusal("token refused", str(error), error.status) from None
+            raise self.refusal("token refused", str(error), error.status) from None
 
-    def _refusal(self, event: str, reason: str, status: int) -> "Refusal":
+    def refusal(self, event: str, reason: str, status: int) -> "Refusal":
+        """A refusal with this HTTP status, for `reason`. It is logged as `event`."""
         self.refusals.tell(event, reason, status=status)
         return Refusal(reason, status)
 

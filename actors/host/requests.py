@@ -11,7 +11,8 @@ from actors.host.settings import is_loopback
 from protocol.limits import Limits
 
 INVOCATIONS: Final = b"/invocations"
-"""The only path that takes a body."""
+SEND: Final = b"/send"
+"""The only paths that take a body."""
 
 _VERSION_13: Final = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
 
@@ -67,17 +68,22 @@ def refusal_of_request(
                 _VERSION_13,
             )
         return None
-    takes_body = request.target.partition(b"?")[0] == INVOCATIONS
-    if (is_chunked or length) and not takes_body:
-        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "only /invocations takes a body")
-    return too_long(limits) if length > limits.body_bytes_max else None
+    most = body_bytes_max(request, limits)
+    if (is_chunked or length) and not most:
+        text = "only /invocations and /send take a body"
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
+    return too_long(most) if length > most else None
 
 
-def too_long(limits: Limits) -> Refusal:
-    """The refusal of a body beyond its bound."""
-    return Refusal(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {limits.body_bytes_max} bytes"
-    )
+def body_bytes_max(request: h11.Request, limits: Limits) -> int:
+    """How long the body of this request may be. 0: it has none."""
+    path = request.target.partition(b"?")[0]
+    return {INVOCATIONS: limits.body_bytes_max, SEND: limits.message_bytes_max}.get(path, 0)
+
+
+def too_long(most: int) -> Refusal:
+    """The refusal of a body of more than so many bytes."""
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes")
 
 
 def is_opening(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -11,6 +11,7 @@ notice.
 
 import logging
 import secrets
+from collections.abc import Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from actors.clock import Clock, SystemClock
@@ -26,12 +28,15 @@ from actors.relay.peer import PeerActor
 from actors.relay.process import Process
 from actors.relay.snapshot import Activity, Gauges, MeshStatus, Size
 from actors.relay.supervisor import Supervisor
+from actors.relay.visits import VisitActor, VisitQueue
 from actors.transports.memory import MemoryLink, memory_pair
 from actors.transports.transport import Transport
 from protocol.envelope import ErrorCode, Refusal
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
+from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import Totals
+from protocol.mesh.visiting import Bearers, Receipt
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,7 @@ class Runtime:
         self.ledger = self._process.ledger
         self.traffic = self._process.traffic
         self.events = self._process.events
+        self._bearers = Bearers(self.limits)
         self._meshes: dict[str, Supervisor] = {}
         self._inhabited: dict[str, Supervisor] = {}  # where somebody is present, or was
         self._tasks: TaskGroup | None = None
@@ -103,12 +109,16 @@ class Runtime:
     def check_room(self, mesh: str, grant: Grant = OPEN) -> None:
         """Raises Full if a connection to `mesh` with this grant would be refused now."""
         supervisor = self._meshes.get(mesh)
-        if self._is_draining:
-            raise Full("the relay is shutting down")
+        self._check_room_for_one(grant)
         if not self._has_room_for(mesh):
             raise Full(f"there are {self.limits.meshes_max} meshes already (meshes_max)")
         if supervisor is not None and supervisor.connections >= self.limits.connections_max:
             raise Full(f"the mesh has {self.limits.connections_max} connections (connections_max)")
+
+    def _check_room_for_one(self, grant: Grant) -> None:
+        """Raises Full if one more with this grant, wherever it is, would be too many."""
+        if self._is_draining:
+            raise Full("the relay is shutting down")
         most = self.limits.grant_connections_max
         if grant.peer is not None and self.ledger.connections_of(grant.peer) >= most:
             raise Full(f"whoever bears this token has {most} connections (grant_connections_max)")
@@ -189,6 +199,63 @@ class Runtime:
         self._tasks.start_soon(self._carry, actor)
         return link
 
+    # Visits ---------------------------------------------------------------------------------------
+
+    def visit(self, mesh: str, grant: Grant = OPEN) -> VisitActor:
+        """Begin to say something in `mesh` without a connection. Use it with `with`, and give it to
+        `say` when it has everything.
+
+        Raises Full, PermissionError if the grant is not for this mesh, or Refusal if its bearer has
+        said too much lately.
+        """
+        if not grant.covers_mesh(mesh):
+            raise PermissionError("the grant is not for this mesh")
+        self._check_room_for_one(grant)
+        rates = self._bearers.admit(grant.peer, self._clock.now())
+        return VisitActor(mesh, grant, rates, self.ledger, self._clock)
+
+    async def say(self, visit: VisitActor) -> Sequence[Receipt]:
+        """Have all of a visit decided, in one order with everything else that is said in its mesh.
+
+        Returns what came of each message. Raises Full if there is no room for it any more.
+        """
+        visit.complete()
+        supervisor = self._meshes.get(visit.mesh)
+        if supervisor is not None:
+            supervisor.visits.put(visit)
+            await visit.wait()
+        else:
+            await self._say_to_nobody(visit)
+        if visit.failure is not None:
+            raise Full(visit.failure)
+        return visit.receipts
+
+    async def _say_to_nobody(self, visit: VisitActor) -> None:
+        """The mesh has no connections. What is wrong is refused all the same."""
+        mesh, queue = LocalMesh(self.limits, strict=self._strict), VisitQueue(self.limits)
+        queue.put(visit)
+        while queue:
+            queue.decide(mesh, self._clock.now())
+            mesh.take_effects()
+            await anyio.lowlevel.checkpoint()
+        with self._totals_lock:
+            self._past = self._past + mesh.totals
+
+    async def send(self, mesh: str, text: str, *, grant: Grant = OPEN) -> Sequence[Receipt]:
+        """Say something in `mesh` without a connection: a message, or an array of messages (JSON).
+
+        Nobody sees who says it come and go, and nothing comes back but a receipt for each message.
+        `grant`: who it is, and what it may do. Raises Full, or PermissionError if the grant is not
+        for this mesh.
+        """
+        try:
+            visit = self.visit(mesh, grant)
+        except Refusal as refusal:
+            return [Receipt.of(refusal)]
+        with visit:
+            visit.take(text.encode("utf-8", "surrogatepass"))
+            return await self.say(visit)
+
     async def _carry(self, actor: PeerActor) -> None:
         try:
             await actor.run()
@@ -206,6 +273,7 @@ class Runtime:
             log.exception("supervisor crashed", extra={"mesh": supervisor.name})
             supervisor.abort()
         finally:
+            supervisor.visits.abort()
             self.ledger.keep(supervisor.name, 0)
             with self._totals_lock:
                 del self._meshes[supervisor.name]

@@ -28,6 +28,7 @@ from actors.relay.rests import Rests
 from actors.relay.snapshot import Gauges, Mailbox, MeshStatus
 from actors.relay.tapes import Tapes
 from actors.relay.traffic import SAMPLED
+from actors.relay.visits import VisitQueue
 from actors.signal import Signal
 from actors.transports.paced import Pace, PacedTransport
 from actors.transports.transport import Transport
@@ -95,6 +96,7 @@ class Supervisor:
         self._lobby = process.lobby
         self._work = Signal()
         self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._work.set)
+        self.visits = VisitQueue(limits, self._work.set)
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
         self._next_id = 1
@@ -161,7 +163,7 @@ class Supervisor:
     @property
     def has_work(self) -> bool:
         """A round would find something to do now."""
-        return bool(self._inbox)
+        return bool(self._inbox or self.visits)
 
     def round(self, read_until: Instant | None = None) -> None:
         """Decide what waits, and tell every peer actor concerned.
@@ -178,6 +180,8 @@ class Supervisor:
             else:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
+        if self.visits:
+            messages_left -= self.visits.decide(mesh, now)
         little_left = self._limits.quantum_bytes
         ready = self._inbox.take_ready()
         later: list[PeerActor] = []
@@ -333,12 +337,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Hold rounds until the last connection has gone."""
-        while self._actors or self._inbox:  # looked at last: nothing is awaited after it
+        while self._actors or self.has_work:  # looked at last: nothing is awaited after it
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
                 tasks.start_soon(self._pace.keep)
-                while self._actors or self._inbox:
-                    if not self._inbox:
+                while self._actors or self.has_work:
+                    if not self.has_work:
                         await self._work.wait()
                     self.round(self._read_until)
                     await self._rests.rest(len(self._inbox))
@@ -360,7 +364,7 @@ class Supervisor:
 
     def drain(self) -> None:
         """Decide what waits. Then close every connection (1001) after what is queued for it."""
-        while self._inbox:
+        while self.has_work:
             self.round()
         self.mesh.shut_down(self._clock.now())
         self._carry_out(self.mesh.take_effects(), self._clock.now())

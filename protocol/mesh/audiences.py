@@ -12,7 +12,7 @@ from protocol.codec import header_of
 from protocol.envelope import Announcement, Header, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh.effects import Chosen, Effect, Only, Others, Wants
+from protocol.mesh.effects import Audience, Chosen, Effect, Only, Others, Wants
 from protocol.mesh.items import Entrance
 from protocol.mesh.lagging import Laggards
 from protocol.mesh.roster import Connection, Peer, Roster
@@ -90,6 +90,19 @@ class Audiences:
         if named:
             also = self._named_only(named.values(), sender, header.type, topic)
         return Chosen(chosen, excluded, also.connections) if chosen else also
+
+    def count(self, roster: Roster, audience: Audience) -> int:
+        """To how many connections something goes."""
+        match audience:
+            case Only(connections):
+                return len(connections)
+            case Chosen(chosen, excluded, also):
+                return self.wishes.reached(chosen, excluded) + len(also)
+            case Others(excluded):
+                left_out = sum(roster.connections[id].watches for id in excluded)
+                self._work.extra += len(excluded) // _COPIES
+                return roster.watching - left_out
+        return roster.watching
 
     def _named_only(
         self, named: Collection[Peer], sender: Peer, type: str, topic: str | None

@@ -62,6 +62,15 @@ class Question:
     resume: dict[str, object] | None = None
 
 
+@attrs.frozen
+class Visitor:
+    """Who says something and has no connection. `peer`: its peer id. `is_proven`: its grant names
+    exactly this id, so it speaks as this peer if that is here."""
+
+    peer: str
+    is_proven: bool = False
+
+
 class Items(Protocol):
     """What a gate may pass on. Every method may raise Refusal, except `asked`, `lagging` and
     `gone`.
@@ -88,6 +97,16 @@ class Items(Protocol):
 
     def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
         """The connection sends a message to others: `route` is OTHERS or TARGET."""
+        ...
+
+    def visited(
+        self, visitor: Visitor, header: Header, text: Text, route: Route, now: Instant
+    ) -> int:
+        """Somebody without a connection sends a message to others: `route` is OTHERS or TARGET.
+
+        Returns to how many connections it goes. (Whoever applies it elsewhere tells that to the
+        gate as it tells a `Refusal`.)
+        """
         ...
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:

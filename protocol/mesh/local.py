@@ -24,6 +24,7 @@ from protocol.mesh.mesh import Mesh
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.roster import Peer
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
+from protocol.mesh.visiting import Visits
 
 
 class LocalMesh:
@@ -31,6 +32,7 @@ class LocalMesh:
 
     It is itself the `Items` between its gate and its mesh. `admit`: asked before somebody joins.
     `new_token`: makes a text that nobody can guess; without it no connection may come back.
+    `visits`: decides about what is said without a connection.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class LocalMesh:
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
         self.said = self.mesh.said  # one item for every message, hence directly
+        self.visited = self.mesh.visited
+        self.visits = Visits(limits, self.codec, self, self.gate.totals, strict=strict)
 
     # What happens to connections, as the gate has it ----------------------------------------------
 

@@ -35,13 +35,14 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.flow import Flow
-from protocol.mesh.items import Entrance, Question
+from protocol.mesh.items import Entrance, Question, Visitor
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.recalling import Recent
 from protocol.mesh.refreshing import Refreshes
 from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
+from protocol.mesh.visitors import speaker_of
 from protocol.mesh.work import Work
 
 _EVERYONE: Final = Everyone()
@@ -78,13 +79,22 @@ class Mesh:
 
     # Messages -------------------------------------------------------------------------------------
 
-    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
-        """A message for others.
+    def said(
+        self,
+        connection: int,
+        header: Header,
+        text: Text,
+        route: Route,
+        now: Instant,
+        *,
+        visitor: Connection | None = None,
+    ) -> None:
+        """A message for others. `visitor`: who says it, if it is none of the connections.
 
         Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, for a direct
         `unknown_target`, `ambiguous_target`, `bad_field`, and for others `echoed`.
         """
-        entry = self.roster.connections.get(connection)
+        entry = visitor or self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
         peer = entry.peer
@@ -125,6 +135,20 @@ class Mesh:
                 self.flow.said(peer.id, target.id, header.type, now)
             if target.extra_work:
                 self._work.extra += target.extra_work
+
+    def visited(
+        self, visitor: Visitor, header: Header, text: Text, route: Route, now: Instant
+    ) -> int:
+        """A message for others, from somebody without a connection. Returns how many get it.
+
+        Raises Refusal, as `said`, and `spoofed` for the name of somebody who is here.
+        """
+        effects = self._effects
+        speaker, before = speaker_of(self.roster, visitor, header), len(effects)
+        self.said(speaker.id, header, text, route, now, visitor=speaker)
+        delivered = [effect for effect in effects[before:] if type(effect) is Deliver]
+        # (Who is spared it was told so before.)
+        return self.audiences.count(self.roster, delivered[-1].audience) if delivered else 0
 
     def _check_origin(self, peer: Peer, header: Header) -> None:
         """Raise Refusal (`spoofed`, `too_long`) if the message names another origin."""

@@ -135,6 +135,7 @@ class Roster:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
         self.presence_bytes = 0  # of all peers
+        self.watching = 0  # how many connections get what goes to everyone
         self.pages: set[int] = set()  # connections that send again what they receive
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
         self._joined = 0
@@ -161,6 +162,7 @@ class Roster:
             entry = Connection(connection, peer, self._joined, entrance.watches)
             self.connections[connection] = entry
             peer.connections[connection] = entry
+            self.watching += entry.watches
             _renew_audiences(peer)
         self.hold(entry, agents)
         return peer
@@ -178,6 +180,7 @@ class Roster:
         if entry is None:
             return None
         self.pages.discard(connection)
+        self.watching -= entry.watches
         peer = entry.peer
         self.hold(entry, ())
         del peer.connections[connection]
@@ -249,6 +252,11 @@ class Roster:
             shown = sorted(islice(hosts, _PEERS_NAMED_MAX))  # of many, those who had it first
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
+
+    def has_agent(self, id: str, without: str | None = None) -> bool:
+        """Somebody has announced an agent of this name, and not (also) the peer `without`."""
+        hosts = self._hosts.get(id)
+        return hosts is not None and without not in hosts
 
     def named(self, header: Header) -> Mapping[str, Peer]:
         """The peers that a message for everyone names, of those that are here, by id."""

@@ -182,6 +182,16 @@ class Wishes:
         self._work.extra += len(found) // _COPIES
         return found
 
+    def reached(self, numbers: Collection[int], excluded: Collection[int]) -> int:
+        """How many connections have one of these wishes, and are not excluded."""
+        chosen = frozenset(numbers)
+        held = [one for one in self._held.values() if one.number in chosen]
+        self._work.extra += (len(self._held) + len(excluded)) // _STEPS
+        everything = self._held[EVERYTHING]
+        wishes = ((connection, self._of.get(connection, everything)) for connection in excluded)
+        left_out = sum(w.number in chosen and c in w.connections for c, w in wishes)
+        return sum(len(one.connections) for one in held) - left_out
+
     def _with_topic(self, topic: str) -> set[_Held]:
         """The wishes of which a pattern matches. This takes as long as the topic, at most."""
         found = set(self._by_topic.get(topic, ()))

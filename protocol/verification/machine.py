@@ -34,6 +34,7 @@ except ModuleNotFoundError as error:
 from protocol.limits import Limits
 from protocol.verification import page_strategies, strategies, turn_strategies, wish_strategies
 from protocol.verification.coming_back import ComingBack, connections
+from protocol.verification.model import Permit
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Subject
 
@@ -275,6 +276,12 @@ class RelayMachine(ComingBack):
     @rule(c=connections, data=st.data())
     def direct(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.directs(self.names[c])))
+
+    @precondition(lambda self: self.subject.has_visits)
+    @rule(name=st.one_of(peers, st.just("cron")), data=st.data())
+    def visit(self, name: str, data: st.DataObject) -> None:
+        permit = data.draw(st.one_of(st.just(Permit()), strategies.permits(self.subject.now)))
+        self.judge.visit(data.draw(strategies.visits(name, self.subject.limits)), permit)
 
     @rule(c=connections, data=st.data())
     def say_several(self, c: int, data: st.DataObject) -> None:

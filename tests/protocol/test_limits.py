@@ -43,6 +43,7 @@ LEAST: dict[str, Any] = {
     "begun_turns_max": 1,
     "connections_max": 1,
     "meshes_max": 1,
+    "visitors_max": 1,
     "unannounced_max": 1,
     "resume_s": 0.0,
     "history_bytes_max": 0,

@@ -23,6 +23,7 @@ from actors.link import ABNORMAL
 from actors.relay.control import Lagging
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import TICK_S, Supervisor
+from actors.relay.visits import VisitActor
 from actors.transports.transport import Port
 from protocol.envelope import Inbound
 from protocol.grants import OPEN, Grant
@@ -32,6 +33,7 @@ from protocol.mesh.effects import Effect, Returning
 from protocol.mesh.history import History
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
+from protocol.mesh.visiting import Rates, Visit
 from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects import (
     WALL_MS,
@@ -41,6 +43,7 @@ from protocol.verification.subjects import (
     Subject,
     as_grant,
     as_inbound,
+    as_told,
 )
 
 
@@ -53,6 +56,9 @@ class RecordingMesh(LocalMesh):
         self.decisions: list[Decision] = []
         self.crashing: set[int] = set()
         self.paced: set[int] = set()
+        self.permits: dict[Visit, Permit] = {}
+        self._decide_visit = self.visits.decide
+        self.visits.decide = self._visited  # type: ignore[method-assign]
         self._done: list[Effect] = []
         self._expiry = Expiry(self)
         self._come_back, self._stay_away = self.returns.come_back, self.returns.stay_away
@@ -73,6 +79,15 @@ class RecordingMesh(LocalMesh):
         ):  # the model decides arrays whole
             decided += super().received(id, (), now)
         self.decisions.append(Decision("received", now.at, id, heard))
+        return decided
+
+    def _visited(self, visit: Visit, now: Instant) -> int:
+        body, decided = visit.body, 0
+        while not visit.is_over:  # the model decides arrays whole
+            decided += self._decide_visit(visit, now)
+        permit, receipts = self.permits.pop(visit), as_told(visit.receipts)
+        noted = Decision("visited", now.at, 0, (body,), permit=permit, receipts=receipts)
+        self.decisions.append(noted)
         return decided
 
     def _is_returning(self, id: int) -> bool:
@@ -314,6 +329,7 @@ class ActorSubject(Subject):
     has_time = True
     has_permits = True
     has_pace = True
+    has_visits = True
     can_crash = True
     can_resume = True
     is_immediate = False
@@ -324,7 +340,7 @@ class ActorSubject(Subject):
         self.clock = VirtualClock(now)
         self.supervisor = Supervisor("verification", self.limits, self.clock)
         self.mesh = self.make_mesh()
-        self.supervisor._mesh = self.supervisor._comebacks._mesh = self.mesh
+        self.supervisor.mesh = self.supervisor._comebacks._mesh = self.mesh
         self.memory = Memory(self.supervisor._comebacks.history)
         self.sockets: dict[int, Socket] = {}
         self._alive: dict[int, Socket] = {}
@@ -352,6 +368,15 @@ class ActorSubject(Subject):
     def send(self, c: int, messages: Sequence[Message]) -> None:
         if not self.sockets[c].is_over:
             self.sockets[c].coming.extend(messages)
+
+    def visit(self, body: bytes, permit: Permit) -> None:
+        supervisor, rates = self.supervisor, Rates(self.limits)
+        visit = VisitActor("", as_grant(permit), rates, supervisor._ledger, self.clock)
+        visit.take(body)
+        visit.complete()
+        assert visit._visit is not None
+        self.mesh.permits[visit._visit] = permit
+        supervisor.visits.put(visit)
 
     def close(self, c: int) -> None:
         self.sockets[c].has_left = True

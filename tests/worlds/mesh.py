@@ -4,7 +4,7 @@ import itertools
 import json
 from typing import Any
 
-from protocol.envelope import Inbound, Text
+from protocol.envelope import TEXT_BYTES, Inbound, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -27,6 +27,7 @@ from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import PeerStatus
+from protocol.mesh.visiting import Rates, Visit
 from tests.worlds.json_texts import loads
 
 WALL_MS = 1_700_000_000_000
@@ -109,6 +110,17 @@ class World:
         while connection in self.mesh.unfinished:
             self.mesh.received(connection, (), self.now)
         self._carry_out()
+
+    def visit(
+        self, body: Text, grant: Grant = OPEN, rates: Rates | None = None
+    ) -> list[dict[str, Any]]:
+        """Somebody without a connection says this. What came of each message."""
+        visit = Visit(body, grant, rates or Rates(self.limits))
+        while not visit.is_over:
+            self.mesh.visits.decide(visit, self.now)
+            assert visit.held_bytes <= 2 * len(body) + TEXT_BYTES * len(body)
+        self._carry_out()
+        return [receipt.as_data for receipt in visit.receipts]
 
     def fall_behind(self, *connections: int) -> None:
         for connection in connections:

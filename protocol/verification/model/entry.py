@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from protocol.verification.model.faults import RELAY
 from protocol.verification.model.reading import LONE_SURROGATE, Number, agent_id
 
 NONCHARACTER: Final = "\ufffe"
@@ -64,6 +65,25 @@ def claim_of(data: Any) -> tuple[Claim | None, set[str]]:
     if not 16 <= len(secret) <= 256:
         return None, {"bad_field"}
     return Claim(secret, takes_over is True), set()
+
+
+def visitor_of(permit: Permit, value: dict[str, Any]) -> tuple[str | None, set[str]]:
+    """As which peer somebody without a connection says this (rule 23; None: nobody knows), and
+    what is wrong with that whoever is here."""
+    sender, id = value.get("from"), value.get("instanceId")
+    is_agent = permit.peer is not None and (sender is None or not permit.allows_peer(sender))
+    if id is None:
+        id = permit.peer if is_agent else sender
+    if id is None:
+        return None, {"bad_field"}
+    faults: set[str] = set()
+    if id == RELAY:
+        faults.add("spoofed")
+    if not permit.allows_peer(id) or not permit.may_send:
+        faults.add("not_granted")
+    if sender not in (None, id) and not permit.allows_agent(sender):
+        faults.add("not_granted")
+    return id, faults
 
 
 def wish_of(data: Any) -> tuple[int | None, set[str]]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from protocol.limits import Limits
 from protocol.verification.model.echoes import SENT_AGAIN, Lately, data_of, is_page
-from protocol.verification.model.entry import Claim, Permit, claim_of, wish_of
+from protocol.verification.model.entry import Claim, Permit, claim_of, visitor_of, wish_of
 from protocol.verification.model.expected import (
     A_NAME,
     A_SENTENCE,
@@ -615,8 +615,22 @@ class Model:
     def _direct(
         self, c: int, peer: str, value: dict[str, Any], faults: set[str], text: Untouched | Made
     ) -> None:
+        target, more, named = self._target(peer, value)
+        faults |= more
+        if faults:
+            self._error(
+                c, faults, value, **({"peers": named} if named and len(faults) == 1 else {})
+            )
+        elif target is not None:
+            self._begins(peer, value)
+            self._expect(self.of(target), text)
+
+    def _target(self, peer: str, value: dict[str, Any]) -> tuple[str | None, set[str], list[str]]:
+        """For whom a direct of this peer is (None: its own tabs have it already), what is wrong
+        with that, and the peers that an error names."""
         to, instance = value.get("to"), value.get("targetInstanceId")
         hosts = self.hosts(to) if to is not None else []
+        faults: set[str] = set()
         target: str | None = None
         named: list[str] = []
         if instance is not None:
@@ -638,16 +652,10 @@ class Model:
             target = hosts[0] if hosts else to
         if target is not None and target not in self.peers:
             faults.add("unknown_target")
-        if faults:
-            self._error(
-                c, faults, value, **({"peers": named} if named and len(faults) == 1 else {})
-            )
-        elif target is not None:
-            self._begins(peer, value)
-            self._expect(self.of(target), text)
+        return target, faults, named
 
     def _begins(self, peer: str, value: dict[str, Any]) -> None:
-        begun = self.peers[peer].begun
+        begun = self.peers[peer].begun if peer in self.peers else None
         if begun is not None:
             begun.note(value)
 
@@ -693,8 +701,77 @@ class Model:
 
     def _stays_at_home(self, peer: str, value: dict[str, Any]) -> bool:
         """Said by somebody whom nobody has heard of, who does not say whose agent it is."""
-        known = {None, peer, *map(agent_id, self.peers[peer].agents)}
+        agents = self.peers[peer].agents if peer in self.peers else []
+        known = {None, peer, *map(agent_id, agents)}
         return value.get("instanceId") is None and value.get("from") not in known
+
+    # Visitors -------------------------------------------------------------------------------------
+
+    def visited(self, body: bytes, permit: Permit) -> list[set[str] | int]:
+        """Somebody without a connection, who may do this, has said one message or an array.
+
+        For each message: what is wrong with it, or how many connections get it. (The rate of a
+        bearer is not in here: it is as if each had come for the first time.)
+        """
+        if permit.ends_at is not None and self.now >= permit.ends_at + self.limits.grant_grace_s:
+            return [{"expired"}]
+        elements = self._elements(body)
+        if len(elements) > self.limits.messages_burst:
+            return [{"too_large"}]
+        return [self._visited(one, permit) for one in elements or [body]]
+
+    def _visited(self, message: bytes, permit: Permit) -> set[str] | int:
+        faults = self.faults.of_size(message)
+        try:
+            value = read(message)
+        except ValueError:
+            return faults | {"malformed"}
+        faults |= self.faults.of_value(value)
+        if not isinstance(value, dict):
+            return faults
+        faults |= self.faults.of_header(value)
+        if value.get("type") in ("presence", "heartbeat", "capabilities"):
+            faults.add("bad_field")
+        if faults:
+            return faults
+        if is_withheld(value["type"]):
+            return 0
+        id, faults = visitor_of(permit, value)
+        if id is None:
+            return faults
+        faults |= self._visitors_faults(id, permit, value)
+        added = self._missing_origin(id, value)
+        faults |= self.faults.of_size(message, added)
+        text = Made({**value, **added}) if added else Untouched(message)
+        if value["type"] in TO_ONE:
+            target, more, _ = self._target(id, value)
+            if faults | more:
+                return faults | more
+            self._begins(id, value)
+            receivers = [] if target is None else self.of(target)
+        elif faults:
+            return faults
+        else:
+            if value["type"] in SENT_AGAIN and any(c.is_page for c in self.connections.values()):
+                self.lately.said.append((self.now, id, value["type"], data_of(message)))
+            self._begins(id, value)
+            wanting = [c for c in self.others(id) if self._wants(c, value)]
+            receivers = self._not_spared(wanting, value)
+            self.said.append((self.now, self.faults.size(message, added), value, text))
+        self._expect(receivers, text)
+        return len(receivers)
+
+    def _visitors_faults(self, id: str, permit: Permit, value: dict[str, Any]) -> set[str]:
+        """What is wrong with the names under which a visitor speaks."""
+        faults, sender = self.faults.of_name(id), value.get("from")
+        if id != permit.peer and (id in self.peers or self.hosts(id)):
+            faults.add("spoofed")
+        if sender not in (None, id):
+            faults |= self.faults.of_name(sender)
+            hosts = self.hosts(sender)
+            if sender in self.peers or (hosts and id not in hosts):
+                faults.add("spoofed")
+        return faults
 
     # Presence -------------------------------------------------------------------------------------
 

@@ -12,7 +12,14 @@ tests/worlds/actor_subject.py, because the protocol may not import the actors.
 import warnings
 from typing import Any
 
-from protocol.verification.subjects.core import WALL_MS, CoreSubject, Expiry, as_grant, as_inbound
+from protocol.verification.subjects.core import (
+    WALL_MS,
+    CoreSubject,
+    Expiry,
+    as_grant,
+    as_inbound,
+    as_told,
+)
 from protocol.verification.subjects.judge import Judge
 from protocol.verification.subjects.subject import Decision, Expectations, Happened, Kind, Subject
 
@@ -28,6 +35,7 @@ __all__ = [
     "Subject",
     "as_grant",
     "as_inbound",
+    "as_told",
 ]
 
 

@@ -21,6 +21,7 @@ from protocol.mesh.effects import (
 )
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
+from protocol.mesh.visiting import Rates, Receipt, Visit
 from protocol.mesh.wishes import ALL
 from protocol.verification.model import BINARY, Disagreement, Message, Permit
 from protocol.verification.subjects.subject import Decision, Expectations, Happened, Subject
@@ -46,6 +47,11 @@ def as_grant(permit: Permit | None) -> Grant:
         may_watch=permit.may_watch,
         ends_at_ms=None if ends_at is None else WALL_MS + round(ends_at * 1000),
     )
+
+
+def as_told(receipts: Sequence[Receipt]) -> list[str | int]:
+    """What a visitor was answered, as a decision has it."""
+    return [its.received if its.code is None else its.code for its in receipts]
 
 
 class Expiry:
@@ -86,6 +92,7 @@ class CoreSubject(Subject):
     has_time = True
     has_permits = True
     has_pace = True
+    has_visits = True
     can_crash = True
 
     def __init__(
@@ -120,6 +127,13 @@ class CoreSubject(Subject):
             while c in self.mesh.unfinished:
                 self.mesh.received(c, (), self._instant)
             self._decided(Decision("received", self.now, c, messages))
+
+    def visit(self, body: bytes, permit: Permit) -> None:
+        visit = Visit(body, as_grant(permit), Rates(self.limits))
+        while not visit.is_over:
+            self.mesh.visits.decide(visit, self._instant)
+        receipts = as_told(visit.receipts)
+        self._decided(Decision("visited", self.now, 0, (body,), permit=permit, receipts=receipts))
 
     def close(self, c: int) -> None:
         self._end(c, Cause.LEFT)

@@ -11,6 +11,7 @@ cut must receive exactly what it would have received without the cut.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from protocol.verification.model import (
     Closed,
@@ -52,6 +53,7 @@ class Judge:
         self._ends: dict[int, int] = {}
         self._permits: dict[int, Permit | None] = {}  # of those not opened yet
         self._paced: set[int] = set()
+        self._visits = 0  # that were not answered yet
 
     # What the caller lets peers do; the judge notes what will have to come of it -----------------
 
@@ -72,6 +74,11 @@ class Judge:
         messages = tuple(m for m in messages if self.subject.takes(c, m))
         self.sent[c].extend(messages)
         self.subject.send(c, messages)
+
+    def visit(self, body: bytes, permit: Permit) -> None:
+        """Somebody without a connection says this, and waits for the answer."""
+        self._visits += 1
+        self.subject.visit(body, permit)
 
     def close(self, c: int) -> None:
         """A peer closes, after what it sent."""
@@ -121,6 +128,8 @@ class Judge:
         self.subject.settle(self)
         while self.check():
             self.subject.settle(self)
+        if self._visits:
+            raise Disagreement(f"{self._visits} visitors were not answered")
         for c, connection in self.model.connections.items():
             if c in self.left:
                 if c not in self._unnoticed and not self.model.is_lost(c):
@@ -198,7 +207,7 @@ class Judge:
 
     def _follow(self, decision: Decision) -> tuple[int, Resume] | None:
         """Let the model do it. If the connection goes on with another one: which, and how."""
-        what, at, c, messages, cause, happened, other = decision
+        what, at, c, messages, cause, happened, other, permit, receipts = decision
         model = self.model
         model.now = at
         match what:
@@ -236,11 +245,27 @@ class Judge:
                     model.ended(c, cause)
             case "elapsed":
                 model.elapsed(happened, self.subject.late_s)
+            case "visited":
+                assert permit is not None
+                [body] = messages
+                assert body is not None
+                self._visits -= 1
+                self._check_receipts(model.visited(body, permit), receipts)
             case "shut_down":
                 model.shut_down()
             case _:
                 raise AssertionError(what)
         return None
+
+    def _check_receipts(
+        self, expected: Sequence[set[str] | int], receipts: Sequence[str | int]
+    ) -> None:
+        """Raise Disagreement unless a visitor was answered this."""
+        if len(expected) != len(receipts) or not all(
+            got in right if isinstance(right, set) else got == right
+            for right, got in zip(expected, receipts, strict=True)
+        ):
+            raise Disagreement(f"a visitor was answered {receipts}, and not {expected}")
 
     def _faults(self, c: int) -> tuple[set[str], set[str]]:
         """What must, and what may, keep `c` from going on with the connection that it means."""

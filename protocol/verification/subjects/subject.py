@@ -26,6 +26,7 @@ Kind = Literal[
     "shut_down",
     "fell_behind",
     "caught_up",
+    "visited",
 ]
 """What a subject can decide. `heard`: something came in, and is not decided yet. `lost`: the socket
 is gone, and the connection may come back. `resumed`, `refused`: it goes on with a lost one, or may
@@ -37,7 +38,8 @@ class Decision(NamedTuple):
 
     `messages`: what was `received`. `cause`: why the connection has `ended`, a key of the model's
     CLOSE_CODES. `happened`: what an `elapsed` did, in order. `other`: the connection with which a
-    `resumed` one goes on.
+    `resumed` one goes on. `permit`: what somebody without a connection may do who has `visited`,
+    and `receipts` what was answered to each message: a code, or how many get it.
     """
 
     what: Kind
@@ -47,6 +49,8 @@ class Decision(NamedTuple):
     cause: str = ""
     happened: Sequence[Happened] = ()
     other: int = 0
+    permit: Permit | None = None
+    receipts: Sequence[str | int] = ()
 
 
 class Expectations(Protocol):
@@ -80,6 +84,8 @@ class Subject:
     """`crash` does something."""
     can_resume = False
     """Connections may come back, and it is told what was decided about that."""
+    has_visits = False
+    """Something can be said without a connection."""
     is_immediate = True
     """What is done is decided at once: there is nothing to interleave."""
     late_s = 0.0
@@ -101,6 +107,9 @@ class Subject:
     def send(self, c: int, messages: Sequence[Message]) -> None:
         """A peer sends these, at once."""
         raise NotImplementedError
+
+    def visit(self, body: bytes, permit: Permit) -> None:
+        """Somebody without a connection says this: one message, or an array."""
 
     def close(self, c: int) -> None:
         """A peer closes, after what it sent."""

@@ -174,7 +174,7 @@ async def test_a_mesh_is_looked_at_once_for_all_and_not_at_all_without_observers
         looks += 1
         return look(*arguments)
 
-    world.runtime.look = counted  # type: ignore[method-assign]
+    world.runtime.look = counted  # type: ignore[method-assign, assignment]
     many = [world.observe() for _ in range(OBSERVERS_MAX)]
     for observer in many:
         await observer.next()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.envelope import Refusal
+from protocol.grants import Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import Dismissed, Effect, PeerJoined, PeerLeft, Refused, Snapshot, Spared
 from protocol.mesh.lifecycle import Cause
@@ -40,15 +41,16 @@ class NotingMesh(LocalMesh):
         super().__init__(limits, strict=strict)
         self.items: list[Item] = []
         self.said = self._noting("said", self.mesh.said)
+        self.visited = self._noting("visited", self.mesh.visited)
         self.present = self._noting("present", super().present)  # type: ignore[method-assign]
         self.beat = self._noting("beat", super().beat)  # type: ignore[method-assign]
         self.gone = self._noting("gone", super().gone)  # type: ignore[method-assign]
         self.lagging = self._noting("lagging", super().lagging)  # type: ignore[method-assign]
 
-    def _noting(self, name: str, apply: Callable[..., None]) -> Callable[..., None]:
-        def noted(*arguments: Any, **named: Any) -> None:
+    def _noting(self, name: str, apply: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **named: Any) -> Any:
             self.items.append((name, arguments, named))
-            apply(*arguments, **named)
+            return apply(*arguments, **named)
 
         return noted
 
@@ -77,7 +79,7 @@ def live(chance: random.Random) -> NotingWorld:
     names = ("ann", "bob", "cid")
     for _ in range(150):
         connection = chance.choice(here) if here else 0
-        step = chance.randrange(14)
+        step = chance.randrange(15)
         if step < 2 or not here:
             here.append(world.open(is_paced=chance.random() < 0.5))
         elif step < 5:
@@ -103,6 +105,11 @@ def live(chance: random.Random) -> NotingWorld:
             world.say(connection, text("capabilities"))
         elif step == 10:
             world.wait(chance.choice([0.1, 16.0, 31.0]))
+        elif step == 14:
+            grant = chance.choice([Grant(), Grant(peer="ann")])
+            type, to = chance.choice(["stream", "direct", "odd"]), chance.choice([*names, "a"])
+            sender = chance.choice([None, "ann", "dan", "a"])
+            world.visit(text(type, sender=sender, to=to, turnId=1), grant)
         elif step > 11:
             chance.choice([world.fall_behind, world.fall_behind, world.catch_up])(connection)
             for other in here:
@@ -154,7 +161,7 @@ def test_the_same_items_in_the_same_order_give_the_same_effects_and_the_same_ros
 def test_a_life_has_everything_that_the_mesh_decides() -> None:
     worlds = [live(random.Random(seed)) for seed in range(5)]
     kinds = {name for world in worlds for name, _, _ in world.mesh.items}
-    assert kinds == {"present", "said", "beat", "gone", "lagging"}
+    assert kinds == {"present", "said", "visited", "beat", "gone", "lagging"}
     assert {PeerJoined, PeerLeft, Snapshot, Spared} <= {
         type(effect) for world in worlds for effect in world.effects
     }
