@@ -16,6 +16,7 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from actors.host.metrics import HISTOGRAMS, INSTRUMENTS, NAME, prometheus_name  # noqa: E402
 from protocol.about import __version__  # noqa: E402
 from protocol.envelope import ErrorCode  # noqa: E402
 from protocol.limits import Limits, MembershipLimits  # noqa: E402
@@ -125,6 +126,21 @@ def costs() -> str:
     return "\n".join(table) + "\n"
 
 
+def metrics() -> str:
+    """Every metric, by its names in Prometheus and in OpenTelemetry."""
+    rows = ["| at `/metrics` | in OpenTelemetry | what it is |", "|---|---|---|"]
+    for its in INSTRUMENTS:
+        name = prometheus_name(its.name, its.unit) + ("_total" if its.is_counter else "")
+        label = f"{{{its.label}}}" if its.label else ""
+        rows.append(f"| `{name}{label}` | `{NAME}.{its.name}` | {its.what} |")
+    for name, (what, _) in HISTOGRAMS.items():
+        rows.append(
+            f"| `{prometheus_name(name, 's')}` | `{NAME}.{name}.bucket{{le}}`, `.sum` | "
+            f"a histogram: {what} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
 def membership_bounds() -> str:
     """Every bound of a peer."""
     rows = ["| bound | field | default | beyond it |", "|---|---|---|---|"]
@@ -188,6 +204,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "withheld": withheld,
     "costs": costs,
     "bounds": bounds,
+    "metrics": metrics,
     "errors": errors,
     "closes": closes,
     "claims": claims,

@@ -114,10 +114,8 @@ class Mesh:
                 recent.begin(now)
             recent.fresh.append(text)
             self.totals.relayed += 1
-            if header.turn_id:
-                self.commands.said(peer.id, header, now)
-            if self.flow is not None:
-                self.flow.said(peer.id, None, header.type, now)
+            if header.turn_id or self.flow is not None:
+                self._show(peer, None, header, now)
             return
         if header.target_instance_id is not None:
             refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
@@ -129,12 +127,17 @@ class Mesh:
                 self.audiences.laggards.begins(peer, header, text)
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
-            if header.turn_id:
-                self.commands.said(peer.id, header, now)
-            if self.flow is not None:
-                self.flow.said(peer.id, target.id, header.type, now)
+            if header.turn_id or self.flow is not None:
+                self._show(peer, target, header, now)
             if target.extra_work:
                 self._work.extra += target.extra_work
+
+    def _show(self, peer: Peer, target: Peer | None, header: Header, now: Instant) -> None:
+        """Note a message for whoever watches. `target`: None: everyone."""
+        if header.turn_id:
+            self.commands.said(peer.id, header, now)
+        if self.flow is not None:
+            self.flow.said(peer.id, None if target is None else target.id, header.type, now)
 
     def visited(
         self, visitor: Visitor, header: Header, text: Text, route: Route, now: Instant
