@@ -14,6 +14,7 @@ from typing import Final
 from protocol.verification.simulation.events import Event, parse_history
 from protocol.verification.simulation.life import SubjectFactory
 from protocol.verification.simulation.plan import plan
+from protocol.verification.simulation.recorded import events_of, is_recording
 from protocol.verification.simulation.report import examine
 from protocol.verification.subjects import CoreSubject
 
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     history: Callable[[], Iterator[Event]]
     if chosen.replay is not None:
         try:
-            replayed = parse_history(_lines(chosen.replay))
+            lines = _lines(chosen.replay)
+            replayed = events_of(lines) if is_recording(lines) else parse_history(lines)
         except (OSError, ValueError) as error:
             print(f"simulate: {error}", file=sys.stderr)
             return 2
@@ -73,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replay",
         metavar="FILE",
-        help="instead of a seed: the events of a failure, line by line as printed (-: from input)",
+        help="instead of a seed: the events of a failure, line by line as printed, or what "
+        "`agi-mesh record` has written (-: from input)",
     )
     parser.add_argument("--shrink-s", type=float, default=60.0, help="time to make a failure small")
     return parser

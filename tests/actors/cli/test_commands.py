@@ -20,7 +20,9 @@ from actors.cli.serve import answer
 from actors.client.command import Command
 from actors.client.peer import Peer, join
 from actors.host.tokens import Auth
+from protocol import verification
 from protocol.member.errors import TurnFailed
+from tests import ROOT
 from tests.actors.cli.conftest import Call
 from tests.actors.cli.program import line_with, running
 from tests.worlds.live import HeldPort, LiveRelay
@@ -341,6 +343,8 @@ async def test_what_was_recorded_is_said_again(live: LiveRelay, tmp_path: Path, 
                     shown.append((one.type, one.origin, one.sender, one.data))
     assert ("broadcast", "bob", "bob", "hello") in shown
     assert ("note", "bob", "coder", [1, 2]) in shown
+    played = [sys.executable, "-m", verification.__name__, "simulate", "--replay", str(file)]
+    assert "right all along" in subprocess.check_output(played, text=True, cwd=ROOT)
     presences = [one for one in shown if one[0] == "presence"]
     assert presences[0][3]["agents"] == ["coder"]
     assert presences[-1][3]["status"] == "offline"

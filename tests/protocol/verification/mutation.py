@@ -71,6 +71,10 @@ TESTS: Final = {
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
     ),
+    "protocol/mesh/commands.py": ("protocol.mesh.test_commands",),
+    "protocol/mesh/flow.py": ("protocol.mesh.test_flow",),
+    "protocol/mesh/visiting.py": ("protocol.mesh.test_visiting",),
+    "protocol/mesh/visitors.py": ("protocol.mesh.test_visiting",),
     "protocol/mesh/announcer.py": (
         "protocol.mesh.test_announcing",
         "protocol.mesh.test_mesh",

@@ -1,5 +1,6 @@
 """Long lives of a mesh in virtual time: right, the same twice, and able to tell what is wrong."""
 
+import json
 import logging
 import os
 import random
@@ -7,7 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -32,6 +33,7 @@ from protocol.verification.simulation import (
     simulate,
 )
 from protocol.verification.simulation.events import Close, Drop, Open, Pong, Send
+from protocol.verification.simulation.recorded import events_of
 from protocol.verification.simulation.troubles import TROUBLES, choose
 from protocol.verification.subjects import CoreSubject
 from tests.worlds.actor_subject import ActorSubject
@@ -253,6 +255,49 @@ def test_the_same_seed_gives_the_same_minimal_history() -> None:
     first, second = (simulate(2, 6, 1.0, SaysOfflineTwice) for _ in range(2))
     assert first == second
     assert first.minimal
+
+
+def recorded(at: float, type: str, id: str, **fields: Any) -> str:
+    return json.dumps({"at": at, "message": {"type": type, "from": id, **fields}})
+
+
+RECORDING = [
+    recorded(0.1, "presence", "ann", data={"agents": ["coder"]}),
+    recorded(0.4, "presence", "bob", data={"agents": []}),
+    recorded(1.2, "broadcast", "bob", data="hi", turnId="t"),
+    recorded(40.2, "stream", "coder", instanceId="ann", turnId="t"),
+    recorded(61.0, "presence", "bob", data={"status": "offline", "agents": []}),
+    recorded(62.0, "broadcast", "ann"),
+    recorded(62.0, "error", "relay"),
+]
+
+
+def test_a_recording_of_a_real_mesh_is_compared_with_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = events_of(RECORDING)
+    assert [event.at for event in events] == sorted(event.at for event in events)
+    assert [type(event) for event in events if not isinstance(event, Send)] == [Open, Open, Close]
+    beats = [event.at for event in events if "heartbeat" in str(event)]
+    assert beats == [at for at in (10.0, 20.0, 30.0, 40.0, 50.0, 60.0) for _ in range(2)]
+    file = tmp_path / "recording"
+    file.write_text("\n".join(RECORDING))
+    assert command.main(["simulate", "--replay", str(file)]) == 0
+    assert "right all along" in capsys.readouterr().out
+    assert command.main(["simulate", "--replay", str(file), "--subject", WRONG]) == 1
+    assert "WRONG: Disagreement: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "{}", '{"at": "x", "message": {}}', '{"at": 1e999, "message": {"type": "a"}}']
+)
+def test_what_is_no_recording_is_told_with_its_line(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "recording"
+    file.write_text(f"{RECORDING[0]}\n{line}\n")
+    assert command.main(["simulate", "--replay", str(file)]) == 2
+    assert "line 2 is no line of a recording" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_history_is_exit_code_2(
