@@ -344,7 +344,8 @@ async def test_what_was_recorded_is_said_again(live: LiveRelay, tmp_path: Path, 
     assert ("broadcast", "bob", "bob", "hello") in shown
     assert ("note", "bob", "coder", [1, 2]) in shown
     played = [sys.executable, "-m", verification.__name__, "simulate", "--replay", str(file)]
-    assert "right all along" in subprocess.check_output(played, text=True, cwd=ROOT)
+    done = await anyio.run_process(played, cwd=ROOT)
+    assert b"right all along" in done.stdout
     presences = [one for one in shown if one[0] == "presence"]
     assert presences[0][3]["agents"] == ["coder"]
     assert presences[-1][3]["status"] == "offline"

@@ -95,7 +95,22 @@ def test_an_id_is_the_same_however_it_is_spelled(asked: str, answered: str, id: 
     assert world.commands[id].outcome is Outcome.ENDED
 
 
-@pytest.mark.parametrize("id", [None, True, [], {}, "x" * ID_BYTES_MAX])
+def test_what_has_the_id_of_an_open_command_belongs_to_it() -> None:
+    world = Mesh()
+    world.ask("t")
+    world.wait(1)
+    world.say(world.bob, text("direct", sender="bob", to="ann", turnId="t"))
+    command = world.commands["t"]
+    assert (command.asker, command.last_ms - command.began_ms) == ("ann", 1000)
+
+
+def test_the_longest_id_is_followed() -> None:
+    world = Mesh()
+    world.ask("x" * (ID_BYTES_MAX - 2))  # and its quotes
+    assert len(world.commands) == 1
+
+
+@pytest.mark.parametrize("id", [None, True, [], {}, "x" * (ID_BYTES_MAX - 1)])
 def test_what_is_no_id_or_too_long_is_not_followed(id: Any) -> None:
     world = Mesh()
     world.ask(id)

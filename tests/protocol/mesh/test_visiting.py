@@ -29,6 +29,17 @@ def array(*messages: Text) -> Text:
     return b"[" + b", ".join(messages) + b"]"
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [({"sender": "a"}, "`from` 'a'"), ({"sender": "x", "instanceId": "a"}, "`instanceId` 'a'")],
+)
+def test_the_refusal_names_the_field_whose_name_is_taken(
+    fields: dict[str, str], sentence: str
+) -> None:
+    [receipt] = world_of("a").visit(text("broadcast", **fields))
+    assert receipt["error"].startswith(sentence)
+
+
 # Who receives it ----------------------------------------------------------------------------------
 
 
