@@ -10,10 +10,12 @@ An option comes before the environment, and that before the file. The file is TO
 Its names are those of the options.
 """
 
+import json
 import os
 import secrets
 import socket
 import tomllib
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -91,7 +93,11 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="A file with a token for the relay. (Or its text in AGI_MESH_TOKEN.)",
         envvar="AGI_MESH_TOKEN_FILE",
     )
-    @click.option("--id", help="The peer id.  [default: one of its own]", envvar="AGI_MESH_ID")
+    @click.option(
+        "--id",
+        help="The peer id.  [default: one of its own, below the token's subject]",
+        envvar="AGI_MESH_ID",
+    )
     @click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -161,7 +167,7 @@ def _place(said: dict[str, Any]) -> Place:
             token = path.read_text().strip()
         except (OSError, UnicodeError) as error:
             raise CannotDo(f"the token in {path} cannot be read: {error}") from None
-    id = said.get("id") or f"cli-{secrets.token_hex(4)}"
+    id = said.get("id") or _own_id(token)
     mesh = said.get("mesh")
     if "arn" in said:
         try:
@@ -175,6 +181,22 @@ def _place(said: dict[str, Any]) -> Place:
     shown = urlunsplit(urlsplit(url)._replace(query="")) + (f" ({mesh})" if mesh else "")
     where = Where(url, None, mesh or "default", token)
     return Place(websocket(url, token=token), shown, id, WITHIN_S, where)
+
+
+def _own_id(token: str | None) -> str:
+    """An id of its own. A relay grants the bearer of a token the ids that begin with its subject.
+
+    >>> _own_id("e30.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl").partition("-")[0]
+    'ann/cli'
+    """
+    own = f"cli-{secrets.token_hex(4)}"
+    try:
+        coded = (token or "").split(".")[1]
+        claims = json.loads(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
+        subject = claims["sub"]
+    except (ValueError, LookupError, TypeError):
+        return own  # not a token that says who its bearer is
+    return f"{subject}/{own}" if isinstance(subject, str) and subject else own
 
 
 def _with_mesh(url: str, mesh: str) -> str:

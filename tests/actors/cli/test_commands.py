@@ -16,6 +16,7 @@ import anyio.to_thread
 import jwt
 import pytest
 
+from actors.cli.place import _own_id
 from actors.cli.serve import answer
 from actors.client.command import Command
 from actors.client.peer import Peer, join
@@ -409,6 +410,33 @@ async def test_an_option_comes_before_the_environment_and_that_before_the_file(
         assert json.loads(there.out)["peer"] == "bob"
         again = await call("who", *file, "--mesh", "file", AGI_MESH_MESH="there")
         assert json.loads(again.out)["peer"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("token", "begins"),
+    [
+        (None, "cli-"),
+        ("", "cli-"),
+        ("no token", "cli-"),
+        ("a.b.c", "cli-"),
+        ("a.e30.c", "cli-"),
+        ("a.W10.c", "cli-"),
+        ("a.NQ.c", "cli-"),
+        ("a.eyJzdWIiOjV9.c", "cli-"),
+        ("a.eyJzdWIiOiJhbm4ifQ.c", "ann/cli-"),
+    ],
+)
+async def test_an_id_of_its_own_is_one_that_the_token_grants(
+    token: str | None, begins: str
+) -> None:
+    assert _own_id(token).startswith(begins)
+
+
+async def test_with_a_token_no_id_has_to_be_said(call: Call) -> None:
+    with LiveRelay(auth=Auth(secret=SECRET)) as live:
+        token = issued_to("ann")
+        ended = await call("send", "hello", "--url", live.url, AGI_MESH_TOKEN=token)
+        assert ended.code == 0, ended.err
 
 
 async def test_an_option_for_the_token_comes_first_too(call: Call, tmp_path: Path) -> None:
