@@ -15,6 +15,7 @@ import { isBlank, visible } from "./text.js";
 const ANSWER_CHARS_MAX = 200_000;
 /** For which a peer may be silent before nobody waits any more (seconds). */
 const TIMEOUT_S = 120;
+const JOIN_WITHIN_S = 20;
 
 /**
  * @typedef {object} Way how to the mesh
@@ -145,8 +146,7 @@ export class Ask {
     const began = performance.now();
     const isCurrent = () => asked === this.#asked;
     try {
-      this.#joining ??= this.#join();
-      const peer = await this.#joining;
+      const peer = await this.#peer();
       if (!isCurrent()) return;
       const options = { peer: this.#id, timeoutS: TIMEOUT_S };
       const turn = peer.ask(this.#agent.value, command, options);
@@ -173,28 +173,16 @@ export class Ask {
     }
   }
 
-  /** @returns {Promise<Peer>} */
-  async #join() {
-    const { where, token } = this.#way();
-    try {
-      const [client, url] = await Promise.all([
-        import("../relay-client.js"),
-        address(where, token),
-      ]);
-      const peer = client.connect({
-        ...{ url, id: `console-${suffix()}`, withinS: 20, metadata: { name: "console" } },
-        ...(token === null ? {} : { token }),
-        // It hears only what is for it, however much the others say. The page's policy has no worker.
-        ...{ subscribe: false, worker: false },
-      });
-      peer.ended.then(() => {
-        this.#joining = null;
-      });
-      return await peer.joined;
-    } catch (error) {
-      this.#joining = null;
-      throw error;
-    }
+  /** This page as a peer: the one that there is, or a new one. */
+  #peer() {
+    if (this.#joining) return this.#joining;
+    const joining = join(this.#way());
+    this.#joining = joining;
+    const forget = () => {
+      if (this.#joining === joining) this.#joining = null;
+    };
+    joining.then(({ ended }) => ended.then(forget), forget);
+    return joining;
   }
 
   #cancel() {
@@ -216,6 +204,20 @@ export class Ask {
     this.#joining = null;
     joining?.then((peer) => peer.leave()).catch(() => {}); // It has not joined.
   }
+}
+
+/**
+ * @param {Way} way
+ * @returns {Promise<Peer>}
+ */
+async function join({ where, token }) {
+  const [client, url] = await Promise.all([import("../relay-client.js"), address(where, token)]);
+  return client.join({
+    ...{ url, id: `console-${suffix()}`, withinS: JOIN_WITHIN_S, metadata: { name: "console" } },
+    ...(token === null ? {} : { token }),
+    // It hears only what is for it, however much the others say. The page's policy has no worker.
+    ...{ subscribe: false, worker: false },
+  });
 }
 
 /**
@@ -244,20 +246,23 @@ function textOf(data) {
 }
 
 /**
+ * Adds a text to an answer: of a long one the end is shown.
+ *
  * @param {HTMLElement} answer
  * @param {string} text
  * @param {string} kind
  */
 function put(answer, text, kind) {
   const isAtEnd = answer.scrollTop + answer.clientHeight >= answer.scrollHeight - 8;
-  // Lines stay lines; everything else that hides is shown.
-  const lines = text.slice(0, ANSWER_CHARS_MAX).split("\n").map(visible).join("\n");
-  answer.append(make("span", kind, lines));
-  let chars = answer.textContent?.length ?? 0;
-  while (chars > ANSWER_CHARS_MAX && answer.firstChild && answer.childNodes.length > 1) {
-    chars -= answer.firstChild.textContent?.length ?? 0;
-    answer.firstChild.remove();
+  let part = answer.lastElementChild;
+  if (part?.className !== kind) {
+    part = make("span", kind, document.createTextNode(""));
+    answer.append(part);
   }
+  const shown = /** @type {Text} */ (part.firstChild);
+  // Lines stay lines; everything else that hides is shown.
+  shown.appendData(text.slice(-ANSWER_CHARS_MAX).split("\n").map(visible).join("\n"));
+  shown.deleteData(0, Math.max(0, shown.length - ANSWER_CHARS_MAX));
   if (isAtEnd) answer.scrollTop = answer.scrollHeight;
 }
 
