@@ -132,7 +132,7 @@ function silence(model, keys, nowMs) {
   const others = turns.length > 1 ? `, and on ${turns.length - 1} more` : "";
   const sentence =
     peer === null
-      ? `nobody here works on a command of ${asker} for ${short(turn.to ?? "everyone", 32)}: silent for ${duration(seconds)}`
+      ? `nobody has answered a command of ${asker} for ${short(turn.to ?? "everyone", 32)}: silent for ${duration(seconds)}`
       : `has been silent for ${duration(seconds)} on a command of ${asker}${others}`;
   return [{ kind: "stuck", peer, turn: key, sentence, weight: seconds }];
 }

@@ -20,6 +20,9 @@ export const KINDS = {
   refused: ["⊘", "refused"],
 };
 
+/** @type {readonly Kind[]} */
+const GRAVE = ["relay", "stuck", "flooding"];
+
 /**
  * The label of a kind of trouble.
  *
@@ -59,7 +62,9 @@ export class Troubles {
     this.#tell(troubles);
     const shown = troubles.slice(0, SHOWN_MAX);
     const rest = troubles.length - shown.length;
+    const isGrave = troubles.some(({ kind }) => GRAVE.includes(kind));
     at("attention").classList.toggle("calm", troubles.length === 0);
+    at("attention").classList.toggle("mild", troubles.length > 0 && !isGrave);
     at("attention").hidden = !isKnown;
     const more = at("troubles-more");
     more.hidden = rest === 0;

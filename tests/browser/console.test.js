@@ -424,11 +424,11 @@ test("a command that is silent for more than 30 s is stuck, and one that is over
   );
 });
 
-test("a command that nobody here works on is stuck, too, and names both", () => {
+test("a command that nobody has answered is stuck, too, and names both", () => {
   const model = modelOf({ turns: { 1: turn({ to: "gone" }) } });
   const [trouble] = judge(model, NOW + 60_000).troubles;
   assert.deepEqual([trouble.peer, trouble.turn], [null, "1"]);
-  assert.match(trouble.sentence, /^nobody here works on a command of ann for gone/);
+  assert.match(trouble.sentence, /^nobody has answered a command of ann for gone/);
 });
 
 test("a peer that says by far more than the others floods the mesh, among many and among two", () => {

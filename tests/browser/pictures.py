@@ -20,8 +20,7 @@ from tests.worlds.watched import STUCK, Watched, event
 
 PICTURES: Final[dict[str, dict[str, Any]]] = {
     "console": {"viewport": {"width": 1300, "height": 880}, "color_scheme": "light"},
-    "console-dark": {"viewport": {"width": 1300, "height": 880}, "color_scheme": "dark"},
-    "console-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
+    "console-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
 """The name of each picture, and how its browser is."""
 
