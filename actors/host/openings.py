@@ -144,7 +144,9 @@ def is_foreign(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
     Browsers let any page send such a request, though it cannot read the answer.
     """
     origin, host = headers.get("origin"), headers.get("host")
-    if origin is None or origin.partition("://")[2] == host:
+    if origin is None:  # as in what a page loads like a picture, which it cannot read either
+        return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    if origin.partition("://")[2] == host:
         return False
     return not origin_allowed(origin, allowed)
 

@@ -126,7 +126,12 @@ async def test_a_relay_that_is_not_there_is_an_answer() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"host": "evil.example:8090"}, {"origin": "https://evil.example"}, {"origin": "null"}],
+    [
+        {"host": "evil.example:8090"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+    ],
 )
 @pytest.mark.parametrize("path", ["/console/where", "/console/stream", "/browser/console/"])
 async def test_pages_of_others_get_nothing(headers: dict[str, str], path: str) -> None:

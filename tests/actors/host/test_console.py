@@ -109,10 +109,23 @@ async def test_whoever_looks_needs_the_right_to_watch_all_meshes(path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/console/stream", "/console/where", "/metrics"])
-async def test_pages_of_others_do_not_look(live: LiveRelay, path: str) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},  # an <img> has no origin, and takes an observer's place
+        {"sec-fetch-site": "same-site"},  # localhost, at another port
+    ],
+)
+async def test_pages_of_others_do_not_look(
+    live: LiveRelay, path: str, headers: dict[str, str]
+) -> None:
     async with client(live) as http:
-        answer = await http.get(path, headers={"origin": "https://evil.example"})
-        assert answer.status_code == 403
+        assert (await http.get(path, headers=headers)).status_code == 403
+        for site in ("same-origin", "none"):
+            async with http.stream("GET", path, headers={"sec-fetch-site": site}) as answer:
+                assert answer.status_code == 200
 
 
 async def test_the_page_is_at_console_and_may_load_nothing_from_elsewhere(live: LiveRelay) -> None:
