@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
+import attrs
 import click
 
 from actors.cli import shown
-from actors.cli.place import Place, Where, options
+from actors.cli.place import Place, Where, options, subject_of, with_mesh
 from actors.cli.running import CannotDo, run
 from actors.client.agentcore import Invocation, presigned, signed_invocation
 from protocol.about import missing_extra
@@ -86,13 +87,20 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
     from actors.host.openings import is_foreign  # noqa: PLC0415
     from actors.host.requests import is_own  # noqa: PLC0415
 
-    async def stream(_: "Request") -> "Response":
+    def wanted(request: "Request") -> Where:
+        """Another mesh of the same relay, if the page asks for one. AgentCore has only this."""
+        mesh = request.query_params.get("mesh")
+        if where.url is None or not mesh:
+            return where
+        return attrs.evolve(where, url=with_mesh(where.url, mesh), mesh=mesh)
+
+    async def stream(request: "Request") -> "Response":
         try:
-            asked = await _invocation(where)
-            request = http.build_request(
+            asked = await _invocation(wanted(request))
+            sent = http.build_request(
                 asked.method, asked.url, headers=asked.headers, content=asked.body
             )
-            answer = await http.send(request, stream=True)
+            answer = await http.send(sent, stream=True)
         except (RelayError, httpx.HTTPError) as error:
             return PlainTextResponse(f"{error or type(error).__name__}\n", 502)
         if answer.status_code != 200:
@@ -111,11 +119,13 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
             with anyio.CancelScope(shield=True):
                 await answer.aclose()
 
-    async def place(_: "Request") -> "Response":
+    async def place(request: "Request") -> "Response":
+        peer = subject_of(where.token)
         if where.arn is not None:
             address = await presigned(where.arn, mesh=where.mesh, token=where.token)()
-            return JSONResponse({"url": address.url})
-        return JSONResponse({"url": where.url, "token": where.token})
+            return JSONResponse({"url": address.url, "peer": peer})
+        url = wanted(request).url
+        return JSONResponse({"url": url, "peer": peer, "token": where.token})
 
     app = Starlette(
         routes=[

@@ -177,10 +177,25 @@ def _place(said: dict[str, Any]) -> Place:
         where = Where(None, said["arn"], mesh or "default", token)
         return Place(connector, said["arn"], id, AGENTCORE_WITHIN_S, where)
     url = said.get("url") or URL
-    url = url if mesh is None else _with_mesh(url, mesh)
+    url = url if mesh is None else with_mesh(url, mesh)
     shown = urlunsplit(urlsplit(url)._replace(query="")) + (f" ({mesh})" if mesh else "")
     where = Where(url, None, mesh or "default", token)
     return Place(websocket(url, token=token), shown, id, WITHIN_S, where)
+
+
+def subject_of(token: str | None) -> str | None:
+    """Who a token says that its bearer is, if it says so.
+
+    >>> subject_of("e30.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl")
+    'ann'
+    """
+    try:
+        coded = (token or "").split(".")[1]
+        claims = json.loads(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
+        subject = claims["sub"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return subject if isinstance(subject, str) and subject else None
 
 
 def _own_id(token: str | None) -> str:
@@ -189,20 +204,14 @@ def _own_id(token: str | None) -> str:
     >>> _own_id("e30.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl").partition("-")[0]
     'ann/cli'
     """
-    own = f"cli-{secrets.token_hex(4)}"
-    try:
-        coded = (token or "").split(".")[1]
-        claims = json.loads(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
-        subject = claims["sub"]
-    except (ValueError, LookupError, TypeError):
-        return own  # not a token that says who its bearer is
-    return f"{subject}/{own}" if isinstance(subject, str) and subject else own
+    subject, own = subject_of(token), f"cli-{secrets.token_hex(4)}"
+    return own if subject is None else f"{subject}/{own}"
 
 
-def _with_mesh(url: str, mesh: str) -> str:
+def with_mesh(url: str, mesh: str) -> str:
     """The URL of this mesh there.
 
-    >>> _with_mesh("ws://localhost:8080/ws?mesh=a&b=1", "my team")
+    >>> with_mesh("ws://localhost:8080/ws?mesh=a&b=1", "my team")
     'ws://localhost:8080/ws?b=1&mesh=my+team'
     """
     parts = urlsplit(url)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 import anyio.from_thread
@@ -36,6 +37,9 @@ from actors.host.tokens import Tokens
 from actors.relay.runtime import Runtime
 
 log = logging.getLogger("relay")
+
+GRANT: Final = "relay.grant"
+"""Where in its scope a request of a reader has what that one may do."""
 
 
 class RelayApp(BedrockAgentCoreApp):
@@ -137,11 +141,11 @@ class RelayApp(BedrockAgentCoreApp):
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                await self._openings.check_reader(Headers(scope=scope))
+                grant = await self._openings.check_reader(Headers(scope=scope))
             except Refusal as refusal:
                 await refused(refusal)(scope, receive, send)
             else:
-                await app(scope, receive, send)
+                await app({**scope, GRANT: grant}, receive, send)
 
         return answer
 
@@ -183,11 +187,11 @@ class RelayApp(BedrockAgentCoreApp):
         return Stream(self._observers, request.query_params.get("mesh") or DEFAULT_MESH)
 
     async def _where(self, request: Request) -> Response:
-        """Where the console joins, to ask an agent."""
+        """Where the console joins, to ask an agent, and the id that it must be or be below."""
         url = URL(websocket_url(request.url))
         if mesh := request.query_params.get("mesh"):
             url = url.include_query_params(mesh=mesh)
-        return JSONResponse({"url": str(url)})
+        return JSONResponse({"url": str(url), "peer": request.scope[GRANT].peer})
 
     async def _ready(self, _: Request) -> Response:
         """May connections be sent here? Not while the relay ends, though it still lives."""

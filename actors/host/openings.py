@@ -69,13 +69,14 @@ class Openings:
         except Full as full:  # the room filled up while we accepted
             await websocket.close(1013, str(full))
 
-    async def check_reader(self, headers: Mapping[str, str]) -> None:
-        """Raise Refusal unless the sender of this request may see who is here, in all meshes."""
+    async def check_reader(self, headers: Mapping[str, str]) -> Grant:
+        """The grant of who may see who is here, in all meshes. Raises Refusal for all others."""
         if is_foreign(headers, self.settings.allowed_origins):
             raise self.refusal("request refused", "a page of another origin", 403)
         grant = await self._grant(token_of(headers))
         if not (grant.covers_all_meshes() and grant.may_watch):
             raise self.refusal("token refused", "it is not for watching all meshes", 403)
+        return grant
 
     async def check_sender(self, headers: Mapping[str, str], server: str | None) -> Grant:
         """The grant of who sends something without a connection. `server`: the address at which

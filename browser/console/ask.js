@@ -210,29 +210,46 @@ export class Ask {
  * @param {Way} way
  * @returns {Promise<Peer>}
  */
-async function join({ where, token }) {
-  const [client, url] = await Promise.all([import("../relay-client.js"), address(where, token)]);
+async function join(way) {
+  const [client, first] = await Promise.all([import("../relay-client.js"), placeOf(way)]);
+  const token = first.token ?? way.token;
+  const own = `console-${suffix()}`;
+  /** @type {Place | null} */
+  let place = first;
   return client.join({
-    ...{ url, id: `console-${suffix()}`, withinS: JOIN_WITHIN_S, metadata: { name: "console" } },
+    // Every connection has an address of its own: a signed one is not good for long.
+    url: async () => {
+      const { url } = place ?? (await placeOf(way));
+      place = null;
+      return url;
+    },
+    // Whoever has a token is who it says, or below.
+    id: first.peer ? `${first.peer}/${own}` : own,
     ...(token === null ? {} : { token }),
     // It hears only what is for it, however much the others say. The page's policy has no worker.
-    ...{ subscribe: false, worker: false },
+    ...{ subscribe: false, worker: false, withinS: JOIN_WITHIN_S, metadata: { name: "console" } },
   });
 }
 
 /**
- * The address of the relay's WebSocket.
+ * Where the mesh is.
  *
- * @param {string} where
- * @param {string | null} token
+ * @typedef {object} Place
+ * @property {string} url of the relay's WebSocket
+ * @property {string | null} [peer] which id a token gives to its bearer
+ * @property {string | null} [token] of whoever has started this console
  */
-async function address(where, token) {
+
+/**
+ * @param {Way} way
+ * @returns {Promise<Place>}
+ */
+async function placeOf({ where, token }) {
   const headers = token === null ? {} : { authorization: `Bearer ${token}` };
   const answer = await fetch(where, { headers, cache: "no-store" });
   if (!answer.ok)
     throw new Error(`the relay does not say where its WebSocket is (${answer.status})`);
-  const { url } = await answer.json();
-  return String(url);
+  return answer.json();
 }
 
 function suffix() {

@@ -1,12 +1,16 @@
 """The console in Chromium: with a stand-in that says what a test wants, and with a real relay."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from actors.host.tokens import Auth
 from protocol.limits import Limits
-from tests.browser.test_pages import Plain, plain, portal, until
+from tests.actors.host.test_admission import SECRET, minted
+from tests.browser import test_pages
+from tests.browser.test_pages import Plain, plain, portal
 from tests.worlds.live import LiveRelay, WebSocketPeer
 from tests.worlds.stand_in import StandIn
 from tests.worlds.watched import FLOODING, SLOW, STUCK, Watched, event
@@ -15,11 +19,17 @@ __all__ = ["plain", "portal"]
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-SOON_MS = 20_000
+SOON_MS = 60_000
 """How long a page may take for something that must come."""
 
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+
+JOIN_AND_SERVE = """async ({ url, token }) => {
+    const { join } = await import("/browser/relay-client.js");
+    window.bob = await join({ url, token, id: "bob", agents: ["bob"], worker: false });
+    bob.serve(({ asker }) => `you are ${asker}`);
+}"""
 
 LINES = "#agents-lines .line"
 IDS = """() => [...document.querySelectorAll('#agents-lines .line')]
@@ -69,6 +79,9 @@ def play(relay: StandIn, mesh: Watched, seconds: int = 40) -> None:
 def go_on(relay: StandIn, mesh: Watched, seconds: int = 1) -> None:
     for _ in range(seconds):
         relay.send(event("change", mesh.change()))
+
+
+until = functools.partial(test_pages.until, within_ms=SOON_MS)
 
 
 def text(page: Any, selector: str) -> str:
@@ -359,6 +372,26 @@ def test_an_agent_is_asked_its_chunks_come_live_and_the_page_leaves_again(
     assert page.is_hidden("#ask-cancel")
     page.click("#ask-close")
     assert bob.until("presence", **{"from": command["from"]})["data"]["status"] == "offline"
+
+
+def test_whoever_has_a_token_asks_under_the_id_that_it_gives(look: Callable[..., Any]) -> None:
+    with LiveRelay(auth=Auth(secret=SECRET)) as live:
+        page = look(f"{live.http}/console/")
+        says(page, "#token-why", "This relay asks for a token.")
+        page.fill("#token-field", minted(mesh=["one"]))
+        page.keyboard.press("Enter")
+        says(page, "#token-why", "it is not for watching all meshes")
+        page.fill("#token-field", minted())
+        page.keyboard.press("Enter")
+        says(page, "#agents-none", "Nobody is in this mesh.")
+        page.evaluate(JOIN_AND_SERVE, {"url": live.url, "token": minted(sub="bob")})
+        says(page, LINES, "bob")
+        page.click(f"{LINES} >> text=bob")
+        page.fill("#ask-text", "who am I?")
+        page.keyboard.press("Enter")
+        says(page, "#ask-answer", "you are ann/console-")
+        page.click("#ask-close")
+        page.evaluate("() => bob.leave()")
 
 
 def test_a_question_is_cancelled_and_another_one_is_asked(

@@ -41,10 +41,15 @@ async def test_the_console_of_a_relay_that_asks_for_a_token(tmp_path: Any) -> No
                 assert page.status_code == 200
                 assert "default-src 'none'" in page.headers["content-security-policy"]
                 where = (await http.get("console/where")).json()
-                assert where == {"url": f"{live.url}?mesh=m", "token": token}
+                assert where == {"url": f"{live.url}?mesh=m", "token": token, "peer": "ann"}
+                where = (await http.get("console/where?mesh=other%20one")).json()
+                assert where["url"] == f"{live.url}?mesh=other+one"
                 async with http.stream("GET", "console/stream") as answer:
                     type, state = await anext(events(answer.aiter_lines()))
                 assert (type, state["mesh"]) == ("state", "m")
+                async with http.stream("GET", "console/stream?mesh=other") as answer:
+                    type, state = await anext(events(answer.aiter_lines()))
+                assert (type, state["mesh"]) == ("state", "other")
             program.send_signal(signal.SIGINT)
             assert program.wait(PATIENCE_S) == 130
 

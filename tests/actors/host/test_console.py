@@ -146,4 +146,4 @@ async def test_it_says_where_the_mesh_is(live: LiveRelay) -> None:
     async with client(live) as http:
         for query, url in (("?mesh=a%20b", "?mesh=a+b"), ("", ""), ("?mesh=", "")):
             answer = (await http.get(f"/console/where{query}")).json()
-            assert answer == {"url": f"ws://127.0.0.1:{live.port}/ws{url}"}
+            assert answer == {"url": f"ws://127.0.0.1:{live.port}/ws{url}", "peer": None}
