@@ -7,7 +7,7 @@
  */
 
 import { at, make, say, set, show } from "./dom.js";
-import { brief, bytes, count, duration, rate } from "./format.js";
+import { brief, briefRate, bytes, count, duration } from "./format.js";
 import { Rows } from "./rows.js";
 import { ALL, isOfNumbers, Order } from "./sorting.js";
 import { isBlank, whole } from "./text.js";
@@ -221,8 +221,8 @@ export class Agents {
     line.queue.show(queued > 0 ? brief(queued) : "", this.#model.fullness(seen));
     const waiting = queued > 0 ? `${count(queued)} messages, ${bytes(told.queued_bytes)}` : "";
     if (line.queue.whole.title !== waiting) line.queue.whole.title = waiting;
-    line.in.show(rate(seen.in.perS), seen.in.perS / this.#most);
-    say(line.out, rate(seen.out.perS));
+    line.in.show(briefRate(seen.in.perS), seen.in.perS / this.#most);
+    say(line.out, briefRate(seen.out.perS));
     const stuck = seen.turns.filter((key) => this.#verdict.stuck.has(key)).length;
     say(line.turns, seen.turns.length === 0 ? "" : count(seen.turns.length));
     this.#tag(line, this.#verdict.marks.get(id) ?? []);

@@ -34,6 +34,15 @@ export function rate(perS) {
 }
 
 /**
+ * The same in little room: 1.5k instead of 1 500.
+ *
+ * @param {number} perS
+ */
+export function briefRate(perS) {
+  return perS < 1000 ? rate(perS) : brief(perS);
+}
+
+/**
  * A number with gaps between its thousands.
  *
  * @param {number} number

@@ -15,15 +15,17 @@ import { Up } from "./up.js";
 
 /** So often the ages are shown anew, without any news (milliseconds). */
 const TICK_MS = 1000;
-/** The relay has said nothing for longer: then nothing has happened, and what was fast is slow. */
+/** The relay has said nothing for longer: then what was fast is slow. */
 const QUIET_MS = 2500;
+/** The relay says something every second. If it has said nothing for longer, nobody knows what is now. */
+const NEWS_MS = 10_000;
 
 const HERE = new URL("../../console/", import.meta.url);
 
 class Console {
   model = new Model();
-  /** When the latest event of the stream came, by the page's own clock. */
-  #heardMs = 0;
+  /** The time of the latest event by the relay's clock, and when it came by the page's own. */
+  #latest = { atMs: 0, heardMs: 0 };
   /** @type {import("./up.js").Link} */
   #link = { state: "opening", why: "", sinceMs: Date.now() };
   /** For the relay; only here. @type {string | null} */
@@ -96,7 +98,7 @@ class Console {
    */
   #heard(type, told) {
     this.model.apply(type, told);
-    this.#heardMs = performance.now();
+    this.#latest = { atMs: this.model.atMs, heardMs: performance.now() };
     this.#linked("open", "");
   }
 
@@ -123,11 +125,17 @@ class Console {
     at("token-field").focus();
   }
 
-  /** Now, by the relay's clock. While the stream is lost, that stands still. */
+  /** For how long the relay has said nothing. */
+  #quietMs() {
+    return performance.now() - this.#latest.heardMs;
+  }
+
+  /** Now, by the relay's clock. While there is no news, that stands still: nobody is stuck because of it. */
   #nowMs() {
-    const { atMs } = this.model;
-    const isOpen = this.#link.state === "open";
-    return atMs === 0 || !isOpen ? atMs : atMs + performance.now() - this.#heardMs;
+    const { atMs } = this.#latest;
+    return atMs === 0 || this.#link.state !== "open"
+      ? this.model.atMs
+      : Math.max(this.model.atMs, atMs + Math.min(NEWS_MS, this.#quietMs()));
   }
 
   #judged() {
@@ -135,10 +143,8 @@ class Console {
   }
 
   #tick() {
-    const isQuiet = performance.now() - this.#heardMs > QUIET_MS;
-    if (this.#link.state === "open" && isQuiet) {
+    if (this.#link.state === "open" && this.#quietMs() > QUIET_MS) {
       this.model.apply("change", { at_ms: this.#nowMs() });
-      this.#heardMs = performance.now();
     }
     this.#soon();
   }
@@ -157,7 +163,9 @@ class Console {
     const { model } = this;
     const nowMs = this.#nowMs();
     const verdict = judge(model, nowMs);
-    this.#up.show(model, this.#link, Date.now(), nowMs);
+    const quietMs = this.#quietMs();
+    const news = this.#link.state === "open" && quietMs > NEWS_MS ? quietMs : 0;
+    this.#up.show(model, { ...this.#link, quietMs: news }, Date.now(), nowMs);
     this.#troubles.show(verdict, model.atMs > 0);
     this.#agents.show(model, verdict, nowMs);
     this.#flow.show(model, nowMs);

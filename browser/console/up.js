@@ -8,9 +8,12 @@ import { at, draw, make, say, set, show } from "./dom.js";
 import { brief, bytes, clock, count, counted, duration, rate } from "./format.js";
 import { short } from "./text.js";
 
-/** How the stream is. `sinceMs` is when that began, by the clock of this machine.
+/**
+ * How the stream is. `sinceMs` is when that began, by the clock of this machine. `quietMs`: for how long
+ * there was no news, if that is strange.
  *
- * @typedef {{ state: "opening" | "open" | "lost" | "refused", why: string, sinceMs: number }} Link
+ * @typedef {{ state: "opening" | "open" | "lost" | "refused", why: string, sinceMs: number,
+ *   quietMs?: number }} Link
  */
 
 /** @type {Record<Link["state"], string>} */
@@ -84,7 +87,8 @@ export class Up {
     if (!relay) return "";
     const seconds = (relayMs - relay.since_ms) / 1000;
     const ending = relay.is_draining ? ", ending" : "";
-    return `version ${short(relay.version, 20)}, for ${duration(seconds)}${ending}`;
+    const quiet = link.quietMs ? `; no news for ${duration(link.quietMs / 1000)}` : "";
+    return `version ${short(relay.version, 20)}, for ${duration(seconds)}${ending}${quiet}`;
   }
 
   /** @param {Model} model */

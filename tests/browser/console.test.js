@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { judge } from "../../browser/console/attention.js";
-import { brief, bytes, count, duration, rate } from "../../browser/console/format.js";
+import { brief, briefRate, bytes, count, duration, rate } from "../../browser/console/format.js";
 import { Model } from "../../browser/console/model.js";
 import { BANDS_MAX, picture } from "../../browser/console/picture.js";
 import { Rate } from "../../browser/console/rate.js";
@@ -671,5 +671,6 @@ test("numbers are as people read them", () => {
   ]);
   assert.deepEqual([999, 1234, 18_400, 2.5e6].map(brief), ["999", "1.2k", "18k", "2.5M"]);
   assert.deepEqual([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "1.0 GiB"]);
+  assert.deepEqual([999, 1515].map(briefRate), ["999", "1.5k"]);
   assert.equal(count(1234567), "1\u202f234\u202f567");
 });

@@ -24,6 +24,17 @@ SOON_MS = 60_000
 
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+SIZES = {
+    "desktop": DESKTOP,
+    "laptop": {"width": 1240, "height": 768},
+    "tablet": {"width": 768, "height": 1024},
+    "phone": PHONE,
+}
+
+CUT = """() =>
+    [...document.querySelectorAll('.figure dd, .heads > *, #agents-lines .line > *, .id')]
+    .filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.innerText)"""
 
 JOIN_AND_SERVE = """async ({ url, token }) => {
     const { join } = await import("/browser/relay-client.js");
@@ -44,13 +55,15 @@ def look(chromium: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
     complaints: list[str] = []
 
-    def look(url: str, **how: Any) -> Any:
+    def look(url: str, *, clock: bool = False, **how: Any) -> Any:
         context = chromium.new_context(**{"viewport": DESKTOP, **how})
         context.set_default_timeout(SOON_MS)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: note(said.type, said.text))
+        if clock:
+            page.clock.install()
         page.goto(url)
         return page
 
@@ -105,12 +118,11 @@ def troubles(page: Any) -> list[str]:
 # What a person sees -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("viewport", SIZES.values(), ids=SIZES)
 def test_the_stuck_and_the_flooding_agent_are_named_at_the_top_without_any_scrolling(
-    relay: StandIn, look: Callable[..., Any], viewport: dict[str, int], colours: str
+    relay: StandIn, look: Callable[..., Any], viewport: dict[str, int]
 ) -> None:
-    page = look(relay.url, viewport=viewport, color_scheme=colours)
+    page = look(relay.url, viewport=viewport)
     play(relay, Watched())
     says(page, "#troubles", "slow reader".upper())
     stuck, flooding, slow = troubles(page)
@@ -122,6 +134,7 @@ def test_the_stuck_and_the_flooding_agent_are_named_at_the_top_without_any_scrol
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     assert page.title().startswith("(3) default")
     assert page.evaluate(IDS)[:3] == [STUCK, FLOODING, SLOW]
+    assert page.evaluate(CUT) == []
 
 
 def test_a_calm_mesh_says_that_it_is_calm(relay: StandIn, look: Callable[..., Any]) -> None:
@@ -286,6 +299,21 @@ def test_a_relay_that_is_gone_is_said_to_be_and_comes_back(
     relay.refusal = None
     relay.send(event("state", mesh.state()))
     says(page, "#link", "Up version")
+
+
+def test_a_stream_that_stalls_makes_nobody_stuck(relay: StandIn, look: Callable[..., Any]) -> None:
+    page = look(relay.url, clock=True)
+    mesh = Watched(100, is_calm=True)
+    play(relay, mesh)
+    says(page, "#attention", "Nothing is stuck")
+    page.clock.fast_forward(44_000)
+    says(page, "#link", "no news for 4")
+    says(page, "#attention", "Nothing is stuck")
+    mesh.at_ms += 50_000
+    go_on(relay, mesh)
+    says(page, "#link", "Up version")
+    page.clock.fast_forward(46_000)
+    says(page, "#link", "it has said nothing for 45 s")
 
 
 def test_a_relay_that_asks_for_a_token_is_given_one_and_it_is_kept_nowhere(
