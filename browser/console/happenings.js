@@ -142,7 +142,7 @@ export class Happenings {
     const cause = why === null || why === what ? "" : (meaning ?? short(why, 60));
     const often = times !== null && times > 1 ? `${count(times)} times` : "";
     say(line.why, [often, cause].filter(Boolean).join(": "));
-    const code = meaning === undefined ? "" : (why ?? "");
-    if (line.why.title !== code) line.why.title = code;
+    const title = [often, cause, meaning === undefined ? "" : `(${why})`].filter(Boolean).join(" ");
+    if (line.why.title !== title) line.why.title = title;
   }
 }
