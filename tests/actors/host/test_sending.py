@@ -258,6 +258,12 @@ def test_a_token_for_some_meshes_sends_there_only(guarded: LiveRelay) -> None:
     assert found == [200, 200, 403, 403]
 
 
+def test_the_name_of_a_mesh_is_bounded(http: httpx.Client) -> None:
+    for chars, status in ((256, 200), (257, 400)):
+        answer = http.post("/send", json=SAID, params={"mesh": "m" * chars})
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"allowed_hosts": ("relay.example",)}, {"allowed_hosts": ("*",)}],
@@ -272,16 +278,20 @@ def test_without_tokens_only_programs_of_this_machine_send(settings: dict[str, A
 JSON_RAW = [(b"content-type", b"application/json")]
 
 
-async def ask(app: RelayApp, part: bytes | None = None, **scope: Any) -> tuple[int, bytes]:
+async def ask(
+    app: RelayApp, part: bytes | None = None, *, is_endless: bool = False, **scope: Any
+) -> tuple[int, bytes]:
     """The answer of an application under some other server, which passes on what it likes.
 
-    `part`: only this part of a body comes.
+    `part`: only this part of a body comes, or it comes again and again.
     """
     body = json.dumps(SAID).encode() if part is None else part
     sent: list[Any] = []
     coming = [{"type": "http.request", "body": body, "more_body": part is not None}]
 
     async def receive() -> Any:
+        if is_endless:
+            return coming[0]
         if not coming:
             await anyio.sleep_forever()
         return coming.pop()
@@ -453,6 +463,15 @@ async def test_an_unfinished_body_is_given_up_under_any_server() -> None:
             status, text = await ask(app, b'{"type":')
         assert status == 408
         assert b"not complete" in text
+        assert app.runtime.held_bytes == 0
+
+
+@pytest.mark.anyio
+async def test_an_endless_body_is_not_read_beyond_its_bound_under_any_server() -> None:
+    app = RelayApp(Settings())
+    async with app.router.lifespan_context(app):
+        with anyio.fail_after(PATIENCE_S):
+            assert (await ask(app, b" " * 2**16, is_endless=True))[0] == 413
         assert app.runtime.held_bytes == 0
 
 

@@ -34,6 +34,15 @@ async def present(runtime: Runtime, id: str, **options: Any) -> MemoryLink:
     return link
 
 
+def waiting(runtime: Runtime, said: str) -> VisitActor:
+    """A visit that is decided in the next rounds."""
+    visit = runtime.visit("m")
+    visit.take(said.encode())
+    visit.complete()
+    runtime._meshes["m"].visits.put(visit)
+    return visit
+
+
 async def test_an_embedder_says_something_without_a_connection() -> None:
     async with Runtime() as runtime:
         link = await present(runtime, "a")
@@ -88,11 +97,7 @@ async def test_all_visits_together_have_a_part_of_a_round() -> None:
     async with Runtime(limits) as runtime:
         link = await present(runtime, "a")
         supervisor = runtime._meshes["m"]
-        visits = [runtime.visit("m") for _ in range(20)]
-        for visit in visits:
-            visit.take(array(8).encode())
-            visit.complete()
-            supervisor.visits.put(visit)
+        visits = [waiting(runtime, array(8)) for _ in range(20)]
         before = runtime.totals().relayed
         supervisor.round()
         assert runtime.totals().relayed - before == 64 // PART
@@ -102,15 +107,45 @@ async def test_all_visits_together_have_a_part_of_a_round() -> None:
         link.close()
 
 
+async def test_what_visits_use_of_a_round_is_not_there_for_connections() -> None:
+    limits = Limits(quantum_messages=4, round_messages_max=64)
+    async with Runtime(limits) as runtime:
+        links = [await present(runtime, f"p{n}") for n in range(20)]
+        supervisor = runtime._meshes["m"]
+        while supervisor.has_work:
+            supervisor.round()
+        waiting(runtime, array(16))
+        for link in links:
+            for _ in range(4):
+                await link.send('{"type":"heartbeat"}')
+        before = runtime.totals().received
+        supervisor.round()
+        assert runtime.totals().received - before == 64
+        for link in links:
+            link.close()
+
+
+async def test_work_that_a_visit_makes_beside_its_messages_counts() -> None:
+    limits = Limits(quantum_messages=8, round_messages_max=64)
+    async with Runtime(limits) as runtime:
+        links = [await present(runtime, "many") for _ in range(60)]
+        supervisor = runtime._meshes["m"]
+        while supervisor.has_work:
+            supervisor.round()
+        said = '{"type":"direct","from":"cron","to":"many"}'
+        visits = [waiting(runtime, said) for _ in range(10)]
+        supervisor.round()
+        assert sum(visit.is_stopped for visit in visits) == 2  # 8 of 16 each
+        for link in links:
+            link.close()
+
+
 async def test_long_messages_of_visits_are_decided_a_few_in_a_round() -> None:
     async with Runtime() as runtime:
         link = await present(runtime, "a")
         supervisor = runtime._meshes["m"]
-        visits = [runtime.visit("m") for _ in range(20)]
-        for visit in visits:
-            visit.take(json.dumps({"type": "ack", "from": "x", "data": "x" * 200_000}).encode())
-            visit.complete()
-            supervisor.visits.put(visit)
+        said = json.dumps({"type": "ack", "from": "x", "data": "x" * 200_000})
+        visits = [waiting(runtime, said) for _ in range(20)]
         supervisor.round()
         assert 1 <= sum(visit.is_stopped for visit in visits) <= 3
         while supervisor.has_work:
@@ -169,16 +204,17 @@ async def test_if_the_process_holds_too_much_the_largest_visit_goes_and_says_why
         assert {peer.peer for peer in runtime.status()[0].peers} == {"a"}
 
 
-async def test_a_visit_that_is_cancelled_while_it_waits_is_not_decided() -> None:
+async def test_a_visit_that_is_cancelled_while_it_waits_is_not_decided(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with Runtime() as runtime:
         await present(runtime, "a")
         before, supervisor = runtime.totals().received, runtime._meshes["m"]
         held_bytes = runtime.held_bytes
-        with runtime.visit("m") as visit:
-            visit.take(SAID.encode())
-            visit.complete()
-            supervisor.visits.put(visit)
+        with waiting(runtime, SAID):
+            pass
         supervisor.round()
+        assert "crashed" not in caplog.messages
         assert not supervisor.has_work
         assert runtime.totals().received == before
         assert runtime.held_bytes == held_bytes
@@ -214,10 +250,7 @@ async def test_a_visit_is_answered_when_its_mesh_crashes(monkeypatch: pytest.Mon
 async def test_a_visit_that_waits_is_decided_before_the_runtime_drains_and_none_after() -> None:
     async with Runtime(clock=VirtualClock()) as runtime:
         link = await present(runtime, "a")
-        visit = runtime.visit("m")
-        visit.take(array(200).encode())
-        visit.complete()
-        runtime._meshes["m"].visits.put(visit)
+        visit = waiting(runtime, array(200))
         runtime._meshes["m"].drain()
         assert visit.receipts == [Receipt(1)] * 200
         assert json.loads(await link.receive())["n"] == 0
