@@ -287,10 +287,13 @@ async def ask(
     """
     body = json.dumps(SAID).encode() if part is None else part
     sent: list[Any] = []
+    read: list[int] = []
     coming = [{"type": "http.request", "body": body, "more_body": part is not None}]
 
     async def receive() -> Any:
         if is_endless:
+            read.append(len(body))
+            assert sum(read) <= app.runtime.limits.message_bytes_max + len(body)
             return coming[0]
         if not coming:
             await anyio.sleep_forever()

@@ -115,9 +115,8 @@ async def test_what_visits_use_of_a_round_is_not_there_for_connections() -> None
         while supervisor.has_work:
             supervisor.round()
         waiting(runtime, array(16))
-        for link in links:
-            for _ in range(4):
-                await link.send('{"type":"heartbeat"}')
+        for actor in supervisor._actors.values():
+            actor.received([b'{"type":"heartbeat"}'] * 4)
         before = runtime.totals().received
         supervisor.round()
         assert runtime.totals().received - before == 64
@@ -141,7 +140,7 @@ async def test_work_that_a_visit_makes_beside_its_messages_counts() -> None:
 
 
 async def test_long_messages_of_visits_are_decided_a_few_in_a_round() -> None:
-    async with Runtime() as runtime:
+    async with Runtime(Limits(bytes_in_burst=2**30)) as runtime:
         link = await present(runtime, "a")
         supervisor = runtime._meshes["m"]
         said = json.dumps({"type": "ack", "from": "x", "data": "x" * 200_000})
