@@ -33,10 +33,10 @@ except ModuleNotFoundError as error:
 
 from protocol.limits import Limits
 from protocol.verification import page_strategies, strategies, turn_strategies, wish_strategies
-from protocol.verification.coming_back import ComingBack, connections
-from protocol.verification.model import Permit
+from protocol.verification.coming_back import connections
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Subject
+from protocol.verification.visiting import Visiting
 
 TIGHT: Limits = Limits(
     message_bytes_max=2048,
@@ -74,7 +74,7 @@ _seconds = st.one_of(
 )
 
 
-class RelayMachine(ComingBack):
+class RelayMachine(Visiting):
     """Peers come, speak, misbehave, stall, vanish and return; the judge looks after every step."""
 
     not_utf8: ClassVar[bool] = True
@@ -276,12 +276,6 @@ class RelayMachine(ComingBack):
     @rule(c=connections, data=st.data())
     def direct(self, c: int, data: st.DataObject) -> None:
         self.judge.send(c, data.draw(strategies.directs(self.names[c])))
-
-    @precondition(lambda self: self.subject.has_visits)
-    @rule(name=st.one_of(peers, st.just("cron")), data=st.data())
-    def visit(self, name: str, data: st.DataObject) -> None:
-        permit = data.draw(st.one_of(st.just(Permit()), strategies.permits(self.subject.now)))
-        self.judge.visit(data.draw(strategies.visits(name, self.subject.limits)), permit)
 
     @rule(c=connections, data=st.data())
     def say_several(self, c: int, data: st.DataObject) -> None:

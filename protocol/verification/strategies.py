@@ -388,11 +388,3 @@ def misbehaviour(me: str, limits: Limits, *, not_utf8: bool = True) -> st.Search
         too_much(me, limits),
         st.just(BINARY),
     )
-
-
-@functools.cache
-def visits(me: str, limits: Limits) -> st.SearchStrategy[bytes]:
-    """What somebody without a connection may say, right or wrong."""
-    said = st.one_of(fanned_out(me), directs(me), fanned_out(me), directs(me), others(me))
-    wrong = misbehaviour(me, limits).filter(lambda message: message is not BINARY)
-    return st.one_of(said, said, batches(me), presences(me), wrong)
