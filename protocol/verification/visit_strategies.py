@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol.limits import Limits
 from protocol.verification import strategies
 from protocol.verification.model import BINARY, RELAY, Permit
-from protocol.verification.strategies import agent_ids, message_of, peers
+from protocol.verification.strategies import AGENTS, agent_ids, message_of, peers
 
 VISITOR: Final = "cron"
 
@@ -28,12 +28,14 @@ def said(limits: Limits) -> st.SearchStrategy[bytes]:
 
 @functools.cache
 def under_any_name(peer: str) -> st.SearchStrategy[bytes]:
-    """A right message under some name, perhaps under that of this peer. `to` is somebody."""
-    types = st.sampled_from(["broadcast", "stream", "invoke", "direct", "cancel"])
-    names = st.one_of(st.just(peer), st.just(VISITOR), _names)
-    sender = st.one_of(names, names, st.none())
+    """A right message under some name: that of this peer, or of one of its agents, or another."""
+    names = st.one_of(st.sampled_from([peer, VISITOR, *AGENTS]), _names)
     return message_of(
-        {"type": types, "from": sender, "to": st.one_of(st.just(peer), peers, agent_ids)},
+        {
+            "type": st.sampled_from(["broadcast", "stream", "invoke", "direct"]),
+            "from": st.one_of(names, names, st.none()),
+            "to": st.one_of(st.just(peer), agent_ids),
+        },
         {"instanceId": names, "turnId": strategies.turn_ids},
     )
 

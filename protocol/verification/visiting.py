@@ -21,8 +21,10 @@ class Visiting(ComingBack):
     @rule(target=connections, name=peers, data=st.data())
     def join_and_be_visited(self, name: str, data: st.DataObject) -> int:
         c = self._open(name)
-        self.judge.send(c, data.draw(strategies.presences(name)))
-        said = st.lists(visit_strategies.under_any_name(name), min_size=1, max_size=4)
+        agents = data.draw(st.sampled_from([["x"], ["x", "y"], []]))
+        here = {"type": "presence", "from": name, "data": {"agents": agents}}
+        self.judge.send(c, strategies.text_of(here))
+        said = st.lists(visit_strategies.under_any_name(name), min_size=3, max_size=6)
         for one in data.draw(said):
             self.judge.visit(one, data.draw(visit_strategies.permits(name, self.subject.now)))
         return c
