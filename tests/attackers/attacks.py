@@ -288,6 +288,31 @@ def status_requests(target: Target, connections: int, running: Running) -> None:
     requests(b"", request, target, connections, running)
 
 
+def visits(*bodies: bytes, mesh: str = "") -> Run:
+    """Requests to `/send` with these bodies, one behind the other, and nobody reads the answers
+    before."""
+
+    def run(target: Target, connections: int, running: Running) -> None:
+        asked = b"".join(visit(body, mesh) for body in bodies)
+        requests(b"", asked, target, connections, running)
+
+    return run
+
+
+def visit(body: bytes, mesh: str = "", *, says_bytes: int | None = None) -> bytes:
+    """A request to `/send`. `says_bytes`: what it says of the length of its body."""
+    length = len(body) if says_bytes is None else says_bytes
+    head = (
+        f"POST /send?mesh={mesh} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def array_of(message: bytes, count: int) -> bytes:
+    return b"[" + b",".join([message] * count) + b"]"
+
+
 def requests(
     head: bytes,
     more: bytes,
@@ -351,6 +376,9 @@ _BAD_OPENINGS: Final = (
     b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"\r\n" * 1000,
 )
+
+_TO_NOBODY: Final = b'{"type":"direct","from":"visitor","to":"nobody"}'
+_TO_ALL: Final = b'{"type":"stream","from":"visitor"}'
 
 _ALL: Final = (
     # Frames
@@ -442,6 +470,29 @@ _ALL: Final = (
     Attack("endless-line", "4c", endless_line),
     Attack("pipelined-unread", "4", pipelined_unread),
     Attack("status-requests", "also", status_requests, connections=3),
+    # Without a connection
+    Attack("visits", "20", visits(_TO_NOBODY), connections=3),
+    Attack("visits-in-arrays", "20a", visits(array_of(_TO_NOBODY, 1500)), connections=3),
+    Attack("visits-to-everyone", "20b", visits(array_of(_TO_ALL, 1500)), connections=3),
+    Attack(
+        "long-visits",
+        "20c",
+        visits(b"[" + b"[]," * 300_000 + b"0]", b"[" * 500_000, b'{"x":' + b"9" * 500_000 + b"}"),
+        connections=3,
+    ),
+    Attack(
+        "half-visits",
+        "20d",
+        hold(visit(b" " * 500_000, says_bytes=1_000_000), path=None),
+        connections=100,
+        is_fixed=True,
+    ),
+    Attack(
+        "visits-to-other-meshes",
+        "20e",
+        churn(*(visit(_TO_NOBODY, f"other-{n}") for n in range(500))),
+        connections=10,
+    ),
     Attack("openings", "15b", churn(opening()), connections=10),
     Attack("bad-openings", "15", churn(*_BAD_OPENINGS), connections=10),
     Attack("silent-sockets", "15c", hold(path=None), connections=1000, is_fixed=True),
