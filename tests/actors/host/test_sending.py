@@ -18,6 +18,8 @@ import jwt
 import pytest
 import uvicorn
 
+from actors.client.command import Command
+from actors.client.peer import join
 from actors.host.app import RelayApp
 from actors.host.sending import STATUS
 from actors.host.settings import Settings
@@ -124,6 +126,30 @@ async def test_what_is_said_over_http_and_over_a_socket_arrives_in_one_order(
         await b.everything()
         await post(relay, SAID | {"n": n + 1})
     assert [message["n"] for message in await a.messages() if "n" in message] == [*range(20)]
+
+
+@pytest.mark.anyio
+async def test_a_visitor_commands_an_agent_which_works_to_the_end_and_others_watch(
+    relay: LiveRelay,
+) -> None:
+    async def work(command: Command) -> str:
+        await command.stream("working")
+        return f"{command.text} for {command.asker}"
+
+    with anyio.fail_after(PATIENCE_S):
+        async with join(relay.url, "machine", agents=["coder"]) as machine:
+            async with join(relay.url, "watcher") as watcher, anyio.create_task_group() as tasks:
+                tasks.start_soon(machine.serve, work)
+                data = {"command": "go"}
+                said = {"type": "direct", "to": "coder", "turnId": "nightly", "data": data}
+                answer = await post(relay, said | {"from": "cron"})
+                assert answer.json() == {"received": 1}
+                async for message in watcher:
+                    if message.type == "turn_end":
+                        break
+                assert message.turn_id == "nightly"
+                assert message.data["result"] == "go for cron"
+                tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def waiting(runtime: Runtime, said: str) -> VisitActor:
     return visit
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_an_embedder_says_something_without_a_connection() -> None:
     async with Runtime() as runtime:
         link = await present(runtime, "a")
