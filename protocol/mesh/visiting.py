@@ -278,7 +278,7 @@ def visitor_of(grant: Grant, header: Header, limits: Limits) -> Visitor:
     peer, field = header.instance_id, "instanceId"
     if peer is None:
         peer, field = header.sender, "from"
-        if grant.peer is not None and (peer is None or not grant.covers_peer(peer)):
+        if peer is None or not grant.covers_peer(peer):
             peer = grant.peer
     if peer is None:
         raise refusals.nobody_speaks()

@@ -364,6 +364,10 @@ def test_a_whole_visit_that_is_wrong_is_refused_as_one(body: bytes, refused: str
 def test_a_message_may_not_be_too_long_with_the_origin_that_is_added() -> None:
     world = world_of("a")
     most = world.limits.message_bytes_max
+    said = text("broadcast", sender="cron", data="")
+    for more, refused in ((0, None), (1, "too_large")):
+        longer = said.replace(b'""', b'"' + b"x" * (most - len(said) + more) + b'"')
+        assert code(world.visit(longer)) == refused
     room = most - len(text("broadcast", data="")) - len(',"from":"ann"')
     assert world.visit(text("broadcast", data="x" * room), ANN) == [{"received": 1}]
     assert code(world.visit(text("broadcast", data="x" * (room + 1)), ANN)) == "too_large"
@@ -419,6 +423,10 @@ def test_a_long_visit_is_decided_in_quanta() -> None:
     long = text("broadcast", sender="x", data="x" * 1000)
     visit = Visit(array(*[long] * 3), Grant(), rates)
     assert [visits.decide(visit, world.now) for _ in range(3)] == [1, 1, 1]
+    half = text("broadcast", sender="x", data="")
+    half = half.replace(b'""', b'"' + b"x" * (512 - len(half)) + b'"')
+    visit = Visit(array(*[half] * 3), Grant(), rates)
+    assert [visits.decide(visit, world.now) for _ in range(2)] == [2, 1]
     assert visit.is_over
 
 
