@@ -66,7 +66,6 @@ class PeerActor:
         "id",
         "inbound_bytes",
         "is_stopped",
-        "sent",
         "undecided_bytes",
     )
 
@@ -105,7 +104,6 @@ class PeerActor:
         self._outbox = Outbox(limits, ledger)
         self._writable = True
         self.is_stopped = False
-        self.sent = 0
         self._flush_then: Cause | None = None
         inbox.tell(Opened(self))
         ledger.opened(self, grant.peer)
@@ -291,7 +289,6 @@ class PeerActor:
         """Send what this connection gets from one round."""
         if self.is_stopped:
             return
-        self.sent += batch.count
         try:
             if self._writable:
                 if self._transport.send(batch):

@@ -32,5 +32,5 @@ class Process:
         self.lobby = Lobby(limits, clock)
         self.crowd = Crowd(limits)
         self.holds = Holds(clock) if owns_thread else None
-        self.traffic = Traffic()
+        self.traffic = Traffic(limits.round_bytes_max)
         self.events = Events()

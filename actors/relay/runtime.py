@@ -234,7 +234,7 @@ class Runtime:
         """The mesh has no connections. What is wrong is refused all the same."""
         mesh, queue = LocalMesh(self.limits, strict=self._strict), VisitQueue(self.limits)
         queue.put(visit)
-        while queue:
+        while queue.waiting:
             queue.decide(mesh, self._clock.now())
             mesh.take_effects()
             await anyio.lowlevel.checkpoint()
@@ -342,12 +342,14 @@ class Runtime:
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
             return None, Activity()
+        supervisor.tapes.watch()
         return supervisor.status(), Activity(*supervisor.mesh.watch(ways, self._clock.now()))
 
     def look_away(self, mesh: str) -> None:
         """Nobody watches this mesh any more."""
         if mesh in self._meshes:
             self._meshes[mesh].mesh.unwatch()
+            self._meshes[mesh].tapes.unwatch()
 
     def sizes(self) -> dict[str, Size]:
         """How large every mesh is. May be called from any thread."""

@@ -12,7 +12,8 @@ from protocol.mesh.status import PeerStatus, Totals
 
 
 class Mailbox(NamedTuple):
-    """What waits for a connection, in messages and bytes, and how many messages it was sent."""
+    """What waits for a connection, in messages and bytes, and how many messages it was sent while
+    somebody watched."""
 
     messages: int
     bytes: int

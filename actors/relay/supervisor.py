@@ -74,7 +74,7 @@ class Supervisor:
 
     `admit`: asked before a connection joins. `new_token`: makes tokens for connections that may
     come back (None: none may). `process`: what it shares with the other meshes. `mesh`: who is
-    here, and every decision.
+    here, and every decision. `tapes`: what is sent.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Supervisor:
         self._journal = Journal(name, process.events)
         self._pace = Pace(limits, clock)
         self._paced: dict[int, PacedTransport] = {}
-        self._tapes = Tapes(self._traffic)
+        self.tapes = Tapes(self._traffic)
         self._ledger = process.ledger
         self._crowd = process.crowd
         self._comebacks = Comebacks(
@@ -163,7 +163,7 @@ class Supervisor:
     @property
     def has_work(self) -> bool:
         """A round would find something to do now."""
-        return bool(self._inbox or self.visits)
+        return bool(self._inbox or self.visits.waiting)
 
     def round(self, read_until: Instant | None = None) -> None:
         """Decide what waits, and tell every peer actor concerned.
@@ -180,7 +180,7 @@ class Supervisor:
             else:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
-        if self.visits:
+        if self.visits.waiting:
             messages_left -= self.visits.decide(mesh, now)
         little_left = self._limits.quantum_bytes
         ready = self._inbox.take_ready()
@@ -228,7 +228,7 @@ class Supervisor:
             self._carry_out(mesh.take_effects(), now)
         traffic = self._traffic
         traffic.rounds += 1
-        traffic.taken_bytes += self._limits.round_bytes_max - bytes_left
+        traffic.untaken_bytes += bytes_left
         if not traffic.rounds % SAMPLED:
             traffic.rounds_s.note(self._clock.now().at - now.at)
         if (kept_bytes := mesh.kept_bytes) != self._kept_bytes:
@@ -270,7 +270,7 @@ class Supervisor:
     def _carry_out(self, effects: list[Effect], now: Instant) -> None:
         if not effects:
             return
-        tapes = self._tapes
+        tapes = self.tapes
         tapes.plain.is_kept = self._comebacks.is_busy and not tapes.differ
         tape = tapes if tapes.differ else tapes.plain
         dismissed: list[Dismissed] = []
@@ -342,7 +342,7 @@ class Supervisor:
                 tasks.start_soon(self._tick)
                 tasks.start_soon(self._pace.keep)
                 while self._actors or self.has_work:
-                    if not self.has_work:
+                    if not (self._inbox or self.visits.waiting):
                         await self._work.wait()
                     self.round(self._read_until)
                     await self._rests.rest(len(self._inbox))
@@ -395,6 +395,6 @@ class Supervisor:
             self.name,
             len(self._actors),
             self.mesh.status(self._clock.now()),
-            {id: Mailbox(*actor.queued, actor.sent) for id, actor in self._actors.items()},
+            {id: Mailbox(*its.queued, self.tapes.sent_to(id)) for id, its in self._actors.items()},
             self.totals,
         )

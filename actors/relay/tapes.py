@@ -5,7 +5,8 @@ that it meets, and framing and joining are done once for each. Most meshes have 
 the wish for everything.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -24,33 +25,8 @@ class Spool(msgspec.Struct, gc=False):
     are, and who gets something else instead (None: nothing). Made for every round."""
 
     shared: SharedBatch | None
-    present: Collection[int]
+    present: Set[int]
     own: Mapping[int, Batch | None]
-
-
-def _tell(
-    shared: SharedBatch | None,
-    present: Collection[int],
-    own: Mapping[int, Batch | None],
-    receivers: Mapping[int, PeerActor],
-    leaving: Collection[int],
-    *,
-    traffic: Traffic,
-) -> None:
-    if shared is not None:
-        count = len(present)
-        for connection in present:
-            if connection not in own:
-                receivers[connection].tell(shared)
-            else:
-                count -= 1
-        traffic.deliveries += count * shared.count
-        traffic.delivered_bytes += count * shared.size
-    for connection, batch in own.items():
-        if batch is not None and connection not in leaving:
-            receivers[connection].tell(batch)
-            traffic.deliveries += batch.count
-            traffic.delivered_bytes += batch.size
 
 
 def _together(spools: Sequence[Spool]) -> tuple[SharedBatch | None, Mapping[int, Batch | None]]:
@@ -74,6 +50,7 @@ class Tapes:
         self.plain: Final = Tape()
         self._traffic = Traffic() if traffic is None else traffic
         self.differ = False
+        self._sent: Counter[int] | None = None  # messages by connection, while somebody watches
         self._tapes: dict[int, Tape] = {ALL: self.plain}
         self._of: dict[int, Tape] = {}  # by connection, if it is not the plain one
         self._dismissed: list[int] = []
@@ -94,6 +71,8 @@ class Tapes:
     def dismiss(self, connection: int) -> None:
         """From here on the connection gets nothing."""
         self.tape_of(connection).dismiss(connection)
+        if self._sent is not None:
+            self._sent.pop(connection, None)
         if self.differ:
             self._dismissed.append(connection)
 
@@ -156,16 +135,58 @@ class Tapes:
             shared, own = plain.finish()
             if keep is not None:
                 keep(shared, own)
-            _tell(shared, plain.present, own, receivers, leaving, traffic=self._traffic)
+            self._tell(shared, plain.present, own, receivers, leaving)
             return (shared.count, shared.size, (own,)) if shared is not None else (0, 0, (own,))
         spools = self.finish()
         if keep is not None:
             keep(*_together(spools))
         for spool in spools:
-            _tell(spool.shared, spool.present, spool.own, receivers, leaving, traffic=self._traffic)
+            self._tell(spool.shared, spool.present, spool.own, receivers, leaving)
         many = [spool.shared for spool in spools if spool.shared is not None]
         count = max((shared.count for shared in many), default=0)
         return count, sum(shared.size for shared in many), [spool.own for spool in spools]
+
+    def _tell(
+        self,
+        shared: SharedBatch | None,
+        present: Set[int],
+        own: Mapping[int, Batch | None],
+        receivers: Mapping[int, PeerActor],
+        leaving: Collection[int],
+    ) -> None:
+        deliveries = bytes = 0
+        if shared is not None:
+            count = len(present)
+            for connection in present:
+                if connection not in own:
+                    receivers[connection].tell(shared)
+                else:
+                    count -= 1
+            deliveries, bytes = count * shared.count, count * shared.size
+        for connection, batch in own.items():
+            if batch is not None and connection not in leaving:
+                receivers[connection].tell(batch)
+                deliveries += batch.count
+                bytes += batch.size
+        self._traffic.deliveries += deliveries
+        self._traffic.delivered_bytes += bytes
+        if self._sent is not None:
+            if shared is not None:
+                self._sent.update(dict.fromkeys(present - own.keys(), shared.count))
+            self._sent.update({c: batch.count for c, batch in own.items() if batch is not None})
+
+    def watch(self) -> None:
+        """From here on it is counted what each connection is sent."""
+        if self._sent is None:
+            self._sent = Counter()
+
+    def unwatch(self) -> None:
+        """From here on it is not."""
+        self._sent = None
+
+    def sent_to(self, connection: int) -> int:
+        """How many messages the connection was sent while somebody watched."""
+        return 0 if self._sent is None else self._sent[connection]
 
     def finish(self) -> list[Spool]:
         """End the round. The plain tape comes first."""

@@ -31,13 +31,19 @@ class Durations:
 @attrs.define(eq=False)
 class Traffic:
     """Counts since the process began. A delivery is one message to one connection; its bytes are
-    those of WebSocket frames. `taken_bytes`: of messages that were decided.
+    those of WebSocket frames. `untaken_bytes`: of the `round_bytes_max` that each round may take.
 
     `rounds_s`: how long rounds took, one of `SAMPLED`.
     """
 
+    round_bytes_max: int = 0
     rounds: int = 0
-    taken_bytes: int = 0
+    untaken_bytes: int = 0
     deliveries: int = 0
     delivered_bytes: int = 0
     rounds_s: Durations = attrs.Factory(Durations)
+
+    @property
+    def taken_bytes(self) -> int:
+        """Of messages that were decided."""
+        return self.rounds * self.round_bytes_max - self.untaken_bytes

@@ -137,30 +137,30 @@ class VisitActor:
 
 
 class VisitQueue:
-    """The visits to one mesh that wait to be decided. Calls `wake` when there is one more."""
+    """The visits to one mesh that wait to be decided. Calls `wake` when there is one more.
+
+    `waiting`: these. (It is looked at in every round.)
+    """
 
     def __init__(self, limits: Limits, wake: Callable[[], None] = lambda: None) -> None:
         self._most = limits.round_messages_max // PART
         self._message_bytes = max(1, limits.round_bytes_max // limits.round_messages_max)
         self._wake = wake
-        self._waiting: deque[VisitActor] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: deque[VisitActor] = deque()
 
     def put(self, visit: VisitActor) -> None:
         """This one is complete, and waits from now on."""
-        self._waiting.append(visit)
+        self.waiting.append(visit)
         self._wake()
 
     def decide(self, mesh: LocalMesh, now: Instant) -> int:
         """Give each a turn, while the part of the round lasts; at least one. Returns for how many
         messages that counts."""
         count = 0
-        for _ in range(len(self._waiting)):
+        for _ in range(len(self.waiting)):
             if count >= self._most and count:
                 break
-            visit = self._waiting.popleft()
+            visit = self.waiting.popleft()
             if visit.is_stopped:
                 continue
             try:
@@ -169,10 +169,10 @@ class VisitQueue:
                 log.warning("crashed", extra={"mesh": visit.mesh}, exc_info=error)
                 visit.fail("an internal error of the relay")
             if not visit.is_stopped:
-                self._waiting.append(visit)
+                self.waiting.append(visit)
         return count
 
     def abort(self) -> None:
         """Nothing is decided any more."""
-        while self._waiting:
-            self._waiting.popleft().fail("the mesh has ended; try again")
+        while self.waiting:
+            self.waiting.popleft().fail("the mesh has ended; try again")

@@ -61,24 +61,23 @@ class Command:
 
 class Commands:
     """The commands of one mesh, by the text of their `turnId`. Beyond the bound the oldest is
-    forgotten."""
+    forgotten. `bytes`: what that costs in memory, about."""
 
     def __init__(self, limits: Limits) -> None:
+        self.bytes = 0
         self._most = limits.open_commands_max
         self._open: dict[str, Command] = {}
         self._ended: dict[str, Command] = {}
         self._asked: dict[str, int] = {}  # how many are open, by asker
 
-    @property
-    def bytes(self) -> int:
-        """What it costs in memory, about."""
-        return COMMAND_BYTES * (len(self._open) + len(self._ended))
+    def said(self, peer: str, header: Header, turn_id: bytes, now: Instant) -> None:
+        """A peer has said something with this `turnId`, as it stands in the text."""
+        id = _id(turn_id)
+        if id is not None:
+            self._said(peer, header, id, now)
+            self._weigh()
 
-    def said(self, peer: str, header: Header, now: Instant) -> None:
-        """A peer has said something with a `turnId`."""
-        id = _id(bytes(header.turn_id))
-        if id is None:
-            return
+    def _said(self, peer: str, header: Header, id: str, now: Instant) -> None:
         command, type = self._open.get(id), header.type
         if command is not None:
             command.last_ms = now.wall_ms
@@ -105,6 +104,10 @@ class Commands:
             for command in [its for its in self._open.values() if its.asker == peer]:
                 command.last_ms = now.wall_ms
                 self._end(command, Outcome.LEFT)
+            self._weigh()
+
+    def _weigh(self) -> None:
+        self.bytes = COMMAND_BYTES * (len(self._open) + len(self._ended))
 
     def _close(self, command: Command) -> None:
         del self._open[command.id]
@@ -123,6 +126,7 @@ class Commands:
         """Forget everything."""
         for known in (self._open, self._ended, self._asked):
             known.clear()
+        self.bytes = 0
 
     def all(self) -> tuple[Command, ...]:
         """Copies of the open ones, and of those that have ended, each the oldest first."""

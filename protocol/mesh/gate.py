@@ -61,7 +61,7 @@ from protocol.mesh.lifecycle import (
 from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
-from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
+from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Kind, Route
 from protocol.mesh.status import OTHER_TYPES, Totals
 from protocol.mesh.unfinished import Unfinished
 
@@ -109,12 +109,12 @@ class Gate:
             resumptions=resumptions,
             schedule=self._schedule,
         )
-        self._routes = dict(ROUTES)
+        self.kinds = {type: Kind(route) for type, route in ROUTES.items()}
+        self._other = self.kinds[OTHER_TYPES] = Kind(None)
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._within_rate = Rating(limits, self.answers, self.totals).within
         self._arrays = Arrays(self.codec, self._within_rate, self.refuse)
-        # One valid entry per connection, at or before its true deadline. So there is nothing to
-        # cancel, and a message costs nothing here.
+        # One valid entry per connection, at or before its deadline: there is nothing to cancel.
         self._deadlines: list[tuple[float, int]] = []
 
     # What happens to connections ------------------------------------------------------------------
@@ -309,8 +309,7 @@ class Gate:
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
-        decode, routes, limits = self.codec.header, self._routes, self._limits
-        types = self.totals.types
+        decode, kinds, limits = self.codec.header, self.kinds, self._limits
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
         coming = iter(messages)
@@ -324,8 +323,9 @@ class Gate:
                 header = decode(message)
                 if header.sender == RELAY:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
-                route = routes.get(header.type)
-                types[header.type if route is not None else OTHER_TYPES] += 1
+                kind = kinds.get(header.type) or self._other
+                kind.count += 1
+                route = kind.route
                 if route is None:
                     if header.type.startswith(RELAYS_PREFIX):
                         route = _NOBODY

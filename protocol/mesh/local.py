@@ -210,7 +210,9 @@ class LocalMesh:
     @property
     def totals(self) -> Totals:
         """What gate and mesh have counted so far."""
-        return self.gate.totals + self.mesh.totals
+        totals = self.gate.totals + self.mesh.totals
+        totals.types.update({type: kind.count for type, kind in self.gate.kinds.items()})
+        return totals
 
     def peer_of(self, id: int) -> str | None:
         """The peer id of a connection. None if it has none, or if it is over."""

@@ -135,7 +135,7 @@ class Mesh:
     def _show(self, peer: Peer, target: Peer | None, header: Header, now: Instant) -> None:
         """Note a message for whoever watches. `target`: None: everyone."""
         if header.turn_id:
-            self.commands.said(peer.id, header, now)
+            self.commands.said(peer.id, header, bytes(header.turn_id), now)
         if self.flow is not None:
             self.flow.said(peer.id, None if target is None else target.id, header.type, now)
 

@@ -23,6 +23,16 @@ class Route(enum.Enum):
     REFUSED = "nobody: only the relay sends these, and a peer that does is refused"
 
 
+class Kind:
+    """The messages of one type: where they go, and how many came. Every message looks here."""
+
+    __slots__ = ("count", "route")
+
+    def __init__(self, route: Route | None) -> None:
+        self.route = route
+        self.count = 0
+
+
 RELAYS_PREFIX: Final = "relay-"
 """What the types begin with in which existing pages tell their own tabs about their relays."""
 

@@ -71,7 +71,8 @@ _HOSTS: Final = ("hostname", "host")
 DESCRIBED_CHARS_MAX: Final = 200
 
 OTHER_TYPES: Final = "other"
-"""The name under which all types are counted that are not in the protocol's table."""
+"""The name under which all types are counted that are not in the protocol's table. (A peer that
+invents this one is counted right.)"""
 
 
 def _types() -> Counter[str]:
@@ -105,7 +106,7 @@ class Totals:
 
     def __add__(self, other: "Totals") -> "Totals":
         total = Totals()
-        for field in attrs.fields(Totals):
-            one, more = getattr(self, field.name), getattr(other, field.name)
-            setattr(total, field.name, one + more)
+        for name in (field.name for field in attrs.fields(Totals)):
+            one, more = getattr(self, name), getattr(other, name)
+            setattr(total, name, one + more)
         return total

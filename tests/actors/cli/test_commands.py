@@ -433,7 +433,7 @@ async def test_an_id_of_its_own_is_one_that_the_token_grants(
 
 
 async def test_with_a_token_no_id_has_to_be_said(call: Call) -> None:
-    with LiveRelay(auth=Auth(secret=SECRET)) as live:
+    with LiveRelay(auth=Auth(secret=SECRET.encode())) as live:
         token = issued_to("ann")
         ended = await call("send", "hello", "--url", live.url, AGI_MESH_TOKEN=token)
         assert ended.code == 0, ended.err

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+from collections import Counter
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -464,14 +466,14 @@ def test_7_bad_input_is_answered_reaches_nobody_and_closes_nothing(
     message: Inbound, code: ErrorCode
 ) -> None:
     world = world_of("a", "b")
-    before = world.peers()
+    before = {id: peer.state for id, peer in world.peers().items()}
     world.say(A, message)
     (error,) = world.got(A)
     assert error["data"]["code"] == code.code
     assert (error["type"], error["from"], error["to"]) == ("error", "relay", "a")
     assert world.got(B) == []
     assert world.is_open(A)
-    assert world.peers() == before
+    assert {id: peer.state for id, peer in world.peers().items()} == before
     world.say(A, text("stream", sender="a"))
     assert len(world.got(B)) == 1
 
@@ -1283,11 +1285,17 @@ def test_15_behind_an_edge_the_capabilities_say_what_it_allows() -> None:
 def test_totals_count_messages_not_deliveries() -> None:
     world = world_of("a", "b", "c")
     world.say(A, text("stream"), text("direct", to="b"), text("heartbeat"), text("configure"), b"")
-    assert world.mesh.totals == Totals(
-        received=3 + 5, relayed=3 + 2, refused=1, withheld=1, joined=3
-    )
+    kinds = {"presence": 3, "stream": 1, "direct": 1, "heartbeat": 1, "configure": 1}
+    totals = world.mesh.totals
+    assert totals.types == Counter(kinds)
+    counted = Totals(received=3 + 5, relayed=3 + 2, refused=1, withheld=1, joined=3)
+    counted.codes["malformed"] += 1
+    assert attrs.evolve(totals, types=counted.types) == counted
+    world.say(A, text("invented"), text("other"))
+    assert world.mesh.totals.types["other"] == 2
     world.end(C)
     assert world.mesh.totals.left == 1
+    assert world.mesh.totals.causes == world.mesh.totals.closed == Counter({"left": 1})
 
 
 # What existing clients do (the numbers are those of the traps in docs) ----------------------------
