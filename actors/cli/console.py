@@ -104,10 +104,15 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
         except (RelayError, httpx.HTTPError) as error:
             return PlainTextResponse(f"{error or type(error).__name__}\n", 502)
         if answer.status_code != 200:
-            text = (await answer.aread())[:REFUSAL_BYTES_MAX]
+            text = b""
+            async for part in _passed(answer):
+                text = (text + part)[:REFUSAL_BYTES_MAX]
+                if len(text) == REFUSAL_BYTES_MAX:
+                    break
             await answer.aclose()
             return PlainTextResponse(text, 502)
-        return StreamingResponse(_passed(answer), media_type="text/event-stream")
+        headers = {"cache-control": "no-store"}
+        return StreamingResponse(_passed(answer), 200, headers, "text/event-stream")
 
     async def _passed(answer: "httpx.Response") -> AsyncIterator[bytes]:
         try:
@@ -122,7 +127,10 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
     async def place(request: "Request") -> "Response":
         peer = subject_of(where.token)
         if where.arn is not None:
-            address = await presigned(where.arn, mesh=where.mesh, token=where.token)()
+            try:
+                address = await presigned(where.arn, mesh=where.mesh, token=where.token)()
+            except RelayError as error:
+                return PlainTextResponse(f"{error}\n", 502)
             return JSONResponse({"url": address.url, "peer": peer})
         url = wanted(request).url
         return JSONResponse({"url": url, "peer": peer, "token": where.token})

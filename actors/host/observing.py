@@ -5,6 +5,7 @@ costs the relay what it is sent. An observer that falls behind gets everything a
 for it.
 """
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import nlargest
@@ -24,6 +25,8 @@ from protocol.about import __version__
 from protocol.envelope import Text
 from protocol.mesh.commands import Command
 from protocol.mesh.status import Described, Totals, described
+
+log = logging.getLogger(__name__)
 
 EVERY_S: Final = 1.0
 REST: Final = 20
@@ -92,8 +95,9 @@ class Observers:
     def _joined(self, mesh: str) -> "Iterator[_View]":
         view = self._views.get(mesh)
         if view is None:
-            view = self._views[mesh] = _View()
+            view = _View()
             view.renew(self._look(mesh, view))
+            self._views[mesh] = view
             self._tasks.start_soon(self._keep, mesh, view)
         view.observers += 1
         try:
@@ -112,6 +116,9 @@ class Observers:
                 began_at = self._clock.now().at
                 view.renew(self._look(mesh, view))
                 took_s = self._clock.now().at - began_at
+        except Exception:  # that is nothing to the mesh, nor to those who observe another one
+            log.exception("observing failed", extra={"mesh": mesh})
+            view.end()
         finally:
             del self._views[mesh]
             self._runtime.look_away(mesh)
@@ -203,7 +210,15 @@ class _View:
         state["events"] = [*old.get("events", ()), *events][-EVENTS_MAX:]
         self.is_over = state["relay"]["is_draining"]
         self._state, self._everything = state, None
-        self.change = Told("change", _json(change))
+        self._renewed(Told("change", _json(change)))
+
+    def end(self) -> None:
+        """There is nothing more to tell."""
+        self.is_over = True
+        self._renewed(Told("change", "{}"))
+
+    def _renewed(self, change: Told) -> None:
+        self.change = change
         self.version += 1
         self.changed.set()
         self.changed = anyio.Event()

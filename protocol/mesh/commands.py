@@ -23,8 +23,8 @@ ID_BYTES_MAX: Final = 256
 ENDED_MAX: Final = 50
 """So many commands that have ended are remembered."""
 
-COMMAND_BYTES: Final = 1000
-"""What it costs to remember one command, about."""
+COMMAND_BYTES: Final = 2500
+"""What it costs to remember one command at most, about: a peer, and two names that are long."""
 
 _NUMBER: Final = b"-0123456789"
 _decode_string = msgspec.json.Decoder(str).decode
@@ -66,6 +66,7 @@ class Commands:
     def __init__(self, limits: Limits) -> None:
         self.bytes = 0
         self._most = limits.open_commands_max
+        self._name_chars_max = limits.id_chars_max
         self._open: dict[str, Command] = {}
         self._ended: dict[str, Command] = {}
         self._asked: dict[str, int] = {}  # how many are open, by asker
@@ -92,6 +93,8 @@ class Commands:
                 self._end(command, Outcome.CANCELLED)
         elif command is None and self._most:
             to = header.target_instance_id or header.to
+            if to is not None and len(to) > self._name_chars_max:  # (a direct would be refused)
+                to = None
             self._open[id] = Command(id, peer, to, type, now.wall_ms, now.wall_ms)
             self._asked[peer] = self._asked.get(peer, 0) + 1
             self._ended.pop(id, None)

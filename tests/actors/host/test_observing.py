@@ -275,6 +275,33 @@ async def test_the_end_of_the_relay_is_told_and_ends_the_stream(world: World) ->
         await observer.next()
 
 
+async def test_a_failure_ends_the_streams_of_its_mesh_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.join("ann")
+    observer, other = world.observe(), world.observe("another mesh")
+    await observer.next()
+    await other.next()
+    look = world.runtime.look
+
+    def fails(mesh: str, ways: int) -> Any:
+        if mesh == "m":
+            raise RuntimeError("a bug")
+        return look(mesh, ways)
+
+    monkeypatch.setattr(world.runtime, "look", fails)
+    await world.look()
+    assert await observer.next() == {}
+    with pytest.raises(StopAsyncIteration):
+        await observer.next()
+    assert "observing failed" in caplog.text
+    with pytest.raises(RuntimeError):
+        await world.observe().next()
+    monkeypatch.undo()
+    assert list((await world.observe().next())["peers"]) == ["ann"]
+    assert (await other.after())["at_ms"] > 0
+
+
 async def test_an_observer_that_goes_away_while_it_waits_is_let_go(world: World) -> None:
     async def watch() -> None:
         async with aclosing(world.observers.observe("m")) as told:  # type: ignore[type-var]

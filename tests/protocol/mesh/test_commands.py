@@ -74,6 +74,12 @@ def test_whoever_leaves_waits_for_nothing_and_others_wait_on() -> None:
     assert world.commands["of bob"].outcome is None
 
 
+def test_a_name_that_no_peer_can_have_is_not_kept() -> None:
+    world = Mesh()
+    world.say(world.ann, text("broadcast", sender="ann", to="x" * 100_000, turnId="t"))
+    assert world.commands["t"].to is None
+
+
 def test_a_command_to_everyone_names_nobody() -> None:
     world = Mesh()
     world.say(world.ann, text("broadcast", sender="ann", turnId="t"))
