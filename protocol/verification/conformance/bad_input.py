@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from protocol.verification.conformance.claim import Check, Claims
+from protocol.verification.conformance.claim import Check, Claims, Level
 from protocol.verification.conformance.messages import Message
 from protocol.verification.conformance.outcomes import Failed, Lacking, NotApplicable, expect
 from protocol.verification.conformance.peer import Peer
@@ -90,12 +90,13 @@ BAD_INPUT: Final = (
 
 
 def add_claims(claim: Claims) -> None:
-    """One claim for each bad input that every relay must refuse, or for each that it need not."""
+    """One claim for each bad input: of the base if every relay must refuse it."""
     for bad in BAD_INPUT:
-        if bad.is_certain == claim.is_base:
-            what = bad.name.replace("-", " ")
-            promise = f"Bad input ({what}) reaches nobody and closes nothing."
-            claim.add(f"bad-input.{bad.name}", promise, _reaches_nobody(bad))
+        what = bad.name.replace("-", " ")
+        promise = f"Bad input ({what}) reaches nobody and closes nothing."
+        level: Level = "base" if bad.is_certain else "extension"
+        name = f"bad-input.{bad.name}"
+        claim.add(name, level, promise, _reaches_nobody(bad), is_rough=True)
 
 
 def _reaches_nobody(bad: BadInput) -> Check:

@@ -8,9 +8,11 @@ from typing import Final, TypeVar
 import attrs
 
 from protocol.verification.conformance.claim import Claim
+from protocol.verification.conformance.joining import probed
 from protocol.verification.conformance.outcomes import Failed, Lacking, NotApplicable
-from protocol.verification.conformance.registry import all_claims
-from protocol.verification.conformance.report import Outcome, Report, Result
+from protocol.verification.conformance.registry import all_claims, with_needs
+from protocol.verification.conformance.report import Report
+from protocol.verification.conformance.result import Outcome, Result
 from protocol.verification.conformance.target import Target
 from protocol.verification.conformance.world import World
 
@@ -20,10 +22,6 @@ ATTEMPTS: Final = 3
 """How often a claim is tried if it fails and this program itself was too late to tell."""
 
 
-class Unreachable(Exception):
-    """There is nothing at the URL that can be checked. The text says why, in one line."""
-
-
 async def check(
     target: Target,
     claims: Iterable[Claim] | None = None,
@@ -31,113 +29,170 @@ async def check(
     quick: bool = False,
     say: Callable[[str], object] = lambda _: None,
 ) -> Report:
-    """Check a relay: one claim after the other, and at the end all at once that need real time.
+    """Check a relay: one claim after the other, those at once that need real time, the rough last.
 
-    `claims`: which (None: all). `quick` leaves those out that need real time. `say` is told what is
-    going on. Raises Unreachable.
+    `claims`: which (None: all). What these need is checked, too. `quick` leaves those out that need
+    real time. `say` is told what is going on. Raises Unreachable.
     """
     target = await probed(target)
     chosen = tuple(all_claims() if claims is None else claims)
-    results: dict[str, Result] = {}
-    for claim in chosen:
-        if not claim.needs_time:
+    results = Results(target)
+    everything = with_needs(chosen)
+    slow = [claim for claim in everything if claim.needs_time]
+    for claim in everything:
+        if not (claim.needs_time or claim.is_rough):
             say(claim.name)
-            results[claim.name] = await run_claim(claim, target)
-    slow = [claim for claim in chosen if claim.needs_time]
+            await results.add(claim)
     if quick:
-        results |= {claim.name: Result(claim, "not run") for claim in slow}
+        results.leave_out(slow)
     elif slow:
         say(f"{len(slow)} claims about silence, of {1.5 * target.reap_after_s:.0f} s and more")
-        done = await asyncio.gather(*(run_claim(claim, target) for claim in slow))
-        results |= {result.claim.name: result for result in done}
-    return Report(target, tuple(results[claim.name] for claim in chosen))
+        await results.add_at_once(slow)
+    for claim in everything:
+        if claim.is_rough:
+            say(claim.name)
+            await results.add(claim)
+    return results.report(chosen)
 
 
-# The relay as a whole -----------------------------------------------------------------------------
+# One claim after another --------------------------------------------------------------------------
 
 
-async def probed(target: Target) -> Target:
-    """`target`, with what can only be learnt by asking: mesh names, capabilities.
+class Results:
+    """What became of the claims so far, which decides what may be judged next."""
 
-    Raises Unreachable: no relay, or one that does not let a peer join.
-    """
-    try:
-        target = await _reached(target)
-        async with World(target) as world:
-            peer = await world.connect()
-            peer.id = world.name("probe")
-            await peer.send("capabilities", turnId=world.token)
-            await peer.announce()
-            for message in peer.taken():
-                if message.type == "capabilities_response":
-                    return attrs.evolve(target, capabilities=dict(message.data))
-            return target
-    except Failed as failed:
-        raise Unreachable(f"cannot join a mesh at {target.url}: {failed}") from None
-    except (OSError, ValueError) as error:  # includes URLs that are none
-        raise Unreachable(f"cannot reach {target.url}: {error}") from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "websockets":
-            raise
-        raise Unreachable(f"cannot reach {target.url}: {error}") from None
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.known: dict[str, Result] = {}
+        self.gone_since = ""  # the claim that ended the relay
+
+    async def add(self, claim: Claim) -> Result:
+        """Check one claim, once what it needs has been checked. Never raises for the relay."""
+        result = self._beforehand(claim)
+        if result is None:
+            result = await run_claim(claim, self.target, self._broken())
+            suspect = result.was_closed or result.outcome == "fail"
+            if suspect and not await self._is_there():
+                self.gone_since = claim.name
+                result = attrs.evolve(result, ended_the_relay=True)
+        self.known[claim.name] = result
+        return result
+
+    async def add_at_once(self, claims: list[Claim]) -> None:
+        """Check claims that need real time, which may need one another."""
+        judged = [claim for claim in claims if self._beforehand(claim) is None]
+        broken = self._broken()
+        results = await asyncio.gather(*(run_claim(c, self.target, broken) for c in judged))
+        found = {result.claim.name: result for result in results}
+        for claim in claims:  # each stands behind what it needs
+            before = self._beforehand(claim)
+            result = found.get(claim.name, before)
+            assert result is not None
+            is_explained = result.outcome == "fail" and before is not None
+            self.known[claim.name] = before if is_explained and before is not None else result
+
+    def leave_out(self, claims: Iterable[Claim]) -> None:
+        """These are not run."""
+        self.known |= {claim.name: Result(claim, "not run") for claim in claims}
+
+    def report(self, chosen: Iterable[Claim]) -> Report:
+        """The report on the chosen claims; the others are in it as what these need."""
+        names = [claim.name for claim in chosen]
+        others = tuple(r for name, r in self.known.items() if name not in names)
+        return Report(self.target, tuple(self.known[name] for name in names), others)
+
+    def _beforehand(self, claim: Claim) -> Result | None:
+        """What becomes of a claim that cannot be judged; None: it can, as far as is known."""
+        if self.gone_since:
+            words = "the relay is gone"
+            return Result(claim, "precondition failed", seen=words, because=self.gone_since)
+        if claim.offer and claim.offer not in (self.target.capabilities or {}):
+            words = f"no `data.{claim.offer}` in the answer to `capabilities`"
+            return Result(claim, "not applicable", seen=words)
+        for name in claim.needs:
+            needed = self.known.get(name)
+            match needed.outcome if needed is not None else "not run":
+                case "fail":
+                    return _unmet(claim, name)
+                case "precondition failed":
+                    assert needed is not None
+                    return attrs.evolve(needed, claim=claim)
+                case "not applicable":
+                    return Result(
+                        claim, "not applicable", seen=f"builds on {name}, which is not either"
+                    )
+        return None
+
+    def _broken(self) -> frozenset[str]:
+        good = ("pass", "not run")
+        return frozenset(name for name, r in self.known.items() if r.outcome not in good)
+
+    async def _is_there(self) -> bool:
+        """Does the relay still take connections? It is given the patience to come back."""
+        ends_at = time.monotonic() + self.target.patience_s
+        while True:
+            try:
+                async with World(self.target) as world:
+                    await world.connect()
+                    return True
+            except Failed:
+                if time.monotonic() > ends_at:
+                    return False
+                await asyncio.sleep(self.target.patience_s / 20)
 
 
-async def _reached(target: Target) -> Target:
-    """The target, without mesh names if it does not take them."""
-    try:
-        async with World(target) as world:
-            await world.connect()
-            return target
-    except Failed:
-        plain = attrs.evolve(target, has_mesh_names=False)
-        try:
-            async with World(plain) as world:
-                await world.connect()
-                return plain
-        except Failed as failed:
-            raise Unreachable(f"cannot reach {target.url}: {failed.seen}") from None
+def _unmet(claim: Claim, name: str) -> Result:
+    words = f"cannot be judged without {name}"
+    return Result(claim, "precondition failed", seen=words, because=name)
 
 
 # One claim ----------------------------------------------------------------------------------------
 
 
-async def run_claim(claim: Claim, target: Target) -> Result:
+async def run_claim(claim: Claim, target: Target, broken: Iterable[str] = ()) -> Result:
     """Check one claim, with peers of its own. Never raises for what the relay does.
 
-    A failure says nothing if this program itself was held up, so that peers that must speak in time
-    did not. Then the claim is tried again.
+    `broken`: the names of claims that are known not to hold. A failure says nothing if this
+    program itself was held up, so that peers that must speak in time did not. Then the claim is
+    tried again.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        result, late_s = await _attempt(claim, target)
+        result, late_s = await _attempt(claim, target, frozenset(broken))
         was_held_up = late_s > target.reap_after_s / 4
         if result.outcome != "fail" or not was_held_up or attempt == ATTEMPTS:
             break
     return result
 
 
-async def _attempt(claim: Claim, target: Target) -> tuple[Result, float]:
+async def _attempt(claim: Claim, target: Target, broken: frozenset[str]) -> tuple[Result, float]:
     """The result, and by how much this program was late (seconds)."""
     began = time.monotonic()
     outcome: Outcome = "pass"
     expected = seen = ""
+    was_closed = False
     bound_s = 12 * target.patience_s + (4 * target.reap_after_s if claim.needs_time else 0)
-    world = World(target)
+    world = World(target, broken)
+    lacks: Outcome = "fail" if target.capabilities is not None else "not applicable"
     try:
         async with asyncio.timeout(bound_s), world:
             await claim.check(world)
     except* Failed as group:
         failed = _first(group, Failed)
         outcome, expected, seen = "fail", failed.expected, failed.seen
+        was_closed = failed.was_closed
+        if was_closed and claim.level == "extension":  # what it asks is nonsense to the relay
+            outcome = lacks
     except* Lacking as group:
         lacking = _first(group, Lacking)
-        has_extensions = target.capabilities is not None
-        outcome = "fail" if claim.is_base or has_extensions else "not applicable"
+        outcome = lacks if claim.level == "extension" else "fail"
         expected, seen = lacking.expected, lacking.seen
     except* NotApplicable as group:
         outcome, seen = "not applicable", str(_first(group, NotApplicable))
     except* TimeoutError:
         outcome, expected, seen = "fail", f"an end within {bound_s:g} s", "none"
-    return Result(claim, outcome, expected, seen, time.monotonic() - began), world.late_s
+    took_s = time.monotonic() - began
+    result = Result(claim, outcome, expected, seen, took_s, was_closed=was_closed)
+    return result, world.late_s
 
 
 def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from protocol.verification.conformance.check import Unreachable, check
-from protocol.verification.conformance.registry import all_claims
+from protocol.verification.conformance.check import check
+from protocol.verification.conformance.claim import LEVELS
+from protocol.verification.conformance.joining import Unreachable
+from protocol.verification.conformance.registry import up_to
 from protocol.verification.conformance.report import listing
 from protocol.verification.conformance.target import Target
 
@@ -23,20 +25,26 @@ QUICK_PATIENCE_S: Final = 2.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    The exit code: 0 nothing failed, 1 something did, 2 the relay cannot be reached. Raises
-    SystemExit if the command line is wrong.
+    The exit code: 0 all that the level asks is kept, 1 something is broken or cannot be judged, 2
+    the relay cannot be reached. Raises SystemExit if the command line is wrong.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {PACKAGE} check",
         description="Check a relay of this protocol, claim by claim, over real WebSockets.",
-        epilog="Exit code: 0 nothing failed, 1 something did, 2 the relay cannot be reached.",
+        epilog="Exit code: 0 the level is kept, 1 something in it is broken or cannot be judged, "
+        "2 the relay cannot be reached.",
     )
     parser.add_argument("url", nargs="?", help="such as ws://localhost:8080/ws")
     parser.add_argument(
         "--quick", action="store_true", help="only claims that need no real time: under 10 s"
     )
     parser.add_argument("--json", action="store_true", help="the report as JSON")
-    parser.add_argument("--base", action="store_true", help="only the base specification")
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=LEVELS[-1],
+        help="what the relay is judged by: this level and those before it (default: all three)",
+    )
     parser.add_argument(
         "--only", action="append", metavar="NAME", default=[], help="a claim, or a pattern: tabs.*"
     )
@@ -66,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     claims = [
         claim
-        for claim in all_claims()
-        if (claim.is_base or not options.base)
-        and (not options.only or any(fnmatch.fnmatchcase(claim.name, p) for p in options.only))
+        for claim in up_to(options.level)
+        if not options.only or any(fnmatch.fnmatchcase(claim.name, p) for p in options.only)
     ]
     if not claims:
         parser.error(f"no claim is called {' or '.join(options.only)}; see --list")

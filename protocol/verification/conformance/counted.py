@@ -6,7 +6,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from protocol.verification.conformance.messages import Message
-from protocol.verification.conformance.outcomes import NotApplicable, expect
+from protocol.verification.conformance.outcomes import expect
 from protocol.verification.conformance.peer import Peer
 from protocol.verification.conformance.world import World
 
@@ -45,19 +45,12 @@ async def asked(peer: Peer, data: Mapping[str, Any]) -> Message:
 
 
 async def counted_peer(world: World, word: str, seconds: float = SECONDS) -> Counted:
-    """A new peer that may come back. Raises NotApplicable if the relay does not offer that."""
-    check_offered(world)
+    """A new peer that may come back. Raises Failed."""
     peer = await world.connect()
     counted = await opened(peer, seconds)
     peer.id = world.name(word)
     await peer.announce()
     return counted
-
-
-def check_offered(world: World) -> None:
-    """Raise NotApplicable if the relay does not offer it."""
-    if "resume" not in (world.target.capabilities or {}):
-        raise NotApplicable("no `data.resume` in the answer to `capabilities`")
 
 
 async def opened(peer: Peer, seconds: float = SECONDS) -> Counted:

@@ -4,12 +4,16 @@ from protocol.verification.conformance.messages import Message
 
 
 class Failed(Exception):
-    """The promise is broken: what was `expected`, and what was `seen` instead."""
+    """The promise is broken: what was `expected`, and what was `seen` instead.
 
-    def __init__(self, expected: str, seen: str) -> None:
+    `was_closed`: what was seen is that the relay closed a connection.
+    """
+
+    def __init__(self, expected: str, seen: str, *, was_closed: bool = False) -> None:
         super().__init__(f"expected: {expected}; seen: {seen}")
         self.expected = expected
         self.seen = seen
+        self.was_closed = was_closed
 
 
 class Lacking(Exception):
@@ -36,7 +40,11 @@ def shown(seen: object) -> str:
     if isinstance(seen, str):
         words = seen
     elif isinstance(seen, list | tuple):
-        words = ", ".join(m.text if isinstance(m, Message) else repr(m) for m in seen) or "nothing"
+        words = ", ".join(map(_one, seen)) or "nothing"
     else:
-        words = seen.text if isinstance(seen, Message) else repr(seen)
+        words = _one(seen)
     return words if len(words) <= 300 else f"{words[:280]}... ({len(words)} characters)"
+
+
+def _one(seen: object) -> str:
+    return (seen.text or "an empty text") if isinstance(seen, Message) else repr(seen)

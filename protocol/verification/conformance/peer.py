@@ -3,25 +3,42 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from protocol.verification.conformance.messages import Message, read
 from protocol.verification.conformance.outcomes import Failed, shown
 from protocol.verification.conformance.sockets import Closed, Socket
-from protocol.verification.conformance.target import Target
+from protocol.verification.conformance.target import Proof, Target
+
+JOIN_S: Final = 0.1
+"""How long a peer waits to be in the mesh of a relay that gives no sign of it, at most."""
+
+NOW_S: Final = 0.02
+"""How long it may take to receive what has come already."""
 
 
 class Peer:
     """One connection. `inbox` is what arrived and was neither waited for nor taken.
 
     `token` is in everything that the peers of one claim send; what is about others is dropped.
+    `neighbours` are the peers of its claim, itself included.
     """
 
-    def __init__(self, target: Target, token: str, socket: Socket) -> None:
+    def __init__(
+        self,
+        target: Target,
+        token: str,
+        socket: Socket,
+        mesh: str = "",
+        neighbours: Sequence["Peer"] = (),
+    ) -> None:
         self.target = target
         self.token = token
         self.socket = socket
+        self.mesh = mesh
+        self.neighbours = neighbours
+        self.is_announced = False
         self.id = ""
         self.inbox: list[Message] = []
         self.is_left_alone = False  # neither settled with nor kept alive
@@ -67,13 +84,47 @@ class Peer:
         await self.send_text(text)
         return text
 
-    async def announce(self, *agents: object, **data: Any) -> Message:
-        """Send a presence and wait until it comes back. Raises Failed."""
+    async def announce(self, *agents: object, **data: Any) -> None:
+        """Send a presence and wait until the relay has surely taken it. Raises Failed."""
+        others = [p for p in self.neighbours if p.is_announced and self._may_hear(p)]
+        heard = [sum(map(self._is_mine, other.inbox)) for other in others]
         await self.send("presence", data={"agents": agents, **data})
-        return await self.until(
-            lambda m: m.type == "presence" and m.sender == self.id,
-            f"the presence of {self!r} comes back to it",
-        )
+        is_first, self.is_announced = not self.is_announced, True
+        for proof in self.target.proofs:
+            match proof:
+                case Proof.OWN:
+                    await self.until(self._is_mine, f"the presence of {self!r} comes back to it")
+                case Proof.ROSTER if is_first and others:
+                    ids = {other.id for other in others}
+                    await self.sees(
+                        lambda m, ids=ids: m.type == "presence" and m.sender in ids,  # type: ignore[misc]
+                        f"{self!r} hears who is here",
+                    )
+                case Proof.DIRECT:
+                    await self.hears_itself()
+                case Proof.HEARD if others:
+                    words = f"{others[0]!r} hears the presence of {self!r}"
+                    await others[0].sees(self._is_mine, words, times=heard[0] + 1)
+                    await self.catch_up()
+                case Proof.TIME:
+                    await asyncio.sleep(min(JOIN_S, self.target.patience_s))
+                    await self.catch_up()
+                case _:
+                    continue
+            return
+
+    def _is_mine(self, message: Message) -> bool:
+        return message.type == "presence" and message.sender == self.id
+
+    def _may_hear(self, other: "Peer") -> bool:
+        is_here = not (other.is_left_alone or other.is_deaf)
+        return is_here and other.id != self.id and other.mesh == self.mesh
+
+    async def hears_itself(self) -> None:
+        """Send a direct to itself, and wait for it. Raises Failed."""
+        mark = f"self-{self.token}-{time.monotonic_ns()}"
+        await self.send("direct", to=self.id, data={"mark": mark})
+        await self.until(lambda m: m.data.get("mark") == mark, f"{self!r} hears itself")
 
     # Receiving ------------------------------------------------------------------------------------
 
@@ -120,12 +171,42 @@ class Peer:
         for at, message in enumerate(self.inbox):
             if wanted(message):
                 return self.inbox.pop(at)
+        quiet_since = time.monotonic()
         while True:
-            left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-            message = await self.receive(expected, within_s=left_s)
+            until = quiet_since + self.target.patience_s if ends_at is None else ends_at
+            message = await self.receive(expected, within_s=max(0.0, until - time.monotonic()))
             if wanted(message):
                 return message
             self.inbox.append(message)
+            if message.type != "heartbeat":  # a relay may forward those of the kit for ever
+                quiet_since = time.monotonic()
+
+    async def sees(
+        self, wanted: Callable[[Message], bool], expected: str, *, times: int = 1
+    ) -> None:
+        """Wait until so many messages in the inbox are `wanted`. They stay there. Raises Failed."""
+        while sum(map(wanted, self.inbox)) < times:
+            self.inbox.append(await self.receive(expected))
+
+    async def is_kept(self) -> None:
+        """The relay answers a ping on this connection. Raises Failed if it is closed."""
+        try:
+            async with asyncio.timeout(self.target.patience_s):
+                await self.socket.answers_a_ping()
+        except Closed as closed:
+            raise self._was_closed(closed) from None
+        except TimeoutError:
+            raise Failed("a ping is answered (RFC 6455, 5.5.2)", "it is not") from None
+
+    async def catch_up(self) -> None:
+        """Take into the inbox whatever has come until a ping is answered. Raises Failed."""
+        await self.is_kept()  # now all that came before the pong waits to be received
+        try:
+            while True:
+                self.inbox.append(await self.receive("more", within_s=NOW_S))
+        except Failed as failed:
+            if failed.was_closed:
+                raise
 
     async def arrives(self, text: str, expected: str) -> Message:
         """`text` arrives here, perhaps with added fields. Raises Failed."""
@@ -168,4 +249,4 @@ class Peer:
             raise Failed(expected, f"still open after {within_s:.1f} s") from None
 
     def _was_closed(self, closed: Closed) -> Failed:
-        return Failed(f"the connection of {self!r} is kept", str(closed))
+        return Failed(f"the connection of {self!r} is kept", str(closed), was_closed=True)

@@ -88,6 +88,13 @@ class Socket:
         except ConnectionClosed as closed:
             raise Closed(_code(closed)) from None
 
+    async def answers_a_ping(self) -> None:
+        """Ping, and wait for the pong. Raises Closed."""
+        try:
+            await (await self._connection.ping())
+        except ConnectionClosed as closed:
+            raise Closed(_code(closed)) from None
+
     async def close(self) -> None:
         """Close it with a closing handshake, or without the relay's part if that does not come."""
         await self._connection.close()

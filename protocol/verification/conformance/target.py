@@ -1,5 +1,6 @@
-"""The relay under test."""
+"""The relay under test, and how it can be told there that somebody has joined."""
 
+import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -8,13 +9,25 @@ from urllib.parse import parse_qs, quote, urlsplit
 import attrs
 
 
+class Proof(enum.Enum):
+    """By what a peer of the kit knows that the relay has taken its presence. The best one first."""
+
+    OWN = "its own presence, which comes back"
+    ROSTER = "the presence of somebody who was there"
+    DIRECT = "a direct to itself"
+    HEARD = "its presence at somebody else"
+    TIME = "nothing: some time passes"
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     """The relay under test.
 
     `reap_after_s` is the silence after which it reaps. `patience_s` is how long to wait for what
     must come; a claim that passes never waits that long. `headers` go with the opening handshake.
-    `capabilities` is what the relay answered to that question; None: nothing.
+    `capabilities` is what the relay answered to that question; None: nothing. `proofs` are those
+    that this relay gives, the best one first; the last is always TIME. `is_mute`: it has said
+    nothing at all to peers that waited for the patience.
     """
 
     url: str
@@ -23,6 +36,8 @@ class Target:
     has_mesh_names: bool = True
     headers: Mapping[str, str] = MappingProxyType({})
     capabilities: Mapping[str, Any] | None = None
+    proofs: tuple[Proof, ...] = (Proof.OWN, Proof.TIME)
+    is_mute: bool = False
 
     @property
     def mesh(self) -> str | None:

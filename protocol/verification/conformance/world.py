@@ -11,7 +11,7 @@ mesh; what belongs to other claims or to other people's peers is not looked at.
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,11 +29,13 @@ class World:
     """The peers of one claim. An async context manager; closes what it opened.
 
     `late_s` is by how much this program itself was late at most, to speak for peers that merely
-    wait (seconds). A relay is not to blame for what that causes.
+    wait (seconds). A relay is not to blame for what that causes. `broken` are the names of the
+    claims that do not hold on this relay, as far as it is known.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, broken: Container[str] = ()) -> None:
         self.target = target
+        self._broken = broken
         self.token = secrets.token_hex(5)
         self.peers: list[Peer] = []
         self.late_s = 0.0
@@ -44,6 +46,10 @@ class World:
     def name(self, word: str) -> str:
         """A name that nobody else uses: `word` with this world's token."""
         return f"{word}-{self.token}"
+
+    def keeps(self, name: str) -> bool:
+        """Does this relay keep the claim of this name? Then a part of a claim may build on it."""
+        return name not in self._broken
 
     # Peers ----------------------------------------------------------------------------------------
 
@@ -59,8 +65,10 @@ class World:
                 url, self.target.headers, within_s=within_s, is_slow=is_slow
             )
         except Refused as refused:
-            raise Failed("the relay accepts a connection", str(refused)) from refused
-        peer = Peer(self.target, self.token, socket)
+            raise Failed(
+                "the relay accepts a connection", f"{refused}", was_closed=True
+            ) from refused
+        peer = Peer(self.target, self.token, socket, mesh or self._mesh, self.peers)
         self.peers.append(peer)
         return peer
 
@@ -85,6 +93,8 @@ class World:
 
     async def settle(self) -> None:
         """Wait until everything sent so far has arrived wherever it goes. Raises Failed.
+
+        A claim that uses it needs broadcasts (`BROADCASTS` in claim.py).
 
         In the first pass everybody's marker shows that the relay has read all that was sent before
         it; in the second, that what it sent because of that has arrived.

@@ -3,13 +3,15 @@
 import re
 from collections import Counter
 
-from protocol.verification.conformance import Claim, all_claims
+from protocol.verification.conformance import LEVELS, Claim, all_claims
+from protocol.verification.conformance.registry import with_needs
+from protocol.verification.conformance.specification import WHOLE
 
-FILE = re.compile(r"\.(base|extensions)\.(?:rule_(\d\d)_[a-z_0-9]+|no_single_rule)$")
+FILE = re.compile(r"\.claims\.(?:rule_(\d\d)_[a-z_0-9]+|no_single_rule)$")
 
 
 def file_of(claim: Claim) -> re.Match[str]:
-    """The file in which the claim's function is; its groups are the part and the rule."""
+    """The file in which the claim's function is; its group is the rule."""
     match = FILE.search(claim.check.__module__)
     assert match is not None, claim.name
     return match
@@ -25,18 +27,40 @@ def test_every_rule_of_the_protocol_has_a_claim() -> None:
     assert {claim.rule for claim in all_claims()} - {None} == {*range(1, 15), 16, *range(18, 23)}
 
 
-def test_claims_stand_in_the_order_of_the_rules_and_the_base_comes_first() -> None:
-    places = [(claim.rule or 99, not claim.is_base) for claim in all_claims()]
+def test_claims_stand_in_the_order_of_the_rules_and_the_specification_comes_first() -> None:
+    places = [(claim.rule or 99, LEVELS.index(claim.level)) for claim in all_claims()]
     assert places == sorted(places)
 
 
-def test_every_claim_is_in_the_file_of_its_rule_and_part() -> None:
+def test_every_claim_is_in_the_file_of_its_rule() -> None:
     for claim in all_claims():
         if is_of_a_family(claim) and claim.name.startswith("bad-input."):
             continue  # these are made from a table in a file of its own
-        part, rule = file_of(claim).groups()
-        assert part == ("base" if claim.is_base else "extensions"), claim.name
+        (rule,) = file_of(claim).groups()
         assert rule == (f"{claim.rule:02}" if claim.rule is not None else None), claim.name
+
+
+def test_what_stands_at_the_level_of_the_specification_quotes_it() -> None:
+    for claim in all_claims():
+        is_quoted = claim.sentence.casefold() in WHOLE.casefold()
+        assert bool(claim.sentence) == (claim.level == "specification"), claim.name
+        assert is_quoted, claim.name
+
+
+def test_nothing_needs_a_claim_of_a_level_that_fewer_relays_keep() -> None:
+    # Otherwise a relay could break nothing of a level, and this level could not be judged.
+    by_name = {claim.name: claim for claim in all_claims()}
+    for claim in by_name.values():
+        for name in claim.needs:
+            assert LEVELS.index(by_name[name].level) <= LEVELS.index(claim.level), claim.name
+
+
+def test_what_a_claim_needs_is_judged_before_it() -> None:
+    order = [claim.name for claim in with_needs(all_claims())]
+    assert sorted(order) == sorted(claim.name for claim in all_claims())
+    for claim in all_claims():
+        for name in (*claim.needs, *claim.uses):
+            assert order.index(name) < order.index(claim.name), claim.name
 
 
 def test_every_name_of_a_claim_and_of_its_function_is_its_own() -> None:

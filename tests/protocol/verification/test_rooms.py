@@ -15,6 +15,7 @@ PROTOCOL = PACKAGE.rpartition(".")[0]
 MAY = {
     "subjects/live.py": {"socket", "websockets"},
     "conformance/sockets.py": {"asyncio", "socket", "websockets"},
+    "conformance/joining.py": {"asyncio"},
     "conformance/peer.py": {"asyncio"},
     "conformance/world.py": {"asyncio"},
     "conformance/check.py": {"asyncio"},

@@ -31,6 +31,12 @@ class Mistake(enum.Enum):
     HEARTBEAT_IS_FORWARDED = "a heartbeat is forwarded"
     DIRECT_GOES_TO_ALL = "a direct is delivered to all"
     DIRECT_IS_OVERTAKEN = "order is broken between direct and broadcast"
+    NO_PRESENCE_BACK = "a presence does not come back to its sender"
+    NO_ROSTER = "a presence reaches only those who are there already"
+    ECHOES = "what a peer says to all others comes back to it"
+    ONLY_BROADCASTS = "every text goes to all others, whatever it is"
+    ANSWERS_NOTHING = "nobody ever receives anything"
+    CLOSES_ON_CAPABILITIES = "an unknown question closes the connection"
 
 
 class Refused(Exception):
@@ -54,6 +60,12 @@ class SmallRelay:
         try:
             async for text in socket:
                 self.heard_at[socket] = time.monotonic()
+                if self.gets(Mistake.ANSWERS_NOTHING):
+                    continue
+                if self.gets(Mistake.ONLY_BROADCASTS):
+                    self.ids.setdefault(socket, "")
+                    broadcast([other for other in self.ids if other is not socket], text)
+                    continue
                 try:
                     await self.received(socket, text)
                 except Refused as refused:
@@ -70,6 +82,8 @@ class SmallRelay:
     async def received(self, socket: ServerConnection, text: str | bytes) -> None:
         message = self.read(text)
         type, sender, id = message["type"], message.get("from"), self.ids.get(socket)
+        if type == "capabilities" and self.gets(Mistake.CLOSES_ON_CAPABILITIES):
+            raise ValueError(type)
         if type == "presence":
             self.announced(socket, message, str(text))
         elif id is None:
@@ -125,8 +139,9 @@ class SmallRelay:
         self.presences[id] = text
         agents = (message.get("data") or {}).get("agents", [])
         self.agents[id] = {str(_agent_id(agent)) for agent in agents}
-        broadcast(self.ids, text)
-        for other in others if is_new else ():
+        hears_itself = self.mistake not in (Mistake.NO_PRESENCE_BACK, Mistake.NO_ROSTER)
+        broadcast([other for other in self.ids if hears_itself or other is not socket], text)
+        for other in others if is_new and not self.gets(Mistake.NO_ROSTER) else ():
             broadcast([socket], other)
 
     def direct(self, sender: str, to: str, text: str) -> None:
@@ -164,11 +179,14 @@ class SmallRelay:
                     with contextlib.suppress(ConnectionClosed):
                         await socket.send(text)
         else:
-            broadcast([socket for socket, id in self.ids.items() if id != sender], text)
+            echoes = self.gets(Mistake.ECHOES)
+            broadcast([socket for socket, id in self.ids.items() if echoes or id != sender], text)
 
     def ended(self, socket: ServerConnection) -> None:
         """The connection is over. Calling it again does nothing."""
         id = self.ids.pop(socket, None)
+        if id == "":
+            return
         is_last = id not in self.ids.values()
         if id is not None and (is_last or self.gets(Mistake.CLOSING_ONE_TAB_SAYS_OFFLINE)):
             self.presences.pop(id, None)
@@ -185,7 +203,8 @@ class SmallRelay:
             await asyncio.sleep(self.reap_after_s / 20)
             for socket, id in tuple(self.ids.items()):
                 heard_at = self.heard_at.get(socket, math.inf)
-                if time.monotonic() - heard_at > self.reap_after_s:
+                is_wordless = id == ""  # a relay that only broadcasts knows nobody
+                if time.monotonic() - heard_at > self.reap_after_s and not is_wordless:
                     if self.gets(Mistake.REAP_SAYS_OFFLINE_TWICE):
                         self.say_offline(id)
                     self.ended(socket)

@@ -1,0 +1,162 @@
+"""Relays that are wrong as a whole: each is judged, and fails at its own claims only.
+
+What one of them does without altogether says nothing about its other promises. So those that build
+on it are not broken there: they cannot be judged.
+"""
+
+import attrs
+import pytest
+
+from protocol.verification.conformance import (
+    Level,
+    Proof,
+    Report,
+    Target,
+    all_claims,
+)
+from protocol.verification.conformance.bad_input import BAD_INPUT
+from tests.protocol.verification.test_conformance import PATIENCE_S, SOON_S, judged
+from tests.protocol.verification.wrong_relays import Mistake, small_relay
+
+OFFLINE = {
+    "tabs.the-last-one-says-offline-once",
+    "joining.a-second-id-leaves-no-ghost",
+    "leaving.offline-exactly-once",
+    "leaving.a-lost-connection-is-offline-once",
+    "leaving.offline-carries-no-agents",
+    "leaving.offline-says-why",
+    "timestamps.the-relays-are-milliseconds",
+}
+ERRORS = {
+    "direct.an-agent-leaves-with-its-peer",
+    "direct.an-agents-id-is-the-first-that-is-one",
+    "errors.go-to-the-offender-only",
+    "errors.echo-the-turn",
+    "errors.have-a-shape",
+    "errors.say-what-was-wrong",
+}
+ROSTER = {"joining.the-roster-holds-the-latest-presences", "joining.the-roster-is-not-repeated"}
+
+
+@attrs.frozen
+class Judgement:
+    """What a kit must say of a relay. `hides`: what it cannot judge (None: everything else)."""
+
+    joined_by: Proof
+    broken: set[Level]
+    fails: set[str]
+    hides: set[str] | None
+    roots: int
+
+
+JUDGEMENTS = {
+    Mistake.NO_PRESENCE_BACK: Judgement(
+        Proof.ROSTER,
+        {"specification"},
+        {"joining.own-presence-comes-back"},
+        {"joining.own-presence-first"},
+        1,
+    ),
+    Mistake.NO_ROSTER: Judgement(
+        Proof.DIRECT,
+        {"specification", "base"},
+        {"joining.own-presence-comes-back", "joining.then-the-roster"},
+        {"joining.own-presence-first", *ROSTER},
+        2,
+    ),
+    Mistake.ECHOES: Judgement(
+        Proof.OWN,
+        {"specification"},
+        {
+            f"routing.{type}-does-not-come-back"
+            for type in ("broadcast", "stream", "ack", "turn-end", "error")
+        },
+        {"tabs.the-sender-is-all-its-connections"},
+        1,
+    ),
+    Mistake.ONLY_BROADCASTS: Judgement(
+        Proof.HEARD,
+        {"specification", "base"},
+        {
+            "before-presence.nothing-is-routed",
+            "direct.reaches-only-its-target",
+            "direct.to-nobody-is-an-error",
+            "heartbeat.not-forwarded",
+            "joining.own-presence-comes-back",
+            "joining.then-the-roster",
+            "leaving.offline-is-heard",
+            "liveness.the-silent-are-reaped",
+            "origin.forged-from-refused",
+            "tabs.the-sender-is-all-its-connections",
+            *(
+                f"bad-input.{bad.name}"
+                for bad in BAD_INPUT
+                if bad.is_certain and bad.name != "presence-without-from"
+            ),
+        },
+        {
+            "bad-input.rubbish",
+            "heartbeat.new-agents-are-announced",
+            "joining.own-presence-first",
+            "liveness.a-reap-is-announced-once",
+            "liveness.a-reaped-socket-is-closed",
+            "liveness.the-silent-are-reaped-on-time",
+            *OFFLINE,
+            *ERRORS,
+            *ROSTER,
+        },
+        7,
+    ),
+    Mistake.ANSWERS_NOTHING: Judgement(
+        Proof.TIME,
+        {"specification"},
+        {
+            "direct.to-a-peer",
+            "joining.everybody-sees-the-newcomer",
+            "joining.own-presence-comes-back",
+            "routing.broadcast-reaches-all-others",
+        },
+        None,
+        1,
+    ),
+    Mistake.CLOSES_ON_CAPABILITIES: Judgement(
+        Proof.OWN,
+        {"base"},
+        {"capabilities.closes-nothing"},
+        {
+            "capabilities.answered-at-any-time",
+            "capabilities.tell-the-agents",
+            "liveness.the-unannounced-are-closed",
+            "origin.the-relays-name-is-reserved",
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mistake", JUDGEMENTS, ids=lambda mistake: mistake.value)
+async def test_a_wrong_relay_is_judged_whole_and_fails_at_its_own_claims_only(
+    mistake: Mistake,
+) -> None:
+    wanted = JUDGEMENTS[mistake]
+    async with small_relay(mistake, SOON_S) as url:
+        # The small one is for what the relay never says: for that the kit waits to the end.
+        target = Target(url=url, reap_after_s=SOON_S, patience_s=PATIENCE_S / 4)
+        report = await judged(target, all_claims(), wanted.fails)
+    assert report.target.proofs[0] is wanted.joined_by
+    assert report.names("fail") == wanted.fails
+    if wanted.hides is not None:
+        assert report.names("precondition failed") == wanted.hides
+    broken = {level for level in ("specification", "base") if report.verdict(level) == "broken"}
+    assert broken == wanted.broken
+    assert report.verdict("extension") != "broken"
+    check_that_roots_explain_everything(report)
+    assert len(report.roots) == wanted.roots, [root.says for root in report.roots]
+
+
+def check_that_roots_explain_everything(report: Report) -> None:
+    failed = [name for root in report.roots for name in root.failed]
+    hidden = [name for root in report.roots for name in root.hidden]
+    assert sorted(failed) == sorted(report.names("fail"))
+    assert sorted(hidden) == sorted(report.names("precondition failed"))
