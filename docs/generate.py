@@ -175,6 +175,27 @@ def claims() -> str:
     return listing(all_claims())
 
 
+def claim_counts() -> str:
+    """How many claims the conformance kit has at each level."""
+    from protocol.verification.conformance import (  # noqa: PLC0415 (needs the test dependencies)
+        all_claims,
+        counted,
+    )
+
+    return counted(all_claims())
+
+
+def report(of: str) -> str:
+    """What the conformance kit says of another server, whole."""
+    return shown(f"docs/reports/{of}.txt", "text")
+
+
+def verdict(of: str) -> str:
+    """The end of such a report: what comes behind the single claims."""
+    text = (ROOT / f"docs/reports/{of}.txt").read_text(encoding="utf-8")
+    return f"```text\n{text[text.index('level ') :]}```\n"
+
+
 def files() -> str:
     """Every module, with the first line of its docstring; of the verification only the rooms."""
     rows = ["| file | its one job |", "|---|---|"]
@@ -208,6 +229,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "closes": closes,
     "claims": claims,
+    "claim-counts": claim_counts,
+    "report-node-ws": lambda: report("node-ws"),
+    "verdict-bun": lambda: verdict("bun"),
+    "verdict-websockets": lambda: verdict("websockets"),
     "files": files,
     "lifecycle-diagram": lambda: f"```mermaid\n{lifecycle.diagram()}```\n",
     "lifecycle-table": lifecycle.table_rows,

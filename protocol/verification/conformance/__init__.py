@@ -52,7 +52,7 @@ from protocol.verification.conformance.claim import LEVELS, Claim, Claims, Level
 from protocol.verification.conformance.joining import Unreachable, probed
 from protocol.verification.conformance.outcomes import Failed, Lacking, NotApplicable
 from protocol.verification.conformance.registry import all_claims, up_to
-from protocol.verification.conformance.report import Report, listing
+from protocol.verification.conformance.report import Report, counted, listing
 from protocol.verification.conformance.result import Result
 from protocol.verification.conformance.target import Proof, Target
 from protocol.verification.conformance.testing import conformance_tests
@@ -76,6 +76,7 @@ __all__ = [
     "all_claims",
     "check",
     "conformance_tests",
+    "counted",
     "listing",
     "probed",
     "run_claim",

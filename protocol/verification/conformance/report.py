@@ -13,13 +13,14 @@ from protocol.verification.conformance.target import Target
 Verdict = Literal["kept", "broken", "not judged", "not checked"]
 """On a level: nothing failed; something did; something cannot be judged; it was not chosen."""
 
-_SHOWN: Final[Mapping[Outcome, str]] = {
+SHOWN: Final[Mapping[Outcome, str]] = {
     "pass": "pass",
     "fail": "FAIL",
     "precondition failed": "pre",
     "not applicable": "n/a",
     "not run": "-",
 }
+"""What a line of a report begins with."""
 
 
 @attrs.frozen
@@ -103,13 +104,16 @@ class Report:
         for result in self.results:
             claim = result.claim
             rule = f"rule {claim.rule}" if claim.rule is not None else "-"
-            head = f"{_SHOWN[result.outcome]:<4} {claim.name:<{width}}  {rule:<7} {claim.level:<13}"
+            head = f"{SHOWN[result.outcome]:<4} {claim.name:<{width}}  {rule:<7} {claim.level:<13}"
             yield f"{head} {claim.promise}"
             if result.outcome == "fail":
                 if claim.sentence:
                     yield f"       specification: {claim.sentence}"
                 yield f"       expected:      {result.expected}"
                 yield f"       seen:          {result.seen}"
+            elif result.expected:
+                yield f"       does without: {result.expected}"
+                yield f"       seen:         {result.seen}"
             elif result.outcome in ("precondition failed", "not applicable"):
                 yield f"       {result.seen}"
 
@@ -120,6 +124,15 @@ class Report:
                 counts = _counts(self.of(level))
                 numbers = "".join(f"{counts[outcome]:>21}" for outcome in OUTCOMES)
                 yield f"{level:<14}{verdict:<12}{numbers}"
+
+
+def counted(claims: Sequence[Claim]) -> str:
+    """How many claims each level has, as a table of Markdown."""
+    lines = ["| level | claims | with real time |", "|---|---|---|"]
+    for level in LEVELS:
+        of = [claim for claim in claims if claim.level == level]
+        lines.append(f"| {level} | {len(of)} | {sum(claim.needs_time for claim in of)} |")
+    return "\n".join(lines) + "\n"
 
 
 def listing(claims: Sequence[Claim]) -> str:

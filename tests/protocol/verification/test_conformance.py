@@ -537,7 +537,7 @@ def test_a_failure_is_exit_code_1_and_says_what_was_expected_and_seen(
     with LiveRelay(limits=Limits(messages_burst=100, messages_per_s=10.0)) as relay:
         assert main([relay.url, "--only", "load.a-burst*", "--patience", "3"]) == 1
     table = capsys.readouterr().out
-    assert "FAIL  load.a-burst-of-600-passes" in table
+    assert "FAIL load.a-burst-of-600-passes" in table
     assert "expected: " in table
     assert "seen: " in table
     assert "extension     broken" in table

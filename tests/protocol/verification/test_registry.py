@@ -2,10 +2,15 @@
 
 import re
 from collections import Counter
+from pathlib import Path
+
+import pytest
 
 from protocol.verification.conformance import LEVELS, Claim, all_claims
 from protocol.verification.conformance.registry import with_needs
+from protocol.verification.conformance.report import SHOWN
 from protocol.verification.conformance.specification import WHOLE
+from tests import ROOT
 
 FILE = re.compile(r"\.claims\.(?:rule_(\d\d)_[a-z_0-9]+|no_single_rule)$")
 
@@ -69,3 +74,10 @@ def test_every_name_of_a_claim_and_of_its_function_is_its_own() -> None:
     functions = Counter(claim.check.__name__ for claim in claims if not is_of_a_family(claim))
     assert set(functions.values()) == {1}
     assert all(len(name) >= 10 and not name.startswith("_") for name in functions)
+
+
+@pytest.mark.parametrize("report", sorted((ROOT / "docs" / "reports").glob("*.txt")), ids=str)
+def test_the_reports_in_the_documents_are_about_the_claims_of_today(report: Path) -> None:
+    lines = (line.split() for line in report.read_text().splitlines())
+    names = [words[1] for words in lines if words and words[0] in SHOWN.values()]
+    assert names == [claim.name for claim in all_claims()]  # foreign.py, beside this, makes them

@@ -4,19 +4,31 @@ What one of them does without altogether says nothing about its other promises. 
 on it are not broken there: they cannot be judged.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import attrs
 import pytest
+from websockets.asyncio.server import serve
 
 from protocol.verification.conformance import (
+    Claim,
     Level,
     Proof,
     Report,
+    Result,
     Target,
     all_claims,
+    check,
 )
+from protocol.verification.conformance import command as command_module
 from protocol.verification.conformance.bad_input import BAD_INPUT
+from protocol.verification.conformance.causes import ENDED, MUTE
+from protocol.verification.conformance.command import QUICK_PATIENCE_S, main
+from protocol.verification.conformance.peer import JOIN_S, NOW_S
+from protocol.verification.conformance.result import Outcome
 from tests.protocol.verification.test_conformance import PATIENCE_S, SOON_S, judged
-from tests.protocol.verification.wrong_relays import Mistake, small_relay
+from tests.protocol.verification.wrong_relays import Mistake, SmallRelay, small_relay
 
 OFFLINE = {
     "tabs.the-last-one-says-offline-once",
@@ -160,3 +172,71 @@ def check_that_roots_explain_everything(report: Report) -> None:
     hidden = [name for root in report.roots for name in root.hidden]
     assert sorted(failed) == sorted(report.names("fail"))
     assert sorted(hidden) == sorted(report.names("precondition failed"))
+
+
+@pytest.mark.anyio
+async def test_to_a_relay_that_says_nothing_the_kit_listens_long_only_once() -> None:
+    async with small_relay(Mistake.ANSWERS_NOTHING) as url:
+        target = Target(url=url, patience_s=QUICK_PATIENCE_S)
+        report = await check(target, quick=True)
+    assert [root.says for root in report.roots] == [MUTE]
+    judged = [r for r in report.results if r.took_s]
+    listened_s = 2 * QUICK_PATIENCE_S  # to one newcomer, and to two more
+    waited_s = sum(3 * (JOIN_S + NOW_S) + report.target.patience_s for _ in judged)
+    assert listened_s + waited_s < 10.0
+    assert not report.is_conforming
+
+
+@pytest.mark.anyio
+async def test_a_relay_that_ends_is_blamed_once_and_nothing_else_is_judged() -> None:
+    wanted = ("direct.to-a-peer", "bad-input.array", "bad-input.null", "bad-input.number")
+    claims = [claim for claim in all_claims() if claim.name in wanted]
+    server = SmallRelay()
+    async with serve(server.handle, "127.0.0.1", 0, compression=None) as listening:
+
+        def read(text: str | bytes) -> dict[str, Any]:
+            if text == "[]":
+                listening.close(close_connections=True)
+            return SmallRelay.read(server, text)
+
+        server.read = read  # type: ignore[method-assign]
+        (listener, *_) = listening.sockets
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+        report = await check(Target(url=url, patience_s=3.0), claims)
+    outcomes = {result.claim.name: result.outcome for result in report.results}
+    assert outcomes["direct.to-a-peer"] == "pass"
+    assert outcomes["bad-input.array"] == "fail"
+    assert report.names("precondition failed") == {"bad-input.null", "bad-input.number"}
+    (root,) = report.roots
+    assert (root.says, set(root.hidden)) == (ENDED, {"bad-input.null", "bad-input.number"})
+
+
+@pytest.mark.anyio
+async def test_only_what_a_chosen_claim_needs_is_judged_with_it() -> None:
+    (claim,) = [claim for claim in all_claims() if claim.name == "joining.own-presence-first"]
+    async with small_relay(Mistake.NO_PRESENCE_BACK) as url:
+        report = await check(Target(url=url, patience_s=3.0), [claim])
+    assert report.names("precondition failed") == {claim.name}
+    assert report.names("fail") == set()  # of the chosen ones
+    assert not report.is_conforming
+    (root,) = report.roots
+    assert root.failed == ("joining.own-presence-comes-back",)
+
+
+@pytest.mark.parametrize(("level", "code"), [("specification", 0), ("base", 1)])
+def test_the_exit_code_is_that_of_the_chosen_level(
+    level: Level, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def judged_already(target: Target, claims: Sequence[Claim], **_: object) -> Report:
+        outcome: dict[Level, Outcome] = {
+            "specification": "pass",
+            "base": "fail",
+            "extension": "fail",
+        }
+        return Report(target, tuple(Result(claim, outcome[claim.level]) for claim in claims))
+
+    monkeypatch.setattr(command_module, "check", judged_already)
+    assert main(["ws://localhost/ws", "--level", level]) == code
+    shown = capsys.readouterr().out
+    assert ("base          broken" in shown) == bool(code)
+    assert "extension  " not in shown.partition("level ")[2]
