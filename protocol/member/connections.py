@@ -90,6 +90,7 @@ from protocol.member.roster import Roster
 from protocol.member.services import Services
 from protocol.member.sockets import Sockets
 from protocol.member.subscribing import is_wanted
+from protocol.member.unproved import Unproved
 
 QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
@@ -122,6 +123,7 @@ class _Next:
     """The next connection. `presence`, `fence`: the turn ids of what was sent and is awaited.
     `is_asked`: it wants to go on with a lost one; `is_back`: it does.
 
+    `unproved`: what else may tell that the presence was taken.
     `ahead`: what it delivered before its time, at the cost of `ahead_size` bytes.
     """
 
@@ -132,6 +134,7 @@ class _Next:
     presence: str | None = None
     fence: str | None = None
     said: Said | None = None
+    unproved: Unproved | None = None
     ahead: list[tuple[Message, int]] = attrs.Factory(list)
     ahead_size: int = 0
 
@@ -184,6 +187,7 @@ class Connections:
         self._is_quiet = False  # nothing was heard since the last heartbeat
         self._heard_at: float | None = None  # on a connection in use, None before the first
         self._is_whole = True  # all of the connection that is replaced was read
+        self._is_unproved = False  # the one in use was joined without its own presence
 
     @property
     def state(self) -> MemberState:
@@ -319,12 +323,16 @@ class Connections:
             self._sockets.deadline(),
             self._sockets.report_due(self._use),
             self._beat_due if self.is_in_use else None,
+            self._proof_due,
         )
 
     def expire(self, now: Instant) -> None:
         """Do what is due."""
         if self.is_in_use and self._beat_due <= now.at:
             self._heartbeat(now)
+        self._prove(now)
+        if not self._can_be_replaced:
+            self._life = membership.kept(self._life, now.at)
         self._sockets.report_in_time(self._use, now.at)
         if self._sockets.expire(now.at):
             self._rooms.outgoing.released()  # whoever waits for room there is told
@@ -344,6 +352,38 @@ class Connections:
     def _beat_due(self) -> float:
         return self._beat.at + self._limits.heartbeat_every_s
 
+    @property
+    def _is_awaited(self) -> bool:
+        """The presence was sent, and only its coming back is missing."""
+        has_announced = self._next is not None and self._next.unproved is not None
+        return has_announced and self.state is MemberState.JOINING
+
+    @property
+    def _proof_due(self) -> float | None:
+        unproved = self._next.unproved if self._next is not None and self._is_awaited else None
+        return unproved.deadline() if unproved is not None else None
+
+    def _prove(self, now: Instant) -> None:
+        """Perhaps the relay has taken the presence, although it does not come back."""
+        coming = self._next
+        if coming is None or coming.unproved is None or not self._is_awaited:
+            return
+        if coming.unproved.must_ask(now.at):
+            coming.unproved.direct = self._turn_id()
+            self._hear_itself(coming.connection, coming.unproved.direct)
+        if coming.unproved.is_due(now.at):
+            self._join_unproved(coming.unproved, now)
+
+    def _join_unproved(self, unproved: Unproved, now: Instant) -> None:
+        unproved.is_taken = True
+        self._apply(Joined(now.at), now)
+
+    @property
+    def _can_be_replaced(self) -> bool:
+        """Another connection can take the place of the one in use, and nothing is lost: the relay
+        answers questions, and sends presences back."""
+        return self._sync is None and not self._is_unproved
+
     def _heartbeat(self, now: Instant) -> None:
         assert self._use is not None
         beat = {"type": "heartbeat", "from": self._id, "timestamp": now.wall_ms}
@@ -352,7 +392,7 @@ class Connections:
         self._sockets.transmit(connection, write_message(beat))
         has_reported = self._sockets.report(self._use, now.at, is_quiet=self._is_quiet)
         if self._is_quiet and not has_reported:
-            self._ask_capabilities(self._use, self._turn_id())
+            self._probe(self._use)
         elapsed_s = (now.wall_ms - self._beat.wall_ms) / 1000
         if elapsed_s > self._limits.heartbeat_every_s + self._limits.silent_after_s:
             self.nudge(now)  # asleep, perhaps on a machine whose monotonic clock sleeps too
@@ -385,7 +425,7 @@ class Connections:
                     self._drop(now)
                 case membership.Effect.PROBE:
                     assert self._use is not None
-                    self._ask_capabilities(self._use, self._turn_id())
+                    self._probe(self._use)
         if self.state in (MemberState.SUSPENDED, MemberState.ENDED):
             self._sockets.give_up()
         coming = self._next
@@ -435,7 +475,10 @@ class Connections:
         assert coming is not None
         self._use, self._next = coming.connection, None
         self._beat, self._is_quiet = now, False
-        self._rooms.patience.joined(now.at)
+        unproved = coming.unproved
+        self._is_unproved = unproved is not None and unproved.is_taken
+        since = unproved.at if unproved is not None and unproved.is_taken else None
+        self._rooms.patience.joined(now.at, since)
         if coming.is_back:
             assert self._heard_at is not None
             self._emit(Resumed(now.at - self._heard_at))
@@ -470,6 +513,7 @@ class Connections:
         coming.presence, coming.said = self._turn_id(), self._rooms.announcements.begin()
         text = self._rooms.announcements.text(coming.said, coming.presence, now)
         self._sockets.transmit(coming.connection, text)
+        coming.unproved = Unproved(now.at, self._limits)
         self._sync = self._turn_id()
         self._rooms.roster.begin()
         self._ask_capabilities(coming.connection, self._sync)
@@ -487,6 +531,8 @@ class Connections:
                 self._rooms.announcements.say(turn_id), turn_id, now
             )
             self._sockets.transmit(self._use, text)
+            if self._is_unproved:
+                self._tell(self._rooms.announcements.taken(turn_id))
 
     def _tell(self, answered: Answered) -> None:
         for number in answered.numbers:
@@ -496,6 +542,16 @@ class Connections:
         self._questions.append(turn_id)
         text = write_message({"type": "capabilities", "from": self._id, "turnId": turn_id})
         self._sockets.transmit(connection, text)
+
+    def _probe(self, connection: int) -> None:
+        """Ask for a sign of life. A relay that has never answered a question may send a direct."""
+        self._ask_capabilities(connection, self._turn_id())
+        if self._sync is not None:
+            self._hear_itself(connection, self._turn_id())
+
+    def _hear_itself(self, connection: int, turn_id: str) -> None:
+        direct = {"type": "direct", "from": self._id, "to": self._id, "turnId": turn_id}
+        self._sockets.transmit(connection, write_message(direct))
 
     def _turn_id(self) -> str:
         return self._own + self._nonce()
@@ -516,19 +572,36 @@ class Connections:
                 self._answer_coming_back(coming, message, now)
         elif coming.presence is not None:
             is_answer = message.turn_id == coming.presence
+            # About the presence too: of what else was said here, this relay would name the turn.
+            is_about_all = message.turn_id is None and isinstance(message.word("code"), str)
             if message.type == "presence" and is_answer and message.sender == self._id:
                 self._note_own(message, now)
                 self._apply(Joined(now.at), now)
-            elif (
-                message.type == "error"
-                and message.is_relays
-                and message.turn_id
-                in (
-                    coming.presence,
-                    None,  # about the presence too: nothing else was said here
-                )
-            ):
+            elif message.type == "error" and message.is_relays and (is_answer or is_about_all):
                 self._refused(coming, message, now)
+            elif self._is_awaited:
+                self._on_unproved(coming, message, now)
+
+    def _on_unproved(self, coming: _Next, message: Message, now: Instant) -> None:
+        """The relay says something else before the presence comes back, if ever it does."""
+        unproved = coming.unproved
+        assert unproved is not None
+        turn_id = message.turn_id
+        if turn_id is not None and turn_id == unproved.direct and message.origin == self._id:
+            self._join_unproved(unproved, now)
+            return
+        if not message.is_relays:
+            if (
+                len(coming.ahead) >= self._limits.unread_messages_max
+                or coming.ahead_size + self._size > self._limits.unread_bytes_max
+            ):
+                return  # it may still come back, and who is here is said again
+            coming.ahead.append((message, self._size))
+            coming.ahead_size += self._size
+        elif turn_id != self._sync:
+            return
+        unproved.heard()
+        self._prove(now)
 
     def _answer_coming_back(self, coming: _Next, answer: Message, now: Instant) -> None:
         """The relay says whether this socket goes on with the connection that was lost."""

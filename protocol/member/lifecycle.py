@@ -394,6 +394,13 @@ def renewed_by(membership: Membership, at: float) -> Membership:
     return attrs.evolve(membership, due=at)
 
 
+def kept(membership: Membership, at: float) -> Membership:
+    """The record of a connection that cannot be replaced while it is in use, and should be at `at`:
+    it is in use until it is lost."""
+    is_due = membership.due is not None and membership.due <= at
+    return attrs.evolve(membership, due=None) if is_due and membership.state is _P else membership
+
+
 def silent_at(membership: Membership, limits: MembershipLimits) -> float | None:
     """When the connection in use counts as dead if nothing is heard; None if there is none."""
     if membership.state not in IN_USE:

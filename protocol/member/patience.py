@@ -63,13 +63,13 @@ class Patience:
         if within_s is not None:
             self._within_s, self._join_due = within_s, at + within_s
 
-    def joined(self, at: float) -> None:
+    def joined(self, at: float, since: float | None = None) -> None:
         """A connection has joined. A relay that knows no `capabilities` never says that the roster
-        is whole: after `probe_within_s` it counts as whole."""
+        is whole: `probe_within_s` after `since` (None: after `at`) it counts as whole."""
         self._failing_since = None
         self._was_present = True
         self._told.clear()
-        self._ready_due = at + self._limits.probe_within_s
+        self._ready_due = (at if since is None else since) + self._limits.probe_within_s
 
     def passed(self) -> None:
         """An attempt has failed, and not with a permanent error."""

@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "2 the relay cannot be reached.",
     )
     parser.add_argument("url", nargs="?", help="such as ws://localhost:8080/ws")
-    parser.add_argument(
-        "--quick", action="store_true", help="only claims that need no real time"
-    )
+    parser.add_argument("--quick", action="store_true", help="only claims that need no real time")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     parser.add_argument(
         "--level",
