@@ -49,7 +49,16 @@
 
 import { AnnouncementRefused, Gap, IdTaken, NotARelay, Replaced, Unreachable } from "./errors.js";
 import { isArray, Nonsense, readFrame } from "./incoming.js";
-import { begun, deadline, expire, isInUse, renewedBy, silentAt, transition } from "./lifecycle.js";
+import {
+  begun,
+  deadline,
+  expire,
+  isInUse,
+  kept,
+  renewedBy,
+  silentAt,
+  transition,
+} from "./lifecycle.js";
 import {
   isOffline,
   isRelays,
@@ -63,6 +72,7 @@ import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
 import { Sockets } from "./sockets.js";
 import { isWanted } from "./subscribing.js";
+import { Unproved } from "./unproved.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
@@ -111,6 +121,7 @@ const RENEW_AT = 0.8;
  * @property {string | null} presence the turn id of what was announced on it and is awaited
  * @property {string | null} fence the turn id of what the one in use must answer first
  * @property {Said | null} said
+ * @property {Unproved | null} unproved what else may tell that the presence was taken
  * @property {{ fields: Wire, size: number }[]} ahead what it delivered before its time
  * @property {number} aheadSize bytes that this costs
  */
@@ -146,6 +157,8 @@ export class Connections {
   #heardAt = null;
   /** All of the connection that is replaced was read. */
   #isWhole = true;
+  /** The one in use was joined without its own presence. */
+  #isUnproved = false;
 
   /**
    * @param {string} id
@@ -377,7 +390,9 @@ export class Connections {
   deadline() {
     const beatDue = this.isInUse ? this.#beatDue : null;
     const reportDue = this.#sockets.reportDue(this.#use);
-    const dues = [deadline(this.#life, this.#limits), this.#sockets.deadline(), beatDue, reportDue];
+    const proofDue = this.#awaited?.deadline() ?? null;
+    const lifeDue = deadline(this.#life, this.#limits);
+    const dues = [lifeDue, this.#sockets.deadline(), beatDue, reportDue, proofDue];
     const known = dues.filter((due) => due !== null);
     return known.length > 0 ? Math.min(...known) : null;
   }
@@ -389,6 +404,8 @@ export class Connections {
    */
   expire(now) {
     if (this.isInUse && this.#beatDue <= now.at) this.#heartbeat(now);
+    this.#prove(now);
+    if (!this.#canBeReplaced) this.#life = kept(this.#life, now.at);
     this.#sockets.reportInTime(this.#use, now.at);
     if (this.#sockets.expire(now.at)) this.#rooms.outgoing.released(); // Whoever waits for room is told.
     const silent = silentAt(this.#life, this.#limits);
@@ -406,6 +423,43 @@ export class Connections {
     this.#step(step, now);
   }
 
+  /** The presence that was sent, if only its coming back is missing. */
+  get #awaited() {
+    return this.state === "joining" ? (this.#next?.unproved ?? null) : null;
+  }
+
+  /**
+   * Perhaps the relay has taken the presence, although it does not come back.
+   *
+   * @param {Instant} now
+   */
+  #prove(now) {
+    const unproved = this.#awaited;
+    if (unproved === null) return;
+    if (unproved.mustAsk(now.at)) {
+      unproved.direct = this.#turnId();
+      this.#hearItself(present(this.#next).connection, unproved.direct);
+    }
+    if (unproved.isDue(now.at)) this.#joinUnproved(unproved, now);
+  }
+
+  /**
+   * @param {Unproved} unproved
+   * @param {Instant} now
+   */
+  #joinUnproved(unproved, now) {
+    unproved.isTaken = true;
+    this.#apply("Joined", now);
+  }
+
+  /**
+   * Another connection can take the place of the one in use, and nothing is lost: the relay answers
+   * questions, and sends presences back.
+   */
+  get #canBeReplaced() {
+    return this.#sync === null && !this.#isUnproved;
+  }
+
   get #beatDue() {
     return this.#beat.at + this.#limits.heartbeatEveryS;
   }
@@ -417,7 +471,7 @@ export class Connections {
     // The relay does not answer heartbeats, so a quiet mesh sounds like a dead connection.
     this.#sockets.transmit(this.#route ?? use, writeMessage(beat));
     const hasReported = this.#sockets.report(use, now.at, { isQuiet: this.#isQuiet });
-    if (this.#isQuiet && !hasReported) this.#askCapabilities(use, this.#turnId());
+    if (this.#isQuiet && !hasReported) this.#probe(use);
     const elapsedS = (now.wallMs - this.#beat.wallMs) / 1000;
     if (elapsedS > this.#limits.heartbeatEveryS + this.#limits.silentAfterS) {
       this.nudge(now); // Asleep, perhaps on a machine whose monotonic clock sleeps too.
@@ -453,7 +507,7 @@ export class Connections {
       else if (effect === "adopt") this.#adopt(now);
       else if (effect === "discard") this.#discard(now);
       else if (effect === "drop") this.#drop(now);
-      else this.#askCapabilities(present(this.#use), this.#turnId()); // probe
+      else this.#probe(present(this.#use));
     }
     if (this.#isOver) this.#sockets.giveUp();
     const coming = this.#next;
@@ -474,6 +528,7 @@ export class Connections {
       presence: null,
       fence: null,
       said: null,
+      unproved: null,
       ahead: [],
       aheadSize: 0,
     };
@@ -538,7 +593,8 @@ export class Connections {
     this.#next = null;
     this.#beat = now;
     this.#isQuiet = false;
-    this.#rooms.patience.joined(now.at);
+    this.#isUnproved = coming.unproved?.isTaken ?? false;
+    this.#rooms.patience.joined(now.at, this.#isUnproved ? coming.unproved?.at : undefined);
     if (coming.isBack) {
       this.#emit({ effect: "Resumed", seconds: now.at - present(this.#heardAt) });
       this.#heardAt = now.at;
@@ -586,6 +642,7 @@ export class Connections {
     coming.presence = this.#turnId();
     coming.said = announcements.begin();
     this.#sockets.transmit(connection, announcements.text(coming.said, coming.presence, now));
+    coming.unproved = new Unproved(now.at, this.#limits);
     this.#sync = this.#turnId();
     roster.begin();
     this.#askCapabilities(connection, this.#sync);
@@ -603,6 +660,7 @@ export class Connections {
     const turnId = this.#turnId();
     const said = announcements.say(turnId);
     this.#sockets.transmit(this.#use, announcements.text(said, turnId, now));
+    if (this.#isUnproved) this.#tell(announcements.taken(turnId));
   }
 
   /** @param {Answered} answered */
@@ -619,6 +677,26 @@ export class Connections {
     if (this.#questions.length > QUESTIONS_MAX) this.#questions.shift();
     const question = { type: "capabilities", from: this.#id, turnId };
     this.#sockets.transmit(connection, writeMessage(question));
+  }
+
+  /**
+   * Asks for a sign of life. A relay that has never answered a question may send a direct.
+   *
+   * @param {number} connection
+   */
+  #probe(connection) {
+    this.#askCapabilities(connection, this.#turnId());
+    const isUnanswered = this.#sync !== null && this.#next === null; // It was asked on this connection.
+    if (isUnanswered) this.#hearItself(connection, this.#turnId());
+  }
+
+  /**
+   * @param {number} connection
+   * @param {string} turnId
+   */
+  #hearItself(connection, turnId) {
+    const direct = { type: "direct", from: this.#id, to: this.#id, turnId };
+    this.#sockets.transmit(connection, writeMessage(direct));
   }
 
   #turnId() {
@@ -649,14 +727,47 @@ export class Connections {
       const message = messageOf(fields);
       const { type, from, turnId } = message;
       const isAnswer = turnId === coming.presence;
+      // About the presence too: of what else was said here, this relay would name the turn.
+      const isAboutAll = turnId === undefined && typeof word(message, "code") === "string";
       if (type === "presence" && isAnswer && from === this.#id) {
         this.#noteOwn(message, now);
         this.#apply("Joined", now);
-      } else if (type === "error" && isRelays(message) && (isAnswer || turnId === undefined)) {
-        // Without a turn id it is about the presence too: nothing else was said here.
+      } else if (type === "error" && isRelays(message) && (isAnswer || isAboutAll)) {
         this.#refused(coming, message, now);
+      } else if (this.#awaited !== null) {
+        this.#onUnproved(coming, this.#awaited, fields, now);
       }
     }
+  }
+
+  /**
+   * The relay says something else before the presence comes back, if ever it does.
+   *
+   * @param {Next} coming
+   * @param {Unproved} unproved
+   * @param {Wire} fields
+   * @param {Instant} now
+   */
+  #onUnproved(coming, unproved, fields, now) {
+    const message = messageOf(fields);
+    const { turnId, origin } = message;
+    if (turnId !== undefined && turnId === unproved.direct && origin === this.#id) {
+      this.#joinUnproved(unproved, now);
+      return;
+    }
+    if (!isRelays(message)) {
+      const { unreadMessagesMax, unreadBytesMax } = this.#limits;
+      const isFull = coming.aheadSize + this.#size > unreadBytesMax;
+      if (isFull || coming.ahead.length >= unreadMessagesMax) {
+        return; // It may still come back, and who is here is said again.
+      }
+      coming.ahead.push({ fields, size: this.#size });
+      coming.aheadSize += this.#size;
+    } else if (turnId !== this.#sync) {
+      return;
+    }
+    unproved.heard();
+    this.#prove(now);
   }
 
   /**

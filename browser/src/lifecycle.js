@@ -283,6 +283,21 @@ export function renewedBy(membership, at) {
 }
 
 /**
+ * The record of a connection that cannot be replaced while it is in use, and should be at `at`: it is in
+ * use until it is lost.
+ *
+ * @param {Membership} membership
+ * @param {number} at
+ * @returns {Membership}
+ */
+export function kept(membership, at) {
+  const { state, due } = membership;
+  return state === "present" && due !== null && due <= at
+    ? { ...membership, due: null }
+    : membership;
+}
+
+/**
  * There is a connection in use.
  *
  * @param {Membership} membership

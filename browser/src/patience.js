@@ -81,15 +81,16 @@ export class Patience {
 
   /**
    * A connection has joined. A relay that knows no `capabilities` never says that the roster is
-   * whole: after `probeWithinS` it counts as whole.
+   * whole: `probeWithinS` after `since` it counts as whole.
    *
    * @param {number} at
+   * @param {number} [since]
    */
-  joined(at) {
+  joined(at, since = at) {
     this.#failingSince = null;
     this.#wasPresent = true;
     this.#told.clear();
-    this.#readyDue = at + this.#limits.probeWithinS;
+    this.#readyDue = since + this.#limits.probeWithinS;
   }
 
   /** An attempt has failed, and not with a permanent error. */

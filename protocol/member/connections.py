@@ -546,7 +546,7 @@ class Connections:
     def _probe(self, connection: int) -> None:
         """Ask for a sign of life. A relay that has never answered a question may send a direct."""
         self._ask_capabilities(connection, self._turn_id())
-        if self._sync is not None:
+        if self._sync is not None and self._next is None:  # it was asked on this connection
             self._hear_itself(connection, self._turn_id())
 
     def _hear_itself(self, connection: int, turn_id: str) -> None:

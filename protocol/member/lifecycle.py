@@ -6,7 +6,8 @@ of a transition nowhere else. The browser module has the same table in its own l
 compares the two.
 
     WAITING     no connection; the next attempt comes when the backoff is over
-    JOINING     a connection is being made: opened, announced, until its own presence comes back
+    JOINING     a connection is being made: opened, announced, until its own presence comes back (or
+                something else tells that it was taken: protocol/member/unproved.py)
     PRESENT     one connection, in use
     RENEWING    in use, while its replacement is being made
     SWITCHING   the replacement has joined; the one in use still delivers what came before that
@@ -64,7 +65,8 @@ class _Happened:
 
 @attrs.frozen
 class Joined(_Happened):
-    """The next connection has its own presence back: the relay routes to it."""
+    """The next connection has its own presence back, or what counts as that: the relay routes to
+    it."""
 
 
 @attrs.frozen

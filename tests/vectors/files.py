@@ -6,7 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import cuts, pure, recalled, resuming, scenarios, sharing, subscribed, walks
+from tests.vectors import (
+    cuts,
+    foreign,
+    pure,
+    recalled,
+    resuming,
+    scenarios,
+    sharing,
+    subscribed,
+    walks,
+)
 from tests.vectors.recording import Case
 
 FOLDER = Path(__file__).parent
@@ -31,6 +41,7 @@ FILES: dict[str, Callable[[], Iterator[Case]]] = {
     "sockets": cuts.cases,
     "recalling": recalled.cases,
     "subscribing": subscribed.cases,
+    "unproved": foreign.cases,
     "member": walks.member,
 }
 """By room: what makes its cases."""

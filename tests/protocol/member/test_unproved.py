@@ -10,9 +10,15 @@ from protocol.member.lifecycle import MemberState
 from tests.protocol.member.test_hostile import LIMITS, Victim
 from tests.vectors.stories import presence
 
+PRESENT, JOINING = MemberState.PRESENT, MemberState.JOINING
 HALF_S = LIMITS.probe_within_s / 2
 BOB = json.dumps(presence("bob", "helper"))
 ERROR = {"type": "error", "from": "relay", "data": {"error": "announce yourself first"}}
+
+
+def is_in(state: MemberState, victim: Victim) -> bool:
+    """The peer is in this state."""
+    return victim.member.state is state
 
 
 def directs(victim: Victim) -> list[dict[str, Any]]:
@@ -31,7 +37,7 @@ def unproved() -> Victim:
     victim.wait(HALF_S)
     victim.read(BOB)
     victim.read(json.dumps(directs(victim)[0]))
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
     return victim
 
 
@@ -42,9 +48,9 @@ def test_a_direct_that_comes_back_shows_that_the_presence_was_taken() -> None:
     victim.wait(0.01)
     (direct,) = directs(victim)
     assert (direct["from"], direct["to"]) == ("ann", "ann")
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
     victim.read(json.dumps(direct))
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
 
 
 def test_the_roster_that_came_before_is_not_forgotten() -> None:
@@ -60,26 +66,26 @@ def test_without_a_direct_it_has_joined_in_the_end_if_the_relay_says_anything(he
     answer = {"type": "capabilities_response", "from": "relay", "turnId": asked[-1], "data": {}}
     victim.read(BOB if heard == "a presence" else json.dumps(answer))
     victim.wait(2 * HALF_S - 0.01)
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
     victim.wait(0.01)
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
     assert victim.member.is_ready
 
 
 def test_what_is_heard_too_late_is_enough_at_once() -> None:
     victim = Victim()
     victim.wait(2 * HALF_S + 1.0)
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
     victim.read(BOB)
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
 
 
 def test_where_nothing_is_heard_there_may_be_no_relay() -> None:
     victim = Victim()
     victim.wait(LIMITS.join_within_s - 0.01)
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
     victim.wait(0.02)
-    assert victim.member.state is not MemberState.PRESENT
+    assert not is_in(PRESENT, victim)
 
 
 def test_an_error_about_the_direct_is_no_sign() -> None:
@@ -88,22 +94,22 @@ def test_an_error_about_the_direct_is_no_sign() -> None:
     (direct,) = directs(victim)
     victim.read(json.dumps({**ERROR, "turnId": direct["turnId"]}))
     victim.wait(HALF_S)
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
 
 
 def test_a_strangers_direct_with_the_right_turn_would_be_a_guess() -> None:
     victim = Victim()
     victim.wait(HALF_S)
     victim.read(json.dumps({**directs(victim)[0], "from": "eve"}))
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
 
 
 def test_an_error_without_a_code_and_a_turn_is_about_what_was_asked_before_the_presence() -> None:
     victim = Victim()
     victim.read(json.dumps(ERROR))
-    assert victim.member.state is MemberState.JOINING
+    assert is_in(JOINING, victim)
     victim.read(own(victim))
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
 
 
 def test_ready_at_the_latest_when_a_relay_with_capabilities_would_have_been() -> None:
@@ -118,7 +124,7 @@ def test_ready_at_the_latest_when_a_relay_with_capabilities_would_have_been() ->
 def test_the_presence_that_comes_back_after_all_changes_nothing() -> None:
     victim = unproved()
     victim.read(own(victim))
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
 
 
 def test_an_announcement_counts_as_taken_when_it_is_sent() -> None:
@@ -136,7 +142,7 @@ def test_a_connection_that_cannot_be_replaced_is_used_until_it_is_lost() -> None
         victim.wait(10.0)
         victim.read(BOB)
     assert victim.connection == connection
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
 
 
 def test_in_a_quiet_mesh_a_peer_hears_itself() -> None:
@@ -167,5 +173,5 @@ def test_a_relay_that_is_slow_and_right_costs_one_direct() -> None:
     victim = Victim()
     victim.wait(2 * HALF_S + 5.0)
     victim.answer()
-    assert victim.member.state is MemberState.PRESENT
+    assert is_in(PRESENT, victim)
     assert len(directs(victim)) == 1
