@@ -199,6 +199,8 @@ export class World {
       socket.hasJoined = true;
       this.say(message);
       if (isNew) for (const other of this.others.values()) this.put(socket, other);
+    } else if (message.type === "direct" && message.to === message.from) {
+      this.say(message); // With it a client that waits for long asks whether it is in the mesh.
     } else if (message.type !== "heartbeat") {
       this.heard.push(message);
     }
