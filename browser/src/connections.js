@@ -72,7 +72,7 @@ import { positive } from "./outgoing.js";
 import { refuses } from "./patience.js";
 import { Sockets } from "./sockets.js";
 import { isWanted } from "./subscribing.js";
-import { Unproved } from "./unproved.js";
+import { PROBE, Unproved } from "./unproved.js";
 
 /** So many answers of the relay are awaited at a time; the oldest questions are forgotten. */
 const QUESTIONS_MAX = 16;
@@ -695,7 +695,13 @@ export class Connections {
    * @param {string} turnId
    */
   #hearItself(connection, turnId) {
-    const direct = { type: "direct", from: this.#id, to: this.#id, turnId };
+    const direct = {
+      type: "direct",
+      from: this.#id,
+      to: this.#id,
+      turnId,
+      data: { [PROBE]: true },
+    };
     this.#sockets.transmit(connection, writeMessage(direct));
   }
 
@@ -848,6 +854,8 @@ export class Connections {
       this.#owner.giveUp(now, new Replaced());
     } else if (type === "capabilities_response" && isRelays(message)) {
       recalling.note(message);
+    } else if (type === "direct" && isOwn && word(message, PROBE) === true) {
+      // Another connection of this peer wants to hear itself.
     } else {
       this.#rooms.asks.answer(message, this.#size, now);
       this.#rooms.services.note(message, this.#size, now);

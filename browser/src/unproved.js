@@ -19,6 +19,8 @@
 
 /** The part of `probeWithinS` after which a peer sends a direct to itself. */
 const ASKS_AT = 0.5;
+/** The key in `data` that marks such a direct. No program is told of it. */
+export const PROBE = "probe";
 
 /** A presence that was sent, and has not come back. */
 export class Unproved {

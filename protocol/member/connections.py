@@ -90,7 +90,7 @@ from protocol.member.roster import Roster
 from protocol.member.services import Services
 from protocol.member.sockets import Sockets
 from protocol.member.subscribing import is_wanted
-from protocol.member.unproved import Unproved
+from protocol.member.unproved import PROBE, Unproved
 
 QUESTIONS_MAX: Final = 16
 """So many answers of the relay are awaited at a time; the oldest questions are forgotten."""
@@ -550,8 +550,8 @@ class Connections:
             self._hear_itself(connection, self._turn_id())
 
     def _hear_itself(self, connection: int, turn_id: str) -> None:
-        direct = {"type": "direct", "from": self._id, "to": self._id, "turnId": turn_id}
-        self._sockets.transmit(connection, write_message(direct))
+        origin = {"type": "direct", "from": self._id, "to": self._id, "turnId": turn_id}
+        self._sockets.transmit(connection, write_message({**origin, "data": {PROBE: True}}))
 
     def _turn_id(self) -> str:
         return self._own + self._nonce()
@@ -656,6 +656,8 @@ class Connections:
             self._give_up(now, Replaced())
         elif message.type == "capabilities_response" and message.is_relays:
             self._rooms.recalling.note(message)
+        elif message.type == "direct" and self._is_own(message) and message.word(PROBE) is True:
+            pass  # another connection of this peer wants to hear itself
         else:
             self._rooms.asks.answer(message, self._size, now)
             self._rooms.services.note(message, self._size, now)

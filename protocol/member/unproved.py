@@ -21,6 +21,9 @@ from protocol.limits import MembershipLimits
 ASKS_AT: Final = 0.5
 """The part of `probe_within_s` after which a peer sends a direct to itself."""
 
+PROBE: Final = "probe"
+"""The key in `data` that marks such a direct. No program is told of it."""
+
 
 class Unproved:
     """A presence that was sent at monotonic time `at` (seconds), and has not come back."""

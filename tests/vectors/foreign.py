@@ -112,6 +112,10 @@ def _stories() -> Iterator[Story]:
     s.wait(6.0)
     yield s
 
+    s = _unproved("what another connection of the peer sends to itself is told to nobody")
+    s.hear(_self("u:1", data={"probe": True}), _self("u:2", data={"probe": 1}), _self("u:3"))
+    yield s
+
     s = _announced("a relay that sends the presence back and never answers is asked for directs")
     s.hear(presence("ann", "coder", turn="t:1"))
     s.wait(20.0)

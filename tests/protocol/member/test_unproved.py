@@ -158,6 +158,16 @@ def test_in_a_quiet_mesh_a_peer_hears_itself() -> None:
     assert [a for a in victim.arrived if a.message.type == "direct"] == []
 
 
+def test_what_another_connection_sends_to_itself_is_told_to_nobody() -> None:
+    victim = unproved()
+    direct = directs(victim)[0]
+    victim.read(json.dumps({**direct, "turnId": "u:1"}))
+    victim.read(json.dumps({**direct, "turnId": "u:2", "data": {"n": 1}}))
+    victim.read(json.dumps({**direct, "turnId": "u:3", "from": "bob"}))
+    told = [a.message for a in victim.arrived if a.message.type == "direct"]
+    assert [message.turn_id for message in told] == ["u:2", "u:3"]
+
+
 def test_a_relay_that_answers_questions_gets_no_directs() -> None:
     victim = Victim()
     victim.join()
