@@ -466,14 +466,17 @@ def test_7_bad_input_is_answered_reaches_nobody_and_closes_nothing(
     message: Inbound, code: ErrorCode
 ) -> None:
     world = world_of("a", "b")
-    before = {id: peer.state for id, peer in world.peers().items()}
+    before = world.peers()
     world.say(A, message)
     (error,) = world.got(A)
     assert error["data"]["code"] == code.code
     assert (error["type"], error["from"], error["to"]) == ("error", "relay", "a")
     assert world.got(B) == []
     assert world.is_open(A)
-    assert {id: peer.state for id, peer in world.peers().items()} == before
+    (was,), (now,) = before["a"].connections, world.peers()["a"].connections
+    assert now == attrs.evolve(was, received=was.received + 1)
+    assert attrs.evolve(world.peers()["a"], connections=(was,)) == before["a"]
+    assert world.peers()["b"] == before["b"]
     world.say(A, text("stream", sender="a"))
     assert len(world.got(B)) == 1
 
