@@ -116,7 +116,7 @@ TESTS: Final = {
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
     "protocol/mesh/audiences.py": ("protocol.mesh.test_wishes", "protocol.mesh.test_lagging"),
     "protocol/mesh/wishes.py": ("protocol.mesh.test_wishes",),
-    "protocol/mesh/refreshing.py": ("protocol.mesh.test_refreshing", "protocol.mesh.test_mesh"),
+    "protocol/mesh/refreshing.py": ("protocol.mesh.test_refreshing",),
     "protocol/mesh/lagging.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/turns.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/connection.py": (
@@ -162,8 +162,6 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> due <= connection.deadline_at": (
         "an entry that stands twice in the heap is skipped the second time; only memory differs"
     ),
-    "protocol/mesh/history.py: follow: stream.follows_after > self._number"
-    " -> stream.follows_after >= self._number": "who follows from this round on does so already",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
     " -> len(own) <= len(streams)": "either of the two is gone through; the result is the same",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
@@ -176,8 +174,6 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> round.number >= number": "this number is of a round that is not plain, and those here are",
     "protocol/mesh/history.py: _last_of_own: delivery.count <= skipped"
     " -> delivery.count < skipped": "nobody asks what came before the first message that counts",
-    "protocol/mesh/history.py: _last_of_plain: stream.follows_after >= round.number"
-    " -> stream.follows_after > round.number": "what the stream got first comes after this round",
 }
 """Survivors that change nothing, by description: why."""
 
