@@ -258,6 +258,8 @@ def test_a_stream_follows_right_behind_the_round_in_which_it_began_to() -> None:
     it.add(None, {B: to_one(b"first")}, 100.0)
     it.follow(B)
     it.add(None, {B: to_one(b"joined")}, 100.0)
+    it.follow(B)  # it does so already
+    it.follow(3)  # is not counted
     it.add(to_all(b"y"), {B: to_one(b"private", b"y")}, 100.0)
     assert it.count(B) == 4
     it.add(to_all(b"z"), {A: to_one(b"z", b"private")}, 100.0)
