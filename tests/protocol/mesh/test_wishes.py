@@ -73,13 +73,14 @@ def test_without_others_only_what_is_for_somebody_else_is_left_out(fields: dict[
 def test_what_names_several_peers_comes_once_to_each_connection_that_wants_it() -> None:
     for_itself = {"others": False}
     world = world_of("a")
-    for peer, wish in (("b", for_itself), ("b", None), ("c", for_itself)):
-        world.join(peer, "of both", subscribe=wish)
-    world.join("d", subscribe=for_itself)
+    world.join("b", "of b and c", subscribe=for_itself)
+    world.join("b", "of b and c")
+    world.join("c", "of b and c", "of c and d", subscribe=for_itself)
+    world.join("d", "of c and d", subscribe=for_itself)
     world.hush()
-    for n, name in enumerate(["b", "of both", "c", "d"]):
+    for n, name in enumerate(["b", "of b and c", "c", "of c and d"]):
         world.say(1, text("broadcast", sender="a", to=name, n=n))
-    assert heard(world, 2, 3, 4, 5) == [[0, 1], [0, 1, 2, 3], [1, 2], [3]]
+    assert heard(world, 2, 3, 4, 5) == [[0, 1], [0, 1, 2, 3], [1, 2, 3], [3]]
 
 
 @pytest.mark.parametrize(
