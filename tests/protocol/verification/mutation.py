@@ -77,6 +77,7 @@ TESTS: Final = {
     "protocol/mesh/visitors.py": ("protocol.mesh.test_visiting",),
     "protocol/mesh/announcer.py": (
         "protocol.mesh.test_announcing",
+        "protocol.mesh.test_wishes",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_granting",
         "protocol.mesh.test_claims",
@@ -132,6 +133,7 @@ TESTS: Final = {
     ),
     "protocol/mesh/answers.py": (
         "protocol.mesh.test_claims",
+        "protocol.mesh.test_echoes",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
