@@ -134,6 +134,7 @@ TESTS: Final = {
     "protocol/mesh/answers.py": (
         "protocol.mesh.test_claims",
         "protocol.mesh.test_echoes",
+        "protocol.mesh.test_recalling",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
