@@ -83,3 +83,19 @@ def test_the_gate_hears_of_agents_of_a_connection_that_is_gone_or_was_never_ther
     world.end(1)
     world.mesh.gate.agents_accepted(1, ())
     assert world.peers() == {}
+
+
+def test_a_message_of_or_to_a_peer_with_many_connections_counts_for_more() -> None:
+    world = world_of(*["a"] * 24, "b", "c")
+    work = world.mesh.work
+    work.take()
+    costs = []
+    for connection, said in (
+        (1, text("stream")),
+        (25, text("stream")),
+        (25, text("direct", to="a")),
+        (25, text("direct", to="c")),
+    ):
+        world.say(connection, said)
+        costs.append(work.take())
+    assert costs == [3, 0, 3, 0]

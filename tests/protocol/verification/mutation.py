@@ -115,6 +115,10 @@ TESTS: Final = {
         "protocol.mesh.test_echoes",
         "protocol.mesh.test_directory",
         "protocol.mesh.test_wishes",
+        "protocol.mesh.test_quanta",
+        "protocol.mesh.test_flow",
+        "protocol.mesh.test_commands",
+        "protocol.mesh.test_visiting",
     ),
     "protocol/mesh/local.py": (
         "protocol.mesh.test_mesh",
