@@ -1301,6 +1301,25 @@ def test_totals_count_messages_not_deliveries() -> None:
     assert world.mesh.totals.causes == world.mesh.totals.closed == Counter({"left": 1})
 
 
+def test_the_last_sign_of_life_is_that_of_any_peer_and_stays_when_the_last_one_left() -> None:
+    world = World()
+    assert world.mesh.alive_at == -math.inf
+    a, b = world.join("a"), world.join("b")
+    world.open()  # no peer
+    world.wait(1.0)
+    world.say(b, text("heartbeat"))
+    heard = world.at
+    world.wait(1.0)
+    assert world.mesh.alive_at == heard
+    world.end(b)
+    assert world.mesh.alive_at == heard - 1.0
+    world.wait(1.0)
+    world.end(a)
+    left = world.at
+    world.wait(1.0)
+    assert world.mesh.alive_at == left
+
+
 # What existing clients do (the numbers are those of the traps in docs) ----------------------------
 
 
