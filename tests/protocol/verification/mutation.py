@@ -124,6 +124,9 @@ TESTS: Final = {
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
+        "protocol.mesh.test_flow",
+        "protocol.mesh.test_announcing",
+        "actors.relay.test_comebacks",
     ),
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
     "protocol/mesh/audiences.py": (
