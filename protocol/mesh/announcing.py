@@ -114,10 +114,9 @@ def check_identity(header: Header, peer: str | None, limits: Limits) -> None:
 
 def check_agents(agents: Sequence[Agent], limits: Limits) -> None:
     """Raise Refusal unless agents may have these names."""
-    most = limits.id_chars_max
     for agent in agents:
         id = agent.id
-        if id is not None and not 0 < len(id) <= most:
+        if id is not None:
             refusals.check_name(id, "data.agents", limits)
         if id == RELAY:
             sentence = f"an agent must not have the relay's name, {RELAY!r}"

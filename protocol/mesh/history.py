@@ -13,7 +13,7 @@ answer says so. It is never a part of it.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 from zlib import crc32
 
@@ -46,7 +46,7 @@ grows no more: it is kept as a whole, or not at all."""
 
 @attrs.define
 class _Stream:
-    """`follows_after`: after the round of this number it gets what goes to everyone, if nothing
+    """`follows_from`: from the round of this number on it gets what goes to everyone, if nothing
     else stands in `own`. `ahead`: how many messages it got, less the sum of those to everyone once
     it follows, and more by those of which plain rounds left it out. `skipped`: messages of the
     first round that came before it was opened.
@@ -56,7 +56,7 @@ class _Stream:
 
     opened_in: int
     skipped: int
-    follows_after: float
+    follows_from: float
     ahead: int
     dropped_in: int = -1
     dropped_crc: int | None = None
@@ -71,6 +71,7 @@ class Missing(Exception):
         self.reason = reason
 
 
+_NEVER: Final = float("inf")
 _NOTHING: Final[Mapping[int, Delivery | None]] = {}
 
 
@@ -110,18 +111,19 @@ class History:
         """
         self._is_plain = False
         self._end_run()
-        follows_after, ahead = float("inf"), 0
+        follows_from, ahead = _NEVER, 0
         if follows:
-            follows_after = self._number - 1
+            follows_from = self._number
             ahead = self._left_out[connection] - self._shared_count
-        self._streams[connection] = _Stream(self._number, skipped, follows_after, ahead)
+        self._streams[connection] = _Stream(self._number, skipped, follows_from, ahead)
 
     def follow(self, connection: int) -> None:
-        """From here on it gets what goes to everyone."""
+        """From the next round on it gets what goes to everyone. It gets something of its own in
+        this one."""
         stream = self._streams.get(connection)
-        if stream is not None and stream.follows_after > self._number:
+        if stream is not None and stream.follows_from == _NEVER:
             self._is_plain = False
-            stream.follows_after = self._number
+            stream.follows_from = self._number + 1
 
     def close(self, connection: int) -> None:
         """The connection is over."""
@@ -203,9 +205,9 @@ class History:
             stream.ahead += 0 if delivery is None else delivery.count
             if number == stream.opened_in:
                 stream.ahead -= stream.skipped
-            if stream.follows_after < number:
+            if stream.follows_from <= number:
                 stream.ahead -= shared_count
-            elif stream.follows_after == number:
+            elif stream.follows_from == number + 1:
                 stream.ahead -= self._shared_count - self._left_out[connection]
         return kept
 
@@ -249,7 +251,7 @@ class History:
     def _crc_of_dropped(self, stream: _Stream, connection: int) -> int | None:
         """The CRC of the last message of a stream that is no longer kept. None: there was none."""
         number, crc = stream.dropped_in, stream.dropped_crc
-        if self._dropped_in > max(number, stream.follows_after):
+        if self._dropped_in > number and self._dropped_in >= stream.follows_from:
             number, crc = self._dropped_in, self._dropped_crc
         for round in reversed(self._aside):
             if round.number > number:
@@ -266,7 +268,7 @@ class History:
 
     def _last_of_plain(self, stream: _Stream, connection: int, round: Round) -> Text | None:
         """The last message that a stream got in a plain round. None: it got nothing."""
-        if stream.follows_after >= round.number:
+        if round.number < stream.follows_from:
             return None
         assert round.left_out is not None
         shared: Kept = round.shared
@@ -281,7 +283,7 @@ class History:
         """How many messages a stream has got, up to the end of the last round."""
         self._end_run()
         stream = self._streams[connection]
-        if stream.follows_after < self._number:
+        if stream.follows_from <= self._number:
             return self._shared_count + stream.ahead - self._left_out[connection]
         return stream.ahead
 
@@ -294,52 +296,48 @@ class History:
         if not 0 <= received <= sent or (crc is None) != (received == 0):
             raise Missing("count")
         needed = sent - received
-        parts, found = self._back(stream, connection, needed, needed + (received > 0))
+        wanted = needed + (received > 0)
+        parts: list[Missed] = []
+        found = 0
+        back = self._back(stream, connection, needed)
+        while found < wanted and (part := next(back, None)) is not None:
+            parts.append(part)
+            found += part.count
+        self.bytes -= self._shelf.take_saved()
         if found < needed:
             raise Missing("history")
         if received:
             last = self._crc_of_dropped(stream, connection)
-            if found > needed:
+            if found > needed:  # only because of the last part
                 first = parts.pop().behind(found - needed - 1)
                 last = crc32(first.first)
-                if first.count > 1:
-                    parts.append(first.behind(1))
+                parts.append(first.behind(1))
             if last != crc:
                 raise Missing("count")
-        parts.reverse()
-        return parts
+        return [part for part in reversed(parts) if part.count]
 
-    def _back(
-        self, stream: _Stream, connection: int, needed: int, wanted: int
-    ) -> tuple[list[Missed], int]:
-        """The last messages of a stream, newest part first, and how many these are: at least
-        `wanted`, if so many are kept. Only the last part has more than the `needed` ones."""
-        parts: list[Missed] = []
+    def _back(self, stream: _Stream, connection: int, needed: int) -> Iterator[Missed]:
+        """What a stream got, as far as it is kept, newest first. The last `needed` messages come in
+        parts as large as possible. Nothing is gathered before it is asked for."""
         found = 0
-        begins_after = max(stream.follows_after, stream.opened_in)
         for group in self._shelf.back():
-            is_alike = connection not in group.differ and begins_after < group.rounds[0].number
             whole = group.whole
+            # In the round in which a stream began, it got something of its own, and is in `differ`.
+            is_alike = (
+                connection not in group.differ and stream.follows_from <= group.rounds[0].number
+            )
             if whole is not None and is_alike and found + whole.count <= needed:
-                parts.append(whole)
                 found += whole.count
-                if found >= wanted:
-                    break
+                yield whole
                 continue
             for round in reversed(group.rounds):
-                if found >= wanted or round.number < stream.opened_in:
-                    break
-                follows = stream.follows_after < round.number
+                follows = stream.follows_from <= round.number
                 part = round.part_of(connection, follows=follows)
                 if part is not None and round.number == stream.opened_in:
                     part = part.behind(stream.skipped)
-                if part is not None and part.count:
-                    parts.append(part)
+                if part is not None:
                     found += part.count
-            if found >= wanted or group.rounds[0].number < stream.opened_in:
-                break
-        self.bytes -= self._shelf.take_saved()
-        return parts, found
+                    yield part
 
 
 def _left_out_of_all(round: Round) -> Set[int]:

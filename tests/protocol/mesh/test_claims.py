@@ -209,6 +209,13 @@ def test_16_a_bad_claim_is_refused_and_not_repeated(data: dict[str, Any]) -> Non
     assert is_in(world, guest(world, "ann"))  # it has claimed nothing
 
 
+@pytest.mark.parametrize("length", [16, 256])
+def test_16_a_secret_may_be_as_short_or_long_as_this(length: int) -> None:
+    world = World()
+    assert is_in(world, guest(world, "ann", claim("x" * length)))
+    assert not is_in(world, guest(world, "ann"))
+
+
 @pytest.mark.parametrize("data", [None, "claim", [], {}, {"claim": None}, {"takeover": False}])
 def test_16_other_data_of_capabilities_is_no_claim(data: Any) -> None:
     world = World()

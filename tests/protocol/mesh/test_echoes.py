@@ -245,6 +245,18 @@ def test_after_ten_seconds_it_counts_as_said_anew(after_s: float, passes: bool) 
     assert meeting.passes(meeting.page) == passes
 
 
+def test_the_time_may_be_less_than_a_second_and_with_none_no_page_is_known() -> None:
+    short = Meeting(Limits(echo_within_s=0.5))
+    assert short.passes(short.program)
+    short.world.wait(0.25)
+    assert not short.passes(short.page)
+    off = Meeting(OFF)
+    assert off.passes(off.program)
+    assert off.passes(off.page)
+    assert off.world.mesh.mesh.roster.pages == set()
+    assert off.world.mesh.mesh.echoes.bytes == 0
+
+
 def test_what_was_said_last_counts_and_of_others_whoever_said_it() -> None:
     meeting = Meeting()
     assert meeting.passes(meeting.program)
@@ -353,7 +365,8 @@ def test_beyond_its_bytes_the_memory_forgets_the_oldest() -> None:
     meeting = Meeting(limits)
     for n in range(11):
         assert meeting.passes(meeting.program, data=n)
-        assert meeting.world.mesh.mesh.echoes.bytes <= limits.echo_bytes_max
+        entries = min(n + 1, 10)  # ten are just as much as may be
+        assert meeting.world.mesh.mesh.echoes.bytes == limits.echo_bytes_max // 10 * entries
     assert not meeting.passes(meeting.page, data=10)
     assert meeting.passes(meeting.page, data=0)
 

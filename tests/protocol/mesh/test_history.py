@@ -104,7 +104,8 @@ def kept_for(seconds: float) -> History:
     return History(10**9, seconds, JOINS)
 
 
-def texts_of(parts: Iterable[Missed]) -> list[Text]:
+def texts_of(parts: Sequence[Missed]) -> list[Text]:
+    assert all(part.count for part in parts), "a part without a message"
     return [text for part in parts for text in part.texts]
 
 
@@ -240,6 +241,71 @@ def test_a_stream_begins_in_the_middle_of_a_round() -> None:
     it.add(to_all(b"!"), {B: to_one(b"answer", b"!")}, 0.0)
     it.add(to_all(b"?"), {}, 0.0)
     assert texts_of(it.missed(B, 0, None)) == [b"answer", b"!", b"?"]
+
+
+def test_a_stream_follows_right_behind_the_round_in_which_it_began_to() -> None:
+    it = kept_for(10.0)
+    it.open(A, 0, follows=False)
+    it.add(None, {A: to_one(b"first")}, 0.0)
+    it.follow(A)
+    it.add(to_all(b"x"), {A: to_one(b"joined")}, 0.0)
+    assert it.count(A) == 2
+    it.add(plain(b"plain"), {}, 0.0)
+    assert texts_of(it.missed(A, 1, crc32(b"first"))) == [b"joined", b"plain"]
+    it.add(None, {B: to_one(b"to nobody who counts")}, 100.0)
+    assert texts_of(it.missed(A, 3, crc32(b"plain"))) == []
+    it.open(B, 0, follows=False)
+    it.add(None, {B: to_one(b"first")}, 100.0)
+    it.follow(B)
+    it.add(None, {B: to_one(b"joined")}, 100.0)
+    it.follow(B)  # it does so already
+    it.follow(3)  # is not counted
+    it.add(to_all(b"y"), {B: to_one(b"private", b"y")}, 100.0)
+    assert it.count(B) == 4
+    it.add(to_all(b"z"), {A: to_one(b"z", b"private")}, 100.0)
+    assert texts_of(it.missed(B, 3, crc32(b"private"))) == [b"y", b"z"]
+    assert texts_of(it.missed(A, 3, crc32(b"plain"))) == [b"y", b"z", b"private"]
+
+
+def counts(parts: Sequence[Missed]) -> list[int]:
+    return [part.count for part in parts]
+
+
+def test_what_whole_groups_have_is_told_as_one_part_and_shared() -> None:
+    it = history()
+    it.open(A, 0, follows=True)
+    it.open(B, 0, follows=True)
+    for number in range(6):
+        it.add(to_all(b"%d" % number), {}, 0.0)
+    both = it.missed(A, 0, None)
+    assert counts(both) == [3, 3]
+    assert all(one is other for one, other in zip(both, it.missed(B, 0, None), strict=True))
+    (newer,) = it.missed(B, 3, crc32(b"2"))
+    assert newer is both[1]
+    assert counts(it.missed(A, 2, crc32(b"1"))) == [1, 3]
+    assert counts(it.missed(A, 4, crc32(b"3"))) == [1, 1]
+
+
+def test_nothing_is_gathered_that_nobody_has_missed() -> None:
+    def old() -> int:
+        return len(it._shelf.new) + len(it._shelf._old)
+
+    with mock.patch.object(rounds_module, "AT_ONCE", 3):
+        it = history()
+        it.open(A, 0, follows=True)
+        for number in range(12):
+            if number == 9:
+                it.open(B, 0, follows=True)
+            it.add(to_all(b"%d" % number), {}, 0.0)
+        it.open(3, 0, follows=True)
+        assert it.missed(3, 0, None) == []
+        assert old() == 12
+        assert counts(it.missed(B, 0, None)) == [3]
+        assert old() == 9
+        assert counts(it.missed(A, 8, crc32(b"7"))) == [1, 3]
+        assert old() == 6
+        assert counts(it.missed(A, 6, crc32(b"5"))) == [3, 3]
+        assert old() == 3  # for the CRC of the last message before
 
 
 @pytest.mark.parametrize("received", [-1, 3, 10**30])

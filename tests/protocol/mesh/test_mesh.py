@@ -466,14 +466,17 @@ def test_7_bad_input_is_answered_reaches_nobody_and_closes_nothing(
     message: Inbound, code: ErrorCode
 ) -> None:
     world = world_of("a", "b")
-    before = {id: peer.state for id, peer in world.peers().items()}
+    before = world.peers()
     world.say(A, message)
     (error,) = world.got(A)
     assert error["data"]["code"] == code.code
     assert (error["type"], error["from"], error["to"]) == ("error", "relay", "a")
     assert world.got(B) == []
     assert world.is_open(A)
-    assert {id: peer.state for id, peer in world.peers().items()} == before
+    (was,), (now,) = before["a"].connections, world.peers()["a"].connections
+    assert now == attrs.evolve(was, received=was.received + 1)
+    assert attrs.evolve(world.peers()["a"], connections=(was,)) == before["a"]
+    assert world.peers()["b"] == before["b"]
     world.say(A, text("stream", sender="a"))
     assert len(world.got(B)) == 1
 
@@ -1296,6 +1299,25 @@ def test_totals_count_messages_not_deliveries() -> None:
     world.end(C)
     assert world.mesh.totals.left == 1
     assert world.mesh.totals.causes == world.mesh.totals.closed == Counter({"left": 1})
+
+
+def test_the_last_sign_of_life_is_that_of_any_peer_and_stays_when_the_last_one_left() -> None:
+    world = World()
+    assert world.mesh.alive_at == -math.inf
+    a, b = world.join("a"), world.join("b")
+    world.open()  # no peer
+    world.wait(1.0)
+    world.say(b, text("heartbeat"))
+    heard = world.at
+    world.wait(1.0)
+    assert world.mesh.alive_at == heard
+    world.end(b)
+    assert world.mesh.alive_at == heard - 1.0
+    world.wait(1.0)
+    world.end(a)
+    left = world.at
+    world.wait(1.0)
+    assert world.mesh.alive_at == left
 
 
 # What existing clients do (the numbers are those of the traps in docs) ----------------------------

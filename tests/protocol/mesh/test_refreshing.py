@@ -1,8 +1,10 @@
 """Presences that are repeated go together (rule 9): when, whose, and not too many at once."""
 
 from typing import Any
+from unittest import mock
 
 from protocol.limits import Limits
+from protocol.mesh import refreshing
 from protocol.mesh.refreshing import AT_ONCE_BYTES
 from tests.worlds.mesh import World, presence, text, world_of
 
@@ -38,6 +40,18 @@ def test_a_peer_takes_along_those_whose_time_comes_soon() -> None:
     for connection in (3, 1):
         world.say(connection, text("heartbeat"))
     assert repeated(world, 5) == ["c"]
+
+
+def test_soon_begins_at_its_bound() -> None:
+    world = World(Limits(stale_after_s=100.0, reap_after_s=200.0, presence_refresh_s=16.0))
+    for peer in ("a", "b", "c"):
+        world.join(peer)
+        world.wait(1.0)
+    world.wait(11.0)  # a: 14 s, b: 13 s, c: 12 s
+    world.say(3, text("heartbeat"))
+    world.hush()
+    world.say(1, text("heartbeat"))
+    assert repeated(world, 2) == ["c", "a"]
 
 
 def test_most_go_together() -> None:
@@ -110,6 +124,16 @@ def test_of_many_bytes_not_all_go_at_once_but_the_rest_a_little_later() -> None:
     world.wait(0.25)
     world.say(connections[11], text("heartbeat"))
     assert repeated(world, watcher) == [f"p{n}" for n in range(len(first), 10) if n != 9] + ["p10"]
+
+
+def test_just_as_many_bytes_as_may_go_at_once_are_not_yet_too_many() -> None:
+    world = World()
+    watcher = world.join("w")
+    connections = joined(world, 4)
+    size = len(presence("p0"))
+    with mock.patch.object(refreshing, "AT_ONCE_BYTES", 2 * size):
+        world.say(connections[3], text("heartbeat"))
+    assert repeated(world, watcher) == ["p0", "p1", "p2"]
 
 
 def test_a_mesh_that_is_empty_remembers_nobody() -> None:

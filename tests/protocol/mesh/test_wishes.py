@@ -70,6 +70,19 @@ def test_without_others_only_what_is_for_somebody_else_is_left_out(fields: dict[
     assert heard(world, 1, 2, 3, 4, 5) == [[], b, all_of_it, b, []]
 
 
+def test_what_names_several_peers_comes_once_to_each_connection_that_wants_it() -> None:
+    for_itself = {"others": False}
+    world = world_of("a")
+    world.join("b", "of b and c", subscribe=for_itself)
+    world.join("b", "of b and c")
+    world.join("c", "of b and c", "of c and d", subscribe=for_itself)
+    world.join("d", "of c and d", subscribe=for_itself)
+    world.hush()
+    for n, name in enumerate(["b", "of b and c", "c", "of c and d"]):
+        world.say(1, text("broadcast", sender="a", to=name, n=n))
+    assert heard(world, 2, 3, 4, 5) == [[0, 1], [0, 1, 2, 3], [1, 2, 3], [3]]
+
+
 @pytest.mark.parametrize(
     ("topics", "topic", "arrives"),
     [
@@ -421,11 +434,27 @@ def test_what_is_remembered_is_bounded() -> None:
     wishes = Wishes(Limits(), Work())
     wishes.want(1, Wish(topics=frozenset({"x*"})))
     wishes.want(2, EVERYTHING)
+    most = 0
     for n in range(2000):
         assert wishes.selected("t", f"x{n}", is_for_some=False) == (0, 1)
         assert wishes.selected("t", f"{n:05000}", is_for_some=False) == (0,)
-    assert len(wishes._remembered) <= 256
-    assert all(len(topic or "") < 300 for _, topic, _ in wishes._remembered)
+        most = max(most, len(wishes._remembered))
+    assert most == 256
+    wishes.selected("t", "x" * 257, is_for_some=False)
+    wishes.selected("t", "x" * 256, is_for_some=False)  # as long as a pattern may be
+    assert max(len(topic or "") for _, topic, _ in wishes._remembered) == 256
+
+
+def test_of_those_who_are_left_out_only_those_count_who_would_have_been_reached() -> None:
+    wishes = Wishes(Limits(), Work())
+    for connection, wish in ((1, EVERYTHING), (2, EVERYTHING), (3, Wish(others=False))):
+        wishes.want(connection, wish)
+    watches_nothing = 4
+    assert wishes.reached((0,), ()) == 2
+    assert wishes.reached((0,), (2, 3, watches_nothing)) == 1
+    assert wishes.reached((0, 1), (2, 3, watches_nothing)) == 1
+    assert wishes.reached((1,), (2, watches_nothing)) == 1
+    assert wishes.reached((), (1, 2, 3)) == 0
 
 
 @pytest.mark.parametrize("topic", ["t", 7, None, True, {}, "\u00e9", "\\"])

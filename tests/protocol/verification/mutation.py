@@ -58,6 +58,9 @@ TESTS: Final = {
         "protocol.verification.test_mutants",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_lagging",
+        "protocol.mesh.test_wishes",
+        "protocol.mesh.test_visiting",
+        "protocol.mesh.test_echoes",
     ),
     "protocol/mesh/announcing.py": (
         "protocol.mesh.test_announcing",
@@ -69,7 +72,11 @@ TESTS: Final = {
         "protocol.mesh.test_announcing",
         "protocol.mesh.test_granting",
         "protocol.mesh.test_claims",
+        "protocol.mesh.test_quanta",
         "protocol.verification.test_mutants",
+        "actors.relay.test_peer",
+        "actors.relay.test_comebacks",
+        "actors.relay.test_comeback_attacks",
     ),
     "protocol/mesh/commands.py": ("protocol.mesh.test_commands",),
     "protocol/mesh/flow.py": ("protocol.mesh.test_flow",),
@@ -77,6 +84,7 @@ TESTS: Final = {
     "protocol/mesh/visitors.py": ("protocol.mesh.test_visiting",),
     "protocol/mesh/announcer.py": (
         "protocol.mesh.test_announcing",
+        "protocol.mesh.test_wishes",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_granting",
         "protocol.mesh.test_claims",
@@ -107,16 +115,28 @@ TESTS: Final = {
         "protocol.mesh.test_echoes",
         "protocol.mesh.test_directory",
         "protocol.mesh.test_wishes",
+        "protocol.mesh.test_quanta",
+        "protocol.mesh.test_flow",
+        "protocol.mesh.test_commands",
+        "protocol.mesh.test_visiting",
     ),
     "protocol/mesh/local.py": (
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_claims",
         "protocol.verification.test_mutants",
+        "protocol.mesh.test_flow",
+        "protocol.mesh.test_announcing",
+        "actors.relay.test_comebacks",
     ),
     "protocol/mesh/granting.py": ("protocol.mesh.test_granting",),
-    "protocol/mesh/audiences.py": ("protocol.mesh.test_wishes", "protocol.mesh.test_lagging"),
-    "protocol/mesh/wishes.py": ("protocol.mesh.test_wishes",),
-    "protocol/mesh/refreshing.py": ("protocol.mesh.test_refreshing", "protocol.mesh.test_mesh"),
+    "protocol/mesh/audiences.py": (
+        "protocol.mesh.test_wishes",
+        "protocol.mesh.test_lagging",
+        "protocol.mesh.test_visiting",
+    ),
+    "protocol/mesh/wishes.py": ("protocol.mesh.test_wishes", "protocol.mesh.test_visiting"),
+    "protocol/mesh/echoes.py": ("protocol.mesh.test_echoes",),
+    "protocol/mesh/refreshing.py": ("protocol.mesh.test_refreshing",),
     "protocol/mesh/lagging.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/turns.py": ("protocol.mesh.test_lagging",),
     "protocol/mesh/connection.py": (
@@ -127,6 +147,8 @@ TESTS: Final = {
     ),
     "protocol/mesh/answers.py": (
         "protocol.mesh.test_claims",
+        "protocol.mesh.test_echoes",
+        "protocol.mesh.test_recalling",
         "protocol.mesh.test_mesh",
         "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
@@ -135,6 +157,7 @@ TESTS: Final = {
     "protocol/grants.py": ("protocol.test_grants", "protocol.mesh.test_granting"),
     "protocol/mesh/texts.py": (
         "protocol.mesh.test_texts",
+        "protocol.mesh.test_granting",
         "protocol.verification.test_mutants",
         "protocol.mesh.test_mesh",
     ),
@@ -162,8 +185,8 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> due <= connection.deadline_at": (
         "an entry that stands twice in the heap is skipped the second time; only memory differs"
     ),
-    "protocol/mesh/history.py: follow: stream.follows_after > self._number"
-    " -> stream.follows_after >= self._number": "who follows from this round on does so already",
+    "protocol/mesh/recalling.py: settle: len(fresh) >= self._messages_max"
+    " -> len(fresh) > self._messages_max": "just so many push all older ones out anyway",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
     " -> len(own) <= len(streams)": "either of the two is gone through; the result is the same",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
@@ -176,8 +199,6 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> round.number >= number": "this number is of a round that is not plain, and those here are",
     "protocol/mesh/history.py: _last_of_own: delivery.count <= skipped"
     " -> delivery.count < skipped": "nobody asks what came before the first message that counts",
-    "protocol/mesh/history.py: _last_of_plain: stream.follows_after >= round.number"
-    " -> stream.follows_after > round.number": "what the stream got first comes after this round",
 }
 """Survivors that change nothing, by description: why."""
 
