@@ -57,6 +57,7 @@ def routes() -> list[BaseRoute]:
         # A page that another local server serves may import the module, too.
         files = CORSMiddleware(Files(directory=BROWSER, html=True), allow_origins=["*"])
         found.append(Mount("/browser", files))
+    if (BROWSER / CONSOLE).is_dir():
         found += [Route(path, to_console) for path in ("/console", "/console/")]
     if _has_site():
         found.append(Mount("/docs", Files(directory=SITE, html=True)))
@@ -70,6 +71,7 @@ def links() -> list[Link]:
     found = []
     if BROWSER.is_dir():
         found.append(Link("browser/", "Demo", "join the mesh from this browser"))
+    if (BROWSER / CONSOLE).is_dir():
         found.append(Link("console/", "Console", "see who is here, and what they do"))
     if _has_site():
         found.append(Link("docs/", "Documentation", "how to use all this"))

@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import sync_playwright
-
 from tests import ROOT
 from tests.browser.conftest import CHROMIUM
 from tests.worlds.stand_in import StandIn
@@ -62,6 +60,8 @@ def take(browser: Any, how: dict[str, Any]) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """Take all pictures. Returns the exit code."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 (an extra)
+
     folder = Path(arguments[0]) if arguments else ROOT / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:

@@ -151,9 +151,11 @@ async def test_lines_of_a_shell_are_messages(shell: Shell, live: LiveRelay) -> N
 async def test_curl_sees_who_is_here(shell: Shell, live: LiveRelay) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
-    (asking,) = blocks("HTTP")
-    async with join(live.url, "ann"):
+    asking, saying = blocks("HTTP")
+    async with join(live.url, "ann") as ann:
         assert json.loads(await shell.run(asking))["peers"] == ["ann"]
+        assert json.loads(await shell.run(saying)) == {"received": 1}
+        assert (await message_of(ann, "broadcast")).origin == "cron"
 
 
 async def test_the_entry_for_editors_starts_a_server_of_mcp(shell: Shell, live: LiveRelay) -> None:

@@ -132,6 +132,10 @@ async def test_packages_of_others_in_the_folder_of_the_browser_module_are_not_se
         ((), ["ping"]),
         (("browser/index.html", "browser/README.md"), ["browser/", "browser/README.md", "ping"]),
         (
+            ("browser/index.html", "browser/console/index.html"),
+            ["browser/", "console/", "ping"],
+        ),
+        (
             ("docs/python.md", "docs/protocol.md"),
             ["docs/python.md", "docs/protocol.md", "ping"],
         ),
@@ -150,7 +154,7 @@ def test_the_root_links_to_what_there_is_and_every_link_works(
     with LiveRelay() as live, httpx.Client(base_url=live.http, trust_env=False) as http:
         assert Links(http.get("/").text).linked == linked
         for address in linked:
-            found = http.get(f"/{address}")
+            found = http.get(f"/{address}", follow_redirects=True)
             assert found.status_code == 200, address
             if address.endswith(".md"):
                 assert found.headers["content-type"] == "text/plain; charset=utf-8"
