@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from benchmarks.run import SERVERS
 from protocol.verification.conformance import Report, Target, check
 from tests import ROOT
 
@@ -40,6 +39,8 @@ _SAME: Final = (
 @contextlib.contextmanager
 def started(name: str) -> Iterator[str]:
     """One of the servers on a loopback port. The URL."""
+    from benchmarks.run import SERVERS  # noqa: PLC0415 (not beside an installed wheel)
+
     server = SERVERS[name]
     server.prepare()
     with socket.socket() as free:
