@@ -362,7 +362,9 @@ def test_what_the_toolkit_cannot_leave_out_is_little(deployed: Deployed) -> None
     needed = ("relay.py", "requirements.txt", "actors/", "protocol/", "browser/")
     with zipfile.ZipFile(deployed.package) as package:
         infos = [i for i in package.infolist() if i.filename in ours]
-    assert sum(i.file_size for i in infos if not i.filename.startswith(needed)) < MEGABYTE
+    sizes = {i.filename: i.file_size for i in infos if not i.filename.startswith(needed)}
+    assert sizes.pop("uv.lock") < MEGABYTE  # it grows with the tools of the tests
+    assert sum(sizes.values()) < MEGABYTE / 4
 
 
 def compiled(package: zipfile.ZipFile) -> list[str]:
