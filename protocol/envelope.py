@@ -24,6 +24,10 @@ RELAY: Final = "relay"
 """The `from` of the relay's own messages. No peer or agent may have this name."""
 
 
+NO_TURN: Final = msgspec.Raw()
+"""This very object is the `turn_id` of a message that has none."""
+
+
 class Header(msgspec.Struct, gc=False):
     """The fields that decide where a message goes. `None`: absent, or null.
 
@@ -36,7 +40,7 @@ class Header(msgspec.Struct, gc=False):
     to: str | None = None
     instance_id: str | None = msgspec.field(name="instanceId", default=None)
     target_instance_id: str | None = msgspec.field(name="targetInstanceId", default=None)
-    turn_id: msgspec.Raw = msgspec.field(name="turnId", default=msgspec.Raw())
+    turn_id: msgspec.Raw = msgspec.field(name="turnId", default=NO_TURN)
 
 
 @attrs.frozen

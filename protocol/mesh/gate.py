@@ -61,8 +61,8 @@ from protocol.mesh.lifecycle import (
 from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
-from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Kind, Route
-from protocol.mesh.status import OTHER_TYPES, Totals
+from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, Kinds, Route
+from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
 
 _NOBODY: Final = Route.NOBODY
@@ -109,8 +109,7 @@ class Gate:
             resumptions=resumptions,
             schedule=self._schedule,
         )
-        self.kinds = {type: Kind(route) for type, route in ROUTES.items()}
-        self._other = self.kinds[OTHER_TYPES] = Kind(None)
+        self.kinds = Kinds()
         self._any_other_type = None if strict else ANY_OTHER_TYPE
         self._within_rate = Rating(limits, self.answers, self.totals).within
         self._arrays = Arrays(self.codec, self._within_rate, self.refuse)
@@ -323,7 +322,7 @@ class Gate:
                 header = decode(message)
                 if header.sender == RELAY:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
-                kind = kinds.get(header.type) or self._other
+                kind = kinds[header.type]
                 kind.count += 1
                 route = kind.route
                 if route is None:

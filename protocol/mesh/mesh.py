@@ -14,7 +14,7 @@ from protocol import refusals
 from protocol.agents import Agent
 from protocol.claims import Claim, same_owner
 from protocol.codec import content
-from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
+from protocol.envelope import NO_TURN, Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import texts
@@ -114,7 +114,7 @@ class Mesh:
                 recent.begin(now)
             recent.fresh.append(text)
             self.totals.relayed += 1
-            if header.turn_id or self.flow is not None:
+            if header.turn_id is not NO_TURN or self.flow is not None:
                 self._show(peer, None, header, now)
             return
         if header.target_instance_id is not None:
@@ -127,14 +127,14 @@ class Mesh:
                 self.audiences.laggards.begins(peer, header, text)
             self._effects.append(Deliver(text, target.only))
             self.totals.relayed += 1
-            if header.turn_id or self.flow is not None:
+            if header.turn_id is not NO_TURN or self.flow is not None:
                 self._show(peer, target, header, now)
             if target.extra_work:
                 self._work.extra += target.extra_work
 
     def _show(self, peer: Peer, target: Peer | None, header: Header, now: Instant) -> None:
         """Note a message for whoever watches. `target`: None: everyone."""
-        if header.turn_id:
+        if header.turn_id is not NO_TURN:
             self.commands.said(peer.id, header, bytes(header.turn_id), now)
         if self.flow is not None:
             self.flow.said(peer.id, None if target is None else target.id, header.type, now)

@@ -23,16 +23,6 @@ class Route(enum.Enum):
     REFUSED = "nobody: only the relay sends these, and a peer that does is refused"
 
 
-class Kind:
-    """The messages of one type: where they go, and how many came. Every message looks here."""
-
-    __slots__ = ("count", "route")
-
-    def __init__(self, route: Route | None) -> None:
-        self.route = route
-        self.count = 0
-
-
 RELAYS_PREFIX: Final = "relay-"
 """What the types begin with in which existing pages tell their own tabs about their relays."""
 
@@ -76,3 +66,28 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
 
 ANY_OTHER_TYPE: Final = Route.OTHERS
 """Where messages of all other types go, except those that begin with `RELAYS_PREFIX`."""
+
+OTHER_TYPES: Final = "other"
+"""The name under which all types are counted that are not in the table. (A peer that invents this
+one is counted right.)"""
+
+
+class Kind:
+    """The messages of one type: where they go (None: as `ANY_OTHER_TYPE`), and how many came."""
+
+    __slots__ = ("count", "route")
+
+    def __init__(self, route: Route | None) -> None:
+        self.route = route
+        self.count = 0
+
+
+class Kinds(dict[str, Kind]):
+    """The kinds of messages by type. Every message is looked up here, once."""
+
+    def __init__(self) -> None:
+        super().__init__({type: Kind(route) for type, route in ROUTES.items()})
+        self[OTHER_TYPES] = self._other = Kind(None)
+
+    def __missing__(self, type: str) -> Kind:
+        return self._other

@@ -10,7 +10,7 @@ import msgspec
 from protocol.codec import decode_object, decode_value, without_lone_surrogates
 from protocol.envelope import Text
 from protocol.mesh.lifecycle import PeerState
-from protocol.mesh.routing import ROUTES
+from protocol.mesh.routing import OTHER_TYPES, ROUTES
 
 
 @attrs.frozen
@@ -69,10 +69,6 @@ def _first_text(data: Mapping[str, msgspec.Raw], names: Iterable[str]) -> str | 
 _NAMES: Final = ("name", "displayName", "program")
 _HOSTS: Final = ("hostname", "host")
 DESCRIBED_CHARS_MAX: Final = 200
-
-OTHER_TYPES: Final = "other"
-"""The name under which all types are counted that are not in the protocol's table. (A peer that
-invents this one is counted right.)"""
 
 
 def _types() -> Counter[str]:

@@ -30,8 +30,8 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import granting
 from protocol.mesh.items import Items, Visitor
-from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, Route
-from protocol.mesh.status import OTHER_TYPES, Totals
+from protocol.mesh.routing import ANY_OTHER_TYPE, OTHER_TYPES, RELAYS_PREFIX, ROUTES, Route
+from protocol.mesh.status import Totals
 from protocol.rate import Rate
 
 EXPLAINED_MAX: Final = 16
