@@ -76,6 +76,7 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
     """What is served here: the page, where to join, and the stream."""
     import httpx  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.datastructures import Headers  # noqa: PLC0415
     from starlette.responses import (  # noqa: PLC0415
         JSONResponse,
         PlainTextResponse,
@@ -147,9 +148,7 @@ def app_for(where: Where, http: "httpx.AsyncClient") -> "ASGIApp":
     async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Whoever asks is a page of ours: the answers hold credentials."""
         if scope["type"] == "http":
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-            }
+            headers = Headers(scope=scope)
             if not is_own(headers.get("host", ""), frozenset()) or is_foreign(headers, ()):
                 await PlainTextResponse("only for pages of this console\n", 403)(
                     scope, receive, send

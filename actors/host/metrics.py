@@ -22,6 +22,7 @@ from actors.relay.snapshot import Gauges
 from actors.relay.traffic import BOUNDS_S, Durations
 from protocol.envelope import ErrorCode
 from protocol.mesh.lifecycle import Cause, PeerState
+from protocol.mesh.routing import OTHER_TYPES, ROUTES
 from protocol.mesh.status import Totals
 
 NAME: Final = "relay"
@@ -73,7 +74,11 @@ _STATES: Final = (PeerState.PRESENT.value, PeerState.STALE.value)
 INSTRUMENTS: Final = (
     Instrument("received", "messages that came in", _one(lambda r: r.totals.received)),
     Instrument(
-        "messages", "messages whose header was read", lambda r: r.totals.types, label="type"
+        "messages",
+        "messages whose header was read",
+        lambda r: r.totals.types,
+        label="type",
+        keys=(*ROUTES, OTHER_TYPES),
     ),
     Instrument("relayed", "messages that were passed on", _one(lambda r: r.totals.relayed)),
     Instrument(

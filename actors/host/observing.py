@@ -20,7 +20,7 @@ from actors.clock import Clock
 from actors.host.metrics import Metrics
 from actors.relay.journal import EVENTS_MAX
 from actors.relay.runtime import Runtime
-from actors.relay.snapshot import NOTHING, MeshStatus
+from actors.relay.snapshot import MeshStatus
 from protocol.about import __version__
 from protocol.envelope import Text
 from protocol.mesh.commands import Command
@@ -165,7 +165,7 @@ class Observers:
                 who = described(peer.presence)
             view.described[peer.peer] = peer.presence, who
             heard_at = max(its.heard_at for its in peer.connections)
-            boxes = [status.mailboxes.get(its.connection, NOTHING) for its in peer.connections]
+            mailbox = status.mailbox_of(peer)
             rows[peer.peer] = {
                 "state": peer.state.value,
                 "name": who.name,
@@ -174,9 +174,9 @@ class Observers:
                 "connections": len(peer.connections),
                 "heard_ms": self._began.wall_ms + round(1000 * (heard_at - self._began.at)),
                 "received": sum(its.received for its in peer.connections),
-                "sent": sum(box.sent for box in boxes),
-                "queued_messages": sum(box.messages for box in boxes),
-                "queued_bytes": sum(box.bytes for box in boxes),
+                "sent": mailbox.sent,
+                "queued_messages": mailbox.messages,
+                "queued_bytes": mailbox.bytes,
             }
         return rows
 

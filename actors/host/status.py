@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from actors.relay.snapshot import NOTHING, MeshStatus
+from actors.relay.snapshot import MeshStatus
 from protocol.mesh.status import PeerStatus
 
 
@@ -26,12 +26,12 @@ def report(meshes: Sequence[MeshStatus], details: bool) -> dict[str, object]:
 
 
 def _peer_report(peer: PeerStatus, mesh: MeshStatus) -> dict[str, object]:
-    queued = [mesh.mailboxes.get(c.connection, NOTHING) for c in peer.connections]
+    mailbox = mesh.mailbox_of(peer)
     return {
         "state": peer.state.value,
         "agents": peer.agents,
         "connections": len(peer.connections),
         "last_seen_s": round(min(c.silent_s for c in peer.connections), 3),
-        "mailbox_messages": sum(its.messages for its in queued),
-        "mailbox_bytes": sum(its.bytes for its in queued),
+        "mailbox_messages": mailbox.messages,
+        "mailbox_bytes": mailbox.bytes,
     }

@@ -66,6 +66,7 @@ class Journal:
 
     def note(self, effect: PeerJoined | PeerLeft | Refused | Spared, now: Instant) -> None:
         """The mesh has decided this."""
+        facts: dict[str, str | int | None]
         match effect:
             case PeerJoined(peer, connection, agents):
                 facts = {"peer": peer, "connection": connection, "agents": agents}
@@ -77,12 +78,11 @@ class Journal:
             case Refused(connection, peer, code, count):
                 facts = {"peer": peer, "connection": connection, "count": count}
                 log.warning("refused", extra={"mesh": self._mesh, "code": code.code, **facts})
-                why = code.code
-                self._event(now, "refused", peer=peer, connection=connection, why=why, count=count)
+                self._event(now, "refused", why=code.code, **facts)
             case Spared(connection, peer, count):
                 facts = {"peer": peer, "connection": connection, "count": count}
                 log.warning("spared", extra={"mesh": self._mesh, **facts})
-                self._event(now, "spared", peer=peer, connection=connection, count=count)
+                self._event(now, "spared", **facts)
 
     def dismissed(self, end: Dismissed, now: Instant) -> None:
         """The relay has ended a connection."""

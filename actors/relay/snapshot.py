@@ -40,6 +40,11 @@ class MeshStatus:
     mailboxes: dict[int, Mailbox]
     totals: Totals
 
+    def mailbox_of(self, peer: PeerStatus) -> Mailbox:
+        """All mailboxes of a peer together."""
+        boxes = [self.mailboxes.get(its.connection, NOTHING) for its in peer.connections]
+        return Mailbox(*map(sum, zip(*boxes, strict=True)))
+
 
 @attrs.frozen
 class Gauges:

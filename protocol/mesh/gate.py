@@ -61,11 +61,10 @@ from protocol.mesh.lifecycle import (
 from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
-from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, Kinds, Route
+from protocol.mesh.routing import Kinds, Route
 from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
 
-_NOBODY: Final = Route.NOBODY
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 _TARGET: Final = Route.TARGET
 _PRESENT: Final = PeerState.PRESENT
@@ -109,8 +108,7 @@ class Gate:
             resumptions=resumptions,
             schedule=self._schedule,
         )
-        self.kinds = Kinds()
-        self._any_other_type = None if strict else ANY_OTHER_TYPE
+        self.kinds = Kinds(limits, strict=strict)
         self._within_rate = Rating(limits, self.answers, self.totals).within
         self._arrays = Arrays(self.codec, self._within_rate, self.refuse)
         # One valid entry per connection, at or before its deadline: there is nothing to cancel.
@@ -136,7 +134,8 @@ class Gate:
         Only a quantum of elements of arrays, or of long announcements, is decided at once. If there
         is more, the connection is in `unfinished`, and the next call, with or without messages,
         decides more of what waits.
-        Returns how many messages were decided: the elements of an array count each."""
+        Returns how many messages were decided: the elements of an array count each.
+        """
         connection = self.connections.get(id)
         if connection is None:
             return 0
@@ -326,11 +325,7 @@ class Gate:
                 kind.count += 1
                 route = kind.route
                 if route is None:
-                    if header.type.startswith(RELAYS_PREFIX):
-                        route = _NOBODY
-                    else:
-                        refusals.check_name(header.type, "type", limits)
-                        route = self._any_other_type
+                    route = kinds.invented(header.type)
                 if route is _OTHERS or route is _TARGET:
                     said(id, header, message, route, now)
                 else:

@@ -57,7 +57,7 @@ class LocalMesh:
         self.unfinished = self.gate.unfinished
         self.said = self.mesh.said  # one item for every message, hence directly
         self.visited = self.mesh.visited
-        self.visits = Visits(limits, self.codec, self, self.gate.totals, strict=strict)
+        self.visits = Visits(limits, self.codec, self, self.gate.totals, self.gate.kinds)
 
     # What happens to connections, as the gate has it ----------------------------------------------
 
@@ -211,7 +211,7 @@ class LocalMesh:
     def totals(self) -> Totals:
         """What gate and mesh have counted so far."""
         totals = self.gate.totals + self.mesh.totals
-        totals.types.update({type: kind.count for type, kind in self.gate.kinds.items()})
+        totals.types = Counter({type: kind.count for type, kind in self.gate.kinds.items()})
         return totals
 
     def peer_of(self, id: int) -> str | None:

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from protocol import refusals
+from protocol.limits import Limits
+
 
 class Route(enum.Enum):
     """Where messages of one type go. The value is the wording of the table in the documents."""
@@ -83,11 +86,21 @@ class Kind:
 
 
 class Kinds(dict[str, Kind]):
-    """The kinds of messages by type. Every message is looked up here, once."""
+    """The kinds of messages of one mesh, by type. Every message is looked up here, once. `strict`:
+    types that are not in the table go nowhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, *, strict: bool = False) -> None:
         super().__init__({type: Kind(route) for type, route in ROUTES.items()})
         self[OTHER_TYPES] = self._other = Kind(None)
+        self._limits = limits
+        self._any_other_type = None if strict else ANY_OTHER_TYPE
 
     def __missing__(self, type: str) -> Kind:
         return self._other
+
+    def invented(self, type: str) -> Route | None:
+        """Where messages go whose type is not in the table. None: nowhere. Raises Refusal."""
+        if type.startswith(RELAYS_PREFIX):
+            return Route.NOBODY
+        refusals.check_name(type, "type", self._limits)
+        return self._any_other_type

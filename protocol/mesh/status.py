@@ -10,7 +10,6 @@ import msgspec
 from protocol.codec import decode_object, decode_value, without_lone_surrogates
 from protocol.envelope import Text
 from protocol.mesh.lifecycle import PeerState
-from protocol.mesh.routing import OTHER_TYPES, ROUTES
 
 
 @attrs.frozen
@@ -71,10 +70,6 @@ _HOSTS: Final = ("hostname", "host")
 DESCRIBED_CHARS_MAX: Final = 200
 
 
-def _types() -> Counter[str]:
-    return Counter(dict.fromkeys((*ROUTES, OTHER_TYPES), 0))
-
-
 @attrs.define
 class Totals:
     """Counts since the mesh began. `relayed` counts messages, not deliveries. Of those `refused`
@@ -94,7 +89,7 @@ class Totals:
     spared: int = 0
     joined: int = 0
     left: int = 0
-    types: Counter[str] = attrs.Factory(_types)
+    types: Counter[str] = attrs.Factory(Counter)
     codes: Counter[str] = attrs.Factory(Counter)
     causes: Counter[str] = attrs.Factory(Counter)
     closed: Counter[str] = attrs.Factory(Counter)

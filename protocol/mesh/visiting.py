@@ -30,7 +30,7 @@ from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import granting
 from protocol.mesh.items import Items, Visitor
-from protocol.mesh.routing import ANY_OTHER_TYPE, OTHER_TYPES, RELAYS_PREFIX, ROUTES, Route
+from protocol.mesh.routing import Kinds, Route
 from protocol.mesh.status import Totals
 from protocol.rate import Rate
 
@@ -182,17 +182,18 @@ class Visit:
 class Visits:
     """Decides about the visits to one mesh. Never waits. Not thread-safe.
 
-    Messages that pass go to `items`. What is counted is counted in `totals`.
+    Messages that pass go to `items`. What is counted is counted in `totals` and in `kinds`, which
+    are those of the gate.
     """
 
     def __init__(
-        self, limits: Limits, codec: Codec, items: Items, totals: Totals, *, strict: bool = False
+        self, limits: Limits, codec: Codec, items: Items, totals: Totals, kinds: Kinds
     ) -> None:
         self._limits = limits
         self._codec = codec
         self._items = items
         self._totals = totals
-        self._any_other_type = None if strict else ANY_OTHER_TYPE
+        self._kinds = kinds
 
     def decide(self, visit: Visit, now: Instant) -> int:
         """Decide the next quantum of a visit. Returns how many messages were decided."""
@@ -242,14 +243,9 @@ class Visits:
         header, limits = self._codec.header(text), self._limits
         if header.sender == RELAY:
             raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
-        route = ROUTES.get(header.type)
-        self._totals.types[header.type if route is not None else OTHER_TYPES] += 1
-        if route is None:
-            if header.type.startswith(RELAYS_PREFIX):
-                route = Route.NOBODY
-            else:
-                refusals.check_name(header.type, "type", limits)
-                route = self._any_other_type
+        kind = self._kinds[header.type]
+        kind.count += 1
+        route = kind.route or self._kinds.invented(header.type)
         if route is None:
             raise refusals.unknown_type(header.type)
         if route is Route.NOBODY:
