@@ -64,6 +64,8 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     _port: Port | None = None
     _limits: Limits
     _reader: FrameReader
+    _is_failed = False
+    """The peer has broken RFC 6455: what it still sends is discarded."""
     _holds_little = False
     _is_wanted = True  # the port wants to read on
     _is_resting = False  # this connection has read enough for now
@@ -129,7 +131,10 @@ class MeshProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         port = self._port
         if port is None:
-            super().data_received(data)
+            if self._is_failed:
+                self._discard(data)
+            else:
+                super().data_received(data)
             return
         reader, intake = self._reader, self._intake
         messages = reader.read(data, FRAMES_AT_ONCE)
@@ -194,6 +199,12 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             super().data_received(foreign)
         if self.transport.is_closing():
             self._finish()
+
+    def _discard(self, data: bytes) -> None:
+        """Take what a peer still sends behind its violation, but not more than a burst."""
+        self._intake.bytes_left -= len(data)
+        if self._intake.bytes_left < 0:
+            self.transport.abort()
 
     def _answer_pings(self) -> None:
         """Answer the latest pings, as soon as the socket takes it. Only a few pongs ever wait."""
@@ -305,13 +316,33 @@ class MeshProtocol(WebSocketsSansIOProtocol):
         if self._port is not None:
             self._finish()
 
+    def handle_parser_exception(self) -> None:
+        """The peer breaks RFC 6455: say so in a close frame, and read no more messages.
+
+        The socket stays open for reading until the peer closes it too. To close a socket to which
+        bytes still come is to reset it, and a reset can overtake the close frame.
+        """
+        if self._port is None or self.transport.is_closing() or not self.transport.can_write_eof():
+            super().handle_parser_exception()
+            return
+        self._is_failed = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.set_reading(True)
+        self.transport.write_eof()
+        self._end_in_time()
+
     def _finish(self) -> None:
         """Nothing more comes in. What is written already may still go out, within a time."""
+        self.transport.close()
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        """The connection is over for its port. Its socket is cut if it does not end by itself."""
         self._chunks = None
         if self.close_timer is not None:
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(self._limits.close_within_s, self.transport.abort)
-        self.transport.close()
         self._closed()
 
     def connection_lost(self, exc: Exception | None) -> None:

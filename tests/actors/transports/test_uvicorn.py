@@ -1,10 +1,12 @@
 """The fast transport on real sockets, byte by byte. (What it borrows: test_borrowed.py.)"""
 
 import asyncio
+import fcntl
 import json
 import random
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -212,6 +214,37 @@ def test_a_code_point_split_between_fragments_is_whole_again(client: RawClient) 
 def test_a_violation_of_rfc_6455_is_closed_with_1002(client: RawClient, violation: bytes) -> None:
     client.socket.sendall(violation)
     assert client.close_code() == 1002
+
+
+def test_what_a_peer_still_sends_behind_its_violation_does_not_cost_it_the_close_frame(
+    client: RawClient,
+) -> None:
+    client.socket.sendall(frame(b"x", 0x3))
+    assert client.close_code() == 1002
+    with pytest.raises(EOFError):
+        client.read()
+    client.socket.sendall(frame(b"y"))  # a reset would answer this, if the socket were closed
+
+    def error() -> int:
+        return client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def unsent() -> int:
+        (count,) = struct.unpack("i", fcntl.ioctl(client.socket, termios.TIOCOUTQ, bytes(4)))
+        return int(count)
+
+    seen: list[int] = []
+    until(lambda: bool(seen.append(error()) or seen[-1] or unsent() == 0))
+    assert not any([*seen, error()])
+
+
+def test_a_peer_that_floods_behind_its_violation_is_cut_at_once() -> None:
+    limits = Limits(bytes_in_burst=2_000_000, close_within_s=60.0)
+    with LiveRelay(limits=limits, clock=StillClock()) as live, RawClient(live.port) as client:
+        client.socket.sendall(frame(b"x", 0x3))
+        assert client.close_code() == 1002
+        with pytest.raises(ConnectionError):
+            while True:
+                client.socket.sendall(bytes(10_000))
 
 
 def test_a_close_is_answered_with_its_own_code(client: RawClient) -> None:
