@@ -227,9 +227,9 @@ class Supervisor:
                 mesh.ended(actor.id, Cause.DISPLACED, now)
             self._carry_out(mesh.take_effects(), now)
         traffic = self._traffic
-        traffic.rounds += 1
         traffic.untaken_bytes += bytes_left
-        if not traffic.rounds % SAMPLED:
+        traffic.rounds = rounds = traffic.rounds + 1
+        if not rounds % SAMPLED:
             traffic.rounds_s.note(self._clock.now().at - now.at)
         if (kept_bytes := mesh.kept_bytes) != self._kept_bytes:
             self._kept_bytes = kept_bytes

@@ -154,22 +154,16 @@ class Tapes:
         receivers: Mapping[int, PeerActor],
         leaving: Collection[int],
     ) -> None:
-        deliveries = bytes = 0
+        traffic = self._traffic
         if shared is not None:
-            count = len(present)
-            for connection in present:
-                if connection not in own:
-                    receivers[connection].tell(shared)
-                else:
-                    count -= 1
-            deliveries, bytes = count * shared.count, count * shared.size
+            those = present - own.keys() if own else present
+            for connection in those:
+                receivers[connection].tell(shared)
+            traffic.deliver(len(those), shared)
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
                 receivers[connection].tell(batch)
-                deliveries += batch.count
-                bytes += batch.size
-        self._traffic.deliveries += deliveries
-        self._traffic.delivered_bytes += bytes
+                traffic.deliver(1, batch)
         if self._sent is not None:
             if shared is not None:
                 self._sent.update(dict.fromkeys(present - own.keys(), shared.count))

@@ -5,6 +5,8 @@ from typing import Final
 
 import attrs
 
+from actors.frames import Batch
+
 BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Durations are counted between these bounds."""
 
@@ -42,6 +44,11 @@ class Traffic:
     deliveries: int = 0
     delivered_bytes: int = 0
     rounds_s: Durations = attrs.Factory(Durations)
+
+    def deliver(self, connections: int, batch: Batch) -> None:
+        """So many connections are sent a batch."""
+        self.deliveries += connections * batch.count
+        self.delivered_bytes += connections * batch.size
 
     @property
     def taken_bytes(self) -> int:

@@ -310,6 +310,7 @@ class Gate:
         decode, kinds, limits = self.codec.header, self.kinds, self._limits
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
+        type: str | None = None
         coming = iter(messages)
         for message in coming:
             try:
@@ -321,7 +322,9 @@ class Gate:
                 header = decode(message)
                 if header.sender == RELAY:
                     raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
-                kind = kinds[header.type]
+                if header.type != type:  # messages of one type often come in a run
+                    type = header.type
+                    kind = kinds[type]
                 kind.count += 1
                 route = kind.route
                 if route is None:

@@ -42,7 +42,7 @@ from protocol.mesh.refreshing import Refreshes
 from protocol.mesh.roster import Connection, Peer, Roster
 from protocol.mesh.routing import ROUTES, Route
 from protocol.mesh.status import Totals
-from protocol.mesh.visitors import speaker_of
+from protocol.mesh.visitors import NO_CONNECTION, speaker_of
 from protocol.mesh.work import Work
 
 _EVERYONE: Final = Everyone()
@@ -79,22 +79,13 @@ class Mesh:
 
     # Messages -------------------------------------------------------------------------------------
 
-    def said(
-        self,
-        connection: int,
-        header: Header,
-        text: Text,
-        route: Route,
-        now: Instant,
-        *,
-        visitor: Connection | None = None,
-    ) -> None:
-        """A message for others. `visitor`: who says it, if it is none of the connections.
+    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
+        """A message for others.
 
         Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, for a direct
         `unknown_target`, `ambiguous_target`, `bad_field`, and for others `echoed`.
         """
-        entry = visitor or self.roster.connections.get(connection)
+        entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
         peer = entry.peer
@@ -146,9 +137,13 @@ class Mesh:
 
         Raises Refusal, as `said`, and `spoofed` for the name of somebody who is here.
         """
-        effects = self._effects
-        speaker, before = speaker_of(self.roster, visitor, header), len(effects)
-        self.said(speaker.id, header, text, route, now, visitor=speaker)
+        effects, connections = self._effects, self.roster.connections
+        before = len(effects)
+        connections[NO_CONNECTION] = speaker_of(self.roster, visitor, header)
+        try:
+            self.said(NO_CONNECTION, header, text, route, now)
+        finally:
+            del connections[NO_CONNECTION]
         delivered = [effect for effect in effects[before:] if type(effect) is Deliver]
         # (Who is spared it was told so before.)
         return self.audiences.count(self.roster, delivered[-1].audience) if delivered else 0
