@@ -20,7 +20,6 @@ does not matter. (What is borrowed: actors/transports/borrowed.py.)
 
 import asyncio
 import re
-import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -40,7 +39,7 @@ from actors.host.requests import (
     too_long,
 )
 from actors.host.throttle import RefusalLog
-from actors.transports.uvicorn import SEND_BUFFER_BYTES
+from actors.transports.kernel import SEND_BUFFER_BYTES, bound_send_buffer
 from protocol.limits import Limits
 
 PIECE_BYTES: Final = 1024
@@ -120,9 +119,7 @@ class HttpProtocol(H11Protocol):
         """The connection begins, and its deadline runs."""
         super().connection_made(transport)
         self.flow = self._flow = _Flow(transport)
-        holder = transport.get_extra_info("socket")
-        if holder is not None:  # what a client does not read waits here, where it is bounded
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        bound_send_buffer(transport, SEND_BUFFER_BYTES)
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:

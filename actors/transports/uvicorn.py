@@ -19,7 +19,6 @@ with what is installed. Import this module only if `borrowed.changes()` is empty
 """
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, cast
@@ -34,20 +33,15 @@ from actors.frames import CHUNK_BYTES, Batch, Buffer
 from actors.link import ABNORMAL
 from actors.transports.asgi import EXTENSION
 from actors.transports.intake import Intake
+from actors.transports.kernel import LITTLE_BYTES, SEND_BUFFER_BYTES, bound_send_buffer
 from actors.transports.nothing import NEVERMIND, NO_TIMER, NOWHERE
 from actors.transports.reader import FrameReader
 from actors.transports.transport import Port
 from protocol.envelope import Inbound
 from protocol.limits import Limits
 
-LITTLE_BYTES: Final = 32 * 1024
-"""The send buffer that we ask the kernel for, for a connection that is to hold little. (Linux
-doubles the figure and counts its own records in.)"""
-
 FRAMES_AT_ONCE: Final = 2048
 """So many frames are read from one connection before others are read."""
-SEND_BUFFER_BYTES: Final = 256 * 1024
-"""The send buffer that we ask the kernel for. What a peer does not read waits with us, counted."""
 
 
 class MeshProtocol(WebSocketsSansIOProtocol):
@@ -96,7 +90,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._closed()
             return
         if not self._holds_little:
-            self._bound_send_buffer(SEND_BUFFER_BYTES)
+            bound_send_buffer(self.transport, SEND_BUFFER_BYTES)
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application has returned: drop what only it needed."""
@@ -119,12 +113,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             return
         self._holds_little = True
         self.transport.set_write_buffer_limits(high=0)
-        self._bound_send_buffer(LITTLE_BYTES)
-
-    def _bound_send_buffer(self, bytes: int) -> None:
-        holder = self.transport.get_extra_info("socket")
-        if holder is not None:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytes)
+        bound_send_buffer(self.transport, LITTLE_BYTES)
 
     # Reading --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from actors.clock import VirtualClock
 from actors.host.http import LINGER_BYTES, PIECE_BYTES, HttpProtocol
 from actors.host.requests import is_own
 from actors.host.throttle import RefusalLog
-from actors.transports.uvicorn import SEND_BUFFER_BYTES
+from actors.transports.kernel import SEND_BUFFER_BYTES
 from protocol.limits import Limits
 from tests.worlds.live import PATIENCE_S, LiveRelay
 
