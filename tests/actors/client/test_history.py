@@ -134,6 +134,7 @@ async def test_after_a_gap_nothing_old_comes_again() -> None:
             await sent(bob)
             async with join(switch, "ann", limits=QUICK, history=9) as ann:
                 assert (await message_of(ann, "broadcast")).is_old
+                await until(lambda: "ann" in bob.roster)
                 switch.off()
                 await until(lambda: "ann" not in bob.roster)
                 await bob.broadcast(2)
