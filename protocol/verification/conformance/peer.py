@@ -14,6 +14,10 @@ from protocol.verification.conformance.target import Proof, Target
 JOIN_S: Final = 0.1
 """How long a peer waits to be in the mesh of a relay that gives no sign of it, at most."""
 
+KEEPS_ALIVE: Final = "keepsAlive"
+"""A field of the heartbeats of peers that merely wait. No claim is about these, and some relays
+forward them."""
+
 NOW_S: Final = 0.02
 """How long it may take to receive what has come already."""
 
@@ -213,9 +217,9 @@ class Peer:
         return await self.until(lambda m: m.carries(text), expected)
 
     def taken(self) -> list[Message]:
-        """The inbox, without markers; it is empty afterwards."""
+        """The inbox, without markers and what keeps peers alive; it is empty afterwards."""
         inbox, self.inbox = self.inbox, []
-        return [m for m in inbox if "mark" not in m.data]
+        return [m for m in inbox if "mark" not in m.data and KEEPS_ALIVE not in m.fields]
 
     def traffic(self) -> list[Message]:
         """The same without presences, which a relay may repeat at any time."""

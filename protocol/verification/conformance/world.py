@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from protocol.verification.conformance.messages import Message
 from protocol.verification.conformance.outcomes import Failed, expect
-from protocol.verification.conformance.peer import Peer
+from protocol.verification.conformance.peer import KEEPS_ALIVE, Peer
 from protocol.verification.conformance.sockets import Refused, Socket
 from protocol.verification.conformance.target import Target
 
@@ -171,7 +171,7 @@ class World:
                 due = time.monotonic() - peer.spoke_at >= self.target.reap_after_s / 4
                 if due and peer.id and not peer.is_left_alone:
                     try:
-                        await peer.send("heartbeat")
+                        await peer.send("heartbeat", **{KEEPS_ALIVE: True})
                     except Failed:
                         peer.is_left_alone = True
 

@@ -27,6 +27,7 @@ from protocol.verification.conformance.causes import ENDED, MUTE
 from protocol.verification.conformance.command import QUICK_PATIENCE_S, main
 from protocol.verification.conformance.peer import JOIN_S, NOW_S
 from protocol.verification.conformance.result import Outcome
+from protocol.verification.conformance.world import World
 from tests.protocol.verification.test_conformance import PATIENCE_S, SOON_S, judged
 from tests.protocol.verification.wrong_relays import Mistake, SmallRelay, small_relay
 
@@ -209,6 +210,16 @@ async def test_a_relay_that_ends_is_blamed_once_and_nothing_else_is_judged() -> 
     assert report.names("precondition failed") == {"bad-input.null", "bad-input.number"}
     (root,) = report.roots
     assert (root.says, set(root.hidden)) == (ENDED, {"bad-input.null", "bad-input.number"})
+
+
+@pytest.mark.anyio
+async def test_what_keeps_peers_alive_counts_for_no_claim_where_it_is_forwarded() -> None:
+    async with small_relay(Mistake.ONLY_BROADCASTS) as url:
+        proofs = (Proof.HEARD, Proof.TIME)
+        async with World(Target(url=url, reap_after_s=0.2, proofs=proofs)) as world:
+            _, peer = await world.joined("a", "b")
+            await peer.sees(lambda m: m.type == "heartbeat", "the heartbeat of another peer")
+            assert peer.traffic() == []
 
 
 @pytest.mark.anyio

@@ -199,8 +199,13 @@ class SmallRelay:
 
     async def reap(self) -> None:
         """Look for silent peers, for ever."""
+        step_s = self.reap_after_s / 20
         while True:
-            await asyncio.sleep(self.reap_after_s / 20)
+            since = time.monotonic()
+            await asyncio.sleep(step_s)
+            late_s = time.monotonic() - since - step_s
+            if late_s > step_s:  # this process was held up, and nobody was silent
+                self.heard_at = {socket: at + late_s for socket, at in self.heard_at.items()}
             for socket, id in tuple(self.ids.items()):
                 heard_at = self.heard_at.get(socket, math.inf)
                 is_wordless = id == ""  # a relay that only broadcasts knows nobody
