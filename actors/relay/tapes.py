@@ -154,20 +154,20 @@ class Tapes:
         receivers: Mapping[int, PeerActor],
         leaving: Collection[int],
     ) -> None:
-        traffic = self._traffic
+        traffic, sent = self._traffic, self._sent
         if shared is not None:
             those = present - own.keys() if own else present
             for connection in those:
                 receivers[connection].tell(shared)
             traffic.deliver(len(those), shared)
+            if sent is not None:
+                sent.update(dict.fromkeys(those, shared.count))
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
                 receivers[connection].tell(batch)
                 traffic.deliver(1, batch)
-        if self._sent is not None:
-            if shared is not None:
-                self._sent.update(dict.fromkeys(present - own.keys(), shared.count))
-            self._sent.update({c: batch.count for c, batch in own.items() if batch is not None})
+        if sent is not None:
+            sent.update({c: batch.count for c, batch in own.items() if batch is not None})
 
     def watch(self) -> None:
         """From here on it is counted what each connection is sent."""

@@ -190,7 +190,7 @@ class MeshProtocol(WebSocketsSansIOProtocol):
             self._finish()
 
     def _discard(self, data: bytes) -> None:
-        """Take what a peer still sends behind its violation, but not more than a burst."""
+        """Take what a peer still sends behind its violation, as far as its burst allows."""
         self._intake.bytes_left -= len(data)
         if self._intake.bytes_left < 0:
             self.transport.abort()

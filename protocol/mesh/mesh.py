@@ -139,6 +139,7 @@ class Mesh:
         """
         effects, connections = self._effects, self.roster.connections
         before = len(effects)
+        # So `said` need not know of visitors, and no other message pays for them.
         connections[NO_CONNECTION] = speaker_of(self.roster, visitor, header)
         try:
             self.said(NO_CONNECTION, header, text, route, now)

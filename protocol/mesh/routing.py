@@ -86,8 +86,8 @@ class Kind:
 
 
 class Kinds(dict[str, Kind]):
-    """The kinds of messages of one mesh, by type. Every message is looked up here, once. `strict`:
-    types that are not in the table go nowhere."""
+    """The kinds of messages of one mesh, by type. Every message is counted here. `strict`: types
+    that are not in the table go nowhere."""
 
     def __init__(self, limits: Limits, *, strict: bool = False) -> None:
         super().__init__({type: Kind(route) for type, route in ROUTES.items()})

@@ -1,7 +1,7 @@
 """Visitors, as the mesh sees them: who of those who are not here may speak, and under which name.
 
-A visitor (protocol.mesh.visiting) is not in the roster. For the moment of its message it speaks as
-a connection that gets nothing, so the mesh decides about the message as about any other:
+A visitor (protocol.mesh.visiting) is not here. For the moment of its message the roster has a
+connection for it that gets nothing, so the mesh decides about the message as about any other:
 
 - It is a peer that nobody knows, unless a peer of its id is here. Then it must be proven to be that
   peer, and speaks for it: the message goes to all but the connections of that peer.
@@ -17,7 +17,7 @@ from protocol.mesh.items import Visitor
 from protocol.mesh.roster import Connection, Peer, Roster
 
 NO_CONNECTION: Final = -1
-"""The number of a visitor's connection. There is none that has it."""
+"""The number of a visitor's connection, as long as its message is decided. No other one has it."""
 
 
 def speaker_of(roster: Roster, visitor: Visitor, header: Header) -> Connection:

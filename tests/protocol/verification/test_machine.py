@@ -103,7 +103,7 @@ def run(
 ) -> None:
     """`without`: steps that the machine does not take."""
     for name in without:
-        assert callable(getattr(RelayMachine, name)), "no step has this name"
+        assert callable(getattr(RelayMachine, name, None)), f"no step is called {name}"
     budget = settings(
         max_examples=examples,
         stateful_step_count=steps,
