@@ -105,3 +105,17 @@ def test_nothing_is_left_of_a_wish_that_nobody_has() -> None:
     assert len(tapes._tapes) == 1
     assert not tapes._of
     assert not tapes.differ
+
+
+def test_while_somebody_watches_each_receiver_is_counted_what_it_is_sent() -> None:
+    class Receiver:
+        def tell(self, batch: object) -> None: ...
+
+    tapes, receivers = Tapes(), {connection: Receiver() for connection in (1, 2)}
+    for connection in receivers:
+        tapes.plain.admit(connection)
+    tapes.finish()
+    tapes.watch()
+    tapes.others((1,), b"{}")
+    tapes.tell_all(receivers, ())  # type: ignore[arg-type]
+    assert [tapes.sent_to(connection) for connection in (1, 2)] == [0, 1]
