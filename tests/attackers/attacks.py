@@ -46,6 +46,10 @@ class Attack:
     lets_in: bool = True
     is_too_much: bool = False
 
+    def hurt(self, faults: Sequence[str]) -> list[str]:
+        """Those of them that must not be."""
+        return [fault for fault in faults if not self.is_too_much or fault[:5] != "slow-"]
+
 
 def flood(
     *payloads: bytes,

@@ -14,6 +14,7 @@ import json
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from tests.attackers.wire import opening, presence, said
@@ -37,13 +38,14 @@ class Report(TypedDict):
 
     Since the last report: `latencies_ms`, from when a direct was due until it was there, and
     `late_ms`, by how much this process itself was late at most. `waiting_ms`: how long the exchange
-    that is under way has waited.
+    that is under way has waited. `starved_ms`: how long this process had work and no core, so far.
     """
 
     exchanges: int
     latencies_ms: list[float]
     late_ms: float
     waiting_ms: float
+    starved_ms: float
     spoken: int
     heard: int
     faults: list[str]
@@ -225,6 +227,7 @@ def seen_by(peers: list[Honest]) -> Report:
         "latencies_ms": [],
         "late_ms": 0.0,
         "waiting_ms": 0.0,
+        "starved_ms": starved_ms(),
         "spoken": 0,
         "heard": 0,
         "faults": [fault for peer in peers for fault in peer.faults][:20],
@@ -232,6 +235,10 @@ def seen_by(peers: list[Honest]) -> Report:
         "foreign_presences": max(peer.foreign_presences for peer in peers),
         "foreign_answers": sum(peer.foreign_answers for peer in peers),
     }
+
+
+def starved_ms() -> float:
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e6
 
 
 async def main(part: str, port: int) -> None:

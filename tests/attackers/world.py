@@ -31,6 +31,8 @@ STALLED_AFTER_S: Final = 120.0
 the pair is stuck."""
 HELD_BYTES_MAX: Final = 256 * 2**20
 """So much more than at rest the relay may hold under attack: a bound with margin."""
+STARVED_MS: Final = 100.0
+"""Ten connections that send what they may (20 MB/s) fill a mailbox in twice this time."""
 LOG_BYTES_MAX: Final = 384 * 1024
 """So much one attack may make the relay log: a burst of lines, and then so many a second."""
 
@@ -133,6 +135,11 @@ class RelayProcess:
         self.close()
 
 
+class Starved(Exception):
+    """Honest peers did not read, because the machine gave them no core. So they were evicted, as
+    slow readers are, and nobody knows what the attack would have done to them."""
+
+
 @attrs.frozen
 class Outcome:
     """What an attack did. `waits_ms`: what the pair's directs took, sorted."""
@@ -168,7 +175,7 @@ class World:
         """Attack until so much time has passed and the pair has made so many exchanges.
 
         Raises AssertionError if it cannot make them within `PATIENCE_S`, or if a newcomer cannot
-        join meanwhile.
+        join meanwhile. May raise Starved; then the world is of no use any more.
         """
         pair, crowd, cpu_s = self.pair.report(), self.crowd.report(), self.relay.cpu_s()
         log_bytes = self.relay.log_bytes
@@ -192,12 +199,14 @@ class World:
                 now = self.pair.report()
                 waits_ms += now["latencies_ms"]
                 late_ms = max(late_ms, now["late_ms"])
+                if now["faults"]:
+                    _look_for_cores(attack, pair, now)
+                    raise AssertionError(now["faults"])
                 passed_s = time.monotonic() - began
                 done = now["exchanges"] - pair["exchanges"]
                 if errors or (passed_s >= seconds and done >= exchanges):
                     waits_ms.append(now["waiting_ms"])  # or a pair that is stuck would look well
                     break
-                assert not now["faults"], now["faults"]
                 assert passed_s < STALLED_AFTER_S, f"the pair made only {done} exchanges"
                 time.sleep(0.05)
             if attack.lets_in and exchanges:
@@ -208,6 +217,8 @@ class World:
         assert not errors, errors
         assert not attacker.is_alive(), "the attacker does not end"
         after = self.crowd.report()
+        _look_for_cores(attack, crowd, after)
+        _look_for_cores(attack, pair, self.pair.report())
         return Outcome(
             waits_ms=sorted(waits_ms),
             late_ms=late_ms,
@@ -254,6 +265,14 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _look_for_cores(attack: Attack, before: Report, now: Report) -> None:
+    """Raise Starved if a lack of cores explains all that has hurt a group."""
+    hurt = attack.hurt(now["faults"])
+    evicted = all(fault.endswith(("was closed: 1013", "was cut")) for fault in hurt)
+    if hurt and evicted and now["starved_ms"] - before["starved_ms"] > STARVED_MS:
+        raise Starved(hurt)
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:
