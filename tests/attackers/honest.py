@@ -14,6 +14,7 @@ import json
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -38,7 +39,8 @@ class Report(TypedDict):
 
     Since the last report: `latencies_ms`, from when a direct was due until it was there, and
     `late_ms`, by how much this process itself was late at most. `waiting_ms`: how long the exchange
-    that is under way has waited. `starved_ms`: how long this process had work and no core, so far.
+    that is under way has waited. `starved_ms`: how long this process had work and no core, in about
+    the last second.
     """
 
     exchanges: int
@@ -237,8 +239,22 @@ def seen_by(peers: list[Honest]) -> Report:
     }
 
 
-def starved_ms() -> float:
+_delays_ms: deque[float] = deque([0.0], maxlen=10)
+"""How long this process had waited for a core, every 0.1 s."""
+
+
+def delay_ms() -> float:
     return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e6
+
+
+def starved_ms() -> float:
+    return delay_ms() - _delays_ms[0]
+
+
+async def watch_cores() -> None:
+    while True:
+        _delays_ms.append(delay_ms())
+        await asyncio.sleep(0.1)
 
 
 async def main(part: str, port: int) -> None:
@@ -254,12 +270,13 @@ async def main(part: str, port: int) -> None:
         await peer.present.wait()
     beating = [asyncio.create_task(peer.beat()) for peer in group.peers]
     running = asyncio.create_task(group.run())
+    watching = asyncio.create_task(watch_cores())
     while line := await asyncio.to_thread(sys.stdin.readline):
         if running.done():
             running.result()
         print(json.dumps(group.report()), flush=True)  # noqa: T201 (it answers there)
         assert line
-    for task in (running, *beating):
+    for task in (running, watching, *beating):
         task.cancel()
 
 
