@@ -108,6 +108,11 @@ class ErrorCode(enum.Enum):
     AMBIGUOUS_TARGET = "ambiguous_target", "a direct to an agent that several peers have"
     UNKNOWN_TYPE = "unknown_type", "a type that is not in the table (only with `--strict true`)"
     RATE_LIMITED = "rate_limited", "too many messages; they were dropped"
+    UNDECIDED = (
+        "undecided",
+        "the relay has lost touch with the other relays of the mesh, so nobody knows whether it "
+        "arrived (only in the answer to `POST /send`)",
+    )
     LAGGING = (
         "lagging",
         "the connection is too far behind and is spared the answers to others (at most one such "

@@ -18,6 +18,18 @@ def not_present() -> Refusal:
     return Refusal(ErrorCode.NOT_PRESENT, "send a `presence` first, to announce yourself")
 
 
+def undecided() -> Refusal:
+    """What came of something that was said when the relay lost touch with the other ones."""
+    sentence = "this relay has lost touch with the other relays; perhaps it arrived, perhaps not"
+    return Refusal(ErrorCode.UNDECIDED, sentence)
+
+
+def identity_fixed(peer: str) -> Refusal:
+    """The refusal of a presence of another peer than the one to which the connection belongs."""
+    sentence = f"this connection belongs to peer {peer!r} and cannot change that"
+    return Refusal(ErrorCode.IDENTITY_FIXED, sentence)
+
+
 def not_granted(what: str) -> Refusal:
     """The refusal of what is beyond a connection's grant. `what`: what it covers instead."""
     return Refusal(ErrorCode.NOT_GRANTED, f"the grant of this connection covers {what}")

@@ -104,8 +104,8 @@ class Tapes:
         if not self.differ:
             self.plain.end_run()
         for wish in wishes:
-            tape = tapes[wish]
-            if tape.present:  # nobody may want everything
+            tape = tapes.get(wish)  # a mesh on several relays has wishes that nobody has here
+            if tape is not None and tape.present:  # nobody may want everything
                 frame = frame or text_frame(text)
                 tape.frames.append(frame)
         if frame:

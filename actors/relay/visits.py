@@ -73,6 +73,7 @@ class VisitActor:
         """Nothing more comes."""
         if not self.is_stopped:
             self._visit = Visit(b"".join(self._parts), self._grant, self._rates)
+            self._visit.when_over = self._end
         self._parts.clear()
 
     async def wait(self) -> None:
@@ -90,12 +91,21 @@ class VisitActor:
         count = mesh.visits.decide(visit, now)
         self._rates.bytes.take(now.at, mesh.codec.take_extra_bytes())
         left = visit.held_bytes
-        if visit.is_over:
-            self.receipts, self.is_list = visit.receipts, visit.is_list
-            self._stop()
-        else:
+        if not self.is_stopped:
             self._count(left)
         return max(count, (before if begins else before - left) // message_bytes)
+
+    @property
+    def has_more(self) -> bool:
+        """Something of it waits to be said."""
+        return self._visit is not None and self._visit.has_more
+
+    def _end(self) -> None:
+        """Everything is decided."""
+        visit = self._visit
+        if visit is not None:  # else it has failed meanwhile
+            self.receipts, self.is_list = visit.receipts, visit.is_list
+            self._stop()
 
     def fail(self, reason: str) -> None:
         """It cannot be decided."""
@@ -168,7 +178,7 @@ class VisitQueue:
             except Exception as error:
                 log.warning("crashed", extra={"mesh": visit.mesh}, exc_info=error)
                 visit.fail("an internal error of the relay")
-            if not visit.is_stopped:
+            if visit.has_more:
                 self.waiting.append(visit)
         return count
 

@@ -106,8 +106,7 @@ def check_identity(header: Header, peer: str | None, limits: Limits) -> None:
         raise Refusal(ErrorCode.BAD_FIELD, "a presence needs `from`, the peer's id")
     refusals.check_name(id, "from", limits)
     if peer is not None and id != peer:
-        sentence = f"this connection belongs to peer {peer!r} and cannot change that"
-        raise Refusal(ErrorCode.IDENTITY_FIXED, sentence)
+        raise refusals.identity_fixed(peer)
     if header.instance_id not in (None, id):
         raise Refusal(ErrorCode.SPOOFED, "`instanceId` must be the same as `from`")
 

@@ -71,7 +71,7 @@ class Answers:
         it. Raises Refusal."""
         claim = read_claim(text)
         recalls = how_many(text) if self._limits.recall_messages_max else None
-        if recalls is not None and connection.peer is not None:
+        if recalls is not None and connection.speaks_as is not None:
             raise Refusal(ErrorCode.BAD_FIELD, "`data.history` comes before the first presence")
         if claim is not None:
             connection.claims(claim)

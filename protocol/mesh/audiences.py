@@ -51,6 +51,10 @@ class Audiences:
             self._effects.append(Wants(connection.id, wish))
         self._look()
 
+    def count_in(self, totals: Totals) -> None:
+        """From here on it is counted there."""
+        self._totals = totals
+
     def forget(self, connection: int, peer: Peer, now: Instant) -> None:
         """A connection of this peer is over."""
         self.laggards.forget(connection, peer, now)

@@ -20,7 +20,8 @@ class Connection:
 
     `grant`: what it may do. `ends_at`, `ends_at_ms`: when it ends because its grant does, by either
     clock (Unix milliseconds). `claim`: with what it claims its peer's id, if it does. `peer`: the
-    peer id that the mesh has accepted for it, None before that. `rate_due_at`: the state of the
+    peer id that the mesh has accepted for it, None before that. `entering`: the one that it has
+    announced while the mesh has not decided about that. `rate_due_at`: the state of the
     rate limit, the theoretical arrival time of the next message (GCRA). `said_at`: when it last
     said something; a pong is only heard. `announcements`: since the first presence.
     `admitted_bytes`: those of its longest announcement. `resumption`: if it may come back after its
@@ -38,6 +39,7 @@ class Connection:
     ends_at_ms: float = math.inf
     claim: Claim | None = None
     peer: str | None = None
+    entering: str | None = None
     announcements: Announcements | None = None
     admitted_bytes: int = 0
     resumption: Resumption | None = None
@@ -51,6 +53,11 @@ class Connection:
     refusals: int = 0
     refusal_logged_at: float = -math.inf
 
+    @property
+    def speaks_as(self) -> str | None:
+        """The peer for which it speaks, for all that is known here."""
+        return self.peer or self.entering
+
     def has_run_out(self, now: Instant) -> bool:
         """Its grant has ended. The clock that is first counts: one may have stood still, and the
         other may have been set."""
@@ -61,7 +68,7 @@ class Connection:
 
         A connection claims once, so whoever guesses secrets needs a connection for each.
         """
-        if self.peer is not None:
+        if self.speaks_as is not None:
             raise Refusal(ErrorCode.BAD_FIELD, "`data.claim` comes before the first presence")
         if self.claim not in (None, claim):
             sentence = "this connection has made another claim, and cannot change it"
@@ -73,7 +80,7 @@ class Connection:
 
         Raises Refusal.
         """
-        known = 0 if self.peer is None else self.admitted_bytes
+        known = 0 if self.speaks_as is None else self.admitted_bytes
         if bytes > known and (refusal := admit(bytes - known)) is not None:
             raise refusal
         self.admitted_bytes = max(known, bytes)

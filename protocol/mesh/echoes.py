@@ -13,6 +13,7 @@ Remembered are hashes, and only while such a page is here. Of each the two lates
 one of them is always another than the sender.
 """
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -92,6 +93,15 @@ class Echoes:
         said = self._said
         while said and at - next(iter(said.values())).at >= self._within_s:
             self._forget_oldest()
+
+    def state(self) -> list[tuple[bytes, str, float, str, float]]:
+        """What is remembered, for `restore`: each key, who said it when, and who before that."""
+        return [(k, s.peer, s.at, s.other, s.other_at) for k, s in self._said.items()]
+
+    def restore(self, state: Iterable[tuple[bytes, str, float, str, float]]) -> None:
+        """Remember what another one remembers."""
+        self._said = {key: _Said(peer, at, other, then) for key, peer, at, other, then in state}
+        self.bytes = sum(said.bytes for said in self._said.values())
 
     def clear(self) -> None:
         """Forget everything: there is no page any more that sends something again."""

@@ -29,6 +29,7 @@ CLOSE_CODES: Final = {
     Cause.EVICTED: 1013,
     Cause.REPLACED: 1008,
     Cause.EXPIRED: 1008,
+    Cause.UNREACHABLE: 1012,
     Cause.CRASHED: 1011,
     Cause.SHUTDOWN: 1001,
 }
@@ -41,6 +42,7 @@ CLOSE_REASONS: Final = {
     Cause.EVICTED: "you read too slowly: your mailbox is full",
     Cause.REPLACED: "another connection of this peer has taken over",
     Cause.EXPIRED: "the grant of this connection has run out; get a new token",
+    Cause.UNREACHABLE: "this relay has lost touch with the other relays; connect again",
     Cause.CRASHED: "an internal error of the relay",
     Cause.SHUTDOWN: "the relay is shutting down",
 }

@@ -234,6 +234,23 @@ class Gate:
 
     # What the mesh has decided about an item ------------------------------------------------------
 
+    def entering(self, id: int, peer: str) -> None:
+        """The mesh decides later about a presence that has just passed. Until then the connection
+        speaks as this peer, and the mesh refuses what it says if it refuses the presence."""
+        connection = self.connections[id]
+        connection.entering = peer
+        if connection.announcements is None:
+            connection.announcements = Announcements(self._limits)
+
+    def turned_away(self, id: int) -> None:
+        """The mesh has refused the latest presence of a connection that was entering."""
+        connection = self.connections.get(id)
+        if connection is not None:
+            connection.entering = None
+            if connection.peer is None and connection.announcements is not None:
+                self.announcer.forget(connection)
+                connection.announcements = None
+
     def accepted(self, id: int, peer: str, said: Announcement, now: Instant) -> None:
         """The mesh has accepted a presence: from now on this connection belongs to `peer`."""
         connection = self.connections.get(id)
@@ -241,7 +258,7 @@ class Gate:
             # It may have been held: then it was heard before.
             announced = lifecycle.Announced(connection.heard_at)
             connection.life = lifecycle.transition(connection.life, announced).life
-            connection.peer = peer
+            connection.peer, connection.entering = peer, None
             connection.keepalive_pong = said.keepalive_pong
             if connection.announcements is None:
                 connection.announcements = Announcements(self._limits)
@@ -275,6 +292,8 @@ class Gate:
                 case Leave(cause):
                     self._items.gone(connection.id, cause, now)
                 case Hangup(cause):
+                    if connection.peer is None and connection.entering is not None:
+                        self._items.gone(connection.id, cause, now)  # perhaps it has joined
                     del self.connections[connection.id]
                     self.totals.closed[cause.value] += 1
                     self.announcer.forget(connection)
@@ -384,7 +403,7 @@ class Gate:
             return self.returns.asked(connection, text, now, behind=behind)
         if route is Route.EVERYONE:
             self.announcer.present(connection, header, text, now)
-        elif connection.peer is None:
+        elif connection.speaks_as is None:
             raise refusals.not_present()
         elif route is Route.RELAY:
             self.announcer.beat(connection, header, text, now)

@@ -58,8 +58,9 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     now: Instant,
 ) -> None:
     """`Items.said` for a connection with a grant. Raises Refusal for what is beyond it, too."""
-    if connection.peer is not None:  # or the mesh refuses it
-        check_said(connection.grant, connection.peer, header, limits)
+    peer = connection.speaks_as
+    if peer is not None:  # or the mesh refuses it
+        check_said(connection.grant, peer, header, limits)
     said(id, header, text, route, now)
 
 

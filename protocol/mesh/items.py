@@ -52,7 +52,7 @@ class Question:
 
     `peer`: the peer id of who asks, None before it has one. `turn_id`: as it was written.
     `is_paced`: an edge limits the frames of its connection. `grant`: what it may do. `resume`: how
-    it may come back.
+    it may come back. `counts`: from the answer on, the messages to the connection are counted.
     """
 
     peer: str | None
@@ -60,6 +60,11 @@ class Question:
     is_paced: bool
     grant: Grant
     resume: dict[str, object] | None = None
+    counts: bool = False
+
+    def of(self, peer: str | None) -> "Question":
+        """The same, of this peer."""
+        return attrs.evolve(self, peer=peer)
 
 
 @attrs.frozen
@@ -99,13 +104,18 @@ class Items(Protocol):
         """The connection sends a message to others: `route` is OTHERS or TARGET."""
         ...
 
-    def visited(
-        self, visitor: Visitor, header: Header, text: Text, route: Route, now: Instant
-    ) -> int:
+    def visited(  # noqa: PLR0917 (as `said`, and one more)
+        self,
+        visitor: Visitor,
+        header: Header,
+        text: Text,
+        route: Route,
+        now: Instant,
+        then: "Decided",
+    ) -> None:
         """Somebody without a connection sends a message to others: `route` is OTHERS or TARGET.
 
-        Returns to how many connections it goes. (Whoever applies it elsewhere tells that to the
-        gate as it tells a `Refusal`.)
+        `then`: called, now or later, with what came of it.
         """
         ...
 
@@ -125,6 +135,9 @@ class Items(Protocol):
         """The connection no longer counts for its peer."""
         ...
 
+
+Decided = Callable[[int | Refusal], None]
+"""Gets to how many connections something goes, or why it was refused."""
 
 Admission = Callable[[int], Refusal | None]
 """Asked whether there is room for a presence with so many bytes (more than before). Answers with

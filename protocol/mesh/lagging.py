@@ -10,7 +10,7 @@ peer or an agent of it either. It loses nothing else, and it is told now and the
 those of one mesh. While no connection is there that may fall behind, a message costs nothing more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -106,6 +106,22 @@ class Laggards:
         self.paced.clear()
         self._behind.clear()
         self.turns = Turns(self._limits)
+
+    def state(self) -> list[tuple[int, float, int, float, bool]]:
+        """Each connection that may fall behind: when it was last told, how many answers it was
+        spared, when that was logged, and whether it is behind. For `restore`."""
+        return [
+            (id, its.told_at, its.count, its.logged_at, id in self._behind)
+            for id, its in self.paced.items()
+        ]
+
+    def restore(self, state: Iterable[tuple[int, float, int, float, bool]]) -> None:
+        """Know what another one knows of the connections that are followed here, too."""
+        for id, told_at, count, logged_at, is_behind in state:
+            paced = self.paced[id]
+            paced.told_at, paced.count, paced.logged_at = told_at, count, logged_at
+            if is_behind:
+                self._behind[id] = paced
 
     def begins(self, peer: Peer, header: Header, text: Text) -> None:
         """The peer says something that passes. If that begins a turn, it is remembered."""

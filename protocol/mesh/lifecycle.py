@@ -48,6 +48,7 @@ class Cause(enum.Enum):
     EVICTED = "evicted"
     REPLACED = "replaced"
     EXPIRED = "expired"
+    UNREACHABLE = "unreachable"
     CRASHED = "crashed"
     SHUTDOWN = "shutdown"
 

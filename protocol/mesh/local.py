@@ -18,11 +18,12 @@ from protocol.mesh.commands import Command
 from protocol.mesh.effects import Effect
 from protocol.mesh.flow import Flow, Way
 from protocol.mesh.gate import Gate
-from protocol.mesh.items import Admission, Entrance, Question, admit_all
+from protocol.mesh.items import Admission, Decided, Entrance, Question, Visitor, admit_all
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.mesh import Mesh
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.roster import Peer
+from protocol.mesh.routing import Route
 from protocol.mesh.status import ConnectionStatus, PeerStatus, Totals
 from protocol.mesh.visiting import Visits
 
@@ -43,12 +44,18 @@ class LocalMesh:
         admit: Admission = admit_all,
         new_token: Callable[[], str] | None = None,
     ) -> None:
+        self.first_id = 0  # the numbers of connections are higher
         self._effects: list[Effect] = []
         resumptions = None
         if new_token is not None and limits.resume_s:
             resumptions = Resumptions(limits.resume_s, new_token)
         self.gate = Gate(
-            limits, self, self._effects, strict=strict, admit=admit, resumptions=resumptions
+            limits,
+            self,
+            self._effects_of_gate(),
+            strict=strict,
+            admit=admit,
+            resumptions=resumptions,
         )
         self.returns = self.gate.returns
         self.codec = self.gate.codec
@@ -56,8 +63,11 @@ class LocalMesh:
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
         self.said = self.mesh.said  # one item for every message, hence directly
-        self.visited = self.mesh.visited
         self.visits = Visits(limits, self.codec, self, self.gate.totals, self.gate.kinds)
+
+    def _effects_of_gate(self) -> list[Effect]:
+        """Where the gate puts its effects: between those of the mesh."""
+        return self._effects
 
     # What happens to connections, as the gate has it ----------------------------------------------
 
@@ -137,6 +147,18 @@ class LocalMesh:
         for id in replaced:
             self.gate.replaced(id, now)
 
+    def visited(  # noqa: PLR0917 (as `said`, and one more)
+        self,
+        visitor: Visitor,
+        header: Header,
+        text: Text,
+        route: Route,
+        now: Instant,
+        then: Decided,
+    ) -> None:
+        """Apply what a visitor says. Raises Refusal."""
+        then(self.mesh.visited(visitor, header, text, route, now))
+
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """Apply a heartbeat, and tell the gate that its agents were accepted. Raises Refusal."""
         self.mesh.beat(connection, header, said, now)
@@ -182,18 +204,18 @@ class LocalMesh:
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes that are kept: all presences, announcements that wait, what finds out echoes,
-        who has begun which turn, what was said lately, who wants what, and open commands."""
-        mesh, held_bytes = self.mesh, self.gate.announcer.held_bytes
-        return (
-            mesh.roster.presence_bytes
-            + held_bytes
-            + mesh.echoes.bytes
-            + mesh.audiences.laggards.turns.bytes
-            + mesh.recent.bytes
-            + mesh.audiences.wishes.bytes
-            + mesh.commands.bytes
-        )
+        """The bytes that are kept: what the mesh keeps, and announcements that wait."""
+        return self.mesh.kept_bytes + self.gate.announcer.held_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """So much of it is not decided yet that it should be told no more messages."""
+        return False
+
+    @property
+    def has_effects(self) -> bool:
+        """`take_effects` would return something."""
+        return bool(self._effects)
 
     def settle(self) -> None:
         """More than a little (protocol.mesh.recalling) has been said since the last call."""
@@ -210,7 +232,10 @@ class LocalMesh:
     @property
     def totals(self) -> Totals:
         """What gate and mesh have counted so far."""
-        totals = self.gate.totals + self.mesh.totals
+        return self._totals_with(self.mesh.totals)
+
+    def _totals_with(self, decided: Totals) -> Totals:
+        totals = self.gate.totals + decided
         totals.types = Counter({type: kind.count for type, kind in self.gate.kinds.items()})
         return totals
 
@@ -248,10 +273,16 @@ class LocalMesh:
         self.mesh.flow = None
 
     def _status_of(self, peer: Peer, now: Instant) -> PeerStatus:
-        connections = [self.gate.connections[id] for id in peer.connections]
+        gate = self.gate
+        # A peer of a federation may have connections at other nodes, which know more of them.
+        connections = [c for id in peer.connections if (c := gate.connections.get(id)) is not None]
         return PeerStatus(
             peer.id,
-            min((c.life.state for c in connections), key=_LIVELIEST_FIRST.index),
+            min(
+                (c.life.state for c in connections),
+                key=_LIVELIEST_FIRST.index,
+                default=PeerState.PRESENT,
+            ),
             tuple(agent.id for agent in peer.agents if agent.id is not None),
             tuple(
                 ConnectionStatus(

@@ -25,6 +25,7 @@ from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
     Admitted,
     Chosen,
+    Counted,
     Deliver,
     Effect,
     Everyone,
@@ -72,10 +73,28 @@ class Mesh:
         self._limits = limits
         self._effects = effects
         self.recent = Recent(limits)
-        self._refreshes = Refreshes(limits)
+        self.refreshes = Refreshes(limits)
         self.audiences = Audiences(limits, effects, self._work, self.totals)
         self.commands = Commands(limits)
         self.flow: Flow | None = None  # while somebody watches
+
+    def count_in(self, totals: Totals) -> None:
+        """From here on it is counted there."""
+        self.totals = totals
+        self.audiences.count_in(totals)
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes that are kept: all presences, what finds out echoes, who has begun which turn,
+        what was said lately, who wants what, and open commands."""
+        return (
+            self.roster.presence_bytes
+            + self.echoes.bytes
+            + self.audiences.laggards.turns.bytes
+            + self.recent.bytes
+            + self.audiences.wishes.bytes
+            + self.commands.bytes
+        )
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -211,6 +230,8 @@ class Mesh:
         entry = self.roster.connections.get(connection)
         id = header.sender
         assert id is not None  # or the gate would have refused it
+        if entry is not None and entry.peer.id != id:  # (a gate may not know of that peer yet)
+            raise refusals.identity_fixed(entry.peer.id)
         agents = said.agents if said.agents is not None else ()
         peer = self.roster.peers.get(id)
         replaced: tuple[int, ...] = ()
@@ -234,7 +255,7 @@ class Mesh:
             self.audiences.forget(old, peer, now)
         self.roster.set_agents(peer, union)
         self.roster.set_presence(peer, text, now.at)
-        self._refreshes.announced(peer)
+        self.refreshes.announced(peer)
         self.roster.set_page(connection, said.is_page and self._limits.echo_within_s > 0)
         self._forget_echoes(now)
 
@@ -285,13 +306,13 @@ class Mesh:
             if self.roster.set_agents(peer, union):
                 self._say_again(peer, presence, peer.others, now)
                 return
-        for other in self._refreshes.beat(peer, now):
+        for other in self.refreshes.beat(peer, now):
             self._say_again(other, other.presence, other.others, now)
 
     def _say_again(self, peer: Peer, presence: Text, others: Others, now: Instant) -> None:
         """The presence of a peer that is here goes to others. It may be a new one."""
         self.roster.set_presence(peer, presence, now.at)
-        self._refreshes.announced(peer)
+        self.refreshes.announced(peer)
         self._work.extra += 1
         self._effects.append(Deliver(presence, others))
 
@@ -341,6 +362,8 @@ class Mesh:
         )
         self._work.extra += agents.bytes // _STEP_BYTES
         self._effects.append(Deliver(text, Only((connection,))))
+        if question.counts:
+            self._effects.append(Counted(connection))
 
     # The end --------------------------------------------------------------------------------------
 
@@ -353,7 +376,7 @@ class Mesh:
         self.audiences.forget(connection, peer, now)
         others = Others((connection,))  # it is still among those who receive, until `Dismissed`
         if not peer.connections:
-            self._refreshes.announced(peer)
+            self.refreshes.announced(peer)
             self.totals.left += 1
             self.totals.causes[cause.value] += 1
             self.commands.left(peer.id, now)
@@ -382,6 +405,6 @@ class Mesh:
         self.roster = Roster()
         self.echoes.clear()
         self.recent.clear()
-        self._refreshes.clear()
+        self.refreshes.clear()
         self.audiences.clear()
         self.commands.clear()

@@ -8,7 +8,7 @@ Presences, directs and what the relay itself says are not among them.
 """
 
 from collections import deque
-from collections.abc import MutableSequence
+from collections.abc import Iterable, MutableSequence
 from itertools import chain, islice, pairwise
 from typing import Final
 
@@ -120,6 +120,18 @@ class Recent:
         groups = self._groups
         while groups and groups[0][0] < at - self._keep_s:
             self._forget_first(len(groups[0][1]))
+
+    def state(self) -> list[tuple[float, list[Text]]]:
+        """What is kept, for `restore`: what was said at each time."""
+        self.settle()
+        return list(self._groups)
+
+    def restore(self, state: Iterable[tuple[float, list[Text]]]) -> None:
+        """Keep what another one keeps."""
+        self.clear()
+        self._groups.extend(state)
+        self._count = sum(len(group) for _, group in self._groups)
+        self._bytes = sum(sum(map(len, group)) for _, group in self._groups)
 
     def _forget_first(self, count: int) -> None:
         """So many of the oldest, but only of one instant."""

@@ -7,6 +7,7 @@ they go together, and every receiver gets them in one write.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from protocol.instant import Instant
@@ -53,6 +54,15 @@ class Refreshes:
             together.append(other)
             bytes += len(other.presence)
         return together
+
+    def state(self) -> tuple[float, list[str]]:
+        """What is known, for `restore`: not before when, and who has sent a heartbeat."""
+        return self._not_before, list(self._beaten)
+
+    def restore(self, not_before: float, beaten: Iterable[str], peers: Mapping[str, Peer]) -> None:
+        """Know what another one knows. `peers`: those who are here, by id."""
+        self._not_before = not_before
+        self._beaten = {id: peers[id] for id in beaten}
 
     def clear(self) -> None:
         """Everybody has gone."""

@@ -20,7 +20,7 @@ from protocol.instant import Instant
 from protocol.mesh import lifecycle
 from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
-from protocol.mesh.effects import Counted, Deliver, Effect, Only, Returning
+from protocol.mesh.effects import Deliver, Effect, Only, Returning
 from protocol.mesh.items import Items, Question
 from protocol.mesh.lifecycle import Heard, Lost
 from protocol.mesh.resuming import Open, Report, Resume, Resumptions, read_request
@@ -84,9 +84,7 @@ class Returns:
                 if is_new:
                     connection.resumption = resumptions.open(connection.id, seconds)
                     connection.resumption.taken = behind
-                self._ask(connection, question, now)
-                if is_new:
-                    self._effects.append(Counted(connection.id))
+                self._ask(connection, attrs.evolve(question, counts=is_new), now)
             case Report(received):
                 if resumption is None:
                     sentence = "`data.received` comes after `data.resume`"
@@ -122,7 +120,7 @@ class Returns:
         lost = resumptions.use(request.token)
         if request.epoch != resumptions.epoch:
             return "epoch"
-        if connection.peer is not None or connection.resumption is not None:
+        if connection.speaks_as is not None or connection.resumption is not None:
             return "late"
         if lost is None or self._connections[lost].peer is None:  # there is nothing to come back to
             return "unknown"

@@ -253,6 +253,16 @@ class Roster:
             raise Refusal(ErrorCode.AMBIGUOUS_TARGET, sentence, peers=shown)
         return next(iter(hosts.values()))
 
+    def hosts(self) -> dict[str, list[str]]:
+        """The peers that have an agent, of each agent that several have: who had it first."""
+        return {agent: list(hosts) for agent, hosts in self._hosts.items() if len(hosts) > 1}
+
+    def order_hosts(self, hosts: Mapping[str, Iterable[str]]) -> None:
+        """Let the peers that have these agents, which are the same, be in this order."""
+        for agent, peers in hosts.items():
+            its = self._hosts[agent]
+            self._hosts[agent] = {id: its[id] for id in peers}
+
     def has_agent(self, id: str, without: str | None = None) -> bool:
         """Somebody has announced an agent of this name, and not (also) the peer `without`."""
         hosts = self._hosts.get(id)

@@ -7,6 +7,7 @@ it is spelled, or the same number to the letter. Anything else in `turnId` names
 Remembered are hashes, of each peer the latest `begun_turns_max`.
 """
 
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -79,6 +80,15 @@ class Turns:
     def has_begun(self, peer: str, turn: bytes) -> bool:
         """The peer has begun this turn, as far as is remembered."""
         return turn in self._begun.get(peer, ())
+
+    def state(self) -> dict[str, list[bytes]]:
+        """What is remembered, for `restore`: the turns of each peer that is followed."""
+        return {peer: list(begun) for peer, begun in self._begun.items()}
+
+    def restore(self, state: Mapping[str, Iterable[bytes]]) -> None:
+        """Remember what another one remembers."""
+        self._begun = {peer: dict.fromkeys(begun) for peer, begun in state.items()}
+        self.bytes = TURN_BYTES * sum(map(len, self._begun.values()))
 
     def forget(self, peer: str) -> None:
         """The peer has left."""

@@ -17,7 +17,8 @@ rest as items (protocol.mesh.items). The rules are those of a connection. What d
 Whether a name is free, and who receives what, is decided in the mesh (protocol.mesh.visitors).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
@@ -29,7 +30,7 @@ from protocol.grants import Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
 from protocol.mesh import granting
-from protocol.mesh.items import Items, Visitor
+from protocol.mesh.items import Decided, Items, Visitor
 from protocol.mesh.routing import Kinds, Route
 from protocol.mesh.status import Totals
 from protocol.rate import Rate
@@ -122,8 +123,8 @@ class Bearers:
 class Visit:
     """What is said in one visit by the bearer of `grant`, whose `rates` these are.
 
-    `receipts`: what has come of it so far, in order. `is_list`: it is an array of messages, so the
-    visitor expects a list.
+    `is_list`: it is an array of messages, so the visitor expects a list. `when_over`: called when
+    everything is decided.
     """
 
     def __init__(self, body: Text, grant: Grant, rates: Rates) -> None:
@@ -132,7 +133,9 @@ class Visit:
         self.body = body
         self.has_begun = False
         self.is_list = False
-        self.receipts: list[Receipt] = []
+        self.when_over: Callable[[], None] = lambda: None
+        self._receipts: list[Receipt | None] = []
+        self._undecided = 0  # so many of the receipts are missing
         self._texts: list[Text] = []  # still to be decided, the last one first
         self._dropped = 0  # so many behind them are beyond the rate
         self._refused = 0
@@ -144,18 +147,39 @@ class Visit:
         self.is_list = is_list
         self._texts, self._dropped = texts[::-1], dropped
 
-    def refuse(self, refusal: Refusal) -> None:
-        """The next message is refused; before it has begun: all of it."""
-        if not self.has_begun:
-            self.begin([], is_list=False, dropped=0)
-        self._refused += 1
-        is_explained = self._refused <= EXPLAINED_MAX
-        self.receipts.append(Receipt.of(refusal) if is_explained else Receipt(0, refusal.code.code))
+    def next(self) -> int:
+        """The next message is to be decided. Returns its place."""
+        self._receipts.append(None)
+        self._undecided += 1
+        return len(self._receipts) - 1
+
+    def decided(self, place: int, outcome: int | Refusal) -> None:
+        """What came of the message at this place: to how many connections it went, or why not."""
+        if isinstance(outcome, Refusal):
+            self._refused += 1
+            is_explained = self._refused <= EXPLAINED_MAX
+            receipt = Receipt.of(outcome) if is_explained else Receipt(0, outcome.code.code)
+        else:
+            receipt = Receipt(outcome)
+        self._receipts[place] = receipt
+        self._undecided -= 1
+        if self.is_over:
+            self.when_over()
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """What has come of it so far, in order."""
+        return [receipt for receipt in self._receipts if receipt is not None]
+
+    @property
+    def has_more(self) -> bool:
+        """Something of it waits to be said."""
+        return not self.has_begun or bool(self._texts)
 
     @property
     def is_over(self) -> bool:
         """Everything is decided."""
-        return self.has_begun and not self._texts
+        return self.has_begun and not self._texts and not self._dropped and not self._undecided
 
     @property
     def held_bytes(self) -> int:
@@ -203,23 +227,27 @@ class Visits:
             except Refusal as refusal:
                 visit.rates.messages.take(now.at)
                 self._totals.received += 1
-                self._refuse(visit, refusal)
+                visit.begin([], is_list=False, dropped=0)
+                self._decided(visit, visit.next(), refusal)
                 return 1
         texts = visit.take(self._limits)
         for text in texts:
+            then = partial(self._decided, visit, visit.next())
             try:
-                visit.receipts.append(Receipt(self._say(visit.grant, text, now)))
+                self._say(visit.grant, text, now, then)
             except Refusal as refusal:
-                self._refuse(visit, refusal)
-        if visit.is_over:
-            for _ in range(visit.take_dropped()):
-                self._refuse(visit, refusals.rate_limited(self._limits))
+                then(refusal)
+        if not visit.has_more:
+            places = [visit.next() for _ in range(visit.take_dropped())]
+            for place in places:
+                self._decided(visit, place, refusals.rate_limited(self._limits))
         return len(texts)
 
-    def _refuse(self, visit: Visit, refusal: Refusal) -> None:
-        self._totals.refused += 1
-        self._totals.codes[refusal.code.code] += 1
-        visit.refuse(refusal)
+    def _decided(self, visit: Visit, place: int, outcome: int | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self._totals.refused += 1
+            self._totals.codes[outcome.code.code] += 1
+        visit.decided(place, outcome)
 
     def _begin(self, visit: Visit, now: Instant) -> None:
         """Find the messages, and those of them that the rate lets through. Raises Refusal if the
@@ -238,8 +266,9 @@ class Visits:
         self._totals.received += len(texts)
         visit.begin(texts[:passed], is_list=bool(elements), dropped=len(texts) - passed)
 
-    def _say(self, grant: Grant, text: Text, now: Instant) -> int:
-        """To how many connections a message goes. Raises Refusal."""
+    def _say(self, grant: Grant, text: Text, now: Instant, then: Decided) -> None:
+        """`then` hears to how many connections a message goes, or why it is refused. Raises
+        Refusal, if that is known at once."""
         header, limits = self._codec.header(text), self._limits
         if header.sender == RELAY:
             raise refusals.as_the_relay(f"messages with `from` {RELAY!r}")
@@ -250,14 +279,15 @@ class Visits:
             raise refusals.unknown_type(header.type)
         if route is Route.NOBODY:
             self._totals.withheld += 1
-            return 0
+            then(0)
+            return
         if route is Route.REFUSED:
             raise refusals.as_the_relay(f"the type {header.type!r}")
         if route not in _FOR_OTHERS:
             raise refusals.only_for_connections(header.type)
         visitor = visitor_of(grant, header, limits)
         granting.check_said(grant, visitor.peer, header, limits)
-        return self._items.visited(visitor, header, text, route, now)
+        self._items.visited(visitor, header, text, route, now, then)
 
 
 def visitor_of(grant: Grant, header: Header, limits: Limits) -> Visitor:

@@ -1,0 +1,323 @@
+"""A mesh as the supervisor of one node sees it: a gate of this node, and a replica of the mesh.
+
+What passes the gate is collected, and `take_effects` hands it to the node, which appends it to the
+log. When it has come back, `decided` applies it, and tells the gate what came of it: as in one
+process, only later. In between a connection that has announced itself speaks as that peer
+(`Gate.entering`).
+
+The replica has the connections of all nodes. Their numbers begin with the number of the node.
+"""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from protocol import refusals
+from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
+from protocol.grants import OPEN, Grant
+from protocol.instant import Instant
+from protocol.limits import Limits
+from protocol.mesh.effects import Deliver, Dismissed, Effect, Only
+from protocol.mesh.federation.records import Beat, Gone, Item, Lags, Present, Said, Visited
+from protocol.mesh.federation.replica import Fault, Outcome, Replica
+from protocol.mesh.federation.share import share
+from protocol.mesh.items import Admission, Decided, Entrance, Question, Visitor, admit_all
+from protocol.mesh.lifecycle import Cause
+from protocol.mesh.local import LocalMesh
+from protocol.mesh.routing import Route
+from protocol.mesh.status import Totals
+
+Local = Callable[[Outcome, Instant], None]
+"""Something to do at this node alone, behind an item: gets what came of that, and when."""
+Step = Item | Local
+
+
+class _OfGate(list[Effect]):
+    """Effects of the gate go where they come between items: no answer overtakes another one."""
+
+    def __init__(self, put: Callable[[Effect], None]) -> None:
+        self._put = put
+
+    def append(self, effect: Effect) -> None:
+        self._put(effect)
+
+
+@attrs.frozen
+class _Answer:
+    """A step: the gate answers a connection."""
+
+    effect: Deliver
+    mesh: "FederatedMesh"
+
+    def __call__(self, _: Outcome, at: Instant) -> None:
+        assert isinstance(self.effect.audience, Only)
+        [connection] = self.effect.audience.connections
+        if connection in self.mesh.gate.connections:
+            self.mesh._effects.append(self.effect)
+
+
+class FederatedMesh(LocalMesh):
+    """One mesh of a federation at one node.
+
+    `replica`: its state at this node; it may become another one (`bind`). `say`: takes what has
+    passed the gate. `wake`: called when there are new effects, or room again. `first_id`: the
+    numbers of its connections are higher.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        replica: Replica,
+        say: Callable[["FederatedMesh", Sequence[Step], Instant], None],
+        *,
+        first_id: int,
+        is_full: Callable[[], bool] = lambda: False,
+        strict: bool = False,
+        admit: Admission = admit_all,
+        new_token: Callable[[], str] | None = None,
+    ) -> None:
+        self._steps: list[Step] = []
+        super().__init__(limits, strict=strict, admit=admit, new_token=new_token)
+        self.name = name
+        self.first_id = first_id
+        self.wake: Callable[[], None] = lambda: None
+        self._limits = limits
+        self._say = say
+        self._is_full = is_full
+        self._now = Instant(0.0, 0)  # of the latest of these
+        self._own_totals, self._others_totals = Totals(), Totals()
+        self.last_id = first_id
+        self.said = self._said
+        self.bind(replica)
+
+    def bind(self, replica: Replica) -> None:
+        """From here on this is its state."""
+        self.replica = replica
+        self.mesh = replica.mesh
+
+    def opened(self, id: int, now: Instant, *, is_paced: bool = False, grant: Grant = OPEN) -> None:
+        """A connection was opened, as in one process."""
+        self.last_id = max(self.last_id, id)
+        super().opened(id, now, is_paced=is_paced, grant=grant)
+
+    def _effects_of_gate(self) -> list[Effect]:
+        return _OfGate(self._put)
+
+    def _put(self, effect: Effect) -> None:
+        """An effect of the gate. An answer waits for the items before it; the end does not."""
+        if isinstance(effect, Deliver):
+            self._steps.append(_Answer(effect, self))
+            return
+        if isinstance(effect, Dismissed):
+            self._answer_last(effect.connection)
+        self._effects.append(effect)
+
+    def _answer_last(self, connection: int) -> None:
+        """Answers to this connection cannot wait any longer."""
+        last = Only((connection,))
+        for one in tuple(self._steps):
+            if isinstance(one, _Answer) and one.effect.audience == last:
+                self._steps.remove(one)
+                self._effects.append(one.effect)
+
+    # Items, from the gate to the log --------------------------------------------------------------
+
+    def _said(
+        self, connection: int, header: Header, text: Text, route: Route, now: Instant
+    ) -> None:
+        item = Said.of(connection, header, text, is_direct=route is Route.TARGET)
+        self._steps.append(item)
+        self._now = now
+
+    def visited(  # noqa: PLR0917 (as `said`, and one more)
+        self,
+        visitor: Visitor,
+        header: Header,
+        text: Text,
+        route: Route,
+        now: Instant,
+        then: Decided,
+    ) -> None:
+        """Pass on what a visitor says."""
+        said = Said.of(0, header, text, is_direct=route is Route.TARGET)
+        self._steps.append(Visited(visitor.peer, visitor.is_proven, said))
+
+        def tell(outcome: Outcome, _: Instant) -> None:
+            if not isinstance(outcome, int | Refusal):
+                outcome = refusals.undecided()
+            then(outcome)
+
+        self._steps.append(tell)
+        self._now = now
+
+    def present(
+        self,
+        connection: int,
+        header: Header,
+        text: Text,
+        said: Announcement,
+        now: Instant,
+        *,
+        entrance: Entrance,
+    ) -> None:
+        """Pass on a presence."""
+        assert header.sender is not None  # or the gate would have refused it
+        self._steps.append(Present.of(connection, header, text, said, entrance))
+        self._now = now
+        self.gate.entering(connection, header.sender)
+
+    def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
+        """Pass on a heartbeat."""
+        self._steps.append(Beat.of(connection, header, said))
+        self._now = now
+
+    def asked(self, connection: int, question: Question, now: Instant) -> None:
+        """Answer a question when everything is decided that the connection has said before."""
+
+        def answer(_: Outcome, at: Instant) -> None:
+            its = self.gate.connections.get(connection)
+            if its is not None:
+                self.mesh.asked(connection, question.of(its.peer), at)
+                self._share(self)
+
+        self._steps.append(answer)
+        self._now = now
+
+    def lagging(self, connection: int, now: Instant, *, is_lagging: bool) -> None:
+        """Pass on that a connection has fallen behind, or has caught up."""
+        self._steps.append(Lags(connection, is_lagging))
+        self._now = now
+
+    def gone(self, connection: int, cause: Cause, now: Instant) -> None:
+        """Pass on the end of a connection."""
+        self._steps.append(Gone(connection, cause.value))
+        self._now = now
+
+    def shut_down(self, now: Instant) -> None:
+        """Dismiss everybody here at once. The node says goodbye to the others."""
+        self._pass_on()
+        self.gate.shut_down(now)
+        self._steps.clear()
+
+    def _pass_on(self) -> None:
+        if self._steps:
+            steps, self._steps = self._steps, []
+            self._say(self, steps, self._now)
+
+    # What comes back from the log -----------------------------------------------------------------
+
+    def decided(
+        self,
+        steps: Sequence[Step],
+        at: Instant,
+        now: Instant,
+        hearing: "FederatedMesh | None",
+    ) -> list[Exception]:
+        """What was said here is applied, at this time of the log; here it is now.
+
+        `hearing`: whose connections hear of it, this mesh or its successor. Returns the faults that
+        it met: these connections end.
+        """
+        outcome: Outcome = None
+        faults = []
+        replica = self.replica
+        self.mesh.count_in(self._own_totals)
+        for step in steps:
+            if isinstance(step, Item):
+                outcome = replica.apply(step, at)
+                if outcome is not None:
+                    self._share(hearing)
+                    self._tell(step, outcome, now)
+                    if isinstance(outcome, Fault):
+                        faults.append(outcome.error)
+            else:
+                self._share(hearing)
+                step(outcome, at)
+        self.mesh.count_in(self._others_totals)
+        self._share(hearing)
+        return faults
+
+    def happened(self, outcomes: Sequence[Outcome], now: Instant) -> None:
+        """Items of another node were applied to the replica, and this came of them."""
+        self._share(self)
+        for outcome in outcomes:
+            if isinstance(outcome, tuple):
+                self._replace(outcome, now)
+
+    def _share(self, hearing: "FederatedMesh | None") -> None:
+        effects = self.replica.effects
+        if hearing is None:
+            effects.clear()
+        elif effects:
+            share(effects, hearing.gate.connections, hearing._effects)
+
+    def _tell(self, item: Item, outcome: Outcome, now: Instant) -> None:
+        """Tell the gate what came of an item of one of its connections."""
+        gate = self.gate
+        if isinstance(item, Visited):
+            return
+        connection = gate.connections.get(item.connection)
+        if isinstance(outcome, Fault):
+            gate.ended(item.connection, Cause.CRASHED, now)
+        elif connection is None:  # it has ended meanwhile
+            if isinstance(outcome, tuple):
+                self._replace(outcome, now)
+        elif isinstance(outcome, Refusal):
+            if isinstance(item, Present):
+                gate.turned_away(item.connection)
+            text = item.text if isinstance(item, Said | Present) else None
+            if outcome.code is ErrorCode.ECHOED and text is not None:
+                gate.answers.echoed(connection, text, outcome, now)
+            else:
+                gate.refuse(connection, text, outcome, now)
+        elif isinstance(item, Present) and isinstance(outcome, tuple):
+            assert item.spoken.sender is not None  # or the gate would have refused it
+            gate.accepted(item.connection, item.spoken.sender, item.spoken.announcement, now)
+            self._replace(outcome, now)
+        elif isinstance(item, Beat):
+            gate.agents_accepted(item.connection, item.spoken.announcement.agents or ())
+
+    def _replace(self, connections: Sequence[int], now: Instant) -> None:
+        for id in connections:
+            self.gate.replaced(id, now)
+
+    def expel(self, now: Instant) -> None:
+        """This node takes part no more, so its connections end. What they have said last counts
+        nowhere."""
+        for id in tuple(self.gate.connections):
+            self.gate.ended(id, Cause.UNREACHABLE, now)
+        fail(self._steps)
+        self._steps.clear()
+        self.wake()
+
+    # What comes of it -----------------------------------------------------------------------------
+
+    def take_effects(self) -> list[Effect]:
+        """Hand over what has passed the gate. What must be done, in order: everything that was
+        decided since the last call."""
+        self._pass_on()
+        return super().take_effects()
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits for the log that the gate should be told no more messages."""
+        return self._is_full()
+
+    @property
+    def totals(self) -> Totals:
+        """What this gate has counted, and the mesh for what was said here."""
+        return self._totals_with(self._own_totals)
+
+    @property
+    def alive_at(self) -> float:
+        """As in one process, for the connections that end here."""
+        here = (its.heard_at for its in self.gate.connections.values() if its.peer is not None)
+        return max(here, default=float("-inf"))
+
+
+def fail(steps: Sequence[Step]) -> None:
+    """These are never applied. Whoever waits for what comes of them hears that."""
+    for step in steps:
+        if not isinstance(step, Item):
+            step(refusals.undecided(), Instant(0.0, 0))
