@@ -27,6 +27,7 @@ _RELAY: Final = (
 EXTRAS: Final = {
     "relay": _RELAY,
     "agentcore": ("bedrock_agentcore", "boto3", "botocore"),
+    "backplane": ("nats",),
     "cli": (*PLAIN, "click"),
     "console": (*_RELAY, "click", "httpx"),
     "mcp": (*PLAIN, "click", "mcp"),

@@ -19,7 +19,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol.verification": {"protocol", "protocol.mesh", "protocol.member"},
     "actors": {"protocol"},
     "actors.transports": {"actors", "protocol"},
-    "actors.relay": {"actors", "actors.transports", "protocol", "protocol.mesh"},
+    "actors.backplane": {"actors", "protocol", "protocol.mesh"},
+    "actors.relay": {
+        "actors", "actors.backplane", "actors.transports", "protocol", "protocol.mesh",
+    },
     "actors.host": {"actors", "actors.relay", "actors.transports", "protocol", "protocol.mesh"},
     "actors.client": {"actors", "protocol", "protocol.member"},
     "actors.cli": {"actors", "actors.client", "actors.host", "protocol", "protocol.member"},

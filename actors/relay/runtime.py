@@ -16,12 +16,14 @@ from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from actors.backplane.federation import Federation
+from actors.backplane.log import Log
 from actors.clock import Clock, SystemClock
 from actors.link import ABNORMAL
 from actors.relay.peer import PeerActor
@@ -34,6 +36,7 @@ from actors.transports.transport import Transport
 from protocol.envelope import ErrorCode, Refusal
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
+from protocol.mesh.federation.federated import FederatedMesh
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import Totals
 from protocol.mesh.visiting import Bearers, Receipt
@@ -56,7 +59,9 @@ class Runtime:
 
     `limits`: the bounds. `clock`: another clock, for tests. `strict`: refuse message types that are
     not in the protocol's table. `owns_thread`: nothing else runs in this thread, so the runtime may
-    stop it for a millisecond, to read together what comes in one by one.
+    stop it for a millisecond, to read together what comes in one by one. `backplane`: the log of a
+    federation: the same mesh on several relays (docs/federation.md); only on asyncio, if it is that
+    of NATS.
     """
 
     def __init__(
@@ -66,11 +71,15 @@ class Runtime:
         *,
         strict: bool = False,
         owns_thread: bool = False,
+        backplane: Log | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._strict = strict
         self._process = Process(self.limits, self._clock, owns_thread=owns_thread)
+        self.federation: Federation | None = None
+        if backplane is not None:
+            self.federation = Federation(backplane, self.limits, self._clock)
         self.ledger = self._process.ledger
         self.traffic = self._process.traffic
         self.events = self._process.events
@@ -90,6 +99,8 @@ class Runtime:
         self._context = copy_context()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        if self.federation is not None:
+            self._tasks.start_soon(self.federation.run)
         return self
 
     async def __aexit__(
@@ -101,6 +112,8 @@ class Runtime:
         assert self._tasks is not None
         if error is None:
             await self.drain()
+        if self.federation is not None:
+            await self.federation.close()
         self._tasks.cancel_scope.cancel()
         return await self._tasks.__aexit__(kind, error, trace)
 
@@ -160,19 +173,29 @@ class Runtime:
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
             assert self._tasks is not None, "use `async with Runtime()`"
+            of_gate: dict[str, Any] = {
+                "strict": self._strict,
+                "admit": partial(self.admit, mesh),
+                "new_token": partial(secrets.token_urlsafe, TOKEN_BYTES),
+            }
             supervisor = Supervisor(
                 mesh,
                 self.limits,
                 self._clock,
-                strict=self._strict,
-                admit=partial(self.admit, mesh),
-                new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
                 process=self._process,
+                mesh=self._make_mesh(mesh, **of_gate),
             )
             self._meshes[mesh] = supervisor
+            if isinstance(supervisor.mesh, FederatedMesh):
+                supervisor.mesh.begin(supervisor.wake)
             # Not in the context of the connection that happens to be the first, with its trace.
             self._context.run(self._tasks.start_soon, self._supervise, supervisor)
         return supervisor.open(transport, is_paced=is_paced, grant=grant)
+
+    def _make_mesh(self, name: str, **of_gate: Any) -> LocalMesh:
+        if self.federation is not None:
+            return self.federation.mesh(name, **of_gate)
+        return LocalMesh(self.limits, **of_gate)
 
     async def serve(
         self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: Grant = OPEN
@@ -232,12 +255,13 @@ class Runtime:
 
     async def _say_to_nobody(self, visit: VisitActor) -> None:
         """The mesh has no connections. What is wrong is refused all the same."""
-        mesh, queue = LocalMesh(self.limits, strict=self._strict), VisitQueue(self.limits)
+        mesh, queue = self._make_mesh(visit.mesh, strict=self._strict), VisitQueue(self.limits)
         queue.put(visit)
         while queue.waiting:
             queue.decide(mesh, self._clock.now())
             mesh.take_effects()
             await anyio.lowlevel.checkpoint()
+        await visit.wait()
         with self._totals_lock:
             self._past = self._past + mesh.totals
 
@@ -274,6 +298,7 @@ class Runtime:
             supervisor.abort()
         finally:
             supervisor.visits.abort()
+            supervisor.mesh.end()
             self.ledger.keep(supervisor.name, 0)
             with self._totals_lock:
                 del self._meshes[supervisor.name]
@@ -301,6 +326,8 @@ class Runtime:
         await self._until_empty(last_s)
         for supervisor in tuple(self._meshes.values()):
             supervisor.abort()
+        if self.federation is not None:
+            await self.federation.goodbye()
 
     async def _until_empty(self, seconds: float) -> None:
         if self._meshes:

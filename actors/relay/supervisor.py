@@ -74,7 +74,7 @@ class Supervisor:
 
     `admit`: asked before a connection joins. `new_token`: makes tokens for connections that may
     come back (None: none may). `process`: what it shares with the other meshes. `mesh`: who is
-    here, and every decision. `tapes`: what is sent.
+    here, and every decision; by default one of this process. `tapes`: what is sent.
     """
 
     def __init__(
@@ -87,19 +87,20 @@ class Supervisor:
         admit: Admission = admit_all,
         new_token: Callable[[], str] | None = None,
         process: Process | None = None,
+        mesh: LocalMesh | None = None,
     ) -> None:
         process = process or Process(limits, clock)
         self.name = name
         self._limits = limits
         self._clock = clock
-        self.mesh = LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
+        self.mesh = mesh or LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
         self._lobby = process.lobby
         self._work = Signal()
         self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._work.set)
         self.visits = VisitQueue(limits, self._work.set)
         self._actors: dict[int, PeerActor] = {}
         self._receivers: dict[int, PeerActor] = {}  # those whom the mesh knows
-        self._next_id = 1
+        self._next_id = self.mesh.first_id + 1
         self._traffic = process.traffic
         self._journal = Journal(name, process.events)
         self._pace = Pace(limits, clock)
@@ -163,7 +164,12 @@ class Supervisor:
     @property
     def has_work(self) -> bool:
         """A round would find something to do now."""
-        return bool(self._inbox or self.visits.waiting)
+        waits = bool(self._inbox or self.visits.waiting) and not self.mesh.is_full
+        return waits or self.mesh.has_effects
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._work.set()
 
     def round(self, read_until: Instant | None = None) -> None:
         """Decide what waits, and tell every peer actor concerned.
@@ -180,7 +186,9 @@ class Supervisor:
             else:
                 self._obey(control, now)
         messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
-        if self.visits.waiting:
+        if mesh.is_full:
+            messages_left = 0
+        elif self.visits.waiting:
             messages_left -= self.visits.decide(mesh, now)
         little_left = self._limits.quantum_bytes
         ready = self._inbox.take_ready()
@@ -342,7 +350,7 @@ class Supervisor:
                 tasks.start_soon(self._tick)
                 tasks.start_soon(self._pace.keep)
                 while self._actors or self.has_work:
-                    if not (self._inbox or self.visits.waiting):
+                    if not self.has_work:
                         await self._work.wait()
                     self.round(self._read_until)
                     await self._rests.rest(len(self._inbox))

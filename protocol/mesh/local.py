@@ -120,6 +120,9 @@ class LocalMesh:
         self.mesh.clear()
         self.gate.shut_down(now)
 
+    def end(self) -> None:
+        """No connection is left, and none comes any more."""
+
     def deadline(self) -> float | None:
         """When (monotonic seconds) to call `expire`. It may be too early. None: never."""
         return self.gate.deadline()

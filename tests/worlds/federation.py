@@ -87,7 +87,7 @@ class FederatedSubject(CoreSubject):
         number = self._numbers
         node = Node(number, self.limits, Timing(), self._instant)
         mesh = node.mesh(MESH, strict=self._strict)
-        node.enter(mesh)
+        mesh.begin(lambda: None)
         self.nodes[number], self.meshes[number] = node, mesh
         node.reached(self.log.epoch, self.log.last, self._instant)
         self.settle_nodes()

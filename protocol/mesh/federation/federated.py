@@ -9,6 +9,7 @@ The replica has the connections of all nodes. Their numbers begin with the numbe
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -56,12 +57,32 @@ class _Answer:
             self.mesh._effects.append(self.effect)
 
 
+class Owner(Protocol):
+    """The node of a mesh, as far as the mesh knows it."""
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits for the log that nothing more should be said."""
+        ...
+
+    def say(self, mesh: "FederatedMesh", steps: Sequence[Step], now: Instant) -> None:
+        """This has passed the gate of a mesh until now, in this order."""
+        ...
+
+    def enter(self, mesh: "FederatedMesh") -> None:
+        """This mesh gets connections."""
+        ...
+
+    def leave(self, mesh: "FederatedMesh") -> None:
+        """It has none any more."""
+        ...
+
+
 class FederatedMesh(LocalMesh):
     """One mesh of a federation at one node.
 
-    `replica`: its state at this node; it may become another one (`bind`). `say`: takes what has
-    passed the gate. `wake`: called when there are new effects, or room again. `first_id`: the
-    numbers of its connections are higher.
+    `replica`: its state at this node; it may become another one (`bind`). `node`: takes what has
+    passed the gate. `first_id`: the numbers of its connections are higher.
     """
 
     def __init__(
@@ -69,10 +90,9 @@ class FederatedMesh(LocalMesh):
         name: str,
         limits: Limits,
         replica: Replica,
-        say: Callable[["FederatedMesh", Sequence[Step], Instant], None],
+        node: "Owner",
         *,
         first_id: int,
-        is_full: Callable[[], bool] = lambda: False,
         strict: bool = False,
         admit: Admission = admit_all,
         new_token: Callable[[], str] | None = None,
@@ -83,13 +103,23 @@ class FederatedMesh(LocalMesh):
         self.first_id = first_id
         self.wake: Callable[[], None] = lambda: None
         self._limits = limits
-        self._say = say
-        self._is_full = is_full
+        self._node = node
         self._now = Instant(0.0, 0)  # of the latest of these
         self._own_totals, self._others_totals = Totals(), Totals()
         self.last_id = first_id
         self.said = self._said
         self.bind(replica)
+
+    def begin(self, wake: Callable[[], None]) -> None:
+        """Connections may come. From here on they hear what happens in the mesh, and `wake` is
+        called when they have something to hear, or there is room again."""
+        self.wake = wake
+        self._node.enter(self)
+
+    def end(self) -> None:
+        """No connection is left. What they have said last is still on its way."""
+        self._pass_on()
+        self._node.leave(self)
 
     def bind(self, replica: Replica) -> None:
         """From here on this is its state."""
@@ -203,7 +233,7 @@ class FederatedMesh(LocalMesh):
     def _pass_on(self) -> None:
         if self._steps:
             steps, self._steps = self._steps, []
-            self._say(self, steps, self._now)
+            self._node.say(self, steps, self._now)
 
     # What comes back from the log -----------------------------------------------------------------
 
@@ -302,7 +332,7 @@ class FederatedMesh(LocalMesh):
     @property
     def is_full(self) -> bool:
         """So much waits for the log that the gate should be told no more messages."""
-        return self._is_full()
+        return self._node.is_full
 
     @property
     def totals(self) -> Totals:

@@ -62,8 +62,9 @@ class Node:
     """A node, its view of the federation, and those meshes that have connections here.
 
     `number`: not zero, below 2**32, and of no other node. `changed`: called when the standing is
-    another one. `faults`: what a mesh has failed on, for the log of the owner, who empties it.
-    `lag_ms`: how long the last entry was on its way from the log.
+    another one. `wake`: called when there is more to `take`. `faults`: what a mesh has failed on,
+    for the log of the owner, who empties it. `lag_ms`: how long the last entry was on its way from
+    the log.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Node:
         now: Instant,
         *,
         changed: Callable[[Standing, str], None] = lambda standing, why: None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.number = number
         self.standing = Standing.JOINING
@@ -88,6 +90,7 @@ class Node:
         self._timing = timing
         self._fingerprint = fingerprint(limits)
         self._changed = changed
+        self._wake = wake
         self._epoch: str | None = None
         self._free_id = number << NODE_BITS
         self._life = 1
@@ -107,9 +110,8 @@ class Node:
             name,
             self._limits,
             self.view.replica(name),
-            self.say,
+            self,
             first_id=self._free_id,
-            is_full=lambda: self.is_full,
             **of_gate,
         )
 
@@ -135,6 +137,7 @@ class Node:
                 self._decide(said, self.view.now(now.wall_ms / 1000), now)
             case Standing.JOINED:
                 self._append(said, now)
+                self._wake()
             case _:
                 self._said.append(said)
                 self._said_bytes += weight
