@@ -6,6 +6,7 @@ straight into the meshes, between two rounds of their supervisors, and wakes the
 
 import logging
 import secrets
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -34,15 +35,25 @@ NUMBER_BITS: Final = 31
 
 
 class Federation:
-    """This process as a node of a federation over `log`. `run` it in a task group."""
+    """This process as a node of a federation over `backplane`. `run` it in a task group.
+
+    `keep`: told how many bytes the meshes keep that have no connections here.
+    """
 
     def __init__(
-        self, backplane: Log, limits: Limits, clock: Clock, timing: Timing | None = None
+        self,
+        backplane: Log,
+        limits: Limits,
+        clock: Clock,
+        timing: Timing | None = None,
+        *,
+        keep: Callable[[int], None] = lambda kept: None,
     ) -> None:
         timing = timing or Timing()
         timing.check(limits)
         self._log = backplane
         self._clock = clock
+        self._keep = keep
         self._more = Signal()
         number = 1 + secrets.randbelow(2**NUMBER_BITS)
         self.node = Node(
@@ -147,6 +158,7 @@ class Federation:
         while True:
             await self._clock.sleep(TICK_S)
             self.node.tick(self._clock.now())
+            self._keep(self.kept_bytes)
             if self.node.has_more:
                 self._more.set()
 

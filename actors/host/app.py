@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from actors.backplane.nats import NatsLog
 from actors.clock import Clock, SystemClock
 from actors.host.console import Stream
 from actors.host.home import READABLE, no_page, nothing_here, routes, websocket_url
@@ -120,8 +121,13 @@ class RelayApp(BedrockAgentCoreApp):
         for sentence in settings.warnings:
             log.warning(sentence)
         tokens = Tokens(settings.auth, self._clock) if settings.auth is not None else None
+        backplane = None if settings.backplane is None else NatsLog(settings.backplane)
         async with Runtime(
-            settings.limits, self._clock, strict=settings.strict, owns_thread=True
+            settings.limits,
+            self._clock,
+            strict=settings.strict,
+            owns_thread=True,
+            backplane=backplane,
         ) as self.runtime:
             self._openings = Openings(self.runtime, settings, self.refusals, tokens)
             self._metrics = Metrics(self.runtime, self._clock)
@@ -172,6 +178,8 @@ class RelayApp(BedrockAgentCoreApp):
     def _report(self, *, details: bool) -> bytes:
         # The event loop takes the snapshot, between two rounds.
         answer = report(anyio.from_thread.run_sync(self.runtime.status), details)
+        if self.runtime.federation is not None:
+            answer["federation"] = self.runtime.federation.report()
         if details:
             answer["totals"] = attrs.asdict(self.runtime.totals())
             answer["held_bytes"] = self.runtime.held_bytes
@@ -195,8 +203,11 @@ class RelayApp(BedrockAgentCoreApp):
 
     async def _ready(self, _: Request) -> Response:
         """May connections be sent here? Not while the relay ends, though it still lives."""
+        federation = self.runtime.federation
         if self.runtime.is_draining:
             return PlainTextResponse("draining\n", 503)
+        if federation is not None and not federation.is_ready:
+            return PlainTextResponse(f"{federation.node.standing.value}\n", 503)
         return PlainTextResponse("ready\n")
 
     async def _ping(self, _: Request) -> Response:
@@ -206,7 +217,10 @@ class RelayApp(BedrockAgentCoreApp):
         """
         status = PingStatus.HEALTHY_BUSY if self.runtime.connections else PingStatus.HEALTHY
         stamp_s = self.runtime.alive_ms() // 1000
-        return JSONResponse({"status": status.value, "time_of_last_update": stamp_s})
+        answer: dict[str, object] = {"status": status.value, "time_of_last_update": stamp_s}
+        if self.runtime.federation is not None:
+            answer["federation"] = self.runtime.federation.report()
+        return JSONResponse(answer)
 
 
 def _path(route: BaseRoute) -> str | None:

@@ -21,6 +21,8 @@ from actors.relay.runtime import Runtime
 from actors.relay.snapshot import Gauges
 from actors.relay.traffic import BOUNDS_S, Durations
 from protocol.envelope import ErrorCode
+from protocol.mesh.federation.node import Node
+from protocol.mesh.federation.standing import Standing
 from protocol.mesh.lifecycle import Cause, PeerState
 from protocol.mesh.routing import OTHER_TYPES, ROUTES
 from protocol.mesh.status import Totals
@@ -46,6 +48,12 @@ class Reading:
     gauges: Gauges
     runtime: Runtime
     lag_s: Durations
+
+    @property
+    def node(self) -> Node | None:
+        """This relay as a node of a federation, if it is one."""
+        federation = self.runtime.federation
+        return None if federation is None else federation.node
 
 
 @attrs.frozen
@@ -179,6 +187,39 @@ INSTRUMENTS: Final = (
         "queued",
         "bytes that wait in the mailboxes of peers",
         _one(lambda r: r.gauges.queued_bytes),
+        unit="By",
+        is_counter=False,
+    ),
+    Instrument(
+        "federation.standing",
+        "1 for where this relay stands in its federation; all 0: it is in none",
+        lambda r: {} if r.node is None else {r.node.standing.value: 1},
+        is_counter=False,
+        label="standing",
+        keys=tuple(standing.value for standing in Standing),
+    ),
+    Instrument(
+        "federation.nodes",
+        "relays that take part in the federation, as this one sees it",
+        _one(lambda r: 0 if r.node is None else r.node.nodes),
+        is_counter=False,
+    ),
+    Instrument(
+        "federation.lag",
+        "how long the last record was on its way from the log",
+        _one(lambda r: 0 if r.node is None else r.node.lag_ms / 1000),
+        unit="s",
+        is_counter=False,
+    ),
+    Instrument(
+        "federation.records",
+        "records of the log that were read",
+        _one(lambda r: 0 if r.node is None else r.node.records),
+    ),
+    Instrument(
+        "federation.waiting",
+        "bytes that were said here and have not come back from the log",
+        _one(lambda r: 0 if r.node is None else r.node.waiting_bytes),
         unit="By",
         is_counter=False,
     ),

@@ -158,13 +158,14 @@ class Observers:
 
     def _peers(self, status: MeshStatus, view: "_View") -> dict[str, Any]:
         known, view.described = view.described, {}
-        rows = {}
+        rows, now = {}, self._clock.now()
         for peer in status.peers:
             presence, who = known.get(peer.peer, (b"", None))
             if who is None or presence is not peer.presence:
                 who = described(peer.presence)
             view.described[peer.peer] = peer.presence, who
-            heard_at = max(its.heard_at for its in peer.connections)
+            # Of a peer whose connections are all at other relays it is not known here.
+            heard_at = max((its.heard_at for its in peer.connections), default=now.at)
             mailbox = status.mailbox_of(peer)
             rows[peer.peer] = {
                 "state": peer.state.value,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from actors.backplane.nats import NatsSettings
 from actors.host.tokens import CLAIMS, Auth, secret_from
 from protocol.about import __version__
 from protocol.limits import Limits
@@ -51,6 +52,8 @@ class Settings:
     limits: Limits = Limits()
     auth: Auth | None = None
     """How tokens are checked. None: nobody is asked for one."""
+    backplane: NatsSettings | None = None
+    """Where the log is, if this relay is a node of a federation (docs/federation.md)."""
     warnings: tuple[str, ...] = ()
     """What the user should know about these settings, in sentences. Logged when serving starts."""
 
@@ -124,6 +127,7 @@ def read_settings(
             log_level=values["log_level"],
             limits=Limits(**bounds),
             auth=auth,
+            backplane=_backplane(values, variables | options),
             warnings=tuple(warnings),
         )
     except ValueError as error:
@@ -154,6 +158,14 @@ _HELP: Final = {
     "auth_mesh_claim": "the claim that lists the meshes",
     "auth_agents_claim": "the claim that lists the agents",
     "auth_may_claim": "the claim that lists what is allowed, `send` and `watch`",
+    "backplane": "one mesh on several relays: the NATS servers between them, separated by commas "
+    "(nats://localhost:4222; tls:// for TLS)",
+    "backplane_name": "the name of the federation: relays with the same name and the same servers "
+    "are one",
+    "backplane_replicas": "how many NATS servers keep the log; with a cluster: 3",
+    "backplane_credentials": "a file with credentials (.creds) for the NATS servers",
+    "backplane_nkey": "a file with the seed of an nkey for the NATS servers",
+    "backplane_ca": "a file with the certificates that the NATS servers are checked against",
     "log_level": "debug, info, warning or error",
     "pace": "keep to the frame limits of AgentCore's edge: on, off, or auto (only for connections "
     "that come through the edge)",
@@ -174,6 +186,12 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, str]:
         "auth_issuer": "",
         "auth_audience": "",
         **{f"auth_{name}_claim": default for name, default in CLAIMS.items()},
+        "backplane": "",
+        "backplane_name": "agi-diy-relay",
+        "backplane_replicas": "1",
+        "backplane_credentials": "",
+        "backplane_nkey": "",
+        "backplane_ca": "",
         "log_level": "info",
         "pace": "auto",
         "strict": "false",
@@ -226,6 +244,22 @@ def _auth(values: Mapping[str, str], environ: Mapping[str, str]) -> Auth | None:
         return None
     claims = {f"{name}_claim": values[f"auth_{name}_claim"] for name in CLAIMS}
     return Auth(secret=secret, jwks_url=jwks_url, issuer=issuer, audience=audience, **claims)
+
+
+def _backplane(values: Mapping[str, str], given: Mapping[str, str]) -> NatsSettings | None:
+    if not values["backplane"]:
+        for name in given:
+            if name.startswith("backplane"):
+                raise ValueError(f"{name} needs backplane, the address of a NATS server")
+        return None
+    return NatsSettings(
+        urls=_listed(values["backplane"]),
+        name=values["backplane_name"],
+        replicas=int(_number("backplane_replicas", values["backplane_replicas"], int)),
+        credentials=values["backplane_credentials"] or None,
+        nkey=values["backplane_nkey"] or None,
+        ca=values["backplane_ca"] or None,
+    )
 
 
 # How values are written ---------------------------------------------------------------------------

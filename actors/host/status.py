@@ -31,7 +31,8 @@ def _peer_report(peer: PeerStatus, mesh: MeshStatus) -> dict[str, object]:
         "state": peer.state.value,
         "agents": peer.agents,
         "connections": len(peer.connections),
-        "last_seen_s": round(min(c.silent_s for c in peer.connections), 3),
+        # None: all its connections are at other relays of the federation.
+        "last_seen_s": min((round(c.silent_s, 3) for c in peer.connections), default=None),
         "mailbox_messages": mailbox.messages,
         "mailbox_bytes": mailbox.bytes,
     }

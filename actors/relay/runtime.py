@@ -43,6 +43,9 @@ from protocol.mesh.visiting import Bearers, Receipt
 
 log = logging.getLogger(__name__)
 
+ELSEWHERE: Final = "\0elsewhere"
+"""The ledger knows by this name, which no mesh has, what meshes keep whose connections are all at
+other relays."""
 TOKEN_BYTES: Final = 16
 """A token of a connection that may come back has so many random bytes."""
 LAST_PART: Final = 0.1
@@ -77,10 +80,11 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._strict = strict
         self._process = Process(self.limits, self._clock, owns_thread=owns_thread)
+        self.ledger = self._process.ledger
         self.federation: Federation | None = None
         if backplane is not None:
-            self.federation = Federation(backplane, self.limits, self._clock)
-        self.ledger = self._process.ledger
+            keep = partial(self.ledger.keep, ELSEWHERE)
+            self.federation = Federation(backplane, self.limits, self._clock, keep=keep)
         self.traffic = self._process.traffic
         self.events = self._process.events
         self._bearers = Bearers(self.limits)

@@ -43,6 +43,7 @@ class MeshStatus:
     def mailbox_of(self, peer: PeerStatus) -> Mailbox:
         """All mailboxes of a peer together."""
         boxes = [self.mailboxes.get(its.connection, NOTHING) for its in peer.connections]
+        boxes.append(NOTHING)  # it may have none here
         return Mailbox(*map(sum, zip(*boxes, strict=True)))
 
 
