@@ -216,7 +216,7 @@ def judge(hearers: Iterable[Hearer]) -> None:
                 last[who] = what
     for one, other in pairwise(hearers):
         own = {one.id, other.id}
-        first = [heard for heard in one.heard if heard[0] not in own and heard[1] != "here"]
-        second = [heard for heard in other.heard if heard[0] not in own and heard[1] != "here"]
+        first = [its for its in one.heard if its[0] not in own and isinstance(its[1], int)]
+        second = [its for its in other.heard if its[0] not in own and isinstance(its[1], int)]
         common = set(first) & set(second)
         assert [h for h in first if h in common] == [h for h in second if h in common]

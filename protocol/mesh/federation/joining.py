@@ -70,7 +70,7 @@ class Joining:
         self._said_at = 0.0
         self._hello: Entry | None = None  # the first one of this life
         self._latest_at = 0.0  # when the log took the latest one
-        self._heard_at = 0  # the position of the last word of a member
+        self._quiet_since: Entry | None = None  # this hello, or the last word of a member
         self._has_founded = False
         self._entries: list[tuple[Entry, Record]] = []
         self._bytes = 0
@@ -81,15 +81,14 @@ class Joining:
         """Time passes."""
         if now.at - self._said_at < self._timing.ask_s:
             return
-        hello = self._hello
+        since = self._quiet_since
         if (
-            hello is not None
-            and self._heard_at <= hello.position
-            and self._latest_at - hello.at >= self._timing.found_after_s
+            since is not None
+            and self._latest_at - since.at >= self._timing.found_after_s
             and not self._has_founded
         ):
             self._has_founded = True
-            self._say(Found(self._fingerprint, hello.position), now)
+            self._say(Found(self._fingerprint, since.position), now)
         else:
             self._has_founded = False
             self._ask(now)
@@ -103,15 +102,16 @@ class Joining:
             if entry.position == 1:  # the log is empty, so nobody can be there
                 return First(entry)
             self._hello = self._hello or entry
+            self._quiet_since = self._quiet_since or entry
             self._latest_at = entry.at
         elif is_own and isinstance(body, Found):
-            if self._heard_at <= body.since:
+            if self._quiet_since is not None and self._quiet_since.position <= body.since:
                 return First(entry)
         elif isinstance(body, Found):
-            self._heard_at = entry.position
+            self._quiet_since = entry
             self._ask(now)  # whoever has begun knows nothing of the hello before
         elif not isinstance(body, Hello):
-            self._heard_at = entry.position
+            self._quiet_since = entry
             if isinstance(body, Tick):
                 differs = body.fingerprint != self._fingerprint
                 self.refusal = VERSIONS_DIFFER if differs else None
