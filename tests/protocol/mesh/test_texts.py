@@ -150,5 +150,5 @@ def test_capabilities_say_what_existing_pages_read_and_what_the_relay_can_do() -
 
 
 def test_every_error_code_has_one_word_and_one_sentence() -> None:
-    assert len({code.code for code in ErrorCode}) == len(ErrorCode) == 23
+    assert len({code.code for code in ErrorCode}) == len(ErrorCode) == 24
     assert all(code.code == code.name.lower() and code.meaning for code in ErrorCode)
