@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-CONNECT_WITHIN_S: Final = 2.0
+CONNECT_WITHIN_S: Final = 2
 ANSWER_WITHIN_S: Final = 2.0
 PULL: Final = 64
 """So many entries are asked for at a time. With the bound of a record that bounds the bytes."""
@@ -89,8 +89,7 @@ class NatsLog:
         """Connect anew, and find the stream or make it."""
         await self.close()
         try:
-            self._client = await self._connect()
-            return await self._stream(self._client)
+            return await self._stream(await self._connect())
         except Exception as error:
             await self.close()
             raise self._unreachable(error) from None
@@ -134,7 +133,7 @@ class NatsLog:
     # ----------------------------------------------------------------------------------------------
 
     async def _connect(self) -> "Client":
-        import nats  # noqa: PLC0415
+        from nats.aio.client import Client  # noqa: PLC0415
 
         its = self._settings
         options: dict[str, Any] = {}
@@ -144,10 +143,14 @@ class NatsLog:
             options["user_credentials"] = its.credentials
         if its.nkey is not None:
             options["nkeys_seed"] = its.nkey
-        client: Client = await nats.connect(
+        client = Client()
+        self._client = client  # to be closed, also if it cannot connect
+        await client.connect(
             list(its.urls),
             name=f"relay of {its.name}",
             allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]
             connect_timeout=CONNECT_WITHIN_S,
             max_outstanding_pings=2,
             ping_interval=5,

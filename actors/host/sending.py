@@ -36,6 +36,7 @@ STATUS: Final = {
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.NO_ROOM: 503,
+    ErrorCode.UNDECIDED: 503,
 }
 """The HTTP status of a single message that was refused, for all codes that a visit may get."""
 

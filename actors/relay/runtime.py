@@ -36,16 +36,14 @@ from actors.transports.transport import Transport
 from protocol.envelope import ErrorCode, Refusal
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
-from protocol.mesh.federation.federated import FederatedMesh
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.status import Totals
 from protocol.mesh.visiting import Bearers, Receipt
 
 log = logging.getLogger(__name__)
 
-ELSEWHERE: Final = "\0elsewhere"
-"""The ledger knows by this name, which no mesh has, what meshes keep whose connections are all at
-other relays."""
+ELSEWHERE: Final = "\0"
+"""The ledger knows by this name, which no mesh has, what is kept of meshes without connections."""
 TOKEN_BYTES: Final = 16
 """A token of a connection that may come back has so many random bytes."""
 LAST_PART: Final = 0.1
@@ -63,8 +61,7 @@ class Runtime:
     `limits`: the bounds. `clock`: another clock, for tests. `strict`: refuse message types that are
     not in the protocol's table. `owns_thread`: nothing else runs in this thread, so the runtime may
     stop it for a millisecond, to read together what comes in one by one. `backplane`: the log of a
-    federation: the same mesh on several relays (docs/federation.md); only on asyncio, if it is that
-    of NATS.
+    federation: the same meshes on several relays (docs/federation.md).
     """
 
     def __init__(
@@ -177,29 +174,24 @@ class Runtime:
         supervisor = self._meshes.get(mesh)
         if supervisor is None:
             assert self._tasks is not None, "use `async with Runtime()`"
-            of_gate: dict[str, Any] = {
-                "strict": self._strict,
-                "admit": partial(self.admit, mesh),
-                "new_token": partial(secrets.token_urlsafe, TOKEN_BYTES),
-            }
-            supervisor = Supervisor(
+            made = self._make_mesh(
                 mesh,
-                self.limits,
-                self._clock,
-                process=self._process,
-                mesh=self._make_mesh(mesh, **of_gate),
+                admit=partial(self.admit, mesh),
+                new_token=partial(secrets.token_urlsafe, TOKEN_BYTES),
             )
+            supervisor = Supervisor(
+                mesh, self.limits, self._clock, process=self._process, mesh=made
+            )
+            made.begin(supervisor.wake)
             self._meshes[mesh] = supervisor
-            if isinstance(supervisor.mesh, FederatedMesh):
-                supervisor.mesh.begin(supervisor.wake)
             # Not in the context of the connection that happens to be the first, with its trace.
             self._context.run(self._tasks.start_soon, self._supervise, supervisor)
         return supervisor.open(transport, is_paced=is_paced, grant=grant)
 
     def _make_mesh(self, name: str, **of_gate: Any) -> LocalMesh:
         if self.federation is not None:
-            return self.federation.mesh(name, **of_gate)
-        return LocalMesh(self.limits, **of_gate)
+            return self.federation.mesh(name, strict=self._strict, **of_gate)
+        return LocalMesh(self.limits, strict=self._strict, **of_gate)
 
     async def serve(
         self, transport: Transport, mesh: str, *, is_paced: bool = False, grant: Grant = OPEN
@@ -259,7 +251,7 @@ class Runtime:
 
     async def _say_to_nobody(self, visit: VisitActor) -> None:
         """The mesh has no connections. What is wrong is refused all the same."""
-        mesh, queue = self._make_mesh(visit.mesh, strict=self._strict), VisitQueue(self.limits)
+        mesh, queue = self._make_mesh(visit.mesh), VisitQueue(self.limits)
         queue.put(visit)
         while queue.waiting:
             queue.decide(mesh, self._clock.now())

@@ -10,7 +10,6 @@ decided, this connection ends (1011). An exception in its peer actor never reach
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -52,7 +51,6 @@ from protocol.mesh.effects import (
     Spared,
     Wants,
 )
-from protocol.mesh.items import Admission, admit_all
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.recalling import LITTLE_BYTES as LITTLE_SAID_BYTES
@@ -72,9 +70,7 @@ LITTLE_BYTES: Final = 16 * 1024
 class Supervisor:
     """The actor of one mesh.
 
-    `admit`: asked before a connection joins. `new_token`: makes tokens for connections that may
-    come back (None: none may). `process`: what it shares with the other meshes. `mesh`: who is
-    here, and every decision; by default one of this process. `tapes`: what is sent.
+    `process`: what meshes share. `mesh`: who is here, and every decision. `tapes`: what is sent.
     """
 
     def __init__(
@@ -83,9 +79,6 @@ class Supervisor:
         limits: Limits,
         clock: Clock,
         *,
-        strict: bool = False,
-        admit: Admission = admit_all,
-        new_token: Callable[[], str] | None = None,
         process: Process | None = None,
         mesh: LocalMesh | None = None,
     ) -> None:
@@ -93,7 +86,7 @@ class Supervisor:
         self.name = name
         self._limits = limits
         self._clock = clock
-        self.mesh = mesh or LocalMesh(limits, strict=strict, admit=admit, new_token=new_token)
+        self.mesh = mesh or LocalMesh(limits)
         self._lobby = process.lobby
         self._work = Signal()
         self._inbox: Inbox[PeerActor, Control[PeerActor]] = Inbox(self._work.set)
@@ -164,8 +157,8 @@ class Supervisor:
     @property
     def has_work(self) -> bool:
         """A round would find something to do now."""
-        waits = bool(self._inbox or self.visits.waiting) and not self.mesh.is_full
-        return waits or self.mesh.has_effects
+        waits = bool(self._inbox or self.visits.waiting)
+        return self.mesh.has_effects or (waits and not self.mesh.is_full)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -185,10 +178,9 @@ class Supervisor:
                 displaced.append(control.actor)
             else:
                 self._obey(control, now)
-        messages_left, bytes_left = self._limits.round_messages_max, self._limits.round_bytes_max
-        if mesh.is_full:
-            messages_left = 0
-        elif self.visits.waiting:
+        messages_left = 0 if mesh.is_full else self._limits.round_messages_max
+        bytes_left = self._limits.round_bytes_max
+        if messages_left and self.visits.waiting:
             messages_left -= self.visits.decide(mesh, now)
         little_left = self._limits.quantum_bytes
         ready = self._inbox.take_ready()

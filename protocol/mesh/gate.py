@@ -13,6 +13,8 @@ The gate also keeps the life of each connection (protocol.mesh.lifecycle): it no
 looks for deadlines that have passed, and tells the mesh which connections are gone. Some are only
 lost, and may come back (protocol.mesh.returning). It ends those whose grant has run out. It never
 compares connections. Of peers it knows only the id that the mesh has `accepted` for a connection.
+
+Longer than 400 lines because a message passes the steps above in one place.
 """
 
 import heapq

@@ -120,6 +120,9 @@ class LocalMesh:
         self.mesh.clear()
         self.gate.shut_down(now)
 
+    def begin(self, wake: Callable[[], None]) -> None:
+        """Connections may come. `wake`: called if something happens without them."""
+
     def end(self) -> None:
         """No connection is left, and none comes any more."""
 

@@ -231,16 +231,17 @@ class Visits:
                 self._decided(visit, visit.next(), refusal)
                 return 1
         texts = visit.take(self._limits)
-        for text in texts:
-            then = partial(self._decided, visit, visit.next())
+        dropped = 0 if visit.has_more else visit.take_dropped()
+        # All of them first: what is decided at once may end the visit.
+        places = [visit.next() for _ in range(len(texts) + dropped)]
+        for place, text in zip(places, texts, strict=False):
+            then = partial(self._decided, visit, place)
             try:
                 self._say(visit.grant, text, now, then)
             except Refusal as refusal:
                 then(refusal)
-        if not visit.has_more:
-            places = [visit.next() for _ in range(visit.take_dropped())]
-            for place in places:
-                self._decided(visit, place, refusals.rate_limited(self._limits))
+        for place in places[len(texts) :]:
+            self._decided(visit, place, refusals.rate_limited(self._limits))
         return len(texts)
 
     def _decided(self, visit: Visit, place: int, outcome: int | Refusal) -> None:

@@ -30,6 +30,7 @@ from protocol.member.lifecycle import MemberState, renewed_by
 from protocol.member.member import Member
 from protocol.member.messages import Message
 from protocol.member.outgoing import Frame
+from protocol.mesh.local import LocalMesh
 from tests.actors.relay.test_peer import HandClock, HandTransport
 
 
@@ -59,7 +60,8 @@ class CutRelay:
         def new_token() -> str:
             return f"token {epoch}.{next(numbers)}"
 
-        self.supervisor = Supervisor("m", self.limits, self.clock, new_token=new_token)
+        mesh = LocalMesh(self.limits, new_token=new_token)
+        self.supervisor = Supervisor("m", self.limits, self.clock, mesh=mesh)
 
     def settle(self) -> None:
         """Everything is decided that has come."""

@@ -98,6 +98,7 @@ class FederatedMesh(LocalMesh):
         new_token: Callable[[], str] | None = None,
     ) -> None:
         self._steps: list[Step] = []
+        self._is_deciding = False
         super().__init__(limits, strict=strict, admit=admit, new_token=new_token)
         self.name = name
         self.first_id = first_id
@@ -135,8 +136,9 @@ class FederatedMesh(LocalMesh):
         return _OfGate(self._put)
 
     def _put(self, effect: Effect) -> None:
-        """An effect of the gate. An answer waits for the items before it; the end does not."""
-        if isinstance(effect, Deliver):
+        """An effect of the gate. An answer waits for the items before it, unless it is about one
+        that is just decided; the end does not."""
+        if isinstance(effect, Deliver) and not self._is_deciding:
             self._steps.append(_Answer(effect, self))
             return
         if isinstance(effect, Dismissed):
@@ -253,6 +255,7 @@ class FederatedMesh(LocalMesh):
         faults = []
         replica = self.replica
         self.mesh.count_in(self._own_totals)
+        self._is_deciding = True
         for step in steps:
             if isinstance(step, Item):
                 outcome = replica.apply(step, at)
@@ -264,6 +267,7 @@ class FederatedMesh(LocalMesh):
             else:
                 self._share(hearing)
                 step(outcome, at)
+        self._is_deciding = False
         self.mesh.count_in(self._others_totals)
         self._share(hearing)
         return faults

@@ -6,6 +6,9 @@ tells. If `is_lost` after a call, it must open the log again.
 
 What was said here while the node does not take part waits. If the node is isolated, it is decided
 at once.
+
+Longer than 400 lines because whatever happens to a node can change its standing, and all that is
+done about that stands together here.
 """
 
 from collections.abc import Callable, Mapping, Sequence

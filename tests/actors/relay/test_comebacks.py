@@ -15,6 +15,7 @@ from actors.relay.process import Process
 from actors.relay.supervisor import Supervisor
 from protocol.grants import OPEN, Grant
 from protocol.limits import Limits
+from protocol.mesh.local import LocalMesh
 from tests.actors.relay.test_peer import HandClock, HandTransport
 
 
@@ -30,12 +31,13 @@ class World:
     ) -> None:
         self.clock = HandClock()
         numbers = itertools.count(1)
+        new_token = (lambda: f"token {next(numbers)}") if resumes else None
         self.supervisor = Supervisor(
             "m",
             Limits(**limits),
             self.clock,
             process=Process(Limits(**limits), self.clock, ledger=ledger),
-            new_token=(lambda: f"token {next(numbers)}") if resumes else None,
+            mesh=LocalMesh(Limits(**limits), new_token=new_token),
         )
 
     def settle(self) -> None:

@@ -41,7 +41,7 @@ class NotingMesh(LocalMesh):
         super().__init__(limits, strict=strict)
         self.items: list[Item] = []
         self.said = self._noting("said", self.mesh.said)
-        self.visited = self._noting("visited", self.mesh.visited)
+        self.visited = self._noting("visited", super().visited)  # type: ignore[method-assign]
         self.present = self._noting("present", super().present)  # type: ignore[method-assign]
         self.beat = self._noting("beat", super().beat)  # type: ignore[method-assign]
         self.gone = self._noting("gone", super().gone)  # type: ignore[method-assign]
@@ -126,8 +126,10 @@ def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
     mesh = Mesh(LIMITS, effects)
     for name, arguments, named in items:
         apply = mesh.audiences.laggards.note if name == "lagging" else getattr(mesh, name)
+        # A mesh answers a visit at once, and nobody waits for it.
+        given = arguments[:-1] if name == "visited" else arguments
         with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
-            apply(*arguments, **named)
+            apply(*given, **named)
     return effects, mesh
 
 

@@ -139,6 +139,6 @@ def test_just_as_many_bytes_as_may_go_at_once_are_not_yet_too_many() -> None:
 def test_a_mesh_that_is_empty_remembers_nobody() -> None:
     world = World()
     joined(world, 2)
-    assert world.mesh.mesh._refreshes._beaten
+    assert world.mesh.mesh.refreshes._beaten
     world.shut_down()
-    assert not world.mesh.mesh._refreshes._beaten
+    assert not world.mesh.mesh.refreshes._beaten
