@@ -49,6 +49,7 @@
 #define REPORT_NS (NS / 10)
 #define RESUME "{\"type\":\"capabilities\",\"data\":{\"resume\":{\"seconds\":20}}}"
 #define DRAIN_NS (15 * NS)
+#define SERVERS_MAX 9
 #define WINDOW_MAX 1024 /* with topics: of all senders together */
 #define LINGER_NS (NS / 10)
 #define STALLED_RECEIVE_BUFFER 4096
@@ -65,7 +66,8 @@ enum audience { EVERYONE, ONE, TOPICS };
 static const char *const AUDIENCES[] = {"everyone", "one", "topics"};
 
 static struct {
-    int port, server_pid, peers, senders, window, size, stalled, topics, wanted;
+    int peers, senders, window, size, stalled, topics, wanted;
+    int ports[SERVERS_MAX], server_pids[SERVERS_MAX]; /* of a federation there are several; then 0 */
     bool nats, resume, wishes;
     enum scenario scenario;
     enum audience audience;
@@ -214,10 +216,11 @@ static double server_cpu_s(void)
 {
     clockid_t clock;
     struct timespec t;
-    if (!options.server_pid || clock_getcpuclockid(options.server_pid, &clock) ||
-        clock_gettime(clock, &t))
-        return 0;
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    double sum = 0;
+    for (int *pid = options.server_pids; *pid; pid++)
+        if (!clock_getcpuclockid(*pid, &clock) && !clock_gettime(clock, &t))
+            sum += (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    return sum;
 }
 
 static double own_cpu_s(void)
@@ -230,15 +233,18 @@ static double own_cpu_s(void)
 static long server_rss_bytes(void)
 {
     char path[64];
-    long pages = 0;
-    snprintf(path, sizeof path, "/proc/%d/statm", options.server_pid);
-    FILE *file = options.server_pid ? fopen(path, "r") : NULL;
-    if (file) {
-        if (fscanf(file, "%*d %ld", &pages) != 1)
-            pages = 0;
-        fclose(file);
+    long sum = 0;
+    for (int *pid = options.server_pids; *pid; pid++) {
+        long pages = 0;
+        snprintf(path, sizeof path, "/proc/%d/statm", *pid);
+        FILE *file = fopen(path, "r");
+        if (file) {
+            if (fscanf(file, "%*d %ld", &pages) == 1)
+                sum += pages;
+            fclose(file);
+        }
     }
-    return pages * sysconf(_SC_PAGESIZE);
+    return sum * sysconf(_SC_PAGESIZE);
 }
 
 /* Sending -------------------------------------------------------------------------------------- */
@@ -707,9 +713,13 @@ static void readable(struct connection *c)
 static void open_connection(int index)
 {
     struct connection *c = &connections[index];
+    int servers = 0;
+    while (options.ports[servers])
+        servers++;
+    int port = options.ports[index % servers];
     struct sockaddr_in address = {
         .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)options.port),
+        .sin_port = htons((uint16_t)port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
     int one = 1, buffer_bytes = STALLED_RECEIVE_BUFFER, segment_bytes = STALLED_SEGMENT;
@@ -737,7 +747,7 @@ static void open_connection(int index)
                      "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
                      "Sec-WebSocket-Version: 13\r\n\r\n",
-                     options.path, options.port);
+                     options.path, port);
     if (!options.nats)
         queue_bytes(c, request, (size_t)n);
     shaking++;
@@ -920,6 +930,15 @@ static void print_text(const char *text)
     putchar('"');
 }
 
+/* Numbers with commas between them. Behind the last one is 0. */
+static void read_numbers(char *text, int numbers[SERVERS_MAX])
+{
+    for (int n = 0; n < SERVERS_MAX - 1 && *text; n++) {
+        numbers[n] = (int)strtol(text, &text, 10);
+        text += *text == ',';
+    }
+}
+
 static void read_options(int count, char **arguments)
 {
     static const struct option names[] = {
@@ -934,9 +953,9 @@ static void read_options(int count, char **arguments)
     int letter, known = -1, audience = EVERYONE;
     while ((letter = getopt_long(count, arguments, "", names, NULL)) != -1) {
         switch (letter) {
-        case 'p': options.port = atoi(optarg); break;
+        case 'p': read_numbers(optarg, options.ports); break;
         case 'P': options.path = optarg; break;
-        case 'i': options.server_pid = atoi(optarg); break;
+        case 'i': read_numbers(optarg, options.server_pids); break;
         case 'n': options.peers = atoi(optarg); break;
         case 'S': options.senders = atoi(optarg); break;
         case 'w': options.window = atoi(optarg); break;
@@ -974,7 +993,7 @@ static void read_options(int count, char **arguments)
         options.senders = options.peers &= ~1;
     if (options.scenario == IDLE)
         options.senders = 0;
-    if (options.port <= 0 || options.peers < 2 || options.senders < 0 || options.window < 1 ||
+    if (options.ports[0] <= 0 || options.peers < 2 || options.senders < 0 || options.window < 1 ||
         options.senders > options.peers || options.size > 65535 || options.rate <= 0 ||
         options.stalled < 0 || options.topics < 1 || options.topics > 64 ||
         options.wanted > options.topics ||
@@ -983,7 +1002,7 @@ static void read_options(int count, char **arguments)
                                         options.window > WINDOW_MAX)) ||
         (options.audience == ONE && options.peers % 2)) {
         fprintf(stderr,
-                "usage: loadgen --port N [--server-pid N] --scenario closed|pingpong|open|idle\n"
+                "usage: loadgen --port N[,N...] [--server-pid N[,N...]] --scenario closed|pingpong|open|idle\n"
                 "  [--peers N] [--senders N] [--window N] [--rate N] [--size BYTES] [--stalled N]\n"
                 "  [--seconds S] [--warmup S] [--timeout S] [--path PATH] [--nats | --resume]\n"
                 "  [--audience everyone|one|topics] [--wishes] [--topics N] [--wanted N]\n"

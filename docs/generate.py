@@ -23,6 +23,7 @@ from protocol.limits import Limits, MembershipLimits  # noqa: E402
 from protocol.member import lifecycle as membership  # noqa: E402
 from protocol.mesh import lifecycle  # noqa: E402
 from protocol.mesh.effects import CLOSE_CODES  # noqa: E402
+from protocol.mesh.federation import standing  # noqa: E402
 from protocol.mesh.routing import ANY_OTHER_TYPE, ROUTES, WITHHELD, Route  # noqa: E402
 
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?( *<!-- end -->)", re.DOTALL)
@@ -243,6 +244,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "haproxy": lambda: shown("docs/proxies/haproxy.cfg", "text"),
     "nginx-several": lambda: shown("docs/proxies/nginx-several.conf", "nginx"),
     "haproxy-several": lambda: shown("docs/proxies/haproxy-several.cfg", "text"),
+    "nginx-federation": lambda: shown("docs/proxies/nginx-federation.conf", "nginx"),
+    "haproxy-federation": lambda: shown("docs/proxies/haproxy-federation.cfg", "text"),
+    "standing": standing.table_rows,
     "service": lambda: shown("docs/systemd/agi-diy-relay.service", "ini"),
     "service-settings": lambda: shown("docs/systemd/relay.env", "ini"),
     "strands": lambda: shown("examples/strands_agent.py", "python"),

@@ -55,6 +55,11 @@ class Audiences:
         """From here on it is counted there."""
         self._totals = totals
 
+    @property
+    def bytes(self) -> int:
+        """What it costs to know who has begun which turn, and who wants what."""
+        return self.laggards.turns.bytes + self.wishes.bytes
+
     def forget(self, connection: int, peer: Peer, now: Instant) -> None:
         """A connection of this peer is over."""
         self.laggards.forget(connection, peer, now)

@@ -85,16 +85,9 @@ class Mesh:
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes that are kept: all presences, what finds out echoes, who has begun which turn,
-        what was said lately, who wants what, and open commands."""
-        return (
-            self.roster.presence_bytes
-            + self.echoes.bytes
-            + self.audiences.laggards.turns.bytes
-            + self.recent.bytes
-            + self.audiences.wishes.bytes
-            + self.commands.bytes
-        )
+        """All presences, and what is remembered of what was said and begun, and who wants what."""
+        said = self.echoes.bytes + self.recent.bytes + self.commands.bytes
+        return self.roster.presence_bytes + said + self.audiences.bytes
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -230,7 +223,7 @@ class Mesh:
         entry = self.roster.connections.get(connection)
         id = header.sender
         assert id is not None  # or the gate would have refused it
-        if entry is not None and entry.peer.id != id:  # (a gate may not know of that peer yet)
+        if entry is not None and entry.peer.id != id:  # its gate may not have known
             raise refusals.identity_fixed(entry.peer.id)
         agents = said.agents if said.agents is not None else ()
         peer = self.roster.peers.get(id)
@@ -247,8 +240,7 @@ class Mesh:
         if entrance.watches:
             self.audiences.wishes.check(said.wish, (connection, *replaced))
 
-        is_new = peer is None
-        is_newcomer = entry is None
+        is_new, is_newcomer = peer is None, entry is None
         peer = self.roster.attach(connection, id, agents, entrance)
         for old in replaced:  # after that: the peer is here all the time
             self.roster.detach(old)
@@ -260,8 +252,7 @@ class Mesh:
         self._forget_echoes(now)
 
         if is_newcomer:
-            admitted = Admitted(connection, said.accepts_batches, entrance.watches)
-            self._effects.append(admitted)
+            self._effects.append(Admitted(connection, said.accepts_batches, entrance.watches))
         self.audiences.announced(self.roster.connections[connection], said, entrance, is_newcomer)
         self._effects.append(Deliver(text, _EVERYONE))
         blind = tuple(own.id for own in peer.connections.values() if not own.watches)
@@ -382,8 +373,7 @@ class Mesh:
             self.commands.left(peer.id, now)
             if not self.roster.peers:
                 self.left_at = now.at
-            text = texts.offline(peer.id, cause.value, now.wall_ms)
-            self._effects.append(Deliver(text, others))
+            self._effects.append(Deliver(texts.offline(peer.id, cause.value, now.wall_ms), others))
             self._effects.append(PeerLeft(peer.id, cause))
         elif self.roster.set_agents(peer, peer.union()):
             self._say_again(peer, self._presence_within(peer), others, now)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,6 +23,8 @@ NAME: Final = "relay.example"
 KINDS: Final = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
 SEVERAL: Final = {"nginx": "nginx-several.conf", "haproxy": "haproxy-several.cfg"}
 """The same in front of two relays, with each mesh in one of them."""
+FEDERATION: Final = {"nginx": "nginx-federation.conf", "haproxy": "haproxy-federation.cfg"}
+"""The same in front of two relays of one federation."""
 
 _MAIN: Final = """
 daemon off;
@@ -44,7 +47,7 @@ http {{
 
 class ReverseProxy:
     """One of `KINDS`, at a free port, in front of the relay at `relay_port` on this machine, or
-    one of `SEVERAL` in front of two.
+    one of `several` in front of two.
 
     `timeouts`: what stands for the `60s` of the configuration. Skips the test if this machine has
     no such proxy, except in CI. `context` is for clients: it trusts the proxy's certificate, which
@@ -57,6 +60,7 @@ class ReverseProxy:
         relay_port: int | tuple[int, int],
         directory: Path,
         timeouts: str | None = None,
+        several: Mapping[str, str] = SEVERAL,
     ) -> None:
         program = shutil.which(kind, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         if program is None:
@@ -74,7 +78,7 @@ class ReverseProxy:
         if isinstance(relay_port, int):
             file, first, second = KINDS[kind], relay_port, 0
         else:
-            file, (first, second) = SEVERAL[kind], relay_port
+            file, (first, second) = several[kind], relay_port
         written = (ROOT / "docs" / "proxies" / file).read_text()
         replaced = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",

@@ -37,6 +37,7 @@ from protocol.verification.simulation.recorded import events_of
 from protocol.verification.simulation.troubles import TROUBLES, choose
 from protocol.verification.subjects import CoreSubject
 from tests.worlds.actor_subject import ActorSubject
+from tests.worlds.federation import FederatedSubject
 
 SUBJECTS = pytest.mark.parametrize("subject", [CoreSubject, ActorSubject])
 
@@ -64,6 +65,12 @@ def test_a_mesh_of_any_seed_lives_by_the_rules(subject: SubjectFactory) -> None:
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     outcome = simulate(seed, peers=6, hours=1.0, subject=subject)
     assert outcome.life.failure is None, outcome
+
+
+def test_a_mesh_at_three_nodes_lives_by_the_rules() -> None:
+    outcome = simulate(5, peers=5, hours=0.4, subject=FederatedSubject)
+    assert outcome.life.failure is None, outcome
+    assert outcome.life.deliveries > 200
 
 
 @SUBJECTS
