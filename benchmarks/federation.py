@@ -32,6 +32,7 @@ from benchmarks.run import (
     compile_loadgen,
     free_port,
     process_cpu_s,
+    relay_command,
     running,
     start_on,
     stop,
@@ -43,6 +44,7 @@ from protocol.mesh.federation.node import Node
 from protocol.mesh.federation.records import Entry
 from protocol.mesh.federation.timing import Timing
 
+ROOT: Final = Path(__file__).parents[1]
 SCENARIOS: Final = {
     "fan-10x100": "--scenario closed --peers 110 --senders 10 --window 32",
     "fan-10x1000": "--scenario closed --peers 1010 --senders 10 --window 32",
@@ -51,10 +53,6 @@ SCENARIOS: Final = {
 }
 SIZES: Final = (0, 1, 2, 3)
 """How many nodes. 0: a relay without a backplane."""
-
-
-def relay(port: int, *more: str) -> list[str]:
-    return [sys.executable, "relay.py", "--host", "127.0.0.1", "--port", str(port), *more]
 
 
 def joined(port: int, nodes: int) -> None:
@@ -82,7 +80,9 @@ def measure(nodes: int, options: str, seconds: float, directory: Path) -> dict[s
         relays = []
         for one in ports:
             log = BUILD / f"node-{one}.log"
-            relays.append(stack.enter_context(running(relay(one, *more), one, log)))
+            where = argparse.Namespace(python=sys.executable, relay=str(ROOT))
+            command = [*relay_command(where, one), *more]
+            relays.append(stack.enter_context(running(command, one, log)))
         if nodes:
             joined(ports[-1], nodes)
         command = [str(LOADGEN), "--port", ",".join(map(str, ports)), "--seconds", str(seconds)]

@@ -126,6 +126,10 @@ class Federation:
                     log.warning("the log is unreachable", extra={"reason": said})
                     reason = said
                 await self._clock.sleep(AGAIN_S)
+            except Exception:
+                log.exception("the node has crashed")
+                node.crashed(self._clock.now())
+                await self._clock.sleep(AGAIN_S)
             self._note_faults()
 
     async def _read_on(self) -> None:

@@ -211,6 +211,7 @@ class _Pulling:
         self._came: deque[Entry] = deque()
         self._more = Signal()
         self._asked = 0  # entries that may still come
+        self._is_heard = False  # something has come, if only the end of a pull
         self._next = ""
         self._inbox = client.new_inbox()
         self._failure: str | None = None
@@ -234,16 +235,15 @@ class _Pulling:
         await self._pull()
 
     async def entries(self) -> Sequence[Entry]:
-        """What has come, once something has. Raises LogUnreachable."""
-        with anyio.move_on_after(SILENT_S):
-            while not self._came and self._failure is None:
-                heard = self._asked
+        """What has come, once something has; nothing at the end of a pull. Raises
+        LogUnreachable."""
+        self._is_heard = bool(self._came)
+        with anyio.move_on_after(SILENT_S) as waiting:
+            while not self._is_heard and self._failure is None:
                 await self._more.wait()
-                if self._asked < heard or self._asked == 0:
-                    break
         if self._failure is not None or not self._client.is_connected:
             raise LogUnreachable(self._failure or "the connection is gone")
-        if not self._came and self._asked:
+        if waiting.cancelled_caught:
             raise LogUnreachable("nothing comes from the stream")
         came = list(self._came)
         self._came.clear()
@@ -257,6 +257,7 @@ class _Pulling:
         await self._client.publish(self._next, asked, reply=self._inbox)
 
     async def _take(self, message: "Msg") -> None:
+        self._is_heard = True
         headers = message.headers
         if headers is not None and "Status" in headers:
             status = headers["Status"]

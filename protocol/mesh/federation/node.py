@@ -210,6 +210,12 @@ class Node:
         elif not self.is_lost:
             self._joining.tick(now)
 
+    def crashed(self, now: Instant) -> None:
+        """Something here has failed in a way that nobody has thought of, so what it knows may be
+        wrong."""
+        if self.standing in (Standing.JOINING, Standing.JOINED):
+            self._step(Event.REFUTED, now, "an internal error")
+
     def retry(self) -> None:
         """Append everything again that has not come back."""
         self._outbox.again()
@@ -422,10 +428,10 @@ class Node:
         self._note_fullness()
 
     def _expel(self, now: Instant) -> None:
-        for said in self._take_said():
-            fail(said.steps)
         for mesh in tuple(self.meshes.values()):
             mesh.expel(now)
+        for said in self._take_said():
+            fail(said.steps)
         self._note_fullness()
 
     def _take_said(self) -> list[_Said]:
