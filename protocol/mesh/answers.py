@@ -1,5 +1,10 @@
 """What the gate itself answers: errors. And what it hands to the mesh to answer: `capabilities`."""
 
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
 from protocol.claims import read_claim
 from protocol.codec import Codec
 from protocol.envelope import ErrorCode, Inbound, Refusal, Text
@@ -13,15 +18,26 @@ from protocol.mesh.recalling import how_many
 from protocol.mesh.status import Totals
 from protocol.mesh.work import ERROR_WORK, Work
 
+Make = Callable[[str | None], Text]
+"""Makes an answer to a connection that belongs to this peer (None: to none)."""
+
+
+def _error(
+    refusal: Refusal, turn_id: msgspec.Raw | None, wall_ms: int, limits: Limits, peer: str | None
+) -> Text:
+    return texts.error(refusal, peer, turn_id, wall_ms, limits)
+
 
 class Answers:
     """Answers to the connections of one gate. Appends them to `effects`, and counts in `totals`.
 
-    `work`: what they cost.
+    `work`: what they cost. `later`: takes an answer to a connection of which it is not decided yet
+    whether it belongs to the peer that it has announced.
     """
 
     def __init__(self, limits: Limits, codec: Codec, effects: list[Effect], totals: Totals) -> None:
         self.work = Work()
+        self.later: Callable[[Connection, Make], None] | None = None
         self._limits = limits
         self._codec = codec
         self._effects = effects
@@ -40,9 +56,9 @@ class Answers:
         `message` is None if the refusal is about none, or about `count` messages.
         """
         turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
-        text = texts.error(refusal, connection.peer, turn_id, now.wall_ms, self._limits)
+        make = partial(_error, refusal, turn_id, now.wall_ms, self._limits)
         self.work.extra += ERROR_WORK
-        self._effects.append(Deliver(text, Only((connection.id,))))
+        self._answer(connection, make)
         self.note(connection, refusal.code, count, now)
 
     def echoed(
@@ -79,6 +95,21 @@ class Answers:
             connection.recalls = recalls
         turn_id = self._codec.turn_id(text)
         return Question(connection.peer, turn_id, connection.is_paced, connection.grant)
+
+    def _answer(self, connection: Connection, make: Make) -> None:
+        if connection.entering is not None and self.later is not None:
+            self.later(connection, make)
+        else:
+            self._effects.append(Deliver(make(connection.peer), Only((connection.id,))))
+
+    def reported(
+        self, connection: Connection, text: Text, data: dict[str, object], now: Instant
+    ) -> None:
+        """Answer a `capabilities` that is only a report for coming back."""
+        turn_id = self._codec.turn_id(text)
+        self._answer(
+            connection, lambda peer: texts.about_coming_back(peer, turn_id, data, now.wall_ms)
+        )
 
     def about_coming_back(
         self, connection: Connection, text: Text, data: dict[str, object], now: Instant

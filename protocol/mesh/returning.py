@@ -20,7 +20,7 @@ from protocol.instant import Instant
 from protocol.mesh import lifecycle
 from protocol.mesh.answers import Answers
 from protocol.mesh.connection import Connection
-from protocol.mesh.effects import Deliver, Effect, Only, Returning
+from protocol.mesh.effects import Effect, Returning
 from protocol.mesh.items import Items, Question
 from protocol.mesh.lifecycle import Heard, Lost
 from protocol.mesh.resuming import Open, Report, Resume, Resumptions, read_request
@@ -91,8 +91,7 @@ class Returns:
                     raise Refusal(ErrorCode.BAD_FIELD, sentence)
                 resumption.received = max(resumption.received, received)
                 data: dict[str, object] = {"taken": resumption.taken - behind}
-                answer = self._answers.about_coming_back(connection, text, data, now)
-                self._effects.append(Deliver(answer, Only((connection.id,))))
+                self._answers.reported(connection, text, data, now)
             case Resume():
                 self._answers.work.extra += RETURN_WORK
                 self._effects.append(Returning(connection.id, request, text))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.abc
@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from tests import RELAY_COMMAND, ROOT
 from tests.worlds.live import PATIENCE_S
 
-GAP = "gap"
+_ERROR: Final = '"level": "error"'
 
 
 class Node:
@@ -86,7 +86,8 @@ class Node:
 
 
 class Nodes:
-    """Several of them; all are killed at the end."""
+    """Several of them; all are killed at the end, and none has logged an error: for example that
+    it has decided something else than another one."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -105,9 +106,11 @@ class Nodes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         for node in self.all:
             node.kill()
+        errors = [line for node in self.all for line in node.log.splitlines() if _ERROR in line]
+        assert not errors or kind is not None, errors
 
 
 class Hearer:

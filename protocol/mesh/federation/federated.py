@@ -18,6 +18,8 @@ from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
+from protocol.mesh.answers import Make
+from protocol.mesh.connection import Connection
 from protocol.mesh.effects import Deliver, Dismissed, Effect, Only
 from protocol.mesh.federation.records import Beat, Gone, Item, Lags, Present, Said, Visited
 from protocol.mesh.federation.replica import Fault, Outcome, Replica
@@ -45,16 +47,19 @@ class _OfGate(list[Effect]):
 
 @attrs.frozen
 class _Answer:
-    """A step: the gate answers a connection."""
+    """A step: the gate answers a connection. `make`: gets the peer of the connection."""
 
-    effect: Deliver
+    connection: Connection
+    make: Make
     mesh: "FederatedMesh"
 
     def __call__(self, _: Outcome, at: Instant) -> None:
-        assert isinstance(self.effect.audience, Only)
-        [connection] = self.effect.audience.connections
-        if connection in self.mesh.gate.connections:
-            self.mesh._effects.append(self.effect)
+        if self.connection.id in self.mesh.gate.connections:
+            self.give()
+
+    def give(self) -> None:
+        text = self.make(self.connection.peer)
+        self.mesh._effects.append(Deliver(text, Only((self.connection.id,))))
 
 
 class Owner(Protocol):
@@ -109,6 +114,7 @@ class FederatedMesh(LocalMesh):
         self._own_totals, self._others_totals = Totals(), Totals()
         self.last_id = first_id
         self.said = self._said
+        self.gate.answers.later = self._answer_later
         self.bind(replica)
 
     def begin(self, wake: Callable[[], None]) -> None:
@@ -139,19 +145,24 @@ class FederatedMesh(LocalMesh):
         """An effect of the gate. An answer waits for the items before it, unless it is about one
         that is just decided; the end does not."""
         if isinstance(effect, Deliver) and not self._is_deciding:
-            self._steps.append(_Answer(effect, self))
+            assert isinstance(effect.audience, Only)
+            [id] = effect.audience.connections
+            text = effect.text
+            self._steps.append(_Answer(self.gate.connections[id], lambda _: text, self))
             return
         if isinstance(effect, Dismissed):
             self._answer_last(effect.connection)
         self._effects.append(effect)
 
+    def _answer_later(self, connection: Connection, make: Make) -> None:
+        self._steps.append(_Answer(connection, make, self))
+
     def _answer_last(self, connection: int) -> None:
         """Answers to this connection cannot wait any longer."""
-        last = Only((connection,))
         for one in tuple(self._steps):
-            if isinstance(one, _Answer) and one.effect.audience == last:
+            if isinstance(one, _Answer) and one.connection.id == connection:
                 self._steps.remove(one)
-                self._effects.append(one.effect)
+                one.give()
 
     # Items, from the gate to the log --------------------------------------------------------------
 

@@ -256,7 +256,7 @@ class Node:
             self._heard_at = now.at
             self.records += 1
             self.lag_ms = max(0, now.wall_ms - round(entry.at * 1000))
-            record = read(entry.data)
+            record = self._outbox.known(entry.data) or read(entry.data)
             if record is None:
                 continue
             if self.standing is Standing.JOINED:

@@ -19,10 +19,10 @@ RECORD_BYTES: Final = 100
 
 @attrs.frozen
 class Waiting:
-    """A record that has not come back. `bytes`: what it counts. `note`: what its node wants to
-    know again then."""
+    """A record that has not come back, and as it is appended. `bytes`: what it counts. `note`:
+    what its node wants to know again then."""
 
-    n: int
+    record: Record
     data: bytes
     bytes: int
     note: object
@@ -50,10 +50,10 @@ class Outbox:
         for this node alone (0: for all)."""
         parts: Sequence[Body] = list(fragments(body, self._record_bytes_max, to))
         for number, part in enumerate(parts, start=1):
-            data = written(Record(self._node, self._life, self._next, part))
-            is_last = number == len(parts)
+            record = Record(self._node, self._life, self._next, part)
+            data, is_last = written(record), number == len(parts)
             bytes = 0 if to else len(data) + RECORD_BYTES
-            self._waiting.append(Waiting(self._next, data, bytes, note if is_last else None))
+            self._waiting.append(Waiting(record, data, bytes, note if is_last else None))
             self._next += 1
             self.bytes += bytes
 
@@ -74,10 +74,15 @@ class Outbox:
         """There is something to append."""
         return self._sent < len(self._waiting)
 
+    def known(self, data: bytes) -> Record | None:
+        """The record that this is, if it is the oldest that waits. It need not be read again."""
+        first = self._waiting[0] if self._waiting else None
+        return first.record if first is not None and first.data == data else None
+
     def came_back(self, n: int, at: float) -> object:
         """Record `n`, the oldest that waits, was applied at this time. Returns its note."""
         first = self._waiting.popleft()
-        assert first.n == n, "records count only in their order"
+        assert first.record.n == n, "records count only in their order"
         self.bytes -= first.bytes
         self._sent = max(0, self._sent - 1)
         self.sent_at = at  # the next one has its whole time from here on

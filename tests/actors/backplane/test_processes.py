@@ -197,6 +197,36 @@ async def test_a_node_joins_in_the_middle(server: NatsServer, nodes: Nodes) -> N
         tasks.cancel_scope.cancel()
 
 
+async def test_a_cut_connection_goes_on_at_its_node_and_misses_nothing(
+    server: NatsServer, nodes: Nodes
+) -> None:
+    first, second = await nodes.started(2, server.url)
+    async with (
+        Proxy(first.port) as proxy,
+        join(websocket(proxy.url), "ann") as ann,
+        join(websocket(second.url), "bob") as bob,
+    ):
+        await until(lambda: "bob" in ann.roster and "ann" in bob.roster)
+        heard: list[object] = []
+
+        async def listen() -> None:
+            async for message in ann:  # (a Gap would be raised)
+                if message.type == "broadcast":
+                    heard.append(message.data)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            for number in range(200):
+                await bob.broadcast(number)
+                if number in (50, 120):
+                    await proxy.cut()
+                await anyio.sleep(0.01)
+            await until(lambda: len(heard) >= 200)
+            tasks.cancel_scope.cancel()
+        assert heard == list(range(200))
+        assert ann.resumed == 2
+
+
 async def test_a_rolling_restart_lets_nobody_of_ours_leave(
     server: NatsServer, nodes: Nodes
 ) -> None:
