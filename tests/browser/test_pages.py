@@ -27,7 +27,7 @@ from tests.worlds.proxy import Proxy
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-SOON_MS = 20_000
+SOON_MS = 60_000
 """How long a page may take for something that must come."""
 
 JOIN = """async (options) => {

@@ -149,7 +149,9 @@ async def test_a_grant_holds_also_while_a_presence_is_on_its_way(relays: Relays)
     link = await relays.one.connect("m", grant=grant)
     await link.send('{"type":"presence","from":"ann","data":{"agents":["coder"]}}')
     await link.send('{"type":"broadcast","from":"planner"}')
-    assert (await said(link, "error"))["data"]["code"] == "not_granted"
+    error = await said(link, "error")
+    assert error["data"]["code"] == "not_granted"
+    assert error["to"] == "ann"  # by then it is decided whose the connection is
 
 
 async def test_whoever_leaves_at_once_leaves_nothing_behind(relays: Relays) -> None:
