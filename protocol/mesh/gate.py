@@ -240,7 +240,8 @@ class Gate:
         """The mesh decides later about a presence that has just passed. Until then the connection
         speaks as this peer, and the mesh refuses what it says if it refuses the presence."""
         connection = self.connections[id]
-        connection.entering = peer
+        if connection.peer is None:
+            connection.entering = peer
         if connection.announcements is None:
             connection.announcements = Announcements(self._limits)
 

@@ -155,7 +155,11 @@ class FederatedMesh(LocalMesh):
         self._effects.append(effect)
 
     def _answer_later(self, connection: Connection, make: Make) -> None:
-        self._steps.append(_Answer(connection, make, self))
+        answer = _Answer(connection, make, self)
+        if self._is_deciding:
+            answer.give()
+        else:
+            self._steps.append(answer)
 
     def _answer_last(self, connection: int) -> None:
         """Answers to this connection cannot wait any longer."""

@@ -115,6 +115,19 @@ async def test_answers_come_in_the_order_of_what_was_said(relays: Relays) -> Non
     assert answer["to"] == "ann"
 
 
+async def test_what_is_refused_of_an_array_is_answered_before_what_comes_behind_it(
+    relays: Relays,
+) -> None:
+    link = await relays.one.connect("m")
+    presence = '{"type":"presence","from":"ann","data":{}}'
+    await link.send(f'[{presence},{{"type":"direct","to":"nobody"}},{presence}]')
+    types = [json.loads(await link.receive())["type"] for _ in range(3)]
+    assert types == ["presence", "error", "presence"]
+    await link.send(f'[{{"type":"direct","to":"nobody"}},{presence}]')
+    types = [json.loads(await link.receive())["type"] for _ in range(2)]
+    assert types == ["error", "presence"]
+
+
 async def test_a_presence_that_is_refused_counts_nowhere(relays: Relays) -> None:
     first, second = await relays.one.connect("m"), await relays.other.connect("m")
     secret = '{"type":"capabilities","data":{"claim":"a secret of ann alone"}}'
