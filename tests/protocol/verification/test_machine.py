@@ -132,7 +132,7 @@ def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> Non
 
 
 def test_a_federation_keeps_the_rules_whatever_its_log_loses() -> None:
-    run(lambda: FederatedSubject(TIGHT), examples=15, steps=40)
+    run(lambda: FederatedSubject(TIGHT), examples=10, steps=30)
 
 
 @pytest.mark.parametrize("marker", ["capabilities", "direct"])
