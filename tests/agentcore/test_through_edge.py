@@ -560,7 +560,9 @@ async def test_no_user_takes_the_id_of_another(
     # Nobody has noticed any of it.
     await bob.do("() => peer.broadcast('last')")
     await ann.until("() => seen.some(({ data }) => data === 'last')")
-    assert await ann.do("() => seen.map(({ type, from }) => `${type} ${from}`)") == [
+    said = await ann.do("() => seen.map(({ type, from }) => `${type} ${from}`)")
+    # (A presence is said again after 15 s, and on a slow machine that is not long.)
+    assert list(dict.fromkeys(said)) == [
         f"presence {bob.id}",
         f"direct {bob.id}",  # the command
         f"broadcast {bob.id}",
