@@ -49,6 +49,8 @@ SCENARIOS: Final = {
     "fan-10x100": "--scenario closed --peers 110 --senders 10 --window 32",
     "fan-10x1000": "--scenario closed --peers 1010 --senders 10 --window 32",
     "steady-100": "--scenario open --peers 110 --senders 10 --rate 80",
+    # So little that no core is busy.
+    "calm-100": "--scenario open --peers 110 --senders 10 --rate 20",
     "pingpong-50": "--scenario pingpong --peers 100",
 }
 SIZES: Final = (0, 1, 2, 3)
