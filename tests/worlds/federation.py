@@ -98,6 +98,7 @@ class FederatedSubject(CoreSubject):
         """Everything that nodes have to say is in the log, and read by all."""
         for mesh in self.meshes.values():
             mesh._pass_on()
+        tries = 0
         while True:
             moved = False
             for node in self.nodes.values():
@@ -122,7 +123,8 @@ class FederatedSubject(CoreSubject):
                 for node in late:
                     node.retry()
                     if node.standing is Standing.JOINING:
-                        node.tick(Instant(self.now + 2.5, 0))
+                        tries += 1  # its hello was lost, perhaps again
+                        node.tick(Instant(self.now + 2.5 * tries, 0))
         digests = {node.view.digest() for node in self.nodes.values()}
         if len(digests) > 1:
             raise Disagreement(f"nodes have decided differently: {digests}")
