@@ -59,7 +59,6 @@ from tests.protocol.verification.wrong_histories import (
     what_is_left_of_it,
 )
 from tests.worlds.actor_subject import ActorSubject, parse
-from tests.worlds.federation import FederatedSubject
 from tests.worlds.live import LiveRelay
 
 WISHES = (
@@ -129,10 +128,6 @@ def test_the_core_keeps_the_rules_under_the_default_limits() -> None:
 
 def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> None:
     run(lambda: ActorSubject(TIGHT), examples=250, steps=50)
-
-
-def test_a_federation_keeps_the_rules_whatever_its_log_loses() -> None:
-    run(lambda: FederatedSubject(TIGHT), examples=10, steps=30)
 
 
 @pytest.mark.parametrize("marker", ["capabilities", "direct"])
