@@ -14,15 +14,9 @@ from typing import Final, Self
 import pytest
 
 from tests.worlds.live import PATIENCE_S
+from tests.worlds.reverse_proxy import free_port
 
 HERE: Final = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as one:
-        one.bind((HERE, 0))
-        return int(one.getsockname()[1])
 
 
 class NatsServer:

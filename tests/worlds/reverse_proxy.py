@@ -74,7 +74,7 @@ class ReverseProxy:
         certificate.private_key_pem.write_to_path(str(directory / "cert.key"))
         self.context = ssl.create_default_context()
         ca.configure_trust(self.context)
-        self.port = _free_port()
+        self.port = free_port()
         if isinstance(relay_port, int):
             file, first, second = KINDS[kind], relay_port, 0
         else:
@@ -131,7 +131,8 @@ class ReverseProxy:
         return self._process.communicate(timeout=PATIENCE_S)[1]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that is free now."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

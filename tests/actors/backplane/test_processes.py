@@ -13,10 +13,11 @@ from actors.client.websocket import Connector, websocket
 from actors.link import Link
 from protocol.member.errors import Gap
 from tests.worlds.live import PATIENCE_S
-from tests.worlds.nats import NatsServer, free_port
+from tests.worlds.nats import NatsServer
 from tests.worlds.nodes import Nodes, hearer, judge
 from tests.worlds.peers import until
 from tests.worlds.proxy import Proxy
+from tests.worlds.reverse_proxy import free_port
 
 pytestmark = [
     pytest.mark.anyio,
