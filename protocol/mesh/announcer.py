@@ -5,7 +5,7 @@ How often a connection may announce something, and what becomes of the rest, is 
 protocol.mesh.announcing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -74,10 +74,12 @@ class Announcer:
         self.held_bytes += announcements.held_bytes - before
         return announced
 
-    def forget(self, connection: Connection) -> None:
-        """The connection is over, and what is held of it goes with it."""
-        if connection.announcements is not None:
-            self.held_bytes -= connection.announcements.held_bytes
+    def forget(self, connection: Connection) -> Sequence[Announced]:
+        """The connection is over, or was turned away. What was held of it goes with it."""
+        if connection.announcements is None:
+            return ()
+        self.held_bytes -= connection.announcements.held_bytes
+        return connection.announcements.held
 
     def announce(self, connection: Connection, announced: Announced, now: Instant) -> None:
         """Pass it to the mesh."""

@@ -43,27 +43,27 @@ class Announced:
 
 
 class Announcements:
-    """Those of one connection: what the mesh has accepted last, and what is held.
+    """Those of one connection: what has passed last, and what is held.
 
-    `agents`: those that the mesh has accepted last.
+    `agents`: those that have passed last. None: that is not known. `held`: in their order.
     """
 
-    __slots__ = ("_held", "_rate", "_unit_bytes", "agents")
+    __slots__ = ("_rate", "_unit_bytes", "agents", "held")
 
     def __init__(self, limits: Limits) -> None:
-        self.agents: tuple[Agent, ...] = ()
+        self.agents: tuple[Agent, ...] | None = ()
         self._rate = Rate(limits.announcements_per_s, limits.announcements_burst)
         self._unit_bytes = limits.announcement_bytes
-        self._held: Sequence[Announced] = ()
+        self.held: Sequence[Announced] = ()
 
     def is_news(self, said: Announcement) -> bool:
         """This heartbeat changes the agents that the connection has, or will have in a moment."""
-        latest = self._held[-1].agents if self._held else self.agents
+        latest = self.held[-1].agents if self.held else self.agents
         return said.agents is not None and said.agents != latest
 
     def must_wait(self, at: float) -> bool:
         """What is offered at monotonic time `at` (seconds) would be held."""
-        return bool(self._held) or self._rate.opens_at() > at
+        return bool(self.held) or self._rate.opens_at() > at
 
     def offer(self, announced: Announced, at: float) -> bool:
         """Something is announced at monotonic time `at` (seconds). True: apply it now. False: it
@@ -72,26 +72,26 @@ class Announcements:
             self._count(announced, at)
             return True
         if announced.is_presence:
-            self._held = (announced,)
+            self.held = (announced,)
         else:
-            self._held = (*(held for held in self._held if held.is_presence), announced)
+            self.held = (*(held for held in self.held if held.is_presence), announced)
         return False
 
     @property
     def held_bytes(self) -> int:
         """The bytes of what is held."""
-        return sum(len(held.text) for held in self._held)
+        return sum(len(held.text) for held in self.held)
 
     @property
     def due(self) -> float:
         """When (monotonic seconds) the first held one is to be applied. Infinite: none is held."""
-        return self._rate.opens_at() if self._held else math.inf
+        return self._rate.opens_at() if self.held else math.inf
 
     def take(self, at: float) -> Announced:
         """Take out the held one that is due, to apply it at monotonic time `at` (seconds)."""
-        first, *rest = self._held
+        first, *rest = self.held
         self._count(first, at)
-        self._held = tuple(rest)
+        self.held = tuple(rest)
         return first
 
     def _count(self, announced: Announced, at: float) -> None:

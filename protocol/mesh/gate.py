@@ -245,13 +245,14 @@ class Gate:
         if connection.announcements is None:
             connection.announcements = Announcements(self._limits)
 
-    def turned_away(self, id: int) -> None:
+    def turned_away(self, id: int, now: Instant) -> None:
         """The mesh has refused the latest presence of a connection that was entering."""
         connection = self.connections.get(id)
         if connection is not None:
             connection.entering = None
-            if connection.peer is None and connection.announcements is not None:
-                self.announcer.forget(connection)
+            if connection.peer is None:
+                for held in self.announcer.forget(connection):
+                    self.refuse(connection, held.text, refusals.not_present(), now)
                 connection.announcements = None
 
     def accepted(self, id: int, peer: str, said: Announcement, now: Instant) -> None:
@@ -265,11 +266,11 @@ class Gate:
             connection.keepalive_pong = said.keepalive_pong
             if connection.announcements is None:
                 connection.announcements = Announcements(self._limits)
-            connection.announcements.agents = said.agents or ()
             self._schedule(connection)
 
-    def agents_accepted(self, id: int, agents: tuple[Agent, ...]) -> None:
-        """The mesh has accepted a heartbeat: from now on the connection has these agents."""
+    def agents_said(self, id: int, agents: tuple[Agent, ...] | None) -> None:
+        """An announcement has passed: from now on the connection has these agents. None: nobody
+        knows, because the mesh has refused it later."""
         connection = self.connections.get(id)
         if connection is not None and connection.announcements is not None:
             connection.announcements.agents = agents

@@ -12,8 +12,9 @@ nothing between them (protocol.mesh.local): an item is one plain call, and nothi
 Before a first or a longer announcement becomes an item, the gate asks an `Admission` for room.
 
 Whoever applies an item tells its outcome to the gate that it came from: `Gate.accepted` if a
-presence was accepted, `Gate.agents_accepted` if a heartbeat with agents was, `Gate.refuse` for a
+presence was accepted, `Gate.agents_said` if something with agents was, `Gate.refuse` for a
 `Refusal`. `Gate.replaced` tells it to the gates of the connections that a presence has replaced.
+If the outcome comes later, `Gate.entering` and `Gate.agents_said` say what will most likely come.
 """
 
 from collections.abc import Callable

@@ -150,6 +150,7 @@ class LocalMesh:
         replaced = self.mesh.present(connection, header, text, said, now, entrance=entrance)
         assert header.sender is not None  # or it would not have been accepted
         self.gate.accepted(connection, header.sender, said, now)
+        self.gate.agents_said(connection, said.agents or ())
         for id in replaced:
             self.gate.replaced(id, now)
 
@@ -166,10 +167,10 @@ class LocalMesh:
         then(self.mesh.visited(visitor, header, text, route, now))
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
-        """Apply a heartbeat, and tell the gate that its agents were accepted. Raises Refusal."""
+        """Apply a heartbeat, and tell the gate its agents. Raises Refusal."""
         self.mesh.beat(connection, header, said, now)
         if said.agents is not None:
-            self.gate.agents_accepted(connection, said.agents)
+            self.gate.agents_said(connection, said.agents)
 
     def asked(self, connection: int, question: Question, now: Instant) -> None:
         """Answer a question."""

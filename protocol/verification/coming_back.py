@@ -100,9 +100,17 @@ class ComingBack(RuleBasedStateMachine):
         return self._come_back(old, how, data)
 
     @precondition(lambda self: self.subject.can_resume)
-    @rule(target=connections, name=peers, other=connections, how=ways_back, data=st.data())
-    def join_be_cut_and_come_back(
-        self, name: str, other: int, how: How, data: st.DataObject
+    @rule(
+        target=connections,
+        name=peers,
+        other=connections,
+        how=ways_back,
+        then=st.sampled_from(["be there", "come back twice", "be cut again"]),
+        again=ways_back,
+        data=st.data(),
+    )
+    def join_be_cut_and_come_back(  # noqa: PLR0917 (hypothesis passes names)
+        self, name: str, other: int, how: How, then: str, again: How, data: st.DataObject
     ) -> int:
         c = self._open(name)
         self.judge.send(c, open_question(20), data.draw(strategies.presences(name)))
@@ -112,7 +120,13 @@ class ComingBack(RuleBasedStateMachine):
             self.judge.report(c)
         self._be_cut(c, other, data)
         back = self._come_back(c, how, data)
-        return self._come_back(c, "right", data) if data.draw(st.booleans()) else back
+        if then == "come back twice":
+            return self._come_back(c, "right", data)
+        if then == "be cut again":
+            self.judge.settle()
+            self._be_cut(back, other, data)
+            return self._come_back(back, again, data)
+        return back
 
     @precondition(lambda self: self.subject.can_resume)
     @rule(target=connections, old=connections, how=ways_back, data=st.data())

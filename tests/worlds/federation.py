@@ -1,5 +1,6 @@
 """Nodes of a federation in virtual time, over a log in memory that loses, doubles and delays."""
 
+import json
 import random
 from collections.abc import Collection, Sequence
 
@@ -20,6 +21,7 @@ from protocol.mesh.effects import (
 from protocol.mesh.federation.federated import FederatedMesh
 from protocol.mesh.federation.node import Node
 from protocol.mesh.federation.records import Beat, Entry, Gone, Present
+from protocol.mesh.federation.replica import NODE_BITS, node_of
 from protocol.mesh.federation.standing import Standing
 from protocol.mesh.federation.timing import Timing
 from protocol.mesh.lifecycle import Cause
@@ -37,6 +39,8 @@ from protocol.verification.subjects import (
 from protocol.verification.subjects.subject import Happened
 
 MESH = "m"
+CONNECTION = 2**NODE_BITS - 1
+"""What of the number of a connection tells it from others of its node."""
 
 
 class MemoryLog:
@@ -106,9 +110,9 @@ class FederatedSubject(CoreSubject):
                     moved = True
                     luck = self._dice.random()
                     if luck > 0.1:
-                        self.log.append(data, self.now)
+                        self.log.append(data, self._instant.wall_ms / 1000)
                     if luck > 0.9:
-                        self.log.append(data, self.now)
+                        self.log.append(data, self._instant.wall_ms / 1000)
             for node in self._shuffled():
                 while behind := self.log.behind(node.position):
                     moved = True
@@ -136,7 +140,7 @@ class FederatedSubject(CoreSubject):
 
     def _place(self, c: int) -> tuple[FederatedMesh, int]:
         number = self._at[c]
-        return self.meshes[number], (number << 32) + c
+        return self.meshes[number], (number << NODE_BITS) + c
 
     # What peers and the world do ------------------------------------------------------------------
 
@@ -151,10 +155,36 @@ class FederatedSubject(CoreSubject):
     def send(self, c: int, messages: Sequence[Message]) -> None:
         if c not in self._closed:
             mesh, id = self._place(c)
-            mesh.received(id, [as_inbound(message) for message in messages], self._instant)
-            while id in mesh.unfinished:
-                mesh.received(id, (), self._instant)
+            for some in self._parts(mesh, id, messages):
+                mesh.received(id, [as_inbound(message) for message in some], self._instant)
+                while id in mesh.unfinished:
+                    mesh.received(id, (), self._instant)
+                self.settle_nodes()
             self._decided(Decision("received", self.now, c, messages))
+
+    def _parts(
+        self, mesh: FederatedMesh, id: int, messages: Sequence[Message]
+    ) -> Sequence[Sequence[Message]]:
+        """What is decided together. A gate goes on as if an announcement that it has passed on was
+        accepted. If it is refused, what follows is answered in another way, or held. So an
+        announcement that may be refused is decided alone."""
+        peer = mesh.peer_of(id)
+        if any(self._may_be_refused(peer, message) for message in messages):
+            return [[message] for message in messages]
+        return [messages]
+
+    def _may_be_refused(self, peer: str | None, message: Message) -> bool:
+        try:
+            said = json.loads(message or b"")
+        except ValueError:
+            return False
+        if not isinstance(said, dict) or said.get("type") not in ("presence", "heartbeat"):
+            return False
+        if peer is not None:
+            return bool(said.get("from", peer) != peer)
+        peers = self.meshes[min(self.meshes)].mesh.roster.peers
+        is_short = len(message or b"") < 200  # it has not too many agents
+        return not is_short or bool(said.get("from") in peers)
 
     def visit(self, body: bytes, permit: Permit) -> None:
         visit = Visit(body, as_grant(permit), Rates(self.limits))
@@ -219,18 +249,21 @@ class FederatedSubject(CoreSubject):
             self._decided(Decision("ended", self.now, c, cause=cause.value))
 
     def _expire(self) -> None:
+        """The time of each node comes a little later than that of the one before."""
         happened: list[Happened] = []
         for mesh in self.meshes.values():
             mesh.expire(self._instant)
-            passed = [s for s in mesh._steps if isinstance(s, Present | Beat | Gone)]
-            for step in passed:
-                what = "closed" if isinstance(step, Gone) else "announced"
-                happened.append((what, step.connection & 0xFFFFFFFF))  # type: ignore[arg-type]
-            known = {c for what, c in happened if what == "closed"}
-            for effect in mesh._effects:
-                if isinstance(effect, Dismissed) and effect.connection & 0xFFFFFFFF not in known:
-                    happened.append(("closed", effect.connection & 0xFFFFFFFF))
-        self.settle_nodes()
+            ids = [its.connection for its in mesh._effects if isinstance(its, Dismissed)]
+            happened += [("dismissed", id & CONNECTION) for id in ids]
+            for step in mesh._steps:
+                match step:
+                    case Gone(id):
+                        happened.append(("closed", id & CONNECTION))
+                        ids.remove(id)
+                    case Present(id) | Beat(id):
+                        happened.append(("announced", id & CONNECTION))
+            happened += [("closed", id & CONNECTION) for id in ids]  # they were never present
+            self.settle_nodes()
         self._decisions.append(Decision("elapsed", self.now, happened=happened))
         self._carry_out([])
 
@@ -249,8 +282,8 @@ class FederatedSubject(CoreSubject):
             return {c for c in self._present if self._at[c] == number}
 
         def numbers(ids: Collection[int]) -> set[int]:
-            assert all(id >> 32 == number for id in ids)
-            return {id & 0xFFFFFFFF for id in ids}
+            assert all(node_of(id) == number for id in ids)
+            return {id & CONNECTION for id in ids}
 
         match effect:
             case Deliver(text, Everyone()):
@@ -268,7 +301,7 @@ class FederatedSubject(CoreSubject):
             case Admitted(connection, watches=True):
                 self._present |= numbers([connection])
             case Wants(connection, wish):
-                self._wishes[connection & 0xFFFFFFFF] = wish
+                self._wishes[connection & CONNECTION] = wish
             case Dismissed(connection, _, code):
                 [c] = numbers([connection])
                 if c in self._closed:

@@ -213,11 +213,14 @@ class FederatedMesh(LocalMesh):
         self._steps.append(Present.of(connection, header, text, said, entrance))
         self._now = now
         self.gate.entering(connection, header.sender)
+        self.gate.agents_said(connection, said.agents or ())
 
     def beat(self, connection: int, header: Header, said: Announcement, now: Instant) -> None:
         """Pass on a heartbeat."""
         self._steps.append(Beat.of(connection, header, said))
         self._now = now
+        if said.agents is not None:
+            self.gate.agents_said(connection, said.agents)
 
     def asked(self, connection: int, question: Question, now: Instant) -> None:
         """Answer a question when everything is decided that the connection has said before."""
@@ -313,19 +316,19 @@ class FederatedMesh(LocalMesh):
             if isinstance(outcome, tuple):
                 self._replace(outcome, now)
         elif isinstance(outcome, Refusal):
-            if isinstance(item, Present):
-                gate.turned_away(item.connection)
-            text = item.text if isinstance(item, Said | Present) else None
-            if outcome.code is ErrorCode.ECHOED and text is not None:
-                gate.answers.echoed(connection, text, outcome, now)
+            assert isinstance(item, Said | Present | Beat)  # the others are not refused
+            if outcome.code is ErrorCode.ECHOED:
+                gate.answers.echoed(connection, item.text, outcome, now)
             else:
-                gate.refuse(connection, text, outcome, now)
+                gate.refuse(connection, item.text, outcome, now)
+            if isinstance(item, Present):
+                gate.turned_away(item.connection, now)
+            if isinstance(item, Present | Beat):
+                gate.agents_said(item.connection, None)
         elif isinstance(item, Present) and isinstance(outcome, tuple):
             assert item.spoken.sender is not None  # or the gate would have refused it
             gate.accepted(item.connection, item.spoken.sender, item.spoken.announcement, now)
             self._replace(outcome, now)
-        elif isinstance(item, Beat):
-            gate.agents_accepted(item.connection, item.spoken.announcement.agents or ())
 
     def _replace(self, connections: Sequence[int], now: Instant) -> None:
         for id in connections:

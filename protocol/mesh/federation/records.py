@@ -210,15 +210,22 @@ class Present(Wire, tag=3):
 
 
 class Beat(Wire, tag=4):
-    """`Items.beat`."""
+    """`Items.beat`. `turn_id`: as it stands in the text, for the answer if it is refused."""
 
     connection: int
     spoken: Spoken
+    turn_id: bytes | None
 
     @classmethod
     def of(cls, connection: int, header: Header, said: Announcement) -> "Beat":
         """The item of a heartbeat."""
-        return cls(connection, Spoken.of(header, said))
+        turn = header.turn_id
+        return cls(connection, Spoken.of(header, said), None if turn is NO_TURN else bytes(turn))
+
+    @property
+    def text(self) -> Text:
+        """What counts of it for an answer."""
+        return b"{}" if self.turn_id is None else b'{"turnId":%b}' % self.turn_id
 
 
 class Lags(Wire, tag=5):

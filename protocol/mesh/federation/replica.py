@@ -75,7 +75,6 @@ class Replica:
                     return mesh.present(connection, header, text, announced, now, entrance=entrance)
                 case Beat(connection, spoken):
                     mesh.beat(connection, spoken.header("heartbeat"), spoken.announcement, now)
-                    return () if spoken.agents is not None else None
                 case Lags(connection, is_lagging):
                     mesh.audiences.laggards.note(connection, now, is_lagging=is_lagging)
                 case Gone(connection):

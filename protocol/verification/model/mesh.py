@@ -97,6 +97,7 @@ class Connection:
     asks: list[tuple[Resume, dict[str, Any]]] = field(default_factory=list)
     recalls: int | None = None
     wish: Wish = EVERYTHING
+    is_dismissed: bool = False
 
 
 @dataclass
@@ -157,7 +158,8 @@ class Model:
         if connection is None:
             return
         if self._permit_end(connection) <= self.now:
-            self._told_and_ended(c, "expired")
+            self._dismissed(c, "expired")
+            self.ended(c, "expired")
             return
         self.heard(c)
         passed = self._within_rate(c, connection, len(messages))
@@ -222,7 +224,8 @@ class Model:
         self._forget_without_pages()
         if connection.peer is not None:
             self._leave(connection.peer, cause)
-        self._expect([c], Closed(CLOSE_CODES[cause]))
+        if not connection.is_dismissed:
+            self._expect([c], Closed(CLOSE_CODES[cause]))
 
     # Connections that come back -------------------------------------------------------------------
 
@@ -343,7 +346,8 @@ class Model:
 
     def elapsed(self, happened: Sequence[tuple[str, int]], late_s: float) -> None:
         """Time passed to `now`, and because of that this happened to connections, in this order:
-        `"closed"` one, or `"announced"` what one had said too soon.
+        `"closed"` one, or `"announced"` what one had said too soon. One that was `"dismissed"`
+        before it was closed got nothing in between.
 
         `late_s` (seconds): how late the relay may do it. Raises Disagreement if it did something
         early or too late, or did not do it.
@@ -358,17 +362,25 @@ class Model:
                 continue
             if self.now - due[c] > late_s:
                 raise Disagreement(f"{c} was due at {due[c]:g} s, closed at {self.now:g} s")
-            if self._permit_end(self.connections[c]) <= self.now:
-                self._told_and_ended(c, "expired")
-            else:
-                self.ended(c, "silent" if self.connections[c].peer is not None else "unannounced")
+            if not self.connections[c].is_dismissed:
+                self._dismissed(c, self._why_due(c))
+            if what == "closed":
+                self.ended(c, self._why_due(c))
         for c, connection in self.connections.items():
             if connection.held and self._may_announce_at(connection) <= self.now:
                 raise Disagreement(f"what {c} has said too soon was not announced in time")
 
-    def _told_and_ended(self, c: int, cause: str) -> None:
-        self._error(c, {cause})
-        self.ended(c, cause)
+    def _why_due(self, c: int) -> str:
+        connection = self.connections[c]
+        if self._permit_end(connection) <= self.now:
+            return "expired"
+        return "silent" if connection.peer is not None else "unannounced"
+
+    def _dismissed(self, c: int, cause: str) -> None:
+        if cause == "expired":
+            self._error(c, {cause})
+        self._expect([c], Closed(CLOSE_CODES[cause]))
+        self.connections[c].is_dismissed = True
 
     def shut_down(self) -> None:
         """The relay stops: everybody is closed, and nobody is told who goes."""
@@ -1007,7 +1019,9 @@ class Model:
 
     def _expect(self, connections: Collection[int], expected: Expected) -> None:
         for c in connections:
-            self._expected.setdefault(c, []).append(expected)
+            its = self.connections.get(c)
+            if its is None or not its.is_dismissed:
+                self._expected.setdefault(c, []).append(expected)
 
     def _error(
         self, c: int, faults: set[str], value: dict[str, Any] | None = None, **details: Any

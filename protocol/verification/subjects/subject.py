@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 from protocol.limits import Limits
 from protocol.verification.model import Message, Model, Permit
 
-Happened = tuple[Literal["announced", "closed"], int]
+Happened = tuple[Literal["announced", "dismissed", "closed"], int]
 """What the passing of time did to a connection: a held announcement was applied, or it ended."""
 
 Kind = Literal[

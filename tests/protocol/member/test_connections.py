@@ -340,6 +340,7 @@ def any_steps(seed: int, kinds: tuple[str, ...], count: int) -> list[str]:
     return random.Random(seed).choices(kinds, k=count)
 
 
+@pytest.mark.no_cover
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**64))
 def test_under_every_interleaving_nothing_is_lost_doubled_or_out_of_order(seed: int) -> None:

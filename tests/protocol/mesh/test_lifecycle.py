@@ -432,6 +432,7 @@ def some_law_fails(laws: tuple[Callable[[], None], ...]) -> bool:
     return False
 
 
+@pytest.mark.no_cover
 def test_every_change_of_one_cell_breaks_a_law(monkeypatch: pytest.MonkeyPatch) -> None:
     original = lifecycle.TABLE
     tried = 0

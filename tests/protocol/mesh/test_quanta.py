@@ -79,9 +79,9 @@ def test_the_gate_hears_of_agents_of_a_connection_that_is_gone_or_was_never_ther
     world = world_of("a")
     unannounced = world.open()
     for connection in (99, unannounced):
-        world.mesh.gate.agents_accepted(connection, ())
+        world.mesh.gate.agents_said(connection, ())
     world.end(1)
-    world.mesh.gate.agents_accepted(1, ())
+    world.mesh.gate.agents_said(1, ())
     assert world.peers() == {}
 
 

@@ -9,6 +9,7 @@ from tests.protocol.verification import mutation
 from tests.protocol.verification.mutation import Mutant
 
 
+@pytest.mark.no_cover
 def test_every_change_of_a_cell_of_the_lifecycle_table_is_noticed() -> None:
     tried, of_behaviour, survivors = mutation.table_survivors()
     assert tried == 20 * (4 * 11 - 1)

@@ -188,6 +188,7 @@ def test_a_mesh_in_which_an_id_has_no_owner_is_found(monkeypatch: pytest.MonkeyP
     assert_found()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -147,6 +147,7 @@ JUDGEMENTS = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.anyio
 @pytest.mark.parametrize("mistake", JUDGEMENTS, ids=lambda mistake: mistake.value)
 async def test_a_wrong_relay_is_judged_whole_and_fails_at_its_own_claims_only(
