@@ -46,7 +46,7 @@ INVISIBLE = """Object.defineProperty(document, "visibilityState", { get: () => "
 META = """<meta http-equiv="Content-Security-Policy" content="worker-src 'none'" />"""
 ENDED = "peer.ended.then((error) => error.name)"
 
-SLOW = 20
+SLOW = 10
 """Durations of both sides are divided by this where minutes must pass."""
 SERVER = Limits(
     announce_within_s=30 / SLOW,
@@ -424,15 +424,15 @@ def test_a_hidden_tab_is_still_present_after_five_minutes(
     keep it for 75 s. A tab that does neither is reaped after 30 s."""
     monkeypatch.setattr(server, "PING_INTERVAL_S", 10 / SLOW)
     with LiveRelay(SERVER) as live:
-        watcher = plain(live, "watcher", keepalive="pong")
         kinds = {
             "worker": ("", {"keepalive": None}),
             "pong": ("?no-worker", {}),
             "neither": ("?no-worker", {"keepalive": None}),
         }
-        pages = {}
-        for id, (query, options) in kinds.items():
-            pages[id] = open_page(query, HIDDEN)
+        # Nobody is here before all are open, because that may take as long as a reap.
+        pages = {id: open_page(query, HIDDEN) for id, (query, _) in kinds.items()}
+        watcher = plain(live, "watcher", keepalive="pong")
+        for id, (_, options) in kinds.items():
             pages[id].evaluate(JOIN, {"url": live.url, "id": id, "limits": CLIENT, **options})
         for page in pages.values():
             page.evaluate("hide(true)")
@@ -689,7 +689,7 @@ def test_renewals_under_traffic_lose_and_double_nothing(
 ) -> None:
     """Two pages that renew all the time, and number what they say, until both did so often."""
     one, two = open_page(), open_page()
-    limits = {"joinWithinS": 0.2, "renewAfterS": 0.21}
+    limits = {"joinWithinS": 2.0, "renewAfterS": 2.01}  # a busy machine may take a second
     for id, page in (("one", one), ("two", two)):
         page.evaluate(
             """(url) => {
@@ -708,12 +708,12 @@ def test_renewals_under_traffic_lose_and_double_nothing(
             window.talk = (async () => {
                 while (isTalking) {
                     await peer.broadcast((count += 1));
-                    if (count % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 4));
+                    if (count % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 20));
                 }
             })();
         }""")
     for page in (one, two):
-        until(page, "() => opened >= 12 && count > 100")
+        until(page, "() => opened >= 5 && count > 100")
     totals = []
     for page in (one, two):
         page.evaluate("async () => { isTalking = false; await talk; }")

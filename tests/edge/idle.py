@@ -40,16 +40,16 @@ class Idleness:
     That clock may jump, so that tests need not wait; the session's process does not notice. So what
     happened in a jump is guessed: while somebody is connected, the stamp would have moved.
 
-    `asked_at`: when the session was asked last.
+    `asked_at`: when the session was asked last. `stamp_s`: the latest stamp that it has answered.
     """
 
     def __init__(self, at: float) -> None:
         self._alive_at = self.asked_at = at
-        self._stamp_s: float | None = None
+        self.stamp_s: float | None = None
 
     def invoked(self, at: float) -> None:
         """Somebody called the session: opened a connection."""
-        if self._stamp_s is None:
+        if self.stamp_s is None:
             self._alive_at = at
 
     def is_due(self, at: float, every_s: float) -> bool:
@@ -62,8 +62,8 @@ class Idleness:
         jumped_s = at - self.asked_at
         self.asked_at = at
         if health is not None and health.updated_s is not None:
-            if health.updated_s != self._stamp_s:
-                self._stamp_s = health.updated_s
+            if health.updated_s != self.stamp_s:
+                self.stamp_s = health.updated_s
                 self._alive_at = at - max(0.0, wall_s - health.updated_s)
             elif is_open and jumped_s > _LEFT_OUT * POLL_EVERY_S:
                 self._alive_at += jumped_s
