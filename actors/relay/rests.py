@@ -1,6 +1,7 @@
 """How long a mesh rests between two rounds, so that more comes together for the next one."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import anyio.lowlevel
@@ -134,14 +135,20 @@ class Rests:
         if self._holds is not None and self._longest_s >= LEAST_GAP_S:
             self._is_lone = self._holds.is_due(count, at)
 
-    async def rest(self, waiting: int) -> None:
+    async def rest(self, waiting: int, meanwhile: Callable[[], None] | None = None) -> None:
         """Let sockets be read before the next round, for which so many connections have something
-        already."""
+        already. `meanwhile`: called now and then."""
         gap = min(max(self._small_s, self._pays_s), self._longest_s)
         flushes, is_lone = self._flushes, self._is_lone
         self._flushes, self._small_s, self._pays_s, self._is_lone = 1, 0.0, 0.0, False
         if gap >= LEAST_GAP_S and waiting < ENOUGH:  # or enough has been gathered
-            await self._clock.sleep(gap)
+            if meanwhile is None:
+                await self._clock.sleep(gap)
+                return
+            until = self._clock.now().at + gap
+            while self._clock.now().at < until:
+                await self._clock.sleep(LEAST_GAP_S)
+                meanwhile()
         elif is_lone and self._holds is not None:
             await anyio.lowlevel.checkpoint()  # what was sent is written before that
             self._holds.hold()

@@ -228,6 +228,12 @@ class LocalMesh:
         """More than a little (protocol.mesh.recalling) has been said since the last call."""
         self.mesh.recent.settle()
 
+    decides_later = False
+    """What passes the gate is on its way for a while: the sooner it goes, the better."""
+
+    def pass_on(self) -> None:
+        """Let what has passed the gate go."""
+
     # What comes of it -----------------------------------------------------------------------------
 
     def take_effects(self) -> list[Effect]:

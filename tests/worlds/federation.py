@@ -101,7 +101,7 @@ class FederatedSubject(CoreSubject):
     def settle_nodes(self) -> None:
         """Everything that nodes have to say is in the log, and read by all."""
         for mesh in self.meshes.values():
-            mesh._pass_on()
+            mesh.pass_on()
         tries = 0
         while True:
             moved = False
@@ -119,7 +119,7 @@ class FederatedSubject(CoreSubject):
                     node.read(behind[: self._dice.randint(1, 20)], self._instant)
                 assert not node.faults, node.faults
             for mesh in self.meshes.values():
-                mesh._pass_on()
+                mesh.pass_on()
             if not moved:
                 late = [n for n in self.nodes.values() if n.is_waiting]
                 if not late:

@@ -125,7 +125,7 @@ class FederatedMesh(LocalMesh):
 
     def end(self) -> None:
         """No connection is left. What they have said last is still on its way."""
-        self._pass_on()
+        self.pass_on()
         self._node.leave(self)
 
     def bind(self, replica: Replica) -> None:
@@ -246,11 +246,14 @@ class FederatedMesh(LocalMesh):
 
     def shut_down(self, now: Instant) -> None:
         """Dismiss everybody here at once. The node says goodbye to the others."""
-        self._pass_on()
+        self.pass_on()
         self.gate.shut_down(now)
         self._steps.clear()
 
-    def _pass_on(self) -> None:
+    decides_later = True
+
+    def pass_on(self) -> None:
+        """Hand over what has passed the gate since the last call."""
         if self._steps:
             steps, self._steps = self._steps, []
             self._node.say(self, steps, self._now)
@@ -348,7 +351,7 @@ class FederatedMesh(LocalMesh):
     def take_effects(self) -> list[Effect]:
         """Hand over what has passed the gate. What must be done, in order: everything that was
         decided since the last call."""
-        self._pass_on()
+        self.pass_on()
         return super().take_effects()
 
     @property

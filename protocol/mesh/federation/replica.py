@@ -1,6 +1,7 @@
 """One mesh at one node of a federation: the same at every node that has applied the same items."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
@@ -85,12 +86,11 @@ class Replica:
             return Fault(error)
         return None
 
-    def without(self, node: int | None, keep: int | None, cause: Cause, now: Instant) -> None:
-        """The connections of a node are gone (None: of all, but of `keep`)."""
+    def without(self, is_gone: Callable[[int], bool], cause: Cause, now: Instant) -> None:
+        """The connections of all nodes of which this is true are gone."""
         peers = tuple(self.mesh.roster.peers.values())  # in the same order at every node
         for connection in [id for peer in peers for id in tuple(peer.connections)]:
-            of = node_of(connection)
-            if of == node if node is not None else of != keep:
+            if is_gone(node_of(connection)):
                 self.mesh.gone(connection, cause, now)
 
     @property

@@ -5,7 +5,7 @@ is the same at every node that has read as far. What a node itself has to do abo
 protocol.mesh.federation.node.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from protocol.instant import Instant
@@ -79,16 +79,17 @@ class View:
 
     def without(self, node: int, cause: Cause, at: Instant) -> None:
         """The peers of a node are gone."""
-        for name, replica in self.replicas.items():
-            replica.without(node, None, cause, at)
-            self.touched.setdefault(name, [])
+        self._without(lambda other: other == node, cause, at)
 
     def only(self, node: int, cause: Cause, at: Instant) -> None:
         """The peers of all other nodes are gone, and nobody else takes part."""
         self.members = Members()
         self._ticks.clear()
+        self._without(lambda other: other != node, cause, at)
+
+    def _without(self, is_gone: Callable[[int], bool], cause: Cause, at: Instant) -> None:
         for name, replica in self.replicas.items():
-            replica.without(None, node, cause, at)
+            replica.without(is_gone, cause, at)
             self.touched.setdefault(name, [])
 
     # Members --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Several runtimes in one process are one federation, with all that a runtime can do."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -10,6 +10,7 @@ import pytest
 from actors.backplane.log import LogUnreachable, Opened
 from actors.backplane.memory import MemoryLog
 from actors.client.peer import join
+from actors.relay.rests import Rests
 from actors.relay.runtime import Runtime
 from protocol.grants import Grant
 from protocol.limits import Limits
@@ -64,6 +65,37 @@ async def test_commands_cross_relays(relays: Relays) -> None:
             await until(lambda: "ann" in bob.roster and "bob" in ann.roster)
             assert await bob.ask("coder", "build").result() == "done: build"
             tasks.cancel_scope.cancel()
+
+
+async def test_what_a_peer_says_is_on_its_way_while_its_relay_rests(
+    relays: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await relays.one.connect("m")
+    await link.send('{"type":"presence","from":"ann","data":{}}')
+    other = await relays.other.connect("m")
+    await other.send('{"type":"presence","from":"bob","data":{}}')
+    for _ in range(2):
+        await said(other, "presence")
+    rest, resting = Rests.rest, relays.one._meshes["m"]._rests
+
+    async def rest_to_the_end(
+        rests: Rests, waiting: int, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        if rests is not resting:
+            await rest(rests, waiting, meanwhile)
+            return
+        assert meanwhile is not None
+        while not ended.is_set():
+            await anyio.sleep(0.001)
+            meanwhile()
+
+    ended = anyio.Event()
+    monkeypatch.setattr(Rests, "rest", rest_to_the_end)
+    for number in range(3):  # the first one ends a rest that has begun before
+        await link.send(json.dumps({"type": "broadcast", "data": {"n": number}}))
+        message = await said(other, "broadcast")
+        assert message["data"]["n"] == number
+    ended.set()
 
 
 async def test_who_is_where_and_what_a_node_reports(relays: Relays) -> None:

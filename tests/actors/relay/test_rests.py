@@ -193,3 +193,16 @@ async def test_who_shares_a_thread_never_stops_it(clock: Time) -> None:
     rests = Rests(0.05, clock, None)
     assert await say(clock, rests, every_s=0.0001) == [1] * 1000
     assert clock.held == clock.slept == []
+
+
+async def test_what_comes_in_during_a_rest_is_taken_in_every_millisecond(
+    clock: Time, rests: Rests
+) -> None:
+    taken_at: list[float] = []
+    began_at = rests.began_at(100)
+    clock.at += 0.0045
+    rests.sent(100, 1, 100, began_at)
+    await rests.rest(0, lambda: taken_at.append(clock.at))
+    assert taken_at == pytest.approx([0.0055, 0.0065, 0.0075, 0.0085, 0.0095])
+    await rests.rest(0, lambda: taken_at.append(clock.at))  # it does not rest
+    assert len(taken_at) == 5

@@ -26,7 +26,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -205,14 +206,18 @@ EXPLAINED: Final[dict[str, str]] = {
 
 @attrs.frozen
 class Mutant:
-    """One change: the file, the line, what stood there and what stands there now."""
+    """One change: the file, the line, what stood there and what stands there now.
+
+    `text`: the whole function (or table) with it. `write`: makes the whole file with it.
+    """
 
     file: str
     function: str
     line: int
     was: str
     now: str
-    source: str
+    text: str
+    write: Callable[[], str] = attrs.field(eq=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -334,12 +339,20 @@ def mutants(file: str) -> Iterator[Mutant]:
         for place, node in tuple(places(root)):
             for changed in changes(node, place.is_condition):
                 place.put(changed)
-                source = ast.unparse(ast.fix_missing_locations(tree))
+                text = ast.unparse(root)
                 place.put(node)
                 was, now = ast.unparse(node), ast.unparse(changed)
                 if was.startswith("Route."):  # a cell of the table: name its row
                     was = _row(place) + was
-                yield Mutant(file, name, node.lineno, was, now, source)
+                write = partial(_written, tree, place, node, changed)
+                yield Mutant(file, name, node.lineno, was, now, text, write)
+
+
+def _written(tree: ast.Module, place: Place, node: ast.expr, changed: ast.expr) -> str:
+    place.put(changed)
+    source = ast.unparse(ast.fix_missing_locations(tree))
+    place.put(node)
+    return source
 
 
 def _roots(tree: ast.Module, file: str) -> Iterator[tuple[str, ast.AST]]:
@@ -416,7 +429,7 @@ def survives(project: Path, mutant: Mutant) -> bool:
     """No test notices this change. Tests of examples come first; they are quicker."""
     target = project / mutant.file
     original = target.read_text()
-    target.write_text(mutant.source)
+    target.write_text(mutant.write())
     try:
         return all(
             is_passing(project, TESTS[mutant.file], "-m", chosen)

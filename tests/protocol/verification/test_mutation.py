@@ -32,11 +32,19 @@ def test_every_cell_of_the_routing_table_is_changed_to_every_other_route(
 
 def test_every_file_is_changed_and_no_change_is_none(mutants: list[Mutant]) -> None:
     for file in mutation.TESTS:
-        original = ast.unparse(ast.parse((mutation.ROOT / file).read_text()))
-        sources = [mutant.source for mutant in mutants if mutant.file == file]
-        assert len(sources) >= 2
-        assert original not in sources
-        assert len(set(sources)) == len(sources)
+        original = ast.parse((mutation.ROOT / file).read_text())
+        texts = [(its.line, its.text) for its in mutants if its.file == file]
+        assert len(texts) >= 2
+        assert not {ast.unparse(node) for node in ast.walk(original)} & {text for _, text in texts}
+        assert len(set(texts)) == len(texts)
+
+
+def test_a_change_is_in_its_file_and_nowhere_else(mutants: list[Mutant]) -> None:
+    first, second = mutants[:2]
+    original = ast.unparse(ast.parse((mutation.ROOT / first.file).read_text())).split("\n")
+    for mutant in (first, second, first):
+        changed = mutant.write().split("\n")
+        assert sum(a != b for a, b in zip(original, changed, strict=True)) == 1
 
 
 def test_only_changes_that_exist_are_explained(mutants: list[Mutant]) -> None:
