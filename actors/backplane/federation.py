@@ -84,6 +84,7 @@ class Federation:
             "nodes": node.nodes,
             "position": node.position,
             "lag_ms": node.lag_ms,
+            "lag_records": node.lag_records,
             "waiting_bytes": node.waiting_bytes,
         }
         return said if node.refusal is None else {**said, "refusal": node.refusal}

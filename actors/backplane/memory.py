@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
+import attrs
+
 from actors.backplane.log import Opened
 from actors.clock import Clock, SystemClock
 from actors.signal import Signal
@@ -58,6 +60,7 @@ class MemoryLog:
                 after = self._last
                 continue
             after = entries[-1].position
+            entries[-1] = attrs.evolve(entries[-1], behind=self._last - after)
             yield entries
 
     async def close(self) -> None:

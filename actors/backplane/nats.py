@@ -266,21 +266,21 @@ class _Pulling:
             elif status != "100":
                 self._failure = f"status {status} {headers.get('Description', '')}".strip()
         else:
-            position, at = placed(message.reply)
-            self._came.append(Entry(position, at, message.data))
+            position, at, behind = placed(message.reply)
+            self._came.append(Entry(position, at, message.data, behind))
             self._asked = max(0, self._asked - 1)
         self._more.set()
 
 
-def placed(reply: str) -> tuple[int, float]:
-    """The position of a message in its stream, and when it came there (seconds), as its reply
-    subject says it.
+def placed(reply: str) -> tuple[int, float, int]:
+    """The position of a message in its stream, when it came there (seconds), and how many more the
+    stream had, as its reply subject says it.
 
-    >>> placed("$JS.ACK.stream.consumer.1.17.3.1700000000500000000.0")
-    (17, 1700000000.5)
-    >>> placed("$JS.ACK.domain.hash.stream.consumer.1.17.3.1700000000500000000.0.random")
-    (17, 1700000000.5)
+    >>> placed("$JS.ACK.stream.consumer.1.17.3.1700000000500000000.2")
+    (17, 1700000000.5, 2)
+    >>> placed("$JS.ACK.domain.hash.stream.consumer.1.17.3.1700000000500000000.2.random")
+    (17, 1700000000.5, 2)
     """
     tokens = reply.split(".")
     at = 5 if len(tokens) == 9 else 7
-    return int(tokens[at]), int(tokens[at + 2]) / 1e9
+    return int(tokens[at]), int(tokens[at + 2]) / 1e9, int(tokens[at + 3])

@@ -212,6 +212,12 @@ INSTRUMENTS: Final = (
         is_counter=False,
     ),
     Instrument(
+        "federation.behind",
+        "records that the log had beyond the last one that was read",
+        _one(lambda r: 0 if r.node is None else r.node.lag_records),
+        is_counter=False,
+    ),
+    Instrument(
         "federation.records",
         "records of the log that were read",
         _one(lambda r: 0 if r.node is None else r.node.records),

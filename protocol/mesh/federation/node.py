@@ -67,7 +67,7 @@ class Node:
     `number`: not zero, below 2**32, and of no other node. `changed`: called when the standing is
     another one. `wake`: called when there is more to `take`. `faults`: what a mesh has failed on,
     for the log of the owner, who empties it. `lag_ms`: how long the last entry was on its way from
-    the log. `records`: how many were read.
+    the log. `lag_records`: how many more were there then. `records`: how many were read.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Node:
         self.number = number
         self.standing = Standing.JOINING
         self.position = 0
-        self.lag_ms = 0
+        self.lag_ms = self.lag_records = 0
         self.records = 0
         self.meshes: dict[str, FederatedMesh] = {}
         self.faults: list[Exception] = []
@@ -256,6 +256,7 @@ class Node:
             self._heard_at = now.at
             self.records += 1
             self.lag_ms = max(0, now.wall_ms - round(entry.at * 1000))
+            self.lag_records = entry.behind
             record = self._outbox.known(entry.data) or read(entry.data)
             if record is None:
                 continue

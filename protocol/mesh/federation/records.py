@@ -373,8 +373,10 @@ def fragments(body: Whole, bytes_max: int, to: int = 0) -> Iterator[Body]:
 @attrs.frozen
 class Entry:
     """An entry of the log: its position (from 1 on, each one more than the one before), when the
-    log took it (seconds since the epoch, by the clock of the log), and what was appended."""
+    log took it (seconds since the epoch, by the clock of the log), and what was appended. `behind`:
+    so many more the log had when this one was read, as far as the log says so."""
 
     position: int
     at: float
     data: bytes
+    behind: int = attrs.field(default=0, eq=False)

@@ -82,6 +82,7 @@ async def test_all_read_what_any_appends_in_one_order_with_positions_and_times(
     times = [entry.at for entry in one]
     assert times == sorted(times)
     assert times[0] > 1_700_000_000
+    assert one[-1].behind == 0 < max(entry.behind for entry in one)
 
 
 async def test_reading_begins_behind_a_position_and_waits_for_more(logs: Logs) -> None:
