@@ -292,6 +292,7 @@ class LiveRelay:
 
     async def connect(self, mesh: str = "", **kwargs: Any) -> WebSocketPeer:
         url = self.url + (f"?mesh={mesh}" if mesh else "")
+        kwargs.setdefault("open_timeout", PATIENCE_S)
         connection = await connect(url, compression=None, max_size=None, proxy=None, **kwargs)
         return WebSocketPeer(connection, self._peers)
 

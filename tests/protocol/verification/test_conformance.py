@@ -372,7 +372,8 @@ async def failed_among(
 ) -> set[str]:
     """Which of these claims fail, if our relay has something wrong in this place."""
     with LiveRelay() as relay:
-        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        patient = await probed(Target(url=relay.url, patience_s=PATIENCE_S))
+        target = attrs.evolve(patient, patience_s=IN_VAIN_S)
         monkeypatch.setattr(place, wrong)
         return {
             claim.name
@@ -447,7 +448,8 @@ async def test_a_relay_whose_meshes_share_their_tokens_fails(
     monkeypatch.setattr(Resumptions, "use", use_any)
     (claim,) = [claim for claim in all_claims() if claim.name == f"{REFUSED}in-another-mesh"]
     with LiveRelay() as relay:
-        target = await probed(Target(url=relay.url, patience_s=IN_VAIN_S))
+        patient = await probed(Target(url=relay.url, patience_s=PATIENCE_S))
+        target = attrs.evolve(patient, patience_s=IN_VAIN_S)
         assert (await run_claim(claim, target)).outcome == "fail"
 
 
