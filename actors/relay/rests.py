@@ -137,7 +137,7 @@ class Rests:
 
     async def rest(self, waiting: int, meanwhile: Callable[[], None] | None = None) -> None:
         """Let sockets be read before the next round, for which so many connections have something
-        already. `meanwhile`: called now and then."""
+        already. `meanwhile`: called every `LEAST_GAP_S` of a rest."""
         gap = min(max(self._small_s, self._pays_s), self._longest_s)
         flushes, is_lone = self._flushes, self._is_lone
         self._flushes, self._small_s, self._pays_s, self._is_lone = 1, 0.0, 0.0, False

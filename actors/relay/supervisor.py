@@ -120,7 +120,7 @@ class Supervisor:
         self._kept_bytes = 0  # as the ledger knows it
         self._said_bytes = 0  # that the mesh has not sorted in
         self._rests = Rests(limits.flush_gap_s, clock, process.holds)
-        self._displaced: list[PeerActor] = []
+        self._displaced: list[PeerActor] = []  # they end behind what is decided before
         self._meanwhile = self._take_in_meanwhile if self.mesh.decides_later else None
 
     def open(
@@ -164,7 +164,8 @@ class Supervisor:
     def has_work(self) -> bool:
         """A round would find something to do now."""
         waits = bool(self._inbox or self.visits.waiting)
-        return self.mesh.has_effects or (waits and not self.mesh.is_full)
+        is_half_done = self.mesh.has_effects or bool(self._displaced)
+        return is_half_done or (waits and not self.mesh.is_full)
 
     def wake(self) -> None:
         """There may be something to do."""

@@ -33,8 +33,11 @@ class LocalMesh:
 
     It is itself the `Items` between its gate and its mesh. `admit`: asked before somebody joins.
     `new_token`: makes a text that nobody can guess; without it no connection may come back.
-    `visits`: decides about what is said without a connection.
+    `visits`: decides about what is said without a connection. `decides_later`: what passes the gate
+    is on its way for a while, from `pass_on` on.
     """
+
+    decides_later = False
 
     def __init__(
         self,
@@ -134,6 +137,9 @@ class LocalMesh:
         """Let time pass: carry out everything whose deadline is at or before `now`."""
         self.gate.expire(now)
 
+    def pass_on(self) -> None:
+        """Let what has passed the gate go. Here it was decided at once."""
+
     # Items, from the gate to the mesh -------------------------------------------------------------
 
     def present(
@@ -227,12 +233,6 @@ class LocalMesh:
     def settle(self) -> None:
         """More than a little (protocol.mesh.recalling) has been said since the last call."""
         self.mesh.recent.settle()
-
-    decides_later = False
-    """What passes the gate is on its way for a while: the sooner it goes, the better."""
-
-    def pass_on(self) -> None:
-        """Let what has passed the gate go."""
 
     # What comes of it -----------------------------------------------------------------------------
 

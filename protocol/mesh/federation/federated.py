@@ -90,6 +90,8 @@ class FederatedMesh(LocalMesh):
     passed the gate. `first_id`: the numbers of its connections are higher.
     """
 
+    decides_later = True
+
     def __init__(
         self,
         name: str,
@@ -249,8 +251,6 @@ class FederatedMesh(LocalMesh):
         self.pass_on()
         self.gate.shut_down(now)
         self._steps.clear()
-
-    decides_later = True
 
     def pass_on(self) -> None:
         """Hand over what has passed the gate since the last call."""

@@ -11,7 +11,8 @@ from protocol.limits import Limits
 from protocol.verification.model import Message, Model, Permit
 
 Happened = tuple[Literal["announced", "dismissed", "closed"], int]
-"""What the passing of time did to a connection: a held announcement was applied, or it ended."""
+"""What the passing of time did to a connection: a held announcement was applied, it
+was dismissed and gets nothing more, or it ended."""
 
 Kind = Literal[
     "opened",

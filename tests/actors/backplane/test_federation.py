@@ -10,6 +10,7 @@ import pytest
 from actors.backplane.log import LogUnreachable, Opened
 from actors.backplane.memory import MemoryLog
 from actors.client.peer import join
+from actors.link import LinkClosed
 from actors.relay.rests import Rests
 from actors.relay.runtime import Runtime
 from protocol.grants import Grant
@@ -67,18 +68,11 @@ async def test_commands_cross_relays(relays: Relays) -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_what_a_peer_says_is_on_its_way_while_its_relay_rests(
-    relays: Relays, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = await relays.one.connect("m")
-    await link.send('{"type":"presence","from":"ann","data":{}}')
-    other = await relays.other.connect("m")
-    await other.send('{"type":"presence","from":"bob","data":{}}')
-    for _ in range(2):
-        await said(other, "presence")
-    rest, resting = Rests.rest, relays.one._meshes["m"]._rests
+def rest_until_the_end(monkeypatch: pytest.MonkeyPatch, relay: Runtime) -> anyio.Event:
+    """The next rest of this relay lasts until the event is set."""
+    rest, resting, ended = Rests.rest, relay._meshes["m"]._rests, anyio.Event()
 
-    async def rest_to_the_end(
+    async def longer(
         rests: Rests, waiting: int, meanwhile: Callable[[], None] | None = None
     ) -> None:
         if rests is not resting:
@@ -89,13 +83,45 @@ async def test_what_a_peer_says_is_on_its_way_while_its_relay_rests(
             await anyio.sleep(0.001)
             meanwhile()
 
-    ended = anyio.Event()
-    monkeypatch.setattr(Rests, "rest", rest_to_the_end)
+    monkeypatch.setattr(Rests, "rest", longer)
+    return ended
+
+
+async def test_what_a_peer_says_is_on_its_way_while_its_relay_rests(
+    relays: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await relays.one.connect("m")
+    await link.send('{"type":"presence","from":"ann","data":{}}')
+    other = await relays.other.connect("m")
+    await other.send('{"type":"presence","from":"bob","data":{}}')
+    for _ in range(2):
+        await said(other, "presence")
+    ended = rest_until_the_end(monkeypatch, relays.one)
     for number in range(3):  # the first one ends a rest that has begun before
         await link.send(json.dumps({"type": "broadcast", "data": {"n": number}}))
         message = await said(other, "broadcast")
         assert message["data"]["n"] == number
     ended.set()
+
+
+async def test_a_connection_that_must_make_room_while_its_relay_rests_ends_behind_that(
+    relays: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await relays.one.connect("m")
+    await link.send('{"type":"presence","from":"ann","data":{}}')
+    await said(link, "presence")
+    unannounced = await relays.one.connect("m")
+    ended = rest_until_the_end(monkeypatch, relays.one)
+    supervisor = relays.one._meshes["m"]
+    for _ in range(2):  # the first one ends a rest that has begun before
+        await link.send('{"type":"heartbeat"}')  # nothing follows from it
+        await until(lambda: not supervisor._inbox)
+    [*_, actor] = supervisor._actors.values()
+    actor.displaced()
+    await until(lambda: bool(supervisor._displaced))
+    ended.set()
+    with anyio.fail_after(PATIENCE_S), pytest.raises(LinkClosed):
+        await unannounced.receive()
 
 
 async def test_who_is_where_and_what_a_node_reports(relays: Relays) -> None:
