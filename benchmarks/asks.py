@@ -25,7 +25,8 @@ from anyio.abc import TaskStatus
 
 from actors.client.command import Command
 from actors.client.peer import Peer, Subscribe, join
-from benchmarks.back import answered, cpu_s, free_port, start
+from benchmarks.back import answered, cpu_s, start
+from tests.worlds.ports import free_port
 
 ROWS: tuple[tuple[str, Subscribe], ...] = (
     ("direct", None),

@@ -22,7 +22,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ import anyio.to_thread
 
 from actors.client.peer import Peer, join
 from protocol.member.lifecycle import MemberState
+from tests.worlds.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 IN_USE = (MemberState.PRESENT, MemberState.RENEWING, MemberState.SWITCHING)
@@ -96,13 +96,6 @@ def answered(port: int) -> float:
                 return time.monotonic()
         except OSError:
             time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        return int(holder.getsockname()[1])
 
 
 # The measurement ----------------------------------------------------------------------------------

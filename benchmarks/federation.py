@@ -30,7 +30,6 @@ from benchmarks.run import (
     LOADGEN,
     LOADGEN_CORE,
     compile_loadgen,
-    free_port,
     process_cpu_s,
     relay_command,
     running,
@@ -43,6 +42,7 @@ from protocol.limits import Limits
 from protocol.mesh.federation.node import Node
 from protocol.mesh.federation.records import Entry
 from protocol.mesh.federation.timing import Timing
+from tests.worlds.ports import free_port
 
 ROOT: Final = Path(__file__).parents[1]
 SCENARIOS: Final = {

@@ -33,7 +33,8 @@ import anyio
 import attrs
 
 from actors.client.peer import join
-from benchmarks.back import answered, free_port, start
+from benchmarks.back import answered, start
+from tests.worlds.ports import free_port
 from tests.worlds.proxy import Proxy
 from tests.worlds.talkers import ChromiumPage, NodePage, Notes, PythonPeer, Talker
 

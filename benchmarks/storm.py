@@ -33,9 +33,10 @@ from zlib import crc32
 
 import attrs
 
-from benchmarks.back import answered, cpu_s, free_port, start
+from benchmarks.back import answered, cpu_s, start
 from tests.attackers import wire
 from tests.worlds.plain_sockets import Socket, connected
+from tests.worlds.ports import free_port
 
 HEARTBEAT_S: Final = 10.0
 DIRECT_EVERY: Final = 10

@@ -16,7 +16,7 @@ from actors.host.tokens import Auth
 from examples import embed
 from protocol.member.errors import BadAddress
 from tests import ROOT
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ def main_of(page: str, heading: str, number: int = 0) -> Any:
 
 
 async def test_the_embedding_example_runs() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         log = await embed.main()
     assert log == [
         "worker got {'do': 'it'} from planner-process",
@@ -70,7 +70,7 @@ async def test_the_embedding_example_runs() -> None:
 )
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_documented_example_runs(heading: str, result: Any) -> None:
-    with LiveRelay() as live, anyio.fail_after(20):
+    with LiveRelay() as live, anyio.fail_after(PATIENCE_S):
         assert await main_of("python", heading)(live.url) == result
 
 
@@ -88,13 +88,13 @@ async def test_a_documented_example_runs(heading: str, result: Any) -> None:
     ],
 )
 async def test_an_example_without_a_socket_runs(page: str, heading: str, result: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         assert await main_of(page, heading)() == result
 
 
 async def test_the_first_agents_ask_and_answer(capsys: pytest.CaptureFixture[str]) -> None:
     coder, planner = (main_of("start", "Your first agents", number) for number in (0, 1))
-    with LiveRelay() as live, anyio.fail_after(20):
+    with LiveRelay() as live, anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks, join(live.url, "me") as me:
             tasks.start_soon(coder, live.url)
             async for change in me.changes():
@@ -108,7 +108,7 @@ async def test_the_first_agents_ask_and_answer(capsys: pytest.CaptureFixture[str
 async def test_the_examples_of_joining_ask_and_answer() -> None:
     """Those of docs/join.md: an agent, who asks it, and who asks it without our client."""
     serving, asking = (main_of("join", "Python", number) for number in (0, 1))
-    with LiveRelay() as live, anyio.fail_after(20):
+    with LiveRelay() as live, anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks, join(live.url, "me") as me:
             tasks.start_soon(serving, live.url)
             async for change in me.changes():
@@ -121,7 +121,7 @@ async def test_the_examples_of_joining_ask_and_answer() -> None:
 
 
 async def test_the_serving_example_answers_the_asking_api() -> None:
-    with LiveRelay() as live, anyio.fail_after(20):
+    with LiveRelay() as live, anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(main_of("python", "Serve commands"), live.url)
             async with join(live.url, "me") as me:
@@ -144,7 +144,7 @@ async def test_the_example_of_cuts_handles_what_comes() -> None:
             said.append((message.sender, message.data))
             heard.set()
 
-    with LiveRelay() as live, anyio.fail_after(20):
+    with LiveRelay() as live, anyio.fail_after(PATIENCE_S):
         async with join(live.url, "bob") as bob, anyio.create_task_group() as tasks:
             tasks.start_soon(main_of("python", "When the connection is cut"), live.url, handle)
             async for message in bob:
@@ -162,7 +162,7 @@ async def test_the_example_with_a_token_joins() -> None:
     async def get_token() -> str:
         return jwt.encode({"sub": "ann", "exp": 2**33}, secret, "HS256")
 
-    with LiveRelay(auth=Auth(secret=secret)) as live, anyio.fail_after(20):
+    with LiveRelay(auth=Auth(secret=secret)) as live, anyio.fail_after(PATIENCE_S):
         assert await main_of("python", "Tokens")(live.url, get_token) == "present"
 
 

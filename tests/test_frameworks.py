@@ -18,7 +18,7 @@ from actors.client.websocket import Address, websocket
 from actors.relay.runtime import Runtime
 from protocol.member.errors import AnnouncementRefused, Rejected, TurnFailed
 from tests import ROOT
-from tests.worlds.live import HeldPort
+from tests.worlds.live import PATIENCE_S, HeldPort
 from tests.worlds.peers import Serving, until
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ async def test_a_strands_agent_streams_its_answer() -> None:
     agent = Agent(model=Parrot(), callback_handler=None)
     async with asking(strands_agent.serve, "parrot", agent) as (ann, _):
         turns = [ann.ask("parrot", "to be"), ann.ask("parrot", "or not")]  # one after the other
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             assert [chunk async for chunk in turns[0]] == ["TO ", "BE "]
             assert [await turn for turn in turns] == ["TO BE ", "OR NOT "]
 
@@ -90,7 +90,7 @@ async def test_a_langgraph_graph_is_served_and_asks() -> None:
 
     async with asking(langgraph_agent.serve, "editor", "writer") as (ann, where):
         async with join(where, "bob", agents=["writer"]) as bob, Serving(bob, write):
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 assert await ann.ask("editor", "tea") == "[write about tea] (editor)"
 
 
@@ -106,7 +106,7 @@ async def test_the_tools_of_an_mcp_server_are_an_agent() -> None:
         return a + b
 
     async with asking(mcp_tools.serve, "tools", server) as (ann, _):
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             assert await ann.ask("tools", "what can you do?") == {"add": "Add two numbers."}
             asked = {"tool": "add", "arguments": {"a": 1, "b": 2}}
             assert await ann.ask("tools", asked) == {"result": 3}

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 import relay
 from tests import IS_CLONE, RELAY_COMMAND, ROOT
-from tests.worlds.live import PATIENCE_S
+from tests.worlds.live import PATIENCE_S, open_sync
 from tests.worlds.program import Program
 
 COMMAND = "relay.py" if IS_CLONE else "agi-diy-relay"
@@ -38,7 +38,7 @@ def program() -> Iterator[Program]:
 
 
 def open_socket(port: int, query: str = "", host: str = "127.0.0.1") -> ClientConnection:
-    return connect(f"ws://{host}:{port}/ws{query}", proxy=None)
+    return open_sync(f"ws://{host}:{port}/ws{query}")
 
 
 def say(socket: ClientConnection, type: str, **fields: Any) -> None:

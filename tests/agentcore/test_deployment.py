@@ -29,10 +29,11 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from websockets.sync.client import connect
 
 from protocol.session import TOKEN_HEADER
 from tests import ROOT
+from tests.worlds.live import open_sync
+from tests.worlds.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("CI"), reason="takes a minute and packages from PyPI; set CI=1 to run it"
@@ -161,11 +162,6 @@ def documented(*words: str, without: Collection[str] = ()) -> list[str]:
 # Processes ----------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -214,18 +210,18 @@ def answers(port: int) -> bool:
 def exchange(port: int) -> None:
     """Two peers join, one speaks, the other hears; and the relay has counted them."""
     url = f"ws://127.0.0.1:{port}/ws"
-    with connect(url, proxy=None) as ann, connect(url, proxy=None) as bob:
+    with open_sync(url) as ann, open_sync(url) as bob:
         for name, peer in (("ann", ann), ("bob", bob)):
             peer.send(json.dumps({"type": "presence", "from": name, "data": {"agents": ["coder"]}}))
-            assert json.loads(peer.recv(10))["from"] == name
+            assert json.loads(peer.recv(PATIENCE_S))["from"] == name
         said = json.dumps({"type": "broadcast", "from": "ann", "data": "hello"})
         ann.send(said)
         heard = ""
         while heard != said:
-            heard = str(bob.recv(10))
+            heard = str(bob.recv(PATIENCE_S))
         request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data=b"{}")
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             assert json.load(answer) == {"status": "ok", "peers": ["ann", "bob"], "count": 2}
 
 
@@ -246,7 +242,7 @@ def test_launch_local_serves_two_peers_from_a_clean_checkout(tools: Tools, tmp_p
         eventually(lambda: toolkit.poll() is not None or answers(port), log.read_text, PATIENCE_S)
         assert toolkit.poll() is None, log.read_text()
         exchange(port)
-    eventually(lambda: not is_open(port), lambda: "something is left", 10)
+    eventually(lambda: not is_open(port), lambda: "something is left", PATIENCE_S)
 
 
 # launch -------------------------------------------------------------------------------------------
@@ -285,7 +281,7 @@ def deployed(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Deployed
     tools = attrs.evolve(tools, environment=environment)
     moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(*moto, cwd=folder, environment=environment, log=folder / "moto.log"):
-        eventually(lambda: is_open(port), (folder / "moto.log").read_text, 30)
+        eventually(lambda: is_open(port), (folder / "moto.log").read_text, PATIENCE_S)
         session = boto3.Session("testing", "testing", region_name="us-east-1")
         control = session.client("bedrock-agentcore-control", endpoint_url=endpoint)
 

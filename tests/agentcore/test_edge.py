@@ -22,7 +22,6 @@ from bedrock_agentcore.runtime import AgentCoreRuntimeClient
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
-from websockets.sync.client import connect as connect_sync
 
 from actors.clock import VirtualClock
 from protocol.session import session_id
@@ -38,7 +37,7 @@ from tests.edge import (
     SessionState,
 )
 from tests.edge.sessions import ping
-from tests.worlds.live import PATIENCE_S, Peer, ShiftedClock, WebSocketPeer
+from tests.worlds.live import PATIENCE_S, Peer, ShiftedClock, WebSocketPeer, open_sync
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +128,7 @@ def clock() -> ShiftedClock:
 
 @asynccontextmanager
 async def running(*args: Any, **kwargs: Any) -> AsyncIterator[Edge]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         async with Edge(*args, **kwargs) as edge:
             yield edge
 
@@ -861,7 +860,7 @@ def threaded() -> Iterator[EdgeThread]:
 
 def test_in_a_thread_it_serves_tests_that_are_not_async(threaded: EdgeThread) -> None:
     edge = threaded.edge
-    with connect_sync(edge.url_for(KEYS, MESH), proxy=None) as socket:
+    with open_sync(edge.url_for(KEYS, MESH)) as socket:
         socket.send("hello")
         assert socket.recv(PATIENCE_S) == "hello"
         assert threaded.call(edge.cut_connections) == 1
@@ -879,7 +878,7 @@ def test_by_hand_it_prints_a_url_that_works_and_stops_cleanly() -> None:
     try:
         assert process.stdout is not None
         facts = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
-        with connect_sync(facts["url"], proxy=None) as socket:
+        with open_sync(facts["url"]) as socket:
             socket.send('{"type":"capabilities"}')
             assert "capabilities_response" in str(socket.recv(PATIENCE_S))
             process.send_signal(signal.SIGTERM)

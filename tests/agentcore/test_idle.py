@@ -13,6 +13,7 @@ from actors.host.app import RelayApp
 from actors.host.settings import read_settings
 from actors.transports.memory import MemoryLink
 from tests.edge.idle import Health, Idleness
+from tests.worlds.live import PATIENCE_S
 
 IDLE_S = 900.0
 POLL_S = 2.0
@@ -48,7 +49,7 @@ class Machine:
 
     async def decided(self, messages: int) -> None:
         """So many messages were received."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             while self.app.runtime.totals().received < messages:
                 await anyio.lowlevel.checkpoint()
 
@@ -97,7 +98,7 @@ async def test_the_stamp_is_the_last_sign_of_life_or_when_the_last_peer_left() -
         await it.clock.advance(5)
         for link in (ann, stranger, bob):
             await link.aclose()
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             while (await it.ping()).status != "Healthy":
                 await anyio.lowlevel.checkpoint()
         assert await it.age_s() < 1

@@ -25,7 +25,7 @@ import boto3
 import botocore.session
 import pytest
 from botocore.credentials import RefreshableCredentials
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from actors.client.agentcore import presigned, with_token
 from actors.client.command import Command
@@ -38,7 +38,7 @@ from protocol.session import session_id
 from tests.browser.conftest import CHROMIUM, site  # noqa: F401
 from tests.edge import Credentials, EdgeLimits, EdgeThread, HostedRuntime, Issuer, Traffic
 from tests.edge.server import Lookup
-from tests.worlds.live import PATIENCE_S, ShiftedClock
+from tests.worlds.live import ShiftedClock, open_socket
 
 async_api = pytest.importorskip("playwright.async_api", reason="needs playwright")
 pytest.importorskip("moto.server", reason="needs moto[server]")
@@ -322,9 +322,7 @@ class Edge:
 
     async def raw(self, mesh: str) -> ClientConnection:
         url = self.edge.url_for(self.keys, session_id(mesh, SECRET))
-        return await connect(
-            url, compression=None, max_size=None, proxy=None, open_timeout=PATIENCE_S
-        )
+        return await open_socket(url, compression=None, max_size=None)
 
     async def close(self) -> None:
         for context in self._pages:
@@ -880,7 +878,7 @@ async def test_a_peer_that_takes_no_batches_is_spared_answers_to_others_while_it
         # Whoever answers is in the same machine, where nobody counts.
         name = session_id(mesh, SECRET)
         relay = f"ws://127.0.0.1:{edge.edge.sessions[0].port}/ws?mesh={name}"
-        async with connect(relay, proxy=None, open_timeout=PATIENCE_S) as worker:
+        async with open_socket(relay) as worker:
             await worker.send(json.dumps({"type": "presence", "from": "worker"}))
             command = {"type": "direct", "to": "worker", "turnId": "own", "data": {"command": "go"}}
             await raw.send(json.dumps(command))

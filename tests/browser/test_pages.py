@@ -22,7 +22,7 @@ from actors.host.tokens import Auth
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import TurnFailed
 from tests.browser.conftest import ROOT
-from tests.worlds.live import HeldPort, LiveRelay, WebSocketPeer
+from tests.worlds.live import PATIENCE_S, HeldPort, LiveRelay, WebSocketPeer
 from tests.worlds.proxy import Proxy
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -127,7 +127,7 @@ def status(live: LiveRelay) -> Any:
         data=json.dumps({"details": True}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return json.loads(answer.read())
 
 
@@ -278,7 +278,7 @@ def test_a_page_and_a_python_peer_stop_working_for_one_another(
             stopped.append(command.text)
 
     async def see(seen: list[str], *texts: str) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             while set(seen) != set(texts):
                 await anyio.sleep(0.01)
 

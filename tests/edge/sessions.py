@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -18,6 +17,7 @@ from tests import RELAY_COMMAND, ROOT
 from tests.edge.frames import Connection
 from tests.edge.idle import Health, Idleness
 from tests.edge.limits import EdgeLimits
+from tests.worlds.ports import free_port
 
 POLL_S: Final = 0.02
 
@@ -168,15 +168,3 @@ async def ping(port: int) -> Health | None:
     if head.split(b" ")[1:2] != [b"200"]:
         return None
     return Health.read(body)
-
-
-def free_port() -> int:
-    """A port that nobody else is given for a while.
-
-    A connection that ended here leaves the port in TIME_WAIT: the system hands it to no one, and a
-    listener, which reuses addresses, can still take it.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        with socket.create_connection(address), listener.accept()[0]:
-            return int(address[1])

@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self
 import anyio
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection as SyncConnection
+from websockets.sync.client import connect as connect_sync
 
 from actors.clock import Clock, SystemClock
 from actors.host.app import RelayApp
@@ -23,6 +25,16 @@ from protocol.limits import Limits
 
 PATIENCE_S = 60.0
 """How long a test waits for something that must come. It never waits this long when it passes."""
+
+
+def open_socket(url: str, **options: Any) -> connect:
+    """`websockets.connect` that waits for as long as a test does."""
+    return connect(url, **({"proxy": None, "open_timeout": PATIENCE_S} | options))
+
+
+def open_sync(url: str, **options: Any) -> SyncConnection:
+    """The same for a thread."""
+    return connect_sync(url, **({"proxy": None, "open_timeout": PATIENCE_S} | options))
 
 
 class ShiftedClock(SystemClock):
@@ -292,8 +304,7 @@ class LiveRelay:
 
     async def connect(self, mesh: str = "", **kwargs: Any) -> WebSocketPeer:
         url = self.url + (f"?mesh={mesh}" if mesh else "")
-        kwargs.setdefault("open_timeout", PATIENCE_S)
-        connection = await connect(url, compression=None, max_size=None, proxy=None, **kwargs)
+        connection = await open_socket(url, compression=None, max_size=None, **kwargs)
         return WebSocketPeer(connection, self._peers)
 
     def __enter__(self) -> Self:

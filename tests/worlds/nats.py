@@ -14,7 +14,7 @@ from typing import Final, Self
 import pytest
 
 from tests.worlds.live import PATIENCE_S
-from tests.worlds.reverse_proxy import free_port
+from tests.worlds.ports import free_port
 
 HERE: Final = "127.0.0.1"
 

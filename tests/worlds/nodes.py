@@ -15,11 +15,11 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import httpx
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests import RELAY_COMMAND, ROOT
-from tests.worlds.live import PATIENCE_S
+from tests.worlds.live import PATIENCE_S, open_socket
 
 _ERROR: Final = '"level": "error"'
 
@@ -190,7 +190,7 @@ class Hearer:
 
 async def hearer(node: Node, id: str, tasks: anyio.abc.TaskGroup, every_s: float = 0.02) -> Hearer:
     """A peer that is present."""
-    socket = await connect(node.url, proxy=None, max_size=None, open_timeout=PATIENCE_S)
+    socket = await open_socket(node.url, max_size=None)
     peer = Hearer(id, socket)
     await socket.send(json.dumps({"type": "presence", "from": id, "data": {}}))
     tasks.start_soon(peer.run, every_s)

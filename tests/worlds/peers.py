@@ -18,6 +18,7 @@ from actors.transports.memory import MemoryLink
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import Gap, RelayError, Unreachable
 from protocol.member.messages import Message
+from tests.worlds.live import PATIENCE_S
 
 Serve = Callable[[Command], Any]
 Memory = Callable[[], Awaitable[MemoryLink]]
@@ -29,14 +30,14 @@ SECRET = "s3cr3t-t0ken"
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let everything run until this is so."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         while not condition():
             await anyio.sleep(0.001)
 
 
 async def message_of(peer: Peer, type: str) -> Message:
     """The next message of this type, whatever was lost before it."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         while True:
             try:
                 message = await anext(peer)

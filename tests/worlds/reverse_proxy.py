@@ -16,6 +16,7 @@ import trustme
 
 from tests import ROOT
 from tests.worlds.live import PATIENCE_S
+from tests.worlds.ports import free_port
 
 NAME: Final = "relay.example"
 """The name that the outside has for the relay."""
@@ -129,10 +130,3 @@ class ReverseProxy:
     def _end(self) -> str:
         self._process.terminate()
         return self._process.communicate(timeout=PATIENCE_S)[1]
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

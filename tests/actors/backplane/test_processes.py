@@ -16,8 +16,8 @@ from tests.worlds.live import PATIENCE_S
 from tests.worlds.nats import NatsServer
 from tests.worlds.nodes import Nodes, hearer, judge
 from tests.worlds.peers import until
+from tests.worlds.ports import free_port
 from tests.worlds.proxy import Proxy
-from tests.worlds.reverse_proxy import free_port
 
 pytestmark = [
     pytest.mark.anyio,

@@ -26,7 +26,7 @@ from protocol.member.errors import TurnFailed
 from tests import ROOT
 from tests.actors.cli.conftest import Call
 from tests.actors.cli.program import line_with, running
-from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.live import PATIENCE_S, HeldPort, LiveRelay
 from tests.worlds.peers import Serving, Thinking, message_of, until
 
 pytestmark = pytest.mark.anyio
@@ -241,7 +241,7 @@ async def test_ctrl_c_tells_the_agent_to_stop(live: LiveRelay) -> None:
     think = Thinking()
     async with coder(live, think):
         with running("ask", "coder", "think", "--url", live.url) as ask:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 await think.begun.wait()
                 ask.send_signal(signal.SIGINT)
                 await think.stopped.wait()
@@ -337,7 +337,7 @@ async def test_what_was_recorded_is_said_again(live: LiveRelay, tmp_path: Path, 
         again = await call("replay", str(file), "--speed", "100", "--url", f"{live.url}?mesh=two")
         assert again.code == 0, again.err
         shown: list[Any] = []
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while not (shown and shown[-1][0] == "presence" and "status" in shown[-1][3]):
                 one = await anext(ann)
                 if one.origin != "ann":
@@ -359,7 +359,7 @@ async def test_a_recording_may_go_to_a_pipe(live: LiveRelay, call: Call) -> None
         recorded.append(await call("record", "--count", "2", "--id", "recorder", "--url", live.url))
 
     async with join(live.url, "bob") as bob:
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(record)
                 await until(lambda: "recorder" in bob.roster)

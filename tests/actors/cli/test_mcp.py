@@ -19,7 +19,7 @@ from actors.client.peer import join
 from protocol.member.errors import TurnFailed
 from tests import ROOT
 from tests.actors.cli.program import CODE, environment
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay
 from tests.worlds.peers import Serving, Thinking, message_of, until
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +91,7 @@ async def test_who_cancels_the_call_cancels_the_command(live: LiveRelay) -> None
     think = Thinking()
     async with join(live.url, "bob", agents=["coder"]) as bob, Serving(bob, think):
         async with client(live) as editor:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 async with anyio.create_task_group() as calls:
                     asked = {"agent": "coder", "command": "think"}
                     calls.start_soon(editor.call_tool, "ask_agent", asked)

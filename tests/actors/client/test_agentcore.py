@@ -28,6 +28,7 @@ from actors.host.tokens import token_of
 from protocol.member.errors import BadAddress, NoCredentials, Rejected, Unreachable
 from protocol.session import session_id
 from tests.edge import Edge, HostedRuntime, Issuer
+from tests.worlds.live import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -187,7 +188,7 @@ async def test_credentials_that_take_their_time_do_not_hold_up_who_gave_up() -> 
     session._session._credentials = RefreshableCredentials(
         "AKIAEXAMPLE", SECRET, TOKEN, expired, renew, "sso"
     )
-    with anyio.fail_after(20), pytest.raises(Unreachable):
+    with anyio.fail_after(PATIENCE_S), pytest.raises(Unreachable):
         async with join(agentcore(ARN, mesh="team", session=session), "me", within_s=0.2):
             pass
     release.set()
@@ -311,7 +312,7 @@ async def test_two_peers_of_one_mesh_meet_and_a_third_of_another_does_not(way: s
                 return through(edge, with_token(runtime.arn, _token, mesh=mesh, secret="x"))
             return through(edge, presigned(runtime.arn, mesh=mesh, secret="x", session=session))
 
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             async with join(to("team"), "ann") as ann, join(to("team"), "bob") as bob:
                 async with join(to("other"), "eve") as eve:
                     assert set(bob.roster) == {"ann"}

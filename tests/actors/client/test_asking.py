@@ -33,6 +33,7 @@ from protocol.member.errors import (
     UnknownTarget,
 )
 from protocol.member.lifecycle import MemberState
+from tests.worlds.live import PATIENCE_S
 from tests.worlds.peers import (
     QUICK,
     Memory,
@@ -165,7 +166,7 @@ async def test_ten_thousand_chunks_arrive_in_order(where: Connector) -> None:
         async with Serving(bob, write_much):
             turn = ann.ask("writer", "go")
             expected = 0
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 async for chunk in turn:
                     assert chunk == str(expected)
                     expected += 1
@@ -361,7 +362,7 @@ async def test_whatever_ends_the_waiting_ends_the_work(
         async with Serving(bob, work):
             turn = ann.ask("writer", "x", timeout_s=0.5 if give_up is _timeout else 60)
             await give_up(turn, work)
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE_S):
                 await work.is_cancelled.wait()
             with pytest.raises(TurnError, match="no sign" if give_up is _timeout else "abandoned"):
                 await turn
@@ -373,7 +374,7 @@ async def test_whoever_leaves_ends_the_work(where: Connector) -> None:
         async with join(where, "ann") as ann:
             ann.ask("writer", "x")
             await work.is_at_work.wait()
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             await work.is_cancelled.wait()
 
 
@@ -387,7 +388,7 @@ async def test_whoever_is_cut_off_and_does_not_come_back_ends_the_work() -> None
                 ann.ask("writer", "x")
                 await work.is_at_work.wait()
                 here.off()
-                with anyio.fail_after(30):
+                with anyio.fail_after(PATIENCE_S):
                     await work.is_cancelled.wait()
 
 
@@ -475,7 +476,7 @@ async def test_an_asker_that_was_away_when_the_end_came_does_not_wait_for_it() -
         go_on.set()
         assert (await message_of(bob, "error")).word("code") == "unknown_target"
         here.is_on = True
-        with anyio.fail_after(30), pytest.raises(AnswerGap, match="away"):
+        with anyio.fail_after(PATIENCE_S), pytest.raises(AnswerGap, match="away"):
             await turn
 
 
@@ -537,7 +538,7 @@ async def test_any_of_several_spreads_and_goes_on_to_another_if_one_leaves(
 async def test_an_agent_that_nobody_serves_is_an_error_in_time(where: Connector) -> None:
     limits = MembershipLimits(serve_within_s=0.05)
     async with join(where, "bob", agents=["idle"], limits=limits), join(where, "ann") as ann:
-        with anyio.fail_after(30), pytest.raises(NotServed, match="idle"):
+        with anyio.fail_after(PATIENCE_S), pytest.raises(NotServed, match="idle"):
             await ann.ask("idle", "x")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from actors.client.peer import join
 from actors.client.websocket import Connector
+from tests.worlds.live import PATIENCE_S
 from tests.worlds.peers import until
 
 pytestmark = pytest.mark.anyio
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_the_first_change_comes_at_once_even_if_nobody_is_here(where: Connector) -> None:
     async with join(where, "ann") as ann:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             assert (await anext(ann.changes())).here == {}
 
 

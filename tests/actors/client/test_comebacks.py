@@ -20,7 +20,7 @@ from actors.transports.memory import MemoryLink
 from protocol.limits import Limits, MembershipLimits
 from protocol.member.errors import Gap
 from protocol.member.lifecycle import MemberState
-from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.live import PATIENCE_S, HeldPort, LiveRelay
 from tests.worlds.peers import QUICK, Serving, until
 from tests.worlds.proxy import Proxy
 
@@ -112,7 +112,7 @@ async def test_whatever_the_network_does_nothing_is_missing_or_there_twice(troub
             async def hear(peer: Peer) -> None:
                 heard[peer.id] = await numbers_of(peer, COUNT)
 
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 async with anyio.create_task_group() as tasks:
                     for peer, other in ((ann, "bob"), (bob, "ann")):
                         tasks.start_soon(say, peer, other)
@@ -145,7 +145,7 @@ async def test_turns_go_on_over_a_cut_in_both_directions() -> None:
 
             results: list[Any] = []
             async with Serving(bob, slow), Serving(ann, slow):
-                with anyio.fail_after(30):
+                with anyio.fail_after(PATIENCE_S):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(ask, ann, "coder", results)
                         tasks.start_soon(ask, bob, "poet", results)
@@ -168,7 +168,7 @@ async def test_a_relay_that_was_started_again_is_a_gap_with_what_is_in_doubt(
             await anyio.to_thread.run_sync(first.stop)
             await until(lambda: ann.state is not MemberState.PRESENT)
             with LiveRelay(port=port) as second:
-                with anyio.fail_after(30), pytest.raises(Gap) as caught:
+                with anyio.fail_after(PATIENCE_S), pytest.raises(Gap) as caught:
                     async for _ in ann:
                         pass
                 assert caught.value.reason == "epoch"

@@ -29,7 +29,7 @@ from protocol.member.errors import (
     Unreachable,
 )
 from protocol.member.lifecycle import MemberState
-from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.live import PATIENCE_S, HeldPort, LiveRelay
 from tests.worlds.peers import (
     QUICK,
     SECRET,
@@ -343,7 +343,7 @@ async def test_no_credentials_ends_it_at_once() -> None:
     async def url() -> str:
         raise NoCredentials("log in")
 
-    with anyio.fail_after(20), pytest.raises(NoCredentials):
+    with anyio.fail_after(PATIENCE_S), pytest.raises(NoCredentials):
         async with join(websocket(url), "ann"):
             pass
 

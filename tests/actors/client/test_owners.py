@@ -22,7 +22,7 @@ from protocol.grants import Grant
 from protocol.limits import MembershipLimits
 from protocol.member.errors import IdTaken, Rejected, RelayError, Replaced
 from protocol.member.lifecycle import MemberState
-from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.live import PATIENCE_S, HeldPort, LiveRelay
 from tests.worlds.peers import QUICK, Serving, Switch, in_virtual_time, message_of, until
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ BRIEF = MembershipLimits(backoff_first_s=0.01, backoff_max_s=0.02, taken_for_s=0
 
 async def ended_with(peer: Peer) -> RelayError:
     """What ends the peer."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         try:
             async for _ in peer:
                 pass
@@ -54,7 +54,7 @@ async def test_of_two_programs_with_one_id_one_executes_and_the_other_is_told(
 ) -> None:
     done: list[Any] = []
     async with join(where, "bob", agents=["coder"]) as bob, join(where, "ann") as ann:
-        with anyio.fail_after(20), pytest.raises(IdTaken):
+        with anyio.fail_after(PATIENCE_S), pytest.raises(IdTaken):
             async with join(where, "bob", agents=["coder"], limits=BRIEF) as other:
                 await other.serve(counting(done))
         async with Serving(bob, counting(done)):
@@ -91,7 +91,7 @@ async def test_a_takeover_ends_the_other_program_and_nobody_sees_the_peer_go(
 
 async def test_who_does_not_know_the_owner_cannot_take_over(where: Connector) -> None:
     async with join(where, "bob", owner=OWNER) as bob:
-        with anyio.fail_after(20), pytest.raises(IdTaken):
+        with anyio.fail_after(PATIENCE_S), pytest.raises(IdTaken):
             async with join(where, "bob", owner="x" * 16, takeover=True, limits=BRIEF):
                 pass
         with pytest.raises(ValueError, match="owner"):

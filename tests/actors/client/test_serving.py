@@ -246,7 +246,7 @@ async def test_chunks_sent_at_the_same_time_have_numbers_of_their_own(where: Con
 async def test_serving_a_peer_that_has_left_is_over_at_once(where: Connector) -> None:
     async with join(where, "ann") as ann:
         await ann.leave()
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             await ann.serve(write)
 
 

@@ -19,7 +19,7 @@ from actors.host.tokens import Auth
 from protocol.limits import MembershipLimits
 from protocol.member.errors import NoCredentials, Rejected, RelayError, Unreachable
 from protocol.member.lifecycle import MemberState
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay
 from tests.worlds.peers import QUICK, SECRET, until
 from tests.worlds.proxy import Proxy
 
@@ -59,7 +59,7 @@ async def test_a_token_may_be_a_text_and_a_wrong_one_is_rejected_at_once() -> No
         async with join(live.url, "ann", token=minted()) as ann:
             assert ann.state is MemberState.PRESENT
         for wrong in (minted(exp=1), "of.nobody.here", None):
-            with anyio.fail_after(20), pytest.raises(Rejected) as rejected:
+            with anyio.fail_after(PATIENCE_S), pytest.raises(Rejected) as rejected:
                 async with join(live.url, "ann", token=wrong):
                     pass
             assert rejected.value.status == 401
@@ -67,7 +67,7 @@ async def test_a_token_may_be_a_text_and_a_wrong_one_is_rejected_at_once() -> No
 
 async def test_a_grant_for_another_peer_is_an_announcement_refused() -> None:
     with LiveRelay(auth=Auth(secret=KEY)) as live:
-        with anyio.fail_after(20), pytest.raises(RelayError) as refused:
+        with anyio.fail_after(PATIENCE_S), pytest.raises(RelayError) as refused:
             async with join(live.url, "bob", token=minted()):
                 pass
     assert getattr(refused.value, "code", None) == "not_granted"
@@ -77,7 +77,7 @@ async def test_a_grant_for_another_peer_is_an_announcement_refused() -> None:
     "given", [None, "", 7, b"abc", "a b", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\n", "t\u00f6ken", []]
 )
 async def test_what_is_no_token_ends_the_peer_and_is_not_shown(given: Any) -> None:
-    with anyio.fail_after(20), pytest.raises(NoCredentials) as caught:
+    with anyio.fail_after(PATIENCE_S), pytest.raises(NoCredentials) as caught:
         async with join("ws://127.0.0.1:1/ws", "ann", token=lambda: given):
             pass
     assert SECRET not in repr(caught.value)
@@ -123,7 +123,7 @@ async def test_a_function_may_say_itself_that_there_is_no_token() -> None:
     def logged_out() -> str:
         raise NoCredentials("log in again")
 
-    with anyio.fail_after(20), pytest.raises(NoCredentials, match="log in again"):
+    with anyio.fail_after(PATIENCE_S), pytest.raises(NoCredentials, match="log in again"):
         async with join("ws://127.0.0.1:1/ws", "ann", token=logged_out):
             pass
 

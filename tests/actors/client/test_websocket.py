@@ -24,6 +24,7 @@ from actors.client.websocket import (
 )
 from actors.link import LinkClosed
 from protocol.member.errors import BadAddress
+from tests.worlds.live import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 async def server(handler: Handler, **options: Any) -> Any:
     """A WebSocket server: its port."""
     async with serve(handler, "127.0.0.1", 0, **options) as running:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             yield running.sockets[0].getsockname()[1]
 
 

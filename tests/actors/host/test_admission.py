@@ -16,14 +16,13 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 from actors.host import keys
 from actors.host.keys import DOCUMENT_BYTES_MAX
 from actors.host.tokens import CLOCK_SKEW_S, Auth
 from protocol.limits import Limits
 from protocol.session import TOKEN_HEADER
-from tests.worlds.live import LiveRelay, StillClock
+from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock, open_sync
 from tests.worlds.program import Program
 
 SECRET = b"a secret of at least 32 bytes, yes"
@@ -47,7 +46,7 @@ def relay() -> Iterator[LiveRelay]:
 def opening(live: LiveRelay | Program, query: str = "", **kwargs: Any) -> tuple[int, str]:
     """The status of an opening, and the reason of a refusal or the subprotocol that was chosen."""
     try:
-        with connect(f"{live.url}{query}", proxy=None, **kwargs) as socket:
+        with open_sync(f"{live.url}{query}", **kwargs) as socket:
             return 101, socket.subprotocol or ""
     except InvalidStatus as refused:
         response = refused.response
@@ -283,16 +282,16 @@ def test_while_an_issuer_hangs_the_relay_goes_on(
 def announced(live: LiveRelay, id: str, **claims: Any) -> Iterator[tuple[dict[str, Any], Any]]:
     """What came back to a presence of this id, and the connection."""
     header = with_header("Authorization", f"Bearer {minted(**claims)}")
-    with connect(live.url, proxy=None, **header) as socket:
+    with open_sync(live.url, **header) as socket:
         socket.send(json.dumps({"type": "presence", "from": id, "data": {"agents": []}}))
-        yield json.loads(socket.recv(10)), socket
+        yield json.loads(socket.recv(PATIENCE_S)), socket
 
 
 def test_a_token_binds_the_peer_id_and_tells_how_long_it_lasts(relay: LiveRelay) -> None:
     with announced(relay, "bob") as (refused, socket):
         assert (refused["type"], refused["data"]["code"]) == ("error", "not_granted")
         socket.send('{"type":"capabilities"}')
-        granted = json.loads(socket.recv(10))["data"]["grant"]
+        granted = json.loads(socket.recv(PATIENCE_S))["data"]["grant"]
         assert granted["peer"] == "ann"
         assert 3500 < granted["expiresInSeconds"] <= 3660
     with announced(relay, "ann/laptop") as (accepted, _):
@@ -307,10 +306,10 @@ def test_when_a_token_has_run_out_the_relay_says_so_and_closes() -> None:
     ):
         assert accepted["type"] == "presence"
         clock.shift_s = 3600 + CLOCK_SKEW_S + Limits().grant_grace_s + 1
-        said = json.loads(socket.recv(10))
+        said = json.loads(socket.recv(PATIENCE_S))
         assert (said["type"], said["data"]["code"]) == ("error", "expired")
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(10)
+            socket.recv(PATIENCE_S)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
         assert "run out" in closed.value.rcvd.reason

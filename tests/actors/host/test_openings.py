@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from protocol.limits import Limits
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import LiveRelay, open_sync
 
 
 def open_socket(port: int, query: str = "", **kwargs: Any) -> Any:
-    return connect(f"ws://127.0.0.1:{port}/ws{query}", proxy=None, **kwargs)
+    return open_sync(f"ws://127.0.0.1:{port}/ws{query}", **kwargs)
 
 
 @pytest.mark.parametrize(

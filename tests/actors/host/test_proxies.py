@@ -24,7 +24,7 @@ from actors.host.tokens import TOKEN_CHARS_MAX, Auth
 from protocol.member.lifecycle import MemberState
 from protocol.session import OAUTH_SUBPROTOCOL, TOKEN_HEADER
 from tests import ROOT
-from tests.worlds.live import HeldPort, LiveRelay
+from tests.worlds.live import HeldPort, LiveRelay, open_socket
 from tests.worlds.peers import QUICK, message_of, until
 from tests.worlds.reverse_proxy import KINDS, NAME, SEVERAL, ReverseProxy
 
@@ -65,7 +65,7 @@ def opened(proxy: ReverseProxy, *, name: str = NAME, query: str = "", **more: An
         "ssl": proxy.context,
         "server_hostname": NAME,
     }
-    return connect(f"{proxy.url(name)}{query}", proxy=None, **at, **more)
+    return open_socket(f"{proxy.url(name)}{query}", **at, **more)
 
 
 async def status(proxy: ReverseProxy, headers: dict[str, str] | None = None, **more: Any) -> int:

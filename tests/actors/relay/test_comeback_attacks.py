@@ -14,6 +14,7 @@ from protocol.grants import Grant
 from protocol.mesh.local import LocalMesh
 from tests.actors.relay.test_comebacks import Client, World, numbers, text
 from tests.actors.relay.test_peer import HandTransport
+from tests.worlds.live import PATIENCE_S
 
 
 def ask(world: World, *messages: bytes) -> tuple[HandTransport, list[dict[str, Any]]]:
@@ -485,7 +486,7 @@ async def test_a_relay_stops_at_once_although_somebody_is_away() -> None:
     world = World()
     b = Client(world, "b")
     b.cut(999, is_noticed=True)
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(world.supervisor.run)
             while world.supervisor._work is None:

@@ -10,7 +10,6 @@ import pytest
 import websockets
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
 
 from actors.clock import VirtualClock
 from actors.frames import Batch, Fragment
@@ -21,7 +20,7 @@ from protocol.envelope import Inbound
 from protocol.limits import Limits
 from protocol.session import session_id
 from tests.edge import Edge, HostedRuntime, Issuer
-from tests.worlds.live import PATIENCE_S, LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay, open_socket
 
 LIMITS = Limits(frames_per_s=200, frame_bytes_max=1024, close_within_s=5)
 TICK_S = 1 / 200
@@ -485,11 +484,11 @@ async def test_the_profile_is_on_for_what_comes_through_the_edge(
     pace: str, headers: dict[str, str], is_paced: bool
 ) -> None:
     with LiveRelay(pace=pace) as live:
-        plain = {"proxy": None, "compression": None}
+        plain = {"compression": None}
         options: dict[str, Any] = {"additional_headers": headers, **plain}
         async with (
-            connect(live.url, **options) as ann,
-            connect(live.url, **options) as bob,
+            open_socket(live.url, **options) as ann,
+            open_socket(live.url, **options) as bob,
         ):
             for socket, id in ((ann, "ann"), (bob, "bob")):
                 data = {"agents": [], "accept": ["batch"]}
@@ -521,7 +520,7 @@ async def test_the_profile_is_on_for_what_comes_through_the_edge(
 @pytest.mark.anyio
 async def test_at_shutdown_a_paced_peer_gets_what_was_decided_for_it() -> None:
     with LiveRelay(pace="on") as live:
-        async with connect(live.url, proxy=None) as ann:
+        async with open_socket(live.url) as ann:
             await ann.send('{"type":"presence","from":"ann"}')
             batch = [{"type": "capabilities", "turnId": n} for n in range(50)]
             await ann.send(json.dumps(batch))
@@ -543,8 +542,8 @@ async def test_at_shutdown_a_paced_peer_is_told_even_if_there_is_no_time_for_all
     limits = Limits(drain_s=1.0, frames_per_s=100, frame_bytes_max=20_000)
     with LiveRelay(limits, pace="on") as live:
         async with (
-            connect(live.url, proxy=None, max_queue=None) as ann,
-            connect(live.url, proxy=None) as bob,
+            open_socket(live.url, max_queue=None) as ann,
+            open_socket(live.url) as bob,
         ):
             for peer, id in ((ann, "ann"), (bob, "bob")):
                 await peer.send(json.dumps({"type": "presence", "from": id}))
@@ -580,12 +579,12 @@ async def test_a_peer_that_does_not_read_for_a_while_is_not_flooded_when_it_read
             narrow.setblocking(False)
             options: dict[str, Any] = {"compression": None, "max_queue": 4, "ping_interval": None}
             url = edge.url_for(issuer.issue(), mesh)
-            async with connect(url, sock=narrow, **options) as slow:
+            async with open_socket(url, sock=narrow, **options) as slow:
                 await slow.send('{"type":"presence","from":"slow"}')
                 await slow.recv()
                 # The sender is in the same machine, where nobody counts.
                 relay = f"ws://127.0.0.1:{edge.sessions[0].port}/ws?mesh={mesh}"
-                async with connect(relay, proxy=None) as sender:
+                async with open_socket(relay) as sender:
                     await sender.send('{"type":"presence","from":"sender"}')
                     for n in range(count):
                         message = {"type": "broadcast", "n": n, "data": "x" * 3000}
