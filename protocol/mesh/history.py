@@ -123,6 +123,7 @@ class History:
         stream = self._streams.get(connection)
         if stream is not None and stream.follows_from == _NEVER:
             self._is_plain = False
+            self._end_run()
             stream.follows_from = self._number + 1
 
     def close(self, connection: int) -> None:
@@ -138,10 +139,12 @@ class History:
         self, shared: SharedDelivery | None, own: Mapping[int, Delivery | None], at: float
     ) -> None:
         """End a round: what went to everyone, and to whom went something else instead."""
+        if shared is not None and self.go_on(shared, at):
+            return
         number, is_plain = self._number, self._is_plain
         self._number, self._is_plain = number + 1, True
         if is_plain and shared is not None and (left_out := shared.left_out) is not None:
-            self._put(number, shared, left_out, at)
+            self._begin_run(number, shared, left_out, at)
         else:
             self._end_run()
             kept = self._count(number, shared, own)
@@ -155,31 +158,53 @@ class History:
                 bytes += 2 * roll.size + TEXT_BYTES * roll.count
             self._shelf.new.append(Round(number, at, shared, kept, None, bytes))
             self.bytes += bytes
+        self._drop(at)
+
+    def go_on(self, shared: SharedDelivery, at: float) -> bool:
+        """End a round that is plain, as most are, if the run goes on with it. False: `add` it."""
+        run, left_out = self._run, shared.left_out
+        if (
+            run is None
+            or left_out is None
+            or at > self._run_until
+            or run.bytes > self._run_bytes_max
+        ):
+            return False
+        run.number, run.at = self._number, at
+        self._number += 1
+        run.shared.put(shared)
+        bytes = shared.size + _PART_BYTES
+        all_left_out: list[LeftOut] = run.left_out  # type: ignore[assignment]  # it is plain
+        excluded, count = all_left_out[-1]
+        if len(left_out) == 1 and left_out[0][0] is excluded:  # the same sender speaks on
+            all_left_out[-1] = excluded, count + shared.count
+        else:
+            bytes += _LEFT_OUT_BYTES * _go_on(all_left_out, left_out)
+        self._shared_count += shared.count
+        run.bytes += bytes
+        self.bytes += bytes
+        if self.bytes > self._bytes_max:
+            self._drop(at)
+        return True
+
+    def _begin_run(
+        self, number: int, shared: SharedDelivery, left_out: Sequence[LeftOut], at: float
+    ) -> None:
+        """A plain round with which no run goes on."""
+        self._end_run()
+        bytes = shared.size + _PART_BYTES + ROUND_BYTES + _LEFT_OUT_BYTES * len(left_out)
+        run = Round(number, at, shared.to_keep(), _NOTHING, [*left_out], bytes)
+        self._run, self._run_until = run, at + RUN_S
+        self._shelf.new.append(run)
+        self._shared_count += shared.count
+        self.bytes += bytes
+
+    def _drop(self, at: float) -> None:
+        """Keep no more than may be kept."""
         while (oldest := self._shelf.oldest) is not None and (
             self.bytes > self._bytes_max or oldest.at < at - self._keep_s
         ):
             self.drop_oldest()
-
-    def _put(
-        self, number: int, shared: SharedDelivery, left_out: Sequence[LeftOut], at: float
-    ) -> None:
-        """A plain round: it goes on with the run, or begins one. Any other round has ended it."""
-        run = self._run
-        bytes = shared.size + _PART_BYTES
-        if run is None or at > self._run_until or run.bytes > self._run_bytes_max:
-            self._end_run()
-            run = Round(number, at, shared.to_keep(), _NOTHING, [*left_out], 0)
-            self._run, self._run_until = run, at + RUN_S
-            self._shelf.new.append(run)
-            bytes += ROUND_BYTES + _LEFT_OUT_BYTES * len(left_out)
-        else:
-            run.number, run.at = number, at
-            run.shared.put(shared)
-            assert run.left_out is not None
-            bytes += _LEFT_OUT_BYTES * _go_on(run.left_out, left_out)
-        self._shared_count += shared.count
-        run.bytes += bytes
-        self.bytes += bytes
 
     def _end_run(self) -> None:
         """The run grows no more, and is counted."""

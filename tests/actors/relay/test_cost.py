@@ -5,8 +5,10 @@ fan-out cost something per delivery (messages times receivers) exceeds them many
 """
 
 import gc
+import itertools
 import json
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -35,8 +37,10 @@ def calls_of(function: Any) -> int:
     return calls
 
 
-def mesh(receivers: int) -> tuple[World, Any, list[HandTransport]]:
-    world = World(messages_burst=10**6)
+def mesh(
+    receivers: int, new_token: Callable[[], str] | None = None
+) -> tuple[World, Any, list[HandTransport]]:
+    world = World(new_token, messages_burst=10**6)
     sender, _ = world.join("sender")
     transports = [world.join(f"r{n}")[1] for n in range(receivers)]
     for transport in transports:
@@ -64,6 +68,25 @@ def test_a_round_costs_so_much_per_message_and_so_much_per_receiver_and_nothing_
     assert per_receiver <= 8, per_receiver
     together = cost(33, 33)
     assert together <= base + 32 * (per_message + per_receiver) * 1.05
+
+
+def test_who_may_come_back_costs_a_round_little_and_a_message_and_a_receiver_nothing() -> None:
+    def round_cost(messages: int, receivers: int, *, may_come_back: bool) -> int:
+        numbers = itertools.count()
+        world, sender, transports = mesh(receivers, new_token=lambda: f"token {next(numbers)}")
+        if may_come_back:
+            for actor in tuple(world.supervisor._actors.values()):
+                say(actor, "capabilities", data={"resume": {"seconds": 20}})
+        for _ in range(3):  # the first one, and what goes on with it
+            say(sender, "stream", messages)
+            calls = calls_of(world.supervisor.round)
+        assert sum(transport.writes for transport in transports) >= receivers
+        return calls
+
+    for messages, receivers in ((1, 1), (33, 1), (1, 33), (33, 33)):
+        without = round_cost(messages, receivers, may_come_back=False)
+        more = round_cost(messages, receivers, may_come_back=True) - without
+        assert 0 < more <= 12, (messages, receivers, more)
 
 
 def test_a_direct_costs_a_bounded_number_of_calls() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from actors.relay.supervisor import Supervisor
 from actors.transports.transport import Port
 from protocol.instant import Instant
 from protocol.limits import Limits
+from protocol.mesh.local import LocalMesh
 
 
 class HandClock(SystemClock):
@@ -70,9 +71,10 @@ class HandTransport:
 class World:
     """A supervisor and its peers, moved by hand."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, new_token: Callable[[], str] | None = None, **limits: Any) -> None:
         self.clock = HandClock()
-        self.supervisor = Supervisor("m", Limits(**limits), self.clock)
+        mesh = LocalMesh(Limits(**limits), new_token=new_token)
+        self.supervisor = Supervisor("m", Limits(**limits), self.clock, mesh=mesh)
 
     def join(self, id: str) -> tuple[PeerActor, HandTransport]:
         transport = HandTransport()

@@ -382,6 +382,16 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
     assert it.count(B) == 100
 
 
+def test_so_are_plain_rounds_of_which_one_goes_on_with_the_other() -> None:
+    it = History(100_000, 1000.0, JOINS)
+    it.open(A, 0, follows=True)
+    for number in range(3000):
+        it.add(plain(b"%d" % number, B), {}, 0.0)
+        assert it.bytes <= 100_000
+    assert texts_of(it.missed(A, 2999, crc32(b"2998"))) == [b"2999"]
+    assert it.count(A) == 3000
+
+
 streams = st.sampled_from([A, B])
 texts = st.integers(0, 3)
 
