@@ -35,7 +35,9 @@ def text_frame(text: Text) -> bytes:
     b'\\x81\\x02{}'
     """
     length = len(text)
-    return _SHORT[length] + text if length < 126 else _header(length) + text
+    if 126 <= length < 65536:  # as most: one call less
+        return _MEDIUM(0x81, 126, length) + text
+    return _header(length) + text
 
 
 def frame_length(text: Text) -> int:
@@ -201,17 +203,15 @@ class Batch:
 class Single(Batch):
     """One private message of at most `JOIN_BYTES_MAX`. It is common, and made in few steps."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "wire")
 
     count = 1
+    wire: bytes
 
     def __init__(self, text: Text) -> None:
         self._text = text
-
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        """The bytes of its frame."""
-        return frame_length(self._text)
+        self.wire = text_frame(text)
+        self.size = len(self.wire)
 
     @property
     def texts(self) -> Sequence[Text]:
@@ -223,13 +223,12 @@ class Single(Batch):
         """The message."""
         return (self._text,)
 
-    @property
-    def wire(self) -> bytes:
-        """Its frame. Made anew by each call."""
-        return text_frame(self._text)
+    def to_hold(self) -> Batch:
+        """The message without its frame, which is a copy."""
+        return Batch((self._text,))
 
     def _parts(self) -> Iterator[Buffer]:
-        yield text_frame(self._text)
+        yield self.wire
 
 
 class SharedBatch(Batch):

@@ -154,18 +154,21 @@ class Tapes:
         receivers: Mapping[int, PeerActor],
         leaving: Collection[int],
     ) -> None:
-        traffic, sent = self._traffic, self._sent
+        sent = self._sent
+        count = bytes = 0
         if shared is not None:
             those = present - own.keys() if own else present
             for connection in those:
                 receivers[connection].tell(shared)
-            traffic.deliver(len(those), shared)
+            count, bytes = len(those) * shared.count, len(those) * shared.size
             if sent is not None:
                 sent.update(dict.fromkeys(those, shared.count))
         for connection, batch in own.items():
             if batch is not None and connection not in leaving:
                 receivers[connection].tell(batch)
-                traffic.deliver(1, batch)
+                count += batch.count
+                bytes += batch.size
+        self._traffic.deliver(count, bytes)
         if sent is not None:
             sent.update({c: batch.count for c, batch in own.items() if batch is not None})
 

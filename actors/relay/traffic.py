@@ -5,8 +5,6 @@ from typing import Final
 
 import attrs
 
-from actors.frames import Batch
-
 BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Durations are counted between these bounds."""
 
@@ -45,10 +43,10 @@ class Traffic:
     delivered_bytes: int = 0
     rounds_s: Durations = attrs.Factory(Durations)
 
-    def deliver(self, connections: int, batch: Batch) -> None:
-        """So many connections are sent a batch."""
-        self.deliveries += connections * batch.count
-        self.delivered_bytes += connections * batch.size
+    def deliver(self, messages: int, bytes: int) -> None:
+        """So many messages are sent, each as often as it has receivers."""
+        self.deliveries += messages
+        self.delivered_bytes += bytes
 
     @property
     def taken_bytes(self) -> int:

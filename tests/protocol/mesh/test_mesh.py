@@ -459,6 +459,13 @@ BAD: list[tuple[Inbound, ErrorCode]] = [
 ]
 
 
+def test_7_an_error_says_whether_an_address_is_missing_empty_or_too_long() -> None:
+    world = world_of("a", "b")
+    for address, word in ({}, "needs"), ({"to": ""}, "empty"), ({"to": "x" * 257}, "characters"):
+        world.say(A, text("direct", **address))
+        assert word in world.got(A)[0]["data"]["error"]
+
+
 @pytest.mark.parametrize(
     ("message", "code"), [pytest.param(m, c, id=f"{str(m)[:40]} {c.code}") for m, c in BAD]
 )
