@@ -136,8 +136,7 @@ class Gate:
         Only a quantum of elements of arrays, or of long announcements, is decided at once. If there
         is more, the connection is in `unfinished`, and the next call, with or without messages,
         decides more of what waits.
-        Returns how many messages were decided: the elements of an array count each. What some of
-        them cost more than others is in `codec` and in the `Work` of the mesh.
+        Returns how many messages were decided: the elements of an array count each.
         """
         connection = self.connections.get(id)
         if connection is None:

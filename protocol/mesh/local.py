@@ -7,10 +7,10 @@ Tell it what happens to connections, and at which `Instant`. Connections are nam
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from protocol.envelope import Announcement, Header, Text
+from protocol.envelope import Announcement, Header, Inbound, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -65,9 +65,7 @@ class LocalMesh:
         self.work = self.gate.answers.work
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
-        # For every message, hence directly: what came in, and the item that it becomes.
-        self.received = self.gate.received
-        self.said = self.mesh.said
+        self.said = self.mesh.said  # one item for every message, hence directly
         self.visits = Visits(limits, self.codec, self, self.gate.totals, self.gate.kinds)
 
     def _effects_of_gate(self) -> list[Effect]:
@@ -80,6 +78,17 @@ class LocalMesh:
         """A connection was opened. `id` must be new. `is_paced`: an edge limits its frames.
         `grant`: what it may do."""
         self.gate.opened(id, now, is_paced=is_paced, grant=grant)
+
+    def received(self, id: int, messages: Sequence[Inbound], now: Instant) -> int:
+        """Messages arrived on a connection, in this order. An unknown connection is ignored.
+
+        While the connection is in `unfinished`, more of an array waits: call this again, with or
+        without messages.
+
+        Returns how many messages were decided: the elements of an array count each. What some of
+        them cost more than others is in `work` and `codec`.
+        """
+        return self.gate.received(id, messages, now)
 
     def heard(self, id: int, now: Instant) -> None:
         """A sign of life, for example a message that still waits to be `received`."""

@@ -11,7 +11,7 @@ import pytest
 from actors.link import ABNORMAL
 from actors.relay.ledger import CONNECTION_BYTES, Ledger
 from protocol.grants import Grant
-from protocol.mesh.gate import Gate
+from protocol.mesh.local import LocalMesh
 from tests.actors.relay.test_comebacks import Client, World, numbers, text
 from tests.actors.relay.test_peer import HandTransport
 from tests.worlds.live import PATIENCE_S
@@ -334,16 +334,16 @@ def test_an_array_of_which_half_is_decided_is_decided_to_its_end(is_noticed: boo
 def test_a_crash_over_what_the_old_socket_has_delivered_ends_that_connection_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    received = Gate.received
-
-    def fail(gate: Gate, id: int, messages: list[bytes], now: Any) -> int:
-        if any(b"crash" in message for message in messages):
-            raise RuntimeError("made to crash")
-        return received(gate, id, messages, now)
-
-    monkeypatch.setattr(Gate, "received", fail)
     world = World(quantum_messages=1, round_messages_max=1)
     a, b = Client(world, "a"), Client(world, "b")
+    received = LocalMesh.received
+
+    def fail(mesh: LocalMesh, id: int, messages: list[bytes], now: Any) -> int:
+        if any(b"crash" in message for message in messages):
+            raise RuntimeError("made to crash")
+        return received(mesh, id, messages, now)
+
+    monkeypatch.setattr(LocalMesh, "received", fail)
     # The one that comes back is first, and alone in its round.
     transport = HandTransport()
     back = world.supervisor.open(transport)
