@@ -1,8 +1,9 @@
 """RFC 6455 frames, and batches of them: what goes to one receiver in one write.
 
 A batch is held by reference wherever it waits. The bytes that many receivers share are made once.
-The frames of private messages are made when a socket takes them. So what waits for a receiver that
-does not read costs a few references, whatever its size.
+The frames of private messages are made when a socket takes them, and that of a short one does not
+wait with it. So what waits for a receiver that does not read costs a few references, whatever its
+size.
 """
 
 import struct

@@ -58,7 +58,6 @@ class Comebacks:
         self._fail = fail
         self._away: set[int] = set()
         self._counted_bytes = 0
-        self._bytes_max = ledger.bytes_max // 2  # of everything that is held
         self._returning: list[Returning] = []
         self.is_busy = False
 
@@ -67,16 +66,14 @@ class Comebacks:
     ) -> None:
         """Keep what a round has sent. It gives way to everything else that the process holds."""
         history, ledger = self.history, self._ledger
-        if shared is None or not history.go_on(shared, now.at):
-            if history:
-                history.add(shared, own, now.at)
-            self.is_busy = bool(history or self._returning)
+        history.add(shared, own, now.at)
         others = ledger.held - self._counted_bytes
-        while others + history.bytes > self._bytes_max and history.drop_oldest():
+        while others + history.bytes > ledger.bytes_max // 2 and history.drop_oldest():
             pass
         change, self._counted_bytes = history.bytes - self._counted_bytes, history.bytes
         if change:
             ledger.add(change)
+        self.is_busy = bool(history or self._returning)
 
     def asked(self, effect: Counted | Returning, tape: Tape) -> None:
         """A connection may come back from here on (of this tape), or wants to. The latter is

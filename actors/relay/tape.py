@@ -222,9 +222,7 @@ class Tape:
         end, cuts = len(self.frames), self._cuts
         self._is_plain = False
         for connection in connections:
-            cut = cuts.get(connection)
-            if cut is None:  # as mostly; as in `_cut`, without a call
-                cut = cuts[connection] = _Cut(0 if connection in self.present else _ABSENT)
+            cut = cuts.get(connection) or self._cut(connection)
             if cut.start < end:
                 cut.catch_up(end)
             cut.pieces += texts

@@ -138,8 +138,9 @@ class History:
     def add(
         self, shared: SharedDelivery | None, own: Mapping[int, Delivery | None], at: float
     ) -> None:
-        """End a round: what went to everyone, and to whom went something else instead."""
-        if shared is not None and self.go_on(shared, at):
+        """End a round: what went to everyone, and to whom went something else instead. While nobody
+        is to come back, nothing is kept."""
+        if not self._streams or (shared is not None and self._extend_run(shared, at)):
             return
         number, is_plain = self._number, self._is_plain
         self._number, self._is_plain = number + 1, True
@@ -160,8 +161,9 @@ class History:
             self.bytes += bytes
         self._drop(at)
 
-    def go_on(self, shared: SharedDelivery, at: float) -> bool:
-        """End a round that is plain, as most are, if the run goes on with it. False: `add` it."""
+    def _extend_run(self, shared: SharedDelivery, at: float) -> bool:
+        """In most rounds this is all: the round is plain, and the run goes on with it. False: it is
+        not, or there is no run that may grow."""
         run, left_out = self._run, shared.left_out
         if (
             run is None

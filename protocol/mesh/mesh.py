@@ -122,7 +122,7 @@ class Mesh:
             return
         if header.target_instance_id is not None:
             refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
-        elif header.to is not None and header.to not in self.roster.peers:
+        elif header.to is not None and header.to not in self.roster.peers:  # (or it is a name)
             refusals.check_name(header.to, "to", self._limits)
         target = self.roster.resolve(peer, header)
         if target is not None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import socket
 import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -35,6 +37,14 @@ def open_socket(url: str, **options: Any) -> connect:
 def open_sync(url: str, **options: Any) -> SyncConnection:
     """The same for a thread."""
     return connect_sync(url, **({"proxy": None, "open_timeout": PATIENCE_S} | options))
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class ShiftedClock(SystemClock):

@@ -5,7 +5,6 @@ import gc
 import json
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ from actors.host.requests import is_own
 from actors.host.throttle import RefusalLog
 from actors.transports.kernel import SEND_BUFFER_BYTES
 from protocol.limits import Limits
-from tests.worlds.live import PATIENCE_S, LiveRelay
+from tests.worlds.live import PATIENCE_S, LiveRelay, until
 
 LIMITS = Limits()
 UPGRADE = (
@@ -199,9 +198,7 @@ def test_a_connection_that_became_a_websocket_keeps_nothing_of_its_http_side(
         with socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE_S) as client:
             client.sendall(opening())
             assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
-            deadline = time.monotonic() + PATIENCE_S  # another thread has just written that
-            while held() > before:
-                assert time.monotonic() < deadline
+            until(lambda: held() <= before)  # another thread has just written that
     finally:
         gc.enable()
 

@@ -27,7 +27,7 @@ from actors.host.tokens import Auth
 from protocol.envelope import ErrorCode
 from protocol.limits import Limits
 from tests import ROOT
-from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
+from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock, until
 
 SECRET = b"a secret of at least 32 bytes, yes"
 SAID = {"type": "broadcast", "from": "cron", "data": "hello"}
@@ -453,14 +453,6 @@ def head(length: int, *lines: str) -> bytes:
     return "\r\n".join(("POST /send HTTP/1.1", *fields, *lines, "", "")).encode()
 
 
-def let_go(live: LiveRelay) -> None:
-    """Wait until nothing is held. (Another thread lets go of a body after it has answered.)"""
-    deadline = time.monotonic() + PATIENCE_S
-    while live.runtime.held_bytes:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_huge_body_is_refused_before_it_is_read(open_relay: LiveRelay) -> None:
     answer = raw(open_relay, head(2**40))
     assert b" 413 " in answer.splitlines()[0]
@@ -477,7 +469,7 @@ def test_a_slow_body_is_given_up_and_nothing_of_it_is_held() -> None:
         assert b" 408 " in answer.splitlines()[0]
         with client(live) as http:
             assert http.post("/send", json=SAID).status_code == 200
-        let_go(live)
+        until(lambda: not live.runtime.held_bytes)  # another thread has just answered
 
 
 def test_a_client_that_goes_away_in_the_middle_leaves_nothing_behind(
@@ -486,7 +478,7 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing_behind(
     for length in (10, 10_000):
         with socket.create_connection(("127.0.0.1", open_relay.port)) as sock:
             sock.sendall(head(length) + b" " * (length // 2))
-    let_go(open_relay)
+    until(lambda: not open_relay.runtime.held_bytes)
 
 
 @pytest.mark.anyio
@@ -528,7 +520,7 @@ def test_bad_bodies_are_refused_shortly(body: bytes) -> None:
         answer = http.post("/send", content=body, headers=JSON)
         assert answer.status_code in (400, 413)
         assert len(answer.content) < 400
-        let_go(live)
+        until(lambda: not live.runtime.held_bytes)  # another thread has just answered
 
 
 def test_an_answer_is_not_longer_than_what_it_answers() -> None:

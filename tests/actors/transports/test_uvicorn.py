@@ -21,7 +21,7 @@ from actors.transports.reader import PINGS_MAX
 from actors.transports.uvicorn import MeshProtocol, UvicornTransport
 from protocol.limits import Limits
 from tests.worlds.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
-from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock
+from tests.worlds.live import PATIENCE_S, LiveRelay, StillClock, until
 
 
 class RawClient:
@@ -299,14 +299,6 @@ def test_a_flooding_sender_is_held_back_not_buffered(relay: LiveRelay) -> None:
             codes.add(answer["data"]["code"])
         sending.join()
         assert codes == {"not_present"}
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def pause_writing(protocol: Any) -> None:

@@ -192,11 +192,11 @@ EXPLAINED: Final[dict[str, str]] = {
     " -> len(own) <= len(streams)": "either of the two is gone through; the result is the same",
     "protocol/mesh/history.py: _count: len(own) < len(streams)"
     " -> len(own) >= len(streams)": "either of the two is gone through; the result is the same",
-    "protocol/mesh/history.py: go_on: at > self._run_until"
+    "protocol/mesh/history.py: _extend_run: at > self._run_until"
     " -> at >= self._run_until": "a run may end a moment sooner",
-    "protocol/mesh/history.py: go_on: run.bytes > self._run_bytes_max"
+    "protocol/mesh/history.py: _extend_run: run.bytes > self._run_bytes_max"
     " -> run.bytes >= self._run_bytes_max": "a run may end a byte sooner",
-    "protocol/mesh/history.py: go_on: self.bytes > self._bytes_max"
+    "protocol/mesh/history.py: _extend_run: self.bytes > self._bytes_max"
     " -> self.bytes >= self._bytes_max": "then `_drop` finds nothing that must go",
     "protocol/mesh/history.py: _crc_of_dropped: round.number > number"
     " -> round.number >= number": "this number is of a round that is not plain, and those here are",

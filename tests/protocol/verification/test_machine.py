@@ -152,7 +152,7 @@ def run(
 
 @pytest.mark.no_cover
 def test_the_core_keeps_the_rules() -> None:
-    run(lambda: CoreSubject(TIGHT), examples=100, steps=40)
+    run(lambda: CoreSubject(TIGHT), examples=200, steps=40)
 
 
 def test_the_core_keeps_the_rules_under_the_default_limits() -> None:
@@ -161,12 +161,12 @@ def test_the_core_keeps_the_rules_under_the_default_limits() -> None:
 
 @pytest.mark.no_cover
 def test_the_actors_keep_the_rules_in_every_interleaving_that_was_tried() -> None:
-    run(lambda: ActorSubject(TIGHT), examples=100, steps=50)
+    run(lambda: ActorSubject(TIGHT), examples=250, steps=50)
 
 
 @pytest.mark.no_cover
 def test_a_federation_keeps_the_rules() -> None:
-    run(lambda: FederatedSubject(TIGHT), examples=30, steps=40)
+    run(lambda: FederatedSubject(TIGHT), examples=50, steps=40)
 
 
 @pytest.mark.parametrize("marker", ["capabilities", "direct"])
