@@ -38,7 +38,7 @@ from protocol.session import session_id
 from tests.browser.conftest import CHROMIUM, site  # noqa: F401
 from tests.edge import Credentials, EdgeLimits, EdgeThread, HostedRuntime, Issuer, Traffic
 from tests.edge.server import Lookup
-from tests.worlds.live import ShiftedClock, open_socket
+from tests.worlds.live import PATIENCE_S, ShiftedClock, open_socket
 
 async_api = pytest.importorskip("playwright.async_api", reason="needs playwright")
 pytest.importorskip("moto.server", reason="needs moto[server]")
@@ -55,8 +55,6 @@ TOKENS_ARN = RUNTIME.arn.replace("relay-", "tokens-")
 ANN, BOB = "ann@example.com", "bob@example.com"
 FRAME_BYTES = Limits().frame_bytes_max
 SECRET = "mesh-" + uuid.uuid4().hex
-SOON_S = 20.0
-"""How long anything may take that must come."""
 FAST: dict[str, Any] = {"backoff_first_s": 0.2, "backoff_max_s": 0.5}
 
 PAGE = """
@@ -294,7 +292,7 @@ class Edge:
         """A page that knows how, and has done nothing yet."""
         context = await self.world.browser.new_context()
         self._pages.append(context)
-        context.set_default_timeout(SOON_S * 1000)
+        context.set_default_timeout(PATIENCE_S * 1000)
         page = await context.new_page()
         page.on("console", lambda message: self.world.console.append(message.text))
         page.on("pageerror", lambda error: self.world.console.append(str(error)))
@@ -400,7 +398,7 @@ class Ear:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(SOON_S):
+    with anyio.fail_after(PATIENCE_S):
         while not condition():
             await anyio.sleep(0.02)
 

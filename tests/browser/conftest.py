@@ -40,7 +40,6 @@ def node() -> Node:
             input=json.dumps(given),
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """The console in Chromium: with a stand-in that says what a test wants, and with a real relay."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 from actors.host.tokens import Auth
 from protocol.limits import Limits
 from tests.actors.host.test_admission import SECRET, minted
-from tests.browser import test_pages
-from tests.browser.test_pages import Plain, plain, portal
+from tests.browser.test_pages import SOON_MS, Plain, plain, portal, until
 from tests.worlds.live import LiveRelay, WebSocketPeer
 from tests.worlds.stand_in import StandIn
 from tests.worlds.watched import FLOODING, SLOW, STUCK, Watched, event
@@ -18,9 +16,6 @@ from tests.worlds.watched import FLOODING, SLOW, STUCK, Watched, event
 __all__ = ["plain", "portal"]
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
-SOON_MS = 60_000
-"""How long a page may take for something that must come."""
 
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -92,9 +87,6 @@ def play(relay: StandIn, mesh: Watched, seconds: int = 40) -> None:
 def go_on(relay: StandIn, mesh: Watched, seconds: int = 1) -> None:
     for _ in range(seconds):
         relay.send(event("change", mesh.change()))
-
-
-until = functools.partial(test_pages.until, within_ms=SOON_MS)
 
 
 def text(page: Any, selector: str) -> str:

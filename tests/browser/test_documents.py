@@ -15,12 +15,10 @@ import pytest
 
 from tests import ROOT
 from tests.actors.cli.program import command, environment
+from tests.browser.test_pages import SOON_MS
 from tests.worlds.live import PATIENCE_S, LiveRelay
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
-SOON_MS = 20_000
-"""How long a page may take for something that must come."""
 
 
 @contextmanager

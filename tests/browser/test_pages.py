@@ -27,7 +27,7 @@ from tests.worlds.proxy import Proxy
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-SOON_MS = 60_000
+SOON_MS = 1000 * PATIENCE_S
 """How long a page may take for something that must come."""
 
 JOIN = """async (options) => {
@@ -117,7 +117,7 @@ def open_page(context: Any, site: str) -> Callable[..., Any]:
     return open_page
 
 
-def until(page: Any, condition: str, argument: object = None, within_ms: int = SOON_MS) -> None:
+def until(page: Any, condition: str, argument: object = None, within_ms: float = SOON_MS) -> None:
     page.wait_for_function(condition, arg=argument, timeout=within_ms)
 
 

@@ -180,7 +180,7 @@ async def test_credentials_that_take_their_time_do_not_hold_up_who_gave_up() -> 
     release = threading.Event()
 
     def renew() -> dict[str, Any]:
-        release.wait(20)
+        release.wait(PATIENCE_S)
         raise TokenRetrievalError(provider="sso", error_msg="expired")
 
     session = credentials()

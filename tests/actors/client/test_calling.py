@@ -19,12 +19,10 @@ from actors.client.peer import join
 from actors.client.websocket import Connector
 from protocol.limits import MembershipLimits
 from protocol.member.errors import TurnError, TurnFailed
+from tests.worlds.live import PATIENCE_S
 from tests.worlds.peers import Memory, Serving, message_of, until
 
 pytestmark = pytest.mark.anyio
-
-SOON_S = 20.0
-"""How long a thread may take for something that must come."""
 
 
 async def answers_to(where: Connector | Memory, handler: Any) -> tuple[list[str], Any]:
@@ -139,7 +137,7 @@ async def test_plain_functions_are_called_in_a_thread_and_async_ones_are_not(
 
 async def test_a_plain_function_that_blocks_holds_nobody_up(where: Connector) -> None:
     """Two commands meet in a barrier: both run, while the peer answers a third one."""
-    barrier = threading.Barrier(3, timeout=SOON_S)
+    barrier = threading.Barrier(3, timeout=PATIENCE_S)
 
     def block(command: Command) -> str:
         if command.text == "quick":
@@ -160,7 +158,7 @@ async def test_a_chunk_may_come_from_any_thread(here: Memory) -> None:
     def elsewhere(command: Command) -> str:
         other = threading.Thread(target=command.stream, args=("from afar",))
         other.start()
-        other.join(SOON_S)
+        other.join(PATIENCE_S)
         return "done"
 
     async def nested(command: Command) -> str:
@@ -243,7 +241,7 @@ async def test_a_generator_is_closed_when_nothing_more_can_be_said(here: Memory)
         async with Serving(bob, endless):
             async for _ in ann.ask("bob", "x"):
                 break
-        assert await anyio.to_thread.run_sync(closed.wait, SOON_S)
+        assert await anyio.to_thread.run_sync(closed.wait, PATIENCE_S)
 
 
 async def test_a_command_that_is_cancelled_abandons_its_thread_which_can_say_nothing_more(
@@ -254,7 +252,7 @@ async def test_a_command_that_is_cancelled_abandons_its_thread_which_can_say_not
 
     def slow(command: Command) -> str:
         anyio.from_thread.run_sync(begun.set)
-        go_on.wait(SOON_S)
+        go_on.wait(PATIENCE_S)
         said.append(command.is_over)
         try:
             command.stream("too late")
@@ -270,7 +268,7 @@ async def test_a_command_that_is_cancelled_abandons_its_thread_which_can_say_not
         with pytest.raises(TurnFailed, match="cancelled"):
             await turn
         go_on.set()
-        assert await anyio.to_thread.run_sync(over.wait, SOON_S)
+        assert await anyio.to_thread.run_sync(over.wait, PATIENCE_S)
         assert said == [True, "this command is over; nothing more can be said to it"]
 
 
@@ -300,7 +298,7 @@ async def test_so_many_threads_at_a_time_and_further_commands_wait(here: Memory)
         with lock:
             running += 1
             most = max(most, running)
-        release.wait(SOON_S)
+        release.wait(PATIENCE_S)
         with lock:
             running -= 1
         return "done"
@@ -320,11 +318,11 @@ async def test_an_abandoned_thread_counts_until_it_ends() -> None:
 
     def hang() -> None:
         begun.set()
-        go_on.wait(SOON_S)
+        go_on.wait(PATIENCE_S)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(threads.run, hang)
-        assert await anyio.to_thread.run_sync(begun.wait, SOON_S)
+        assert await anyio.to_thread.run_sync(begun.wait, PATIENCE_S)
         tasks.cancel_scope.cancel()
     results: list[str] = []
 
@@ -346,7 +344,7 @@ async def test_work_that_is_cancelled_before_it_begins_gives_its_place_back() ->
         with anyio.CancelScope() as scope:
             scope.cancel()
             await threads.run(lambda: None)
-    with anyio.fail_after(SOON_S):
+    with anyio.fail_after(PATIENCE_S):
         assert await threads.run(lambda: "free") == "free"
 
 
@@ -409,7 +407,7 @@ async def test_the_next_command_waits_for_a_thread_whose_command_was_cancelled(
         begun.append(command.text)
         if command.text == "first":
             anyio.from_thread.run_sync(first.set)
-            go_on.wait(SOON_S)
+            go_on.wait(PATIENCE_S)
             begun.append("the first has ended")
         return "done"
 

@@ -190,7 +190,7 @@ class Issuer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         document = Issuer.document
         if document is None:
-            Issuer.release.wait(60)
+            Issuer.release.wait(PATIENCE_S)
             return
         self.send_response(200 if Issuer.location is None else 302)
         if Issuer.location is not None:
