@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from protocol.envelope import Text
+from protocol.envelope import TEXT_BYTES, Text
 
 _SHORT: Final = tuple(bytes((0x81, length)) for length in range(126))
 _MEDIUM: Final = struct.Struct("!BBH").pack
@@ -262,6 +262,11 @@ class SharedBatch(Batch):
         if not self._texts:
             self._texts = texts_of(self.frames)
         return self._texts
+
+    @property
+    def held_bytes(self) -> int:
+        """What it costs to hold it: the messages as frames, and as texts."""
+        return 2 * self.size + TEXT_BYTES * self.count
 
     @property
     def shared(self) -> "Sequence[SharedBatch]":

@@ -21,15 +21,16 @@ connections with the heaviest queues are evicted, until seven eighths are enough
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from actors.frames import Batch, SharedBatch
+from actors.frames import Batch
 from actors.relay.memory import memory_bytes
 from protocol.envelope import TEXT_BYTES
 from protocol.limits import Limits
 
 CONNECTION_BYTES: Final = 16 * 1024
 """What a connection costs at rest. Measured over 1 500 of them: 7.4 KB each, and 8.5 KB with a
-short presence. The rest is for the little that may wait uncounted (actors/relay/peer.py), for
-agents in the roster, and for what allocators leave unused."""
+short presence. The rest is for the little that may wait uncounted (actors/relay/peer.py), for the
+frame of its presence (actors/relay/tapes.py), for agents in the roster, and for what allocators
+leave unused."""
 LEAST_BYTES: Final = 2**26
 """The default bound is at least this."""
 
@@ -147,7 +148,7 @@ class Ledger:
         added = 0
         for shared in batch.shared:
             if not shared.holders:
-                added += _bytes_of(shared)
+                added += shared.held_bytes
             shared.holders += 1
         held = self._texts
         for text in batch.own_texts:
@@ -163,7 +164,7 @@ class Ledger:
         for shared in batch.shared:
             shared.holders -= 1
             if not shared.holders:
-                self.held -= _bytes_of(shared)
+                self.held -= shared.held_bytes
         held = self._texts
         for text in batch.own_texts:
             key = id(text)
@@ -206,11 +207,6 @@ class Ledger:
                 holder.abort()
                 if self.held <= self.bytes_max:
                     break
-
-
-def _bytes_of(shared: SharedBatch) -> int:
-    """A tape has its messages twice: as texts, and as one wire."""
-    return 2 * shared.size + TEXT_BYTES * shared.count
 
 
 def _outbound(holder: Holder) -> int:

@@ -306,8 +306,8 @@ class Supervisor:
                     tape.everyone(effect.text)
                 continue
             match effect:
-                case Snapshot(connection, presences):
-                    tape.only((connection,), *presences)
+                case Snapshot(connection, blocks):
+                    tapes.snapshot(connection, blocks)
                 case Admitted(connection, accepts_batches, watches):
                     if watches:
                         tapes.plain.admit(connection)

@@ -27,48 +27,52 @@ from actors.frames import (
 )
 from protocol.envelope import Text
 
-_Piece = tuple[int, int] | Text  # a range of the tape, or a private text
+_Piece = tuple[int, int] | Text | SharedBatch  # a range of the tape, or something private
 
 
 class _Spliced(Batch):
-    """Parts of a tape and private texts. `ends` has the place of every message in the wire."""
+    """Parts of a tape, private texts, and batches that the receiver shares with some others only.
+    `ends` has the place of every message in the wire."""
 
-    __slots__ = ("_ends", "_own", "_pieces", "_tape")
+    __slots__ = ("_ends", "_own", "_pieces", "_tape", "shared")
+
+    shared: Sequence[SharedBatch]
 
     def __init__(self, tape: SharedBatch, pieces: list[_Piece], ends: Sequence[int]) -> None:
         self._tape = tape
         self._pieces = pieces
         self._ends = ends
-        self._own: list[Text] = [piece for piece in pieces if isinstance(piece, bytes)]
-        self.count, self.size = len(self._own), frames_length(self._own)
+        self.shared = shared = [tape]
+        self._own = own = cast("list[Text]", [piece for piece in pieces if type(piece) is bytes])
+        self.count, self.size = len(own), frames_length(own)
         if self.count < len(pieces):
             for piece in pieces:
-                if isinstance(piece, tuple):
+                if type(piece) is tuple:
                     start, end = piece
                     self.count += end - start
                     self.size += ends[end] - ends[start]
+                elif type(piece) is not bytes:
+                    batch = cast("SharedBatch", piece)
+                    shared.append(batch)
+                    self.count += batch.count
+                    self.size += batch.size
 
     @property
     def texts(self) -> Sequence[Text]:
         """Only built for transports that ask for it."""
         texts: list[Text] = []
         for piece in self._pieces:
-            texts += (piece,) if isinstance(piece, bytes) else self._tape.texts[slice(*piece)]
+            texts += self._tape.texts[slice(*piece)] if isinstance(piece, tuple) else _texts(piece)
         return texts
 
     @property
     def last(self) -> Text:
         """The last message. Of the others nothing is looked at."""
         piece = self._pieces[-1]
-        if isinstance(piece, bytes):
-            return piece
+        if not isinstance(piece, tuple):
+            return piece if isinstance(piece, bytes) else piece.last
         start, end = self._ends[piece[1] - 1 : piece[1] + 1]
         return text_of(self._tape.frames[start:end])
-
-    @property
-    def shared(self) -> Sequence[SharedBatch]:
-        """The whole tape."""
-        return (self._tape,)
 
     @property
     def own_texts(self) -> Iterable[Text]:
@@ -85,8 +89,10 @@ class _Spliced(Batch):
             if kind is tuple:
                 for start, end in cast("Iterable[tuple[int, int]]", pieces):
                     yield wire[ends[start] : ends[end]]
-            else:
+            elif kind is bytes:
                 yield from parts_of(cast("list[Text]", list(pieces)))
+            else:
+                yield from (batch.frames for batch in cast("Iterable[SharedBatch]", pieces))
 
     @property
     def buffers(self) -> list[Buffer]:
@@ -94,11 +100,21 @@ class _Spliced(Batch):
         return joined(list(self._parts()))
 
 
+def _texts(piece: Text | SharedBatch) -> Sequence[Text]:
+    return (piece,) if isinstance(piece, bytes) else piece.texts
+
+
+def _count(piece: _Piece) -> int:
+    if isinstance(piece, tuple):
+        return piece[1] - piece[0]
+    return 1 if isinstance(piece, bytes) else piece.count
+
+
 class _Cut:
     """Where one receiver's copy differs from the tape.
 
-    `pieces` are ranges of the tape and private texts, in order; the tape from `start` on is still
-    to come. A receiver that is not present has `start` beyond every tape.
+    `pieces` are ranges of the tape and what else it gets, in order; the tape from `start` on is
+    still to come. A receiver that is not present has `start` beyond every tape.
     """
 
     __slots__ = ("pieces", "start")
@@ -136,6 +152,7 @@ class Tape:
         self._run: Collection[int] | None = None  # who is left out since then
         self._run_start = 0
         self._is_plain = True  # nothing else differs between those who are present
+        self._has_batches = False  # somebody gets what only some others get
         self._cuts: dict[int, _Cut] = {}
 
     @property
@@ -171,9 +188,9 @@ class Tape:
         got: list[Text] = []
         for piece in cut.pieces:
             got += (
-                (piece,)
-                if isinstance(piece, bytes)
-                else texts_of(b"".join(self.frames[slice(*piece)]))
+                texts_of(b"".join(self.frames[slice(*piece)]))
+                if isinstance(piece, tuple)
+                else _texts(piece)
             )
         return got
 
@@ -183,8 +200,7 @@ class Tape:
         end, cut = len(self.frames), self._cuts.get(connection)
         if cut is None:
             return end if connection in self.present else 0
-        pieces = (1 if isinstance(piece, bytes) else piece[1] - piece[0] for piece in cut.pieces)
-        return sum(pieces) + max(0, end - cut.start)
+        return sum(map(_count, cut.pieces)) + max(0, end - cut.start)
 
     def everyone(self, text: Text) -> None:
         """Goes to all who are present."""
@@ -227,16 +243,26 @@ class Tape:
                 cut.catch_up(end)
             cut.pieces += texts
 
+    def alike(self, connection: int, pieces: Iterable[Text | SharedBatch]) -> None:
+        """Goes to this one, present or not: texts, and batches that others get, too."""
+        self.only((connection,))
+        self._cut(connection).pieces += pieces
+        self._has_batches = True
+
     def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
         self.end_run()
         frames, cuts = self.frames, self._cuts
-        left_out, is_plain = self._left_out, self._is_plain
+        left_out, is_plain, has_batches = self._left_out, self._is_plain, self._has_batches
+        self._has_batches = False
         self.frames, self._cuts, self._left_out, self._is_plain = [], {}, [], True
         own: dict[int, Batch | None] = {}
         if not frames:
             for connection, cut in cuts.items():
                 private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
+                if has_batches:
+                    pieces = cast("list[Text | SharedBatch]", cut.pieces)
+                    private = [text for piece in pieces for text in _texts(piece)]
                 if len(private) == 1 and len(private[0]) <= JOIN_BYTES_MAX:
                     own[connection] = Single(private[0])
                 else:

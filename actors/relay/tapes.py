@@ -8,16 +8,43 @@ the wish for everything.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Final
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
-from actors.frames import Batch, SharedBatch, text_frame
+from actors.frames import Batch, SharedBatch, text_frame, texts_of
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
 from actors.relay.traffic import Traffic
 from protocol.envelope import Text
-from protocol.mesh.effects import Chosen
+from protocol.mesh.effects import Block, Chosen
 from protocol.mesh.wishes import ALL
+
+FRAMED_BYTES_MAX: Final = 1024
+"""Presences are framed for all newcomers together if they have at most so many bytes on average:
+what a connection costs at rest has room for it (actors/relay/ledger.py). Longer ones are framed
+when a socket takes them."""
+
+
+class Framed(SharedBatch):
+    """A block of presences, as newcomers get it. It holds their frames alone."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(list(map(text_frame, block.texts)))
+        self._block = ref(block)
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The presences. The roster has them, unless one has changed since."""
+        block = self._block()
+        return texts_of(self.frames) if block is None else block.texts
+
+    @property
+    def held_bytes(self) -> int:
+        """What it costs to hold it."""
+        return self.size
 
 
 class Spool(msgspec.Struct, gc=False):
@@ -54,6 +81,7 @@ class Tapes:
         self._tapes: dict[int, Tape] = {ALL: self.plain}
         self._of: dict[int, Tape] = {}  # by connection, if it is not the plain one
         self._dismissed: list[int] = []
+        self._framed: WeakKeyDictionary[Block, Framed] = WeakKeyDictionary()
 
     def want(self, connection: int, wish: int) -> None:
         """From here on a connection, which is present, has this wish. It keeps what it got."""
@@ -116,6 +144,20 @@ class Tapes:
         """Goes to these, present or not."""
         for connection in connections:
             self.tape_of(connection).only((connection,), *texts)
+
+    def snapshot(self, connection: int, blocks: Iterable[Block]) -> None:
+        """Goes to a newcomer."""
+        pieces: list[Text | SharedBatch] = []
+        for block in blocks:
+            framed = self._framed.get(block)
+            if framed is not None:
+                pieces.append(framed)
+            elif sum(map(len, block.texts)) > FRAMED_BYTES_MAX * len(block.texts):
+                pieces += block.texts
+            else:
+                framed = self._framed[block] = Framed(block)
+                pieces.append(framed)
+        self.tape_of(connection).alike(connection, pieces)
 
     def tell_all(
         self,

@@ -98,13 +98,26 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     audience: Audience
 
 
+@attrs.frozen(cache_hash=True)
+class Block:
+    """Presences that go to one newcomer after the other. It never changes, so what is made of it
+    for one serves all. There is at least one."""
+
+    texts: tuple[Text, ...]
+
+
 @attrs.frozen
 class Snapshot:
-    """Effect: these presences, or earlier messages, go to a newcomer, in this order, before
-    anything later."""
+    """Effect: the presences in these blocks go to a newcomer, in this order, before anything
+    later."""
 
     connection: int
-    presences: tuple[Text, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def presences(self) -> list[Text]:
+        """All of them."""
+        return [text for block in self.blocks for text in block.texts]
 
 
 @attrs.frozen

@@ -155,8 +155,7 @@ class History:
             rolls = {id(roll): roll for one in kept.values() if one for roll in one.shared}
             if shared is not None:
                 rolls[id(shared)] = shared
-            for roll in rolls.values():  # as texts and as frames
-                bytes += 2 * roll.size + TEXT_BYTES * roll.count
+            bytes += sum(roll.held_bytes for roll in rolls.values())
             self._shelf.new.append(Round(number, at, shared, kept, None, bytes))
             self.bytes += bytes
         self._drop(at)

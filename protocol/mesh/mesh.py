@@ -87,7 +87,7 @@ class Mesh:
     def kept_bytes(self) -> int:
         """All presences, and what is remembered of what was said and begun, and who wants what."""
         said = self.echoes.bytes + self.recent.bytes + self.commands.bytes
-        return self.roster.presence_bytes + said + self.audiences.bytes
+        return self.roster.presences.bytes + said + self.audiences.bytes
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Mesh:
             self._effects.append(Deliver(text, Only(blind)))
         self.totals.relayed += 1
         if is_newcomer and connection not in blind:
-            self._effects.append(Snapshot(connection, self.roster.presences(without=peer)))
+            self._effects.append(Snapshot(connection, self.roster.presences.without(peer)))
             self._work.extra += len(self.roster.peers) // _PRESENCES
         if is_newcomer and entrance.recalls is not None:
             recalled: Sequence[Text] = ()
@@ -270,7 +270,7 @@ class Mesh:
                 wanted = self.audiences.wanted(self.roster, peer, said.wish, remembered)
                 recalled = wanted[max(0, len(wanted) - entrance.recalls) :]
             answer = texts.recalled(id, len(recalled), now.wall_ms)
-            self._effects.append(Snapshot(connection, (answer, *recalled)))
+            self._effects += [Deliver(each, Only((connection,))) for each in (answer, *recalled)]
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))

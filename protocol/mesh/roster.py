@@ -18,6 +18,7 @@ from protocol.envelope import ErrorCode, Header, Refusal, Text
 from protocol.mesh.directory import Directory, directory
 from protocol.mesh.effects import Only, Others
 from protocol.mesh.items import PLAIN, Entrance
+from protocol.mesh.presences import Leaf, Presences
 
 _COPIES: Final = 8
 """To note so many receivers of one message costs about as much as to decide a message."""
@@ -58,6 +59,7 @@ class Peer:
     claim: Claim | None = None
     presence: Text = b""
     presence_at: float = float("-inf")
+    leaf: Leaf | None = None
     connections: dict[int, Connection] = attrs.Factory(dict)
     agents: tuple[Agent, ...] = ()
     others: Others = Others(())
@@ -134,7 +136,7 @@ class Roster:
     def __init__(self) -> None:
         self.connections: dict[int, Connection] = {}
         self.peers: dict[str, Peer] = {}
-        self.presence_bytes = 0  # of all peers
+        self.presences = Presences()
         self.watching = 0  # how many connections get what goes to everyone
         self.pages: set[int] = set()  # connections that send again what they receive
         self._hosts: dict[str, dict[str, Peer]] = {}  # agent id -> peer id -> peer
@@ -156,6 +158,7 @@ class Roster:
         peer = self.peers.get(peer_id)
         if peer is None:
             peer = self.peers[peer_id] = Peer(peer_id, entrance.claim)
+            self.presences.add(peer)
         entry = self.connections.get(connection)
         if entry is None:
             self._joined += 1
@@ -187,7 +190,7 @@ class Roster:
         _renew_audiences(peer)
         if not peer.connections:
             self.set_agents(peer, ())
-            self.presence_bytes -= len(peer.presence)
+            self.presences.remove(peer)
             del self.peers[peer.id]
         return peer
 
@@ -198,8 +201,8 @@ class Roster:
 
     def set_presence(self, peer: Peer, text: Text, at: float) -> None:
         """Set the presence of a peer that is here, and the time at which the others got it."""
-        self.presence_bytes += len(text) - len(peer.presence)
-        peer.presence, peer.presence_at = text, at
+        self.presences.change(peer, text)
+        peer.presence_at = at
 
     def set_agents(self, peer: Peer, agents: tuple[Agent, ...]) -> bool:
         """Set the agents of the peer. Returns True if they have changed."""
@@ -299,10 +302,6 @@ class Roster:
         if name is None or name == sender.id or header.instance_id is not None:
             return False
         return sender.id not in self._hosts.get(name, ())
-
-    def presences(self, without: Peer | None) -> tuple[Text, ...]:
-        """The latest presence of everyone here, except of one peer."""
-        return tuple(peer.presence for peer in self.peers.values() if peer is not without)
 
 
 def _renew_audiences(peer: Peer) -> None:

@@ -81,6 +81,11 @@ class SharedDelivery(Missed, Kept, Protocol):
         ...
 
     @property
+    def held_bytes(self) -> int:
+        """What it costs to hold them."""
+        ...
+
+    @property
     def left_out(self) -> Sequence[LeftOut] | None:
         """Who did not get which of them: of all messages, in order. None if there is more in which
         receivers differ."""

@@ -33,9 +33,9 @@ class EdgeLimits:
     answers_pings: bool = False
     """Answer pings at the edge instead of passing them on. Which of the two the service does is
     not documented; a relay behind one that answers never learns that a client fell silent."""
-    start_within_s: float = 30.0
+    start_within_s: float = 300.0
     """How long a session may take to answer /ping."""
-    stop_within_s: float = 5.0
+    stop_within_s: float = 30.0
     """How long after SIGTERM a session's process is killed."""
     close_within_s: float = 2.0
     """How long after a close frame the socket is cut."""

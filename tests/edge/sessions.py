@@ -154,7 +154,7 @@ async def ping(port: int) -> Health | None:
     """What /ping on this port says. None: nothing, or nothing that can be read."""
     request = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     try:
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(10.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(request)

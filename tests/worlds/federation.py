@@ -295,8 +295,8 @@ class FederatedSubject(CoreSubject):
                 self._deliver(text, chosen - numbers(excluded) | numbers(also))
             case Deliver(text, Only(connections)):
                 self._deliver(text, numbers(connections))
-            case Snapshot(connection, presences):
-                for text in presences:
+            case Snapshot(connection) as snapshot:
+                for text in snapshot.presences:
                     self._deliver(text, numbers([connection]))
             case Admitted(connection, watches=True):
                 self._present |= numbers([connection])

@@ -200,8 +200,8 @@ class World:
                     self._wish[connection] = wish
                 case Deliver(text, Only(connections)):
                     self._deliver(text, set(connections))
-                case Snapshot(connection, presences):
-                    for text in presences:
+                case Snapshot(connection) as snapshot:
+                    for text in snapshot.presences:
                         self._deliver(text, {connection})
                 case Admitted(connection, _, watches):
                     assert connection not in self.admitted

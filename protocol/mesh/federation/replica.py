@@ -126,7 +126,7 @@ class Replica:
             name,
             len(roster.peers),
             len(roster.connections),
-            roster.presence_bytes,
+            roster.presences.bytes,
             roster.watching,
             len(roster.pages),
             mesh.echoes.bytes,

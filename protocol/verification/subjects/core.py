@@ -220,8 +220,8 @@ class CoreSubject(Subject):
                     self._deliver(text, chosen.difference(excluded).union(also))
                 case Deliver(text, Only(connections)):
                     self._deliver(text, set(connections))
-                case Snapshot(connection, presences):
-                    for text in presences:
+                case Snapshot(connection) as snapshot:
+                    for text in snapshot.presences:
                         self._deliver(text, {connection})
                 case Admitted(connection, watches=True):
                     self._present.add(connection)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from protocol.mesh.presences import LEAF_PEERS
 from tests.actors.relay.test_peer import HandTransport, World, say
 
 RECEIVERS = 100
@@ -112,6 +113,34 @@ def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
     assert transport.writes == 1
     assert len(transport.sent) == 1 + 1 + RECEIVERS
     assert json.loads(transport.sent[0])["from"] == "newcomer"
+
+
+def test_a_newcomer_costs_little_for_each_of_those_who_are_here() -> None:
+    def calls(here: int) -> int:
+        world, _, _ = mesh(here)
+        transport = HandTransport()
+        for name in ("first", "second"):  # for the first one everything is framed
+            say(world.supervisor.open(transport), "presence", sender=name)
+            calls = calls_of(world.supervisor.round)
+        return calls
+
+    few, many = 2 * LEAF_PEERS, 10 * LEAF_PEERS
+    per_peer = (calls(many) - calls(few)) / (many - few)
+    assert per_peer <= 8 + 20 / LEAF_PEERS, per_peer  # 8: it hears of the newcomer, as of anything
+
+
+def test_newcomers_that_do_not_read_share_what_they_wait_for() -> None:
+    world, _, _ = mesh(10 * LEAF_PEERS)
+    ledger = world.supervisor._ledger
+    held: list[int] = []
+    for n in range(20):
+        transport = HandTransport()
+        transport.takes_more = False
+        say(world.supervisor.open(transport), "presence", sender=f"new {n}")
+        world.settle()
+        held.append(ledger.held - ledger.standing)
+    assert held[0] > 10 * LEAF_PEERS * 40  # a presence has more bytes than that
+    assert held[-1] < 2 * held[0]
 
 
 @pytest.mark.parametrize("joiners", [2, 50])

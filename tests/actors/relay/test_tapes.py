@@ -5,8 +5,9 @@ from collections import defaultdict
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.relay.tapes import Tapes
-from protocol.mesh.effects import Chosen
+from actors.frames import Batch, frames_length, text_frame
+from actors.relay.tapes import FRAMED_BYTES_MAX, Tapes
+from protocol.mesh.effects import Block, Chosen
 
 CONNECTIONS = range(1, 6)
 connections = st.sampled_from(CONNECTIONS)
@@ -20,15 +21,34 @@ operations = st.one_of(
     st.tuples(st.just("others"), several),
     st.tuples(st.just("chosen"), st.sets(wishes), several, several),
     st.tuples(st.just("only"), several),
+    st.tuples(st.just("snapshot"), connections, st.lists(st.sampled_from(range(4)), max_size=4)),
     st.tuples(st.just("finish")),
 )
 
 
 A = (1,)  # one object, as of one peer
+BLOCKS = (
+    Block((b"one",)),
+    Block((b"two", b"three" * 100, b"")),
+    Block((b"short", b"l" * (2 * FRAMED_BYTES_MAX))),
+    Block((b"l" * (FRAMED_BYTES_MAX + 1),)),
+)
+
+
+def assert_whole(batch: Batch) -> None:
+    """Its frames are those of its texts, and it knows what they are."""
+    texts = batch.texts
+    assert b"".join(batch.buffers) == b"".join(map(text_frame, texts))
+    assert b"".join(part for chunk in batch.chunks() for part in chunk) == b"".join(batch.buffers)
+    assert (batch.count, batch.size) == (len(texts), frames_length(texts))
+    assert (batch.first, batch.last) == (texts[0], texts[-1])
 
 
 @example([("admit", 1), ("others", A), ("chosen", {0}, (), ())])
 @example([("admit", 1), ("finish",), ("others", A), ("want", 1, 1), ("everyone",)])
+@example([("admit", 1), ("snapshot", 1, [0, 1, 3, 2]), ("everyone",), ("snapshot", 2, [1])])
+@example([("snapshot", 1, [0]), ("only", A)])
+@example([("admit", 1), ("snapshot", 1, [0, 1]), ("everyone",), ("want", 1, 1), ("everyone",)])
 @given(st.lists(operations, max_size=40))
 def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignore[type-arg]
     tapes = Tapes()
@@ -63,6 +83,9 @@ def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: i
             case "only", named:
                 tape.only(named, text)
                 receivers = set(named)
+            case "snapshot", connection, which:
+                tapes.snapshot(connection, [BLOCKS[number] for number in which])
+                expected[connection] += [text for number in which for text in BLOCKS[number].texts]
             case ["finish"]:
                 got: dict[int, list[bytes]] = defaultdict(list)
                 for spool in tapes.finish():
@@ -70,7 +93,9 @@ def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: i
                         batch = spool.own.get(
                             connection, spool.shared if connection in spool.present else None
                         )
-                        got[connection] += batch.texts if batch is not None else ()
+                        if batch is not None:
+                            assert_whole(batch)
+                            got[connection] += batch.texts
                 assert all(got[one] == expected[one] for one in CONNECTIONS)
                 assert tapes.differ == any(wish_of.values())
                 expected.clear()
@@ -92,6 +117,27 @@ def test_receivers_that_want_the_same_share_one_buffer() -> None:
         (True, 1),
         (True, 0),
     ]
+
+
+def test_newcomers_share_the_frames_of_short_presences_for_as_long_as_these_are_the_same() -> None:
+    tapes = Tapes()
+    block, long = Block((b"short", b"too")), Block((b"l" * (FRAMED_BYTES_MAX + 1),))
+    for connection in (1, 2):
+        tapes.plain.admit(connection)
+        tapes.snapshot(connection, (block, long))
+        tapes.plain.everyone(b"presence")
+    (spool,) = tapes.finish()
+    batches = [batch for batch in spool.own.values() if batch is not None]
+    assert [list(batch.own_texts) for batch in batches] == [list(long.texts)] * 2
+    (framed,) = {shared for batch in batches for shared in batch.shared if shared.count == 2} - {
+        spool.shared
+    }
+    assert framed.texts is block.texts
+    assert framed.held_bytes == framed.size == len(text_frame(b"short") + text_frame(b"too"))
+    texts = block.texts
+    del block
+    assert not tapes._framed
+    assert [*framed.texts] == [*texts]
 
 
 def test_nothing_is_left_of_a_wish_that_nobody_has() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.envelope import Text
+from protocol.envelope import TEXT_BYTES, Text
 from protocol.mesh import rounds as rounds_module
 from protocol.mesh.history import History, Missing
 from protocol.mesh.rounds import ROUND_BYTES, Joins, LeftOut, Missed
@@ -55,6 +55,10 @@ class Given(Texts):
     @property
     def size(self) -> int:
         return sum(map(len, self.texts))
+
+    @property
+    def held_bytes(self) -> int:
+        return 2 * self.size + TEXT_BYTES * self.count
 
 
 @attrs.define

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal
-from protocol.mesh.effects import Only, Others
+from protocol.mesh.effects import Only, Others, Snapshot
 from protocol.mesh.roster import Peer, Roster
 from tests.actors.relay.test_cost import calls_of
 
@@ -327,5 +327,7 @@ def test_the_agents_of_those_who_left_are_gone() -> None:
 def test_the_presences_are_everyones_but_one() -> None:
     roster = roster_of(me=(), you=(), she=())
     for peer in roster.peers.values():
-        peer.presence = peer.id.encode()
-    assert roster.presences(without=roster.peers["you"]) == (b"me", b"she")
+        roster.set_presence(peer, peer.id.encode(), 0.0)
+    blocks = roster.presences.without(roster.peers["you"])
+    assert Snapshot(1, blocks).presences == [b"me", b"she"]
+    assert roster.presences.bytes == len(b"meyoushe")

@@ -5,7 +5,7 @@ import itertools
 import attrs
 import pytest
 
-from protocol.mesh.effects import Deliver, Everyone, Only, Others, Snapshot
+from protocol.mesh.effects import Block, Deliver, Everyone, Only, Others, Snapshot
 from protocol.mesh.routing import ANY_OTHER_TYPE, RELAYS_PREFIX, ROUTES, WITHHELD, Route
 
 TABLE = {
@@ -67,6 +67,6 @@ def test_audiences_are_equal_by_what_they_name_and_cannot_be_changed() -> None:
         assert (audiences[one] == again[other]) == (one == other)
     assert Deliver(b"{}", Only((1,))) == Deliver(b"{}", Only((1,)))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        Snapshot(1, ()).presences = (b"{}",)  # type: ignore[misc]
+        Snapshot(1, ()).blocks = (Block((b"{}",)),)  # type: ignore[misc]
     with pytest.raises(AttributeError):
         Deliver(b"{}", Everyone()).text = b"[]"  # type: ignore[misc]

@@ -19,10 +19,10 @@ from protocol.mesh import gate as gate_module
 from protocol.mesh import mesh as mesh_module
 from protocol.mesh import roster as roster_module
 from protocol.mesh import wishes as wishes_module
-from protocol.mesh.effects import Deliver, Effect, Everyone, Only, Others
+from protocol.mesh.effects import Block, Deliver, Effect, Everyone, Only, Others
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
-from protocol.mesh.roster import Roster
+from protocol.mesh.presences import Presences, Present
 from protocol.verification import __main__ as command
 from protocol.verification.simulation import (
     SubjectFactory,
@@ -168,10 +168,12 @@ def test_a_mesh_that_removes_by_peer_id_is_found(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_mesh_whose_roster_leaves_somebody_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    presences = Roster.presences
-    monkeypatch.setattr(
-        Roster, "presences", lambda roster, without: presences(roster, without=without)[:2]
-    )
+    without = Presences.without
+
+    def few(presences: Presences, newcomer: Present) -> tuple[Block, ...]:
+        return tuple(Block(block.texts[:2]) for block in without(presences, newcomer))
+
+    monkeypatch.setattr(Presences, "without", few)
     assert_found()
 
 

@@ -114,8 +114,8 @@ class Place:
                     self._deliver(text, self.present - set(excluded))
                 case Deliver(text, Only(those)):
                     self._deliver(text, set(those))
-                case Snapshot(connection, texts):
-                    for text in texts:
+                case Snapshot(connection) as snapshot:
+                    for text in snapshot.presences:
                         self._deliver(text, {connection})
                 case Admitted(connection):
                     self.present.add(connection)
