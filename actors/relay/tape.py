@@ -243,7 +243,7 @@ class Tape:
                 cut.catch_up(end)
             cut.pieces += texts
 
-    def alike(self, connection: int, pieces: Iterable[Text | SharedBatch]) -> None:
+    def splice(self, connection: int, pieces: Iterable[Text | SharedBatch]) -> None:
         """Goes to this one, present or not: texts, and batches that others get, too."""
         self.only((connection,))
         self._cut(connection).pieces += pieces

@@ -157,7 +157,7 @@ class Tapes:
             else:
                 framed = self._framed[block] = Framed(block)
                 pieces.append(framed)
-        self.tape_of(connection).alike(connection, pieces)
+        self.tape_of(connection).splice(connection, pieces)
 
     def tell_all(
         self,
