@@ -53,8 +53,7 @@ _TYPES: Final = tuple(
 _STEP_BYTES: Final = 256
 """To tell so many bytes about agents counts as much as to decide a message."""
 _PRESENCES: Final = 16
-"""So many presences for a newcomer count as a message. They cost more (about four), but if many
-come at once, each round writes to everybody, which costs more still: so rounds are to be large."""
+"""So many presences for a newcomer count as a message: to write them costs about as much."""
 _OTHERS: Final = Route.OTHERS  # looked up once: this costs a call
 
 
