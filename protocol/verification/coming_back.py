@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from protocol.verification import strategies
+from protocol.verification import strategies, wish_strategies
 from protocol.verification.model import Permit
 from protocol.verification.strategies import peers
 from protocol.verification.subjects import Judge, Subject
@@ -23,6 +23,11 @@ connections: Final[Bundle[int]] = Bundle("connections")
 
 ways_back: Final = st.one_of(st.just(HOW[0]), st.just(HOW[0]), st.sampled_from(HOW))
 """How a peer wants to go on; most often rightly."""
+
+
+def _presences(name: str) -> st.SearchStrategy[bytes]:
+    """A presence, of somebody who wants everything, or something."""
+    return strategies.presences(name) | wish_strategies.presences(name)
 
 
 class ComingBack(RuleBasedStateMachine):
@@ -65,7 +70,7 @@ class ComingBack(RuleBasedStateMachine):
     )
     def join_to_come_back(self, name: str, seconds: float, data: st.DataObject) -> int:
         c = self._open(name)
-        asked, announced = open_question(seconds), data.draw(strategies.presences(name))
+        asked, announced = open_question(seconds), data.draw(_presences(name))
         if data.draw(st.booleans()):
             asked, announced = announced, asked
         self.judge.send(
@@ -113,7 +118,7 @@ class ComingBack(RuleBasedStateMachine):
         self, name: str, other: int, how: How, then: str, again: How, data: st.DataObject
     ) -> int:
         c = self._open(name)
-        self.judge.send(c, open_question(20), data.draw(strategies.presences(name)))
+        self.judge.send(c, open_question(20), data.draw(_presences(name)))
         self.judge.settle()
         self._say_something(other, data)
         if data.draw(st.booleans()):
