@@ -78,10 +78,20 @@ def relay() -> Iterator[StandIn]:
         yield relay
 
 
-def play(relay: StandIn, mesh: Watched, seconds: int = 40) -> None:
-    """What happens in a mesh, up to now."""
+def play(relay: StandIn, mesh: Watched, page: Any, seconds: int = 40) -> None:
+    """What happens in a mesh, up to now. Returns when the page shows all of it."""
+    tell(relay, mesh, seconds)
+    says(page, "#link", f"Up version {mesh.version}")
+
+
+def tell(relay: StandIn, mesh: Watched, seconds: int = 40) -> None:
+    """The same, without waiting for a page. Only the last event has the mesh's version: a page that
+    shows it has got everything."""
+    last, mesh.version = mesh.version, "of before"
     relay.send(event("state", mesh.state()))
-    go_on(relay, mesh, seconds)
+    go_on(relay, mesh, seconds - 1)
+    mesh.version = last
+    go_on(relay, mesh)
 
 
 def go_on(relay: StandIn, mesh: Watched, seconds: int = 1) -> None:
@@ -115,7 +125,7 @@ def test_the_stuck_and_the_flooding_agent_are_named_at_the_top_without_any_scrol
     relay: StandIn, look: Callable[..., Any], viewport: dict[str, int]
 ) -> None:
     page = look(relay.url, viewport=viewport)
-    play(relay, Watched())
+    play(relay, Watched(), page)
     says(page, "#troubles", "slow reader".upper())
     stuck, flooding, slow = troubles(page)
     assert stuck.startswith(f"■ STUCK {STUCK} has been silent for 3 min on a command of ")
@@ -131,7 +141,7 @@ def test_the_stuck_and_the_flooding_agent_are_named_at_the_top_without_any_scrol
 
 def test_a_calm_mesh_says_that_it_is_calm(relay: StandIn, look: Callable[..., Any]) -> None:
     page = look(relay.url)
-    play(relay, Watched(is_calm=True))
+    play(relay, Watched(is_calm=True), page)
     says(page, "#attention", "Nothing is stuck")
     says(page, "#link", "Up version 0.1.0, for 3 h")
     says(page, '[data-figure="peers"]', "200 10 stale")
@@ -143,7 +153,7 @@ def test_a_link_at_the_top_leads_to_the_line_whatever_was_filtered_before(
     relay: StandIn, look: Callable[..., Any]
 ) -> None:
     page = look(relay.url)
-    play(relay, Watched())
+    play(relay, Watched(), page)
     says(page, "#troubles", STUCK)
     page.fill("#agents-text", "coder")
     page.click(f"#troubles >> text={STUCK}")
@@ -155,7 +165,7 @@ def test_a_link_at_the_top_leads_to_the_line_whatever_was_filtered_before(
 
 def test_the_agents_are_filtered_and_sorted(relay: StandIn, look: Callable[..., Any]) -> None:
     page = look(relay.url)
-    play(relay, Watched(is_calm=True))
+    play(relay, Watched(is_calm=True), page)
     says(page, "#agents-count", "200")
     page.fill("#agents-text", "gpu-2")
     says(page, "#agents-count", "28 of 200")
@@ -176,7 +186,7 @@ def test_of_5000_agents_only_those_in_sight_are_in_the_page(
 ) -> None:
     page = look(relay.url)
     mesh = Watched(5000, is_calm=True)
-    play(relay, mesh, 2)
+    play(relay, mesh, page, 2)
     says(page, "#agents-count", "5\u202f000")
     assert 5 < page.locator(LINES).count() < 60
     page.evaluate("document.querySelector('#agents-lines').scrollTop = 1e9")
@@ -192,7 +202,7 @@ def test_the_flow_shows_who_says_most_and_types_can_be_left_out(
     relay: StandIn, look: Callable[..., Any]
 ) -> None:
     page = look(relay.url)
-    play(relay, Watched())
+    play(relay, Watched(), page)
     says(page, "#flow-count", "messages in the last minute")
     first = page.locator("#flow-picture .end").first
     assert FLOODING in first.text_content()
@@ -208,7 +218,7 @@ def test_the_console_can_be_used_with_the_keyboard_alone(
     relay: StandIn, look: Callable[..., Any]
 ) -> None:
     page = look(relay.url)
-    play(relay, Watched())
+    play(relay, Watched(), page)
     says(page, "#troubles", STUCK)
     seen = []
     for _ in range(40):
@@ -282,7 +292,7 @@ def test_a_relay_that_is_gone_is_said_to_be_and_comes_back(
 ) -> None:
     page = look(relay.url)
     mesh = Watched(10, is_calm=True)
-    play(relay, mesh)
+    play(relay, mesh, page)
     says(page, "#link", "Up version")
     relay.refusal = 500, "the machine is on fire"
     relay.cut()
@@ -296,7 +306,7 @@ def test_a_relay_that_is_gone_is_said_to_be_and_comes_back(
 def test_a_stream_that_stalls_makes_nobody_stuck(relay: StandIn, look: Callable[..., Any]) -> None:
     page = look(relay.url, clock=True)
     mesh = Watched(100, is_calm=True)
-    play(relay, mesh)
+    play(relay, mesh, page)
     says(page, "#attention", "Nothing is stuck")
     page.clock.fast_forward(44_000)
     says(page, "#link", "no news for 4")
@@ -318,7 +328,7 @@ def test_a_relay_that_asks_for_a_token_is_given_one_and_it_is_kept_nowhere(
         page.fill("#token-field", "wrong")
         page.keyboard.press("Enter")
         says(page, "#token-why", "The relay refuses that: a token is needed")
-        play(relay, Watched(10, is_calm=True))
+        tell(relay, Watched(10, is_calm=True))
         page.fill("#token-field", "secret")
         page.keyboard.press("Enter")
         says(page, "#agents-count", "10")

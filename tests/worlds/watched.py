@@ -23,6 +23,7 @@ class Watched:
         self._random = random.Random(seed)
         self._is_calm = is_calm
         self.at_ms = NOW_MS
+        self.version = "0.1.0"
         self.peers: dict[str, dict[str, Any]] = {}
         self.turns: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
@@ -110,7 +111,7 @@ class Watched:
         return {
             "at_ms": self.at_ms,
             "relay": {
-                "version": "0.1.0",
+                "version": self.version,
                 "since_ms": BEGAN_MS,
                 "is_draining": False,
                 "connections": len(self.peers) + 37,
