@@ -13,9 +13,12 @@ from typing import Final
 
 from protocol.envelope import TEXT_BYTES, Text
 
-_SHORT: Final = tuple(bytes((0x81, length)) for length in range(126))
 _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
+_HEADERS: Final = tuple(
+    bytes((0x81, length)) if length < 126 else _MEDIUM(0x81, 126, length) for length in range(1024)
+)
+"""By the length of the text, for most texts."""
 
 Buffer = bytes | memoryview
 
@@ -36,9 +39,21 @@ def text_frame(text: Text) -> bytes:
     b'\\x81\\x02{}'
     """
     length = len(text)
-    if 126 <= length < 65536:  # as most: one call less
-        return _MEDIUM(0x81, 126, length) + text
+    if length < len(_HEADERS):  # as most: one call less
+        return _HEADERS[length] + text
     return _header(length) + text
+
+
+def text_frames(texts: Sequence[Text]) -> list[bytes]:
+    """`text_frame` of each.
+
+    >>> text_frames([b"{}"])
+    [b'\\x81\\x02{}']
+    """
+    try:
+        return [_HEADERS[len(text)] + text for text in texts]
+    except IndexError:  # one is longer
+        return list(map(text_frame, texts))
 
 
 def frame_length(text: Text) -> int:
@@ -96,8 +111,8 @@ def texts_of(frames: bytes) -> list[Text]:
 
 
 def _header(length: int) -> bytes:
-    if length < 126:
-        return _SHORT[length]
+    if length < len(_HEADERS):
+        return _HEADERS[length]
     return _MEDIUM(0x81, 126, length) if length < 65536 else _LONG(0x81, 127, length)
 
 
@@ -114,7 +129,7 @@ def parts_of(texts: Sequence[Text]) -> Iterator[Buffer]:
     for start in range(0, len(texts), _TOGETHER):
         some = texts[start : start + _TOGETHER]
         if sum(map(len, some)) <= CHUNK_BYTES // 4:
-            yield b"".join(map(text_frame, some))
+            yield b"".join(text_frames(some))
         else:
             for text in some:
                 yield from frame_parts(text)

@@ -20,14 +20,15 @@ string, an escape or a bracket.
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, repeat
+from operator import add
+from typing import Any, cast
 
 import msgspec
 
 from protocol import refusals
 from protocol.agents import Agent, agent_id
-from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
+from protocol.envelope import Announcement, ErrorCode, Header, Inbound, Refusal, Text
 from protocol.limits import Limits
 from protocol.subscribe import read_wish
 from protocol.wish import EVERYTHING, Wish
@@ -138,6 +139,30 @@ class Codec:
         if len(text) > self._surely_flat:
             self._check_shape(text)
         return header
+
+    def headers(self, texts: Sequence[Inbound]) -> list[Header]:
+        """The headers of all these messages, for much less than `header` takes for each.
+
+        Empty if something in them needs a closer look: then read them one by one.
+        """
+        if set(map(type, texts)) != {bytes}:
+            return []
+        texts = cast("Sequence[Text]", texts)
+        try:
+            if not all(map(bytes.isascii, texts)):
+                for text in texts:
+                    text.decode()
+            headers = list(map(_decode_header, texts))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
+        limits, longest = self._limits, max(map(len, texts))
+        if longest > min(limits.message_bytes_max, limits.number_digits_max):
+            return []
+        if longest > self._surely_flat:
+            arrays, objects = (map(bytes.count, texts, repeat(each)) for each in (b"[", b"{"))
+            if max(map(add, arrays, objects)) > limits.nesting_max:
+                return []
+        return headers
 
     def announcement(self, text: Text, *, is_presence: bool = True) -> Announcement:
         """What the `data` of a presence or heartbeat says. It may be absent or null.

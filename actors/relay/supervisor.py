@@ -297,13 +297,13 @@ class Supervisor:
             if type(effect) is Deliver:  # the one that comes per message, hence not in the match
                 audience = effect.audience
                 if type(audience) is Others:
-                    tape.others(audience.excluded, effect.text)
+                    tape.others(audience.excluded, effect.texts)
                 elif type(audience) is Only:
-                    tape.only(audience.connections, effect.text)
+                    tape.only(audience.connections, effect.texts)
                 elif type(audience) is Chosen:
-                    tapes.chosen(audience, effect.text)
+                    tapes.chosen(audience, effect.texts)
                 else:
-                    tape.everyone(effect.text)
+                    tape.everyone(effect.texts)
                 continue
             match effect:
                 case Snapshot(connection, blocks):

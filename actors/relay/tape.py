@@ -21,7 +21,7 @@ from actors.frames import (
     frames_length,
     joined,
     parts_of,
-    text_frame,
+    text_frames,
     text_of,
     texts_of,
 )
@@ -202,16 +202,16 @@ class Tape:
             return end if connection in self.present else 0
         return sum(map(_count, cut.pieces)) + max(0, end - cut.start)
 
-    def everyone(self, text: Text) -> None:
-        """Goes to all who are present."""
-        self.others((), text)
+    def everyone(self, texts: Sequence[Text]) -> None:
+        """They go to all who are present."""
+        self.others((), texts)
 
-    def others(self, excluded: Collection[int], text: Text) -> None:
-        """Goes to all who are present, except these."""
+    def others(self, excluded: Collection[int], texts: Sequence[Text]) -> None:
+        """They go to all who are present, except these."""
         if excluded is not self._run:
             self.end_run()
             self._run, self._run_start = excluded, len(self.frames)
-        self.frames.append(text_frame(text))
+        self.frames += text_frames(texts)
 
     def end_run(self) -> None:
         """Note whom the messages of a run leave out, before something else is put on the tape."""
@@ -232,8 +232,8 @@ class Tape:
             self._is_plain = False
             self._cut(connection).skip(index, index + 1)
 
-    def only(self, connections: Iterable[int], *texts: Text) -> None:
-        """Goes to these, present or not."""
+    def only(self, connections: Iterable[int], texts: Sequence[Text] = ()) -> None:
+        """They go to these, present or not."""
         self.end_run()
         end, cuts = len(self.frames), self._cuts
         self._is_plain = False

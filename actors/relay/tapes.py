@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
-from actors.frames import Batch, SharedBatch, text_frame, texts_of
+from actors.frames import Batch, SharedBatch, text_frame, text_frames, texts_of
 from actors.relay.peer import PeerActor
 from actors.relay.tape import Tape
 from actors.relay.traffic import Traffic
@@ -32,7 +32,7 @@ class Framed(SharedBatch):
     __slots__ = ("_block",)
 
     def __init__(self, block: Block) -> None:
-        super().__init__(list(map(text_frame, block.texts)))
+        super().__init__(text_frames(block.texts))
         self._block = ref(block)
 
     @property
@@ -92,7 +92,7 @@ class Tapes:
             tape = self._tapes[wish] = Tape()
         if wish != ALL:
             self._of[connection] = tape
-        tape.only((connection,), *got)
+        tape.only((connection,), got)
         tape.admit(connection)
         self.differ = True
 
@@ -113,19 +113,21 @@ class Tapes:
         """Something goes to several receivers, so far."""
         return any(tape.is_shared for tape in self._tapes.values())
 
-    def everyone(self, text: Text) -> None:
-        """Goes to all who are present."""
-        self._put(self._tapes, (), text)
+    def everyone(self, texts: Sequence[Text]) -> None:
+        """They go to all who are present."""
+        self.others((), texts)
 
-    def others(self, excluded: Collection[int], text: Text) -> None:
-        """Goes to all who are present, except these."""
-        self._put(self._tapes, excluded, text)
+    def others(self, excluded: Collection[int], texts: Sequence[Text]) -> None:
+        """They go to all who are present, except these."""
+        for text in texts:
+            self._put(self._tapes, excluded, text)
 
-    def chosen(self, audience: Chosen, text: Text) -> None:
-        """Goes to all who are present and have one of these wishes, with some exceptions."""
-        self._put(audience.wishes, audience.excluded, text)
+    def chosen(self, audience: Chosen, texts: Sequence[Text]) -> None:
+        """They go to all who are present and have one of these wishes, with some exceptions."""
+        for text in texts:
+            self._put(audience.wishes, audience.excluded, text)
         if audience.also:
-            self.only(audience.also, text)
+            self.only(audience.also, texts)
 
     def _put(self, wishes: Iterable[int], excluded: Collection[int], text: Text) -> None:
         frame, tapes = b"", self._tapes
@@ -140,10 +142,10 @@ class Tapes:
             for connection in excluded:
                 self.tape_of(connection).leave_out(connection, frame)
 
-    def only(self, connections: Iterable[int], *texts: Text) -> None:
-        """Goes to these, present or not."""
+    def only(self, connections: Iterable[int], texts: Sequence[Text]) -> None:
+        """They go to these, present or not."""
         for connection in connections:
-            self.tape_of(connection).only((connection,), *texts)
+            self.tape_of(connection).only((connection,), texts)
 
     def snapshot(self, connection: int, blocks: Iterable[Block]) -> None:
         """Goes to a newcomer."""

@@ -9,6 +9,7 @@ frame costs about the same, and what is not complete is kept once, however many 
 in. A message beyond its bound is dropped as it comes in; `Unreadable` stands in its place.
 """
 
+import struct
 from typing import Final
 
 try:
@@ -22,6 +23,10 @@ from protocol.envelope import ErrorCode, Inbound, Unreadable
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _FINAL_TEXT: Final = 0x81
+_MEDIUM: Final = struct.Struct("!HH4s").unpack_from
+"""What is before a text of a middle length: what it is, its length, and its mask."""
+_FINAL_MEDIUM_TEXT: Final = 0x81FE
+_MEDIUM_MAX: Final = 2**16 - 1
 _DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
 """First bytes of frames that carry (parts of) messages, without reserved bits."""
 _PING: Final = 0x89
@@ -113,15 +118,17 @@ class FrameReader:
                     self.frames += 1
                     return [text]
         messages: list[Inbound] = []
+        at, bound = 0, self._bytes_max
         if self._data or self._skip:
             self._keep(data)
             if len(self._data) < self._needed:
                 self._hold(len(self._data))
                 return messages
             data = bytes(self._data)
-        at, end = 0, len(data)
-        bound = self._bytes_max
-        left = frames_max
+        elif self._fragments is None:
+            at = _texts_in(data, min(bound, _MEDIUM_MAX), frames_max, messages)
+        end = len(data)
+        left = frames_max - len(messages)
         needed = 0
         while end - at >= 6 and left:
             first = data[at]
@@ -235,6 +242,25 @@ class FrameReader:
     def _binary(self, payload: bytes) -> Inbound:
         """What stands for a binary message: the protocol is text."""
         return binary_frame()
+
+
+def _texts_in(data: bytes, bytes_max: int, frames_max: int, into: list[Inbound]) -> int:
+    """Read as many frames as these begin with that are whole messages of a middle length, as most
+    are, if all of them are UTF-8. Returns where the first other frame begins."""
+    at, end, texts = 0, len(data), []
+    while end - at > 8 and frames_max:
+        first, length, key = _MEDIUM(data, at)
+        start = at + 8
+        stop = start + length
+        if first != _FINAL_MEDIUM_TEXT or length > bytes_max or stop > end:
+            break
+        texts.append(apply_mask(data[start:stop], key))
+        at = stop
+        frames_max -= 1
+    if not all(map(bytes.isascii, texts)) and not all(map(is_utf8, texts)):
+        return 0
+    into += texts
+    return at
 
 
 def is_utf8(text: bytes) -> bool:

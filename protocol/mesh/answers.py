@@ -53,24 +53,20 @@ class Answers:
     ) -> None:
         """Tell the sender, and nobody else, why `message` is not passed on.
 
-        `message` is None if the refusal is about none, or about `count` messages.
+        `message` is None if the refusal is about none, or about `count` messages. Of echoes it is
+        told now and then, as with the rate limit.
         """
+        if refusal.code is ErrorCode.ECHOED:
+            self.totals.echoed += 1
+            if now.at - connection.echo_error_at < self._limits.rate_error_every_s:
+                self.note(connection, refusal.code, count, now)
+                return
+            connection.echo_error_at = now.at
         turn_id = self._codec.turn_id(message) if isinstance(message, bytes) else None
         make = partial(_error, refusal, turn_id, now.wall_ms, self._limits)
         self.work.extra += ERROR_WORK
         self._answer(connection, make)
         self.note(connection, refusal.code, count, now)
-
-    def echoed(
-        self, connection: Connection, message: Inbound, refusal: Refusal, now: Instant
-    ) -> None:
-        """`message` was an echo. Its sender is told now and then, as with the rate limit."""
-        self.totals.echoed += 1
-        if now.at - connection.echo_error_at >= self._limits.rate_error_every_s:
-            connection.echo_error_at = now.at
-            self.refuse(connection, message, refusal, now)
-        else:
-            self.note(connection, refusal.code, 1, now)
 
     def note(self, connection: Connection, code: ErrorCode, count: int, now: Instant) -> None:
         """Count `count` refusals. Now and then they are told to whoever reads the logs."""
@@ -100,7 +96,7 @@ class Answers:
         if connection.entering is not None and self.later is not None:
             self.later(connection, make)
         else:
-            self._effects.append(Deliver(make(connection.peer), Only((connection.id,))))
+            self._effects.append(Deliver((make(connection.peer),), Only((connection.id,))))
 
     def reported(
         self, connection: Connection, text: Text, data: dict[str, object], now: Instant

@@ -71,21 +71,21 @@ class Commands:
         self._ended: dict[str, Command] = {}
         self._asked: dict[str, int] = {}  # how many are open, by asker
 
-    def said(self, peer: str, header: Header, turn_id: bytes, now: Instant) -> None:
-        """A peer has said something with this `turnId`, as it stands in the text."""
+    def said(self, peer: str, header: Header, turn_id: bytes, now: Instant, count: int = 1) -> None:
+        """A peer has said something with this `turnId`, as it stands in the text, so many times."""
         id = _id(turn_id)
         if id is not None:
-            self._said(peer, header, id, now)
+            self._said(peer, header, id, now, count)
             self._weigh()
 
-    def _said(self, peer: str, header: Header, id: str, now: Instant) -> None:
+    def _said(self, peer: str, header: Header, id: str, now: Instant, count: int) -> None:
         command, type = self._open.get(id), header.type
         if command is not None:
             command.last_ms = now.wall_ms
         if type in ANSWERS:
             if command is not None:
                 command.by = peer
-                command.chunks += type == "stream"
+                command.chunks += count * (type == "stream")
                 if type in _OUTCOMES:
                     self._end(command, _OUTCOMES[type])
         elif type == "cancel":

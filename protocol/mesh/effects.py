@@ -12,6 +12,7 @@ The order of effects is the order on the wire, for every receiver.
 Connections are named by number, as at the moment of decision.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -92,9 +93,10 @@ Audience = Everyone | Others | Chosen | Only
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
-    """Effect: `text` goes to `audience`. Made for every message, and therefore a cheap Struct."""
+    """Effect: `texts` go to `audience`, in this order: most often one, and at least one. Made for
+    every message, and therefore a cheap Struct."""
 
-    text: Text
+    texts: Sequence[Text]
     audience: Audience
 
 

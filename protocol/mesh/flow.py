@@ -36,13 +36,13 @@ class Flow:
         self._parts: deque[Counter[Way]] = deque([Counter()], PARTS + 1)
         self._ends_at = now.at + WITHIN_S / PARTS
 
-    def said(self, sender: str, to: str | None, type: str, now: Instant) -> None:
-        """A message went this way."""
+    def said(self, sender: str, to: str | None, type: str, now: Instant, count: int = 1) -> None:
+        """So many messages went this way."""
         self._go_on(now)
         counts, way = self._parts[-1], Way(sender, to, type)
         if way not in counts and len(counts) >= KEYS_MAX:
             way = BEYOND
-        counts[way] += 1
+        counts[way] += count
 
     def most(self, count: int, now: Instant) -> list[tuple[Way, int]]:
         """The largest counts, so many of them, the largest first."""

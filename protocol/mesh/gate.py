@@ -64,6 +64,7 @@ from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
 from protocol.mesh.routing import Kinds, Route
+from protocol.mesh.runs import Runs
 from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
 
@@ -111,6 +112,7 @@ class Gate:
             schedule=self._schedule,
         )
         self.kinds = Kinds(limits, strict=strict)
+        self._runs = Runs(self.codec, self.kinds, self.answers)
         self._within_rate = Rating(limits, self.answers, self.totals).within
         self._arrays = Arrays(self.codec, self._within_rate, self.refuse)
         # One valid entry per connection, at or before its deadline: there is nothing to cancel.
@@ -330,6 +332,10 @@ class Gate:
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
+        if decided > 1 and (together := self._runs.decide(said, connection, messages, now)):
+            if together == decided:
+                return decided
+            messages = messages[together:]
         decode, kinds, limits = self.codec.header, self.kinds, self._limits
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None
@@ -353,7 +359,7 @@ class Gate:
                 if route is None:
                     route = kinds.invented(header.type)
                 if route is _OTHERS or route is _TARGET:
-                    said(id, header, message, route, now)
+                    said(id, header, (message,), route, now)
                 else:
                     steps_left -= len(message) // _STEP_BYTES
                     behind = None if dropped is None else length_hint(coming) + dropped
@@ -371,10 +377,7 @@ class Gate:
                     if steps_left < 0:
                         waiting = Unfinished(passed[len(first) :], list(coming), dropped)
                 else:
-                    if refusal.code is ErrorCode.ECHOED:
-                        self.answers.echoed(connection, message, refusal, now)
-                    else:
-                        self.refuse(connection, message, refusal, now)
+                    self.refuse(connection, message, refusal, now)
                     if steps_left < 0 and dropped is not None:
                         waiting = Unfinished([], list(coming), dropped)
         if waiting is not None and waiting.count:

@@ -14,7 +14,7 @@ from protocol.limits import Limits
 from protocol.mesh.connection import Connection
 from protocol.mesh.routing import Route
 
-Said = Callable[[int, Header, Text, Route, Instant], None]
+Said = Callable[[int, Header, Sequence[Text], Route, Instant], None]
 """`Items.said`."""
 
 
@@ -53,7 +53,7 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     limits: Limits,
     id: int,
     header: Header,
-    text: Text,
+    texts: Sequence[Text],
     route: Route,
     now: Instant,
 ) -> None:
@@ -61,7 +61,7 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     peer = connection.speaks_as
     if peer is not None:  # or the mesh refuses it
         check_said(connection.grant, peer, header, limits)
-    said(id, header, text, route, now)
+    said(id, header, texts, route, now)
 
 
 def _check_agent(grant: Grant, id: str) -> None:

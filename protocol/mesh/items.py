@@ -17,7 +17,7 @@ presence was accepted, `Gate.agents_said` if something with agents was, `Gate.re
 If the outcome comes later, `Gate.entering` and `Gate.agents_said` say what will most likely come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -101,8 +101,14 @@ class Items(Protocol):
         """
         ...
 
-    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
-        """The connection sends a message to others: `route` is OTHERS or TARGET."""
+    def said(
+        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
+    ) -> None:
+        """The connection sends messages to others: `route` is OTHERS or TARGET.
+
+        All have this header. Raises Apart if they are several, and one decision does not serve all
+        of them. Then nothing is decided: they must be said one by one.
+        """
         ...
 
     def visited(  # noqa: PLR0917 (as `said`, and one more)
@@ -135,6 +141,10 @@ class Items(Protocol):
     def gone(self, connection: int, cause: Cause, now: Instant) -> None:
         """The connection no longer counts for its peer."""
         ...
+
+
+class Apart(Exception):
+    """These messages must be decided one by one (`Items.said`)."""
 
 
 Decided = Callable[[int | Refusal], None]

@@ -171,7 +171,7 @@ class Laggards:
         peer, limits = paced.connection.peer.id, self._limits
         text = texts.error(refusals.lagging(limits), peer, None, now.wall_ms, limits)
         self._work.extra += ERROR_WORK
-        self._effects.append(Deliver(text, Only((paced.connection.id,))))
+        self._effects.append(Deliver((text,), Only((paced.connection.id,))))
 
     def _log(self, paced: _Paced, now: Instant) -> None:
         """Now and then it is told to whoever reads the logs."""

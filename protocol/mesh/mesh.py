@@ -17,14 +17,13 @@ from protocol.codec import content
 from protocol.envelope import NO_TURN, Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh import texts
+from protocol.mesh import texts as wording
 from protocol.mesh.audiences import Audiences
 from protocol.mesh.commands import Commands
 from protocol.mesh.directory import EMPTY
 from protocol.mesh.echoes import ECHO_STEP_BYTES, ECHOED, Echoes, key_of
 from protocol.mesh.effects import (
     Admitted,
-    Chosen,
     Counted,
     Deliver,
     Effect,
@@ -36,7 +35,7 @@ from protocol.mesh.effects import (
     Snapshot,
 )
 from protocol.mesh.flow import Flow
-from protocol.mesh.items import Entrance, Question, Visitor
+from protocol.mesh.items import Apart, Entrance, Question, Visitor
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.recalling import Recent
 from protocol.mesh.refreshing import Refreshes
@@ -90,34 +89,41 @@ class Mesh:
 
     # Messages -------------------------------------------------------------------------------------
 
-    def said(self, connection: int, header: Header, text: Text, route: Route, now: Instant) -> None:
-        """A message for others.
+    def said(
+        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
+    ) -> None:
+        """Messages for others, all with this header.
 
         Raises Refusal: `not_present`, `spoofed`, `too_long`, `too_large`, for a direct
-        `unknown_target`, `ambiguous_target`, `bad_field`, and for others `echoed`.
+        `unknown_target`, `ambiguous_target`, `bad_field`, and for others `echoed`. Raises Apart if
+        some of several could be refused alone.
         """
         entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
         peer = entry.peer
         if header.sender != peer.id or header.instance_id is not None:
-            text = self._with_origin(peer, header, text)
+            texts = self._with_origin(peer, header, texts)
         if peer.extra_work:  # it is left out for each connection of its own peer
-            self._work.extra += peer.extra_work
+            self._work.extra += peer.extra_work * len(texts)
         if route is _OTHERS:
             if self.roster.pages and header.type in ECHOED:
-                self._check_echo(entry, header.type, text, now)
-            audience: Others | Chosen | Only = peer.others
-            if self.audiences.differ:
-                audience = self.audiences.choose(self.roster, peer, header, text, now)
-            self._effects.append(Deliver(text, audience))
+                if len(texts) > 1:
+                    raise Apart
+                self._check_echo(entry, header.type, texts[0], now)
+            if not self.audiences.differ:
+                self._effects.append(Deliver(texts, peer.others))
+            else:
+                for text in texts:
+                    audience = self.audiences.choose(self.roster, peer, header, text, now)
+                    self._effects.append(Deliver((text,), audience))
             recent = self.recent
             if recent.now is not now:
                 recent.begin(now)
-            recent.fresh.append(text)
-            self.totals.relayed += 1
+            recent.fresh += texts
+            self.totals.relayed += len(texts)
             if header.turn_id is not NO_TURN or self.flow is not None:
-                self._show(peer, None, header, now)
+                self._show(peer, None, header, len(texts), now)
             return
         if header.target_instance_id is not None:
             refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
@@ -126,20 +132,24 @@ class Mesh:
         target = self.roster.resolve(peer, header)
         if target is not None:
             if self.audiences.differ:
-                self.audiences.laggards.begins(peer, header, text)
-            self._effects.append(Deliver(text, target.only))
-            self.totals.relayed += 1
+                for text in texts:
+                    self.audiences.laggards.begins(peer, header, text)
+            self._effects.append(Deliver(texts, target.only))
+            self.totals.relayed += len(texts)
             if header.turn_id is not NO_TURN or self.flow is not None:
-                self._show(peer, target, header, now)
+                self._show(peer, target, header, len(texts), now)
             if target.extra_work:
-                self._work.extra += target.extra_work
+                self._work.extra += target.extra_work * len(texts)
 
-    def _show(self, peer: Peer, target: Peer | None, header: Header, now: Instant) -> None:
-        """Note a message for whoever watches. `target`: None: everyone."""
+    def _show(
+        self, peer: Peer, target: Peer | None, header: Header, count: int, now: Instant
+    ) -> None:
+        """Note so many messages for whoever watches. `target`: None: everyone."""
         if header.turn_id is not NO_TURN:
-            self.commands.said(peer.id, header, bytes(header.turn_id), now)
+            self.commands.said(peer.id, header, bytes(header.turn_id), now, count)
         if self.flow is not None:
-            self.flow.said(peer.id, None if target is None else target.id, header.type, now)
+            to = None if target is None else target.id
+            self.flow.said(peer.id, to, header.type, now, count)
 
     def visited(
         self, visitor: Visitor, header: Header, text: Text, route: Route, now: Instant
@@ -153,7 +163,7 @@ class Mesh:
         # So `said` need not know of visitors, and no other message pays for them.
         connections[NO_CONNECTION] = speaker_of(self.roster, visitor, header)
         try:
-            self.said(NO_CONNECTION, header, text, route, now)
+            self.said(NO_CONNECTION, header, (text,), route, now)
         finally:
             del connections[NO_CONNECTION]
         delivered = [effect for effect in effects[before:] if type(effect) is Deliver]
@@ -173,23 +183,26 @@ class Mesh:
                 sentence = f"`from` must be this peer or one of its agents, not {sender!r}"
                 raise Refusal(ErrorCode.SPOOFED, sentence)
 
-    def _with_origin(self, peer: Peer, header: Header, text: Text) -> Text:
-        """The text, with fields that tell every receiver the origin: `instanceId`, else `from`.
+    def _with_origin(self, peer: Peer, header: Header, said: Sequence[Text]) -> Sequence[Text]:
+        """The texts, with fields that tell every receiver the origin: `instanceId`, else `from`.
 
         The bound of a message holds for what is delivered, so a longer text is checked again.
         """
         if header.sender is None:
             if header.instance_id is not None:
                 self._check_origin(peer, header)
-            text = texts.with_fields(text, **{"from": peer.id})
+            origin = {"from": peer.id}
         else:
             self._check_origin(peer, header)
             if header.instance_id is not None:
-                return text
-            text = texts.with_fields(text, instanceId=peer.id)
-        if len(text) > self._limits.message_bytes_max:
+                return said
+            origin = {"instanceId": peer.id}
+        said = [wording.with_fields(text, **origin) for text in said]
+        if max(map(len, said)) > self._limits.message_bytes_max:
+            if len(said) > 1:
+                raise Apart
             raise refusals.too_large(self._limits, ", with the origin that the relay adds")
-        return text
+        return said
 
     def _check_echo(self, entry: Connection, type: str, text: Text, now: Instant) -> None:
         """Raise Refusal (`echoed`) if a page sends again what others have said; else remember it.
@@ -234,7 +247,7 @@ class Mesh:
         union = agents if peer is None or replaced else peer.union_with(connection, agents)
         self._check_agents(union)
         if not said.has_data or union != agents:
-            text = texts.presence_with(text, union if union != agents else None)
+            text = wording.presence_with(text, union if union != agents else None)
         self._check_presence(text)
         if entrance.watches:
             self.audiences.wishes.check(said.wish, (connection, *replaced))
@@ -253,10 +266,10 @@ class Mesh:
         if is_newcomer:
             self._effects.append(Admitted(connection, said.accepts_batches, entrance.watches))
         self.audiences.announced(self.roster.connections[connection], said, entrance, is_newcomer)
-        self._effects.append(Deliver(text, _EVERYONE))
+        self._effects.append(Deliver((text,), _EVERYONE))
         blind = tuple(own.id for own in peer.connections.values() if not own.watches)
         if blind:  # their own peer they see all the same: it is the mark of a change of connections
-            self._effects.append(Deliver(text, Only(blind)))
+            self._effects.append(Deliver((text,), Only(blind)))
         self.totals.relayed += 1
         if is_newcomer and connection not in blind:
             self._effects.append(Snapshot(connection, self.roster.presences.without(peer)))
@@ -268,8 +281,8 @@ class Mesh:
                 self._work.extra += len(remembered)
                 wanted = self.audiences.wanted(self.roster, peer, said.wish, remembered)
                 recalled = wanted[max(0, len(wanted) - entrance.recalls) :]
-            answer = texts.recalled(id, len(recalled), now.wall_ms)
-            self._effects += [Deliver(each, Only((connection,))) for each in (answer, *recalled)]
+            answer = wording.recalled(id, len(recalled), now.wall_ms)
+            self._effects.append(Deliver((answer, *recalled), Only((connection,))))
         if is_new:
             self.totals.joined += 1
             self._effects.append(PeerJoined(id, connection, len(peer.agents)))
@@ -290,7 +303,7 @@ class Mesh:
         if said.agents is not None and said.agents != entry.agents:
             union = peer.union_with(connection, said.agents)
             self._check_agents(union)
-            presence = texts.presence_with(peer.presence, union)
+            presence = wording.presence_with(peer.presence, union)
             self._check_presence(presence)
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
@@ -304,7 +317,7 @@ class Mesh:
         self.roster.set_presence(peer, presence, now.at)
         self.refreshes.announced(peer)
         self._work.extra += 1
-        self._effects.append(Deliver(presence, others))
+        self._effects.append(Deliver((presence,), others))
 
     def _forget_echoes(self, now: Instant) -> None:
         if self.roster.pages:
@@ -339,7 +352,7 @@ class Mesh:
         agents = EMPTY
         if question.grant.may_watch:
             agents = self.roster.directory(self._limits.directory_bytes_max)
-        text = texts.capabilities(
+        text = wording.capabilities(
             question.peer,
             question.turn_id,
             _TYPES,
@@ -351,7 +364,7 @@ class Mesh:
             resume=question.resume,
         )
         self._work.extra += agents.bytes // _STEP_BYTES
-        self._effects.append(Deliver(text, Only((connection,))))
+        self._effects.append(Deliver((text,), Only((connection,))))
         if question.counts:
             self._effects.append(Counted(connection))
 
@@ -372,7 +385,8 @@ class Mesh:
             self.commands.left(peer.id, now)
             if not self.roster.peers:
                 self.left_at = now.at
-            self._effects.append(Deliver(texts.offline(peer.id, cause.value, now.wall_ms), others))
+            offline = wording.offline(peer.id, cause.value, now.wall_ms)
+            self._effects.append(Deliver((offline,), others))
             self._effects.append(PeerLeft(peer.id, cause))
         elif self.roster.set_agents(peer, peer.union()):
             self._say_again(peer, self._presence_within(peer), others, now)
@@ -383,10 +397,10 @@ class Mesh:
         Two connections may describe one agent differently, so this presence may be longer than the
         one that was accepted. If it is too long, it has only the ids of the agents.
         """
-        text = texts.presence_with(peer.presence, peer.agents)
+        text = wording.presence_with(peer.presence, peer.agents)
         if len(text) > self._limits.presence_bytes_max:
-            bare = [texts.bare_agent(agent.id) for agent in peer.agents if agent.id is not None]
-            text = texts.presence_with(peer.presence, bare)
+            bare = [wording.bare_agent(agent.id) for agent in peer.agents if agent.id is not None]
+            text = wording.presence_with(peer.presence, bare)
         return text
 
     def clear(self) -> None:

@@ -57,9 +57,9 @@ def test_senders_of_long_messages_with_many_private_errors_hold_no_copies() -> N
         for connection in range(50):
             tape.admit(connection)
         for connection, text in enumerate(texts):
-            tape.others((connection,), text)
+            tape.others((connection,), (text,))
             for _ in range(70):
-                tape.only((connection,), b"{}")
+                tape.only((connection,), (b"{}",))
         shared, own = tape.finish()
         return shared, [batch.chunks() for batch in own.values() if batch is not None]
 
@@ -71,7 +71,7 @@ def test_a_long_private_message_to_many_connections_is_not_copied_for_each() -> 
 
     def round() -> object:
         tape = Tape()
-        tape.only(range(2000), text, text)
+        tape.only(range(2000), (text, text))
         return tape.finish()
 
     assert held(round) < 2**21
@@ -83,7 +83,7 @@ def test_a_roster_that_waits_is_references_only() -> None:
     def rosters() -> object:
         tape = Tape()
         for connection in range(200):
-            tape.only((connection,), *presences)
+            tape.only((connection,), presences)
         return tape.finish()
 
     assert held(rosters) < 2**21

@@ -286,18 +286,17 @@ class FederatedSubject(CoreSubject):
             return {id & CONNECTION for id in ids}
 
         match effect:
-            case Deliver(text, Everyone()):
-                self._deliver(text, here())
-            case Deliver(text, Others(excluded)):
-                self._deliver(text, here() - numbers(excluded))
-            case Deliver(text, Chosen(wishes, excluded, also)):
+            case Deliver(texts, Everyone()):
+                self._deliver(texts, here())
+            case Deliver(texts, Others(excluded)):
+                self._deliver(texts, here() - numbers(excluded))
+            case Deliver(texts, Chosen(wishes, excluded, also)):
                 chosen = {c for c in here() if self._wishes.get(c, ALL) in wishes}
-                self._deliver(text, chosen - numbers(excluded) | numbers(also))
-            case Deliver(text, Only(connections)):
-                self._deliver(text, numbers(connections))
+                self._deliver(texts, chosen - numbers(excluded) | numbers(also))
+            case Deliver(texts, Only(connections)):
+                self._deliver(texts, numbers(connections))
             case Snapshot(connection) as snapshot:
-                for text in snapshot.presences:
-                    self._deliver(text, numbers([connection]))
+                self._deliver(snapshot.presences, numbers([connection]))
             case Admitted(connection, watches=True):
                 self._present |= numbers([connection])
             case Wants(connection, wish):

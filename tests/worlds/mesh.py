@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from protocol.envelope import TEXT_BYTES, Inbound, Text
@@ -186,23 +187,22 @@ class World:
     def _carry_out(self) -> None:
         for effect in self.mesh.take_effects():
             match effect:
-                case Deliver(text, Everyone()):
-                    self._deliver(text, self._present)
-                case Deliver(text, Others(excluded)):
-                    self._deliver(text, self._present - set(excluded))
-                case Deliver(text, Chosen(wishes, excluded, also)):
+                case Deliver(texts, Everyone()):
+                    self._deliver(texts, self._present)
+                case Deliver(texts, Others(excluded)):
+                    self._deliver(texts, self._present - set(excluded))
+                case Deliver(texts, Chosen(wishes, excluded, also)):
                     chosen = {c for c in self._present if self._wish.get(c, 0) in wishes}
                     assert chosen.isdisjoint(also)
-                    self._deliver(text, chosen - set(excluded) | set(also))
+                    self._deliver(texts, chosen - set(excluded) | set(also))
                 case Wants(connection, wish):
                     assert connection in self._present
                     assert self._wish.get(connection, 0) != wish
                     self._wish[connection] = wish
-                case Deliver(text, Only(connections)):
-                    self._deliver(text, set(connections))
+                case Deliver(texts, Only(connections)):
+                    self._deliver(texts, set(connections))
                 case Snapshot(connection) as snapshot:
-                    for text in snapshot.presences:
-                        self._deliver(text, {connection})
+                    self._deliver(snapshot.presences, {connection})
                 case Admitted(connection, _, watches):
                     assert connection not in self.admitted
                     self.admitted.add(connection)
@@ -215,12 +215,12 @@ class World:
                 case PeerJoined() | PeerLeft() | Refused() | Spared():
                     self.notes.append(effect)
 
-    def _deliver(self, text: Text, connections: set[int]) -> None:
-        message = loads(text)  # what a receiver's browser could not parse is never sent
-        assert isinstance(message, dict)
+    def _deliver(self, texts: Sequence[Text], connections: set[int]) -> None:
+        for text in texts:  # what a receiver's browser could not parse is never sent
+            assert isinstance(loads(text), dict)
         for connection in connections:
             assert connection not in self.dismissed
-            self._texts[connection].append(text)
+            self._texts[connection] += texts
 
 
 def world_of(*peers: str, limits: Limits | None = None, strict: bool = False) -> World:

@@ -14,7 +14,7 @@ from typing import Protocol
 import attrs
 
 from protocol import refusals
-from protocol.envelope import Announcement, ErrorCode, Header, Refusal, Text
+from protocol.envelope import Announcement, Header, Refusal, Text
 from protocol.grants import OPEN, Grant
 from protocol.instant import Instant
 from protocol.limits import Limits
@@ -59,7 +59,7 @@ class _Answer:
 
     def give(self) -> None:
         text = self.make(self.connection.peer)
-        self.mesh._effects.append(Deliver(text, Only((self.connection.id,))))
+        self.mesh._effects.append(Deliver((text,), Only((self.connection.id,))))
 
 
 class Owner(Protocol):
@@ -149,7 +149,7 @@ class FederatedMesh(LocalMesh):
         if isinstance(effect, Deliver) and not self._is_deciding:
             assert isinstance(effect.audience, Only)
             [id] = effect.audience.connections
-            text = effect.text
+            [text] = effect.texts
             self._steps.append(_Answer(self.gate.connections[id], lambda _: text, self))
             return
         if isinstance(effect, Dismissed):
@@ -173,10 +173,10 @@ class FederatedMesh(LocalMesh):
     # Items, from the gate to the log --------------------------------------------------------------
 
     def _said(
-        self, connection: int, header: Header, text: Text, route: Route, now: Instant
+        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
     ) -> None:
-        item = Said.of(connection, header, text, is_direct=route is Route.TARGET)
-        self._steps.append(item)
+        is_direct = route is Route.TARGET
+        self._steps += [Said.of(connection, header, text, is_direct=is_direct) for text in texts]
         self._now = now
 
     def visited(  # noqa: PLR0917 (as `said`, and one more)
@@ -320,10 +320,7 @@ class FederatedMesh(LocalMesh):
                 self._replace(outcome, now)
         elif isinstance(outcome, Refusal):
             assert isinstance(item, Said | Present | Beat)  # the others are not refused
-            if outcome.code is ErrorCode.ECHOED:
-                gate.answers.echoed(connection, item.text, outcome, now)
-            else:
-                gate.refuse(connection, item.text, outcome, now)
+            gate.refuse(connection, item.text, outcome, now)
             if isinstance(item, Present):
                 gate.turned_away(item.connection, now)
             if isinstance(item, Present | Beat):

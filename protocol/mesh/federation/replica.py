@@ -59,7 +59,7 @@ class Replica:
         try:
             if type(item) is Said:  # the one that comes per message
                 route = Route.TARGET if item.is_direct else Route.OTHERS
-                mesh.said(item.connection, item.header, item.text, route, now)
+                mesh.said(item.connection, item.header, (item.text,), route, now)
                 self._fresh_bytes += len(item.text)
                 if self._fresh_bytes > LITTLE_BYTES:
                     self._fresh_bytes = 0

@@ -32,22 +32,22 @@ def share(effects: list[Effect], here: Container[int], into: list[Effect]) -> No
             if type(audience) is Others:
                 excluded = tuple([id for id in audience.excluded if id in here])
                 if not excluded:
-                    into.append(Deliver(effect.text, _EVERYONE))
+                    into.append(Deliver(effect.texts, _EVERYONE))
                 elif len(excluded) == len(audience.excluded):
                     into.append(effect)
                 else:
-                    into.append(Deliver(effect.text, Others(excluded)))
+                    into.append(Deliver(effect.texts, Others(excluded)))
                 continue
             if type(audience) is Only:
                 those = tuple([id for id in audience.connections if id in here])
                 if those:
-                    into.append(Deliver(effect.text, Only(those)))
+                    into.append(Deliver(effect.texts, Only(those)))
                 continue
             if type(audience) is Chosen:
                 excluded = tuple([id for id in audience.excluded if id in here])
                 also = tuple([id for id in audience.also if id in here])
                 chosen = Chosen(audience.wishes, excluded, also)
-                into.append(Deliver(effect.text, chosen))
+                into.append(Deliver(effect.texts, chosen))
                 continue
             into.append(effect)
             continue

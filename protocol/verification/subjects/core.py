@@ -211,18 +211,17 @@ class CoreSubject(Subject):
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Deliver(text, Everyone()):
-                    self._deliver(text, self._present)
-                case Deliver(text, Others(excluded)):
-                    self._deliver(text, self._present.difference(excluded))
-                case Deliver(text, Chosen(wishes, excluded, also)):
+                case Deliver(texts, Everyone()):
+                    self._deliver(texts, self._present)
+                case Deliver(texts, Others(excluded)):
+                    self._deliver(texts, self._present.difference(excluded))
+                case Deliver(texts, Chosen(wishes, excluded, also)):
                     chosen = {c for c in self._present if self._wishes.get(c, ALL) in wishes}
-                    self._deliver(text, chosen.difference(excluded).union(also))
-                case Deliver(text, Only(connections)):
-                    self._deliver(text, set(connections))
+                    self._deliver(texts, chosen.difference(excluded).union(also))
+                case Deliver(texts, Only(connections)):
+                    self._deliver(texts, set(connections))
                 case Snapshot(connection) as snapshot:
-                    for text in snapshot.presences:
-                        self._deliver(text, {connection})
+                    self._deliver(snapshot.presences, {connection})
                 case Admitted(connection, watches=True):
                     self._present.add(connection)
                 case Wants(connection, wish):
@@ -235,8 +234,8 @@ class CoreSubject(Subject):
                 case _:
                     pass  # for logs
 
-    def _deliver(self, text: bytes, connections: set[int]) -> None:
+    def _deliver(self, texts: Sequence[bytes], connections: set[int]) -> None:
         for c in connections:
             if c in self._closed:
-                raise Disagreement(f"connection {c} is closed, and was sent {text!r}")
-            self._received[c].append(text)
+                raise Disagreement(f"connection {c} is closed, and was sent {texts!r}")
+            self._received[c] += texts

@@ -227,8 +227,8 @@ def test_a_small_part_of_a_tape_does_not_keep_the_tape() -> None:
     tape.admit(2)
     tape.finish()
     for _ in range(100):
-        tape.others((1,), b"x" * 10_000)
-    tape.everyone(b"{}")
+        tape.others((1,), (b"x" * 10_000,))
+    tape.everyone((b"{}",))
     shared, own = tape.finish()
     small = own[1]
     assert shared is not None

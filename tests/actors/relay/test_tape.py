@@ -55,20 +55,20 @@ def test_a_tape_is_a_list_per_receiver(ops: list[tuple]) -> None:  # type: ignor
                 tape.dismiss(arguments[0])
                 present.discard(arguments[0])
             case "everyone":
-                tape.everyone(text)
+                tape.everyone((text,))
                 for connection in present:
                     expected[connection].append(text)
             case "others":
-                tape.others(arguments[0], text)
+                tape.others(arguments[0], (text,))
                 if number % 2:  # several in a row
-                    tape.others(arguments[0], text)
+                    tape.others(arguments[0], (text,))
                     for connection in present - set(arguments[0]):
                         expected[connection].append(text)
                 for connection in present - set(arguments[0]):
                     expected[connection].append(text)
             case "only":
                 texts = [text + b"." * n for n in range(arguments[1])]
-                tape.only(arguments[0], *texts)
+                tape.only(arguments[0], texts)
                 for connection in arguments[0]:
                     expected[connection] += texts
             case "finish":
@@ -90,7 +90,7 @@ def test_receivers_without_cuts_share_one_buffer() -> None:
         tape.admit(connection)
     tape.finish()
     for _ in range(20):
-        tape.others((0,), b"{}")
+        tape.others((0,), (b"{}",))
     shared, own = tape.finish()
     assert shared is not None
     assert set(own) == {0}
@@ -102,13 +102,13 @@ def test_what_is_counted_and_released_in_the_middle_leaves_out_what_is_left_out(
     tape = Tape()
     tape.admit(1)
     tape.admit(2)
-    tape.others(A, b"1")
-    tape.others(A, b"2")
+    tape.others(A, (b"1",))
+    tape.others(A, (b"2",))
     assert [tape.count_of(connection) for connection in (1, 2)] == [0, 2]
-    tape.others(A, b"3")
-    tape.everyone(b"4")
+    tape.others(A, (b"3",))
+    tape.everyone((b"4",))
     assert tape.release(1) == [b"4"]
-    tape.others(A, b"5")
+    tape.others(A, (b"5",))
     assert tape.release(2) == [b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -116,7 +116,7 @@ def test_what_is_released_in_the_middle_of_a_run_leaves_it_out() -> None:
     tape = Tape()
     tape.admit(1)
     tape.finish()
-    tape.others(A, b"1")
+    tape.others(A, (b"1",))
     assert tape.release(1) == []
 
 

@@ -69,19 +69,19 @@ def test_the_tapes_are_a_list_per_receiver(ops: list[tuple]) -> None:  # type: i
                 tapes.dismiss(connection)
                 del wish_of[connection]
             case ["everyone"]:
-                tape.everyone(text)
+                tape.everyone((text,))
                 receivers = set(wish_of)
             case "others", excluded:
-                tape.others(excluded, text)
+                tape.others(excluded, (text,))
                 receivers = set(wish_of) - set(excluded)
             case "chosen", chosen, excluded, also:
                 here = set(wish_of.values()) | {0}
                 have = {one for one, wish in wish_of.items() if wish in chosen}
                 also = tuple(set(also) - have)
-                tapes.chosen(Chosen(tuple(chosen & here), excluded, also), text)
+                tapes.chosen(Chosen(tuple(chosen & here), excluded, also), (text,))
                 receivers = have - set(excluded) | set(also)
             case "only", named:
-                tape.only(named, text)
+                tape.only(named, (text,))
                 receivers = set(named)
             case "snapshot", connection, which:
                 tapes.snapshot(connection, [BLOCKS[number] for number in which])
@@ -110,7 +110,7 @@ def test_receivers_that_want_the_same_share_one_buffer() -> None:
         if connection % 3:
             tapes.want(connection, connection % 3)
     tapes.finish()
-    tapes.chosen(Chosen((1, 2), (7,)), b"x")
+    tapes.chosen(Chosen((1, 2), (7,)), (b"x",))
     spools = tapes.finish()
     assert [(spool.shared is not None, len(spool.own)) for spool in spools] == [
         (False, 0),
@@ -125,7 +125,7 @@ def test_newcomers_share_the_frames_of_short_presences_for_as_long_as_these_are_
     for connection in (1, 2):
         tapes.plain.admit(connection)
         tapes.snapshot(connection, (block, long))
-        tapes.plain.everyone(b"presence")
+        tapes.plain.everyone((b"presence",))
     (spool,) = tapes.finish()
     batches = [batch for batch in spool.own.values() if batch is not None]
     assert [list(batch.own_texts) for batch in batches] == [list(long.texts)] * 2
@@ -162,6 +162,6 @@ def test_while_somebody_watches_each_receiver_is_counted_what_it_is_sent() -> No
         tapes.plain.admit(connection)
     tapes.finish()
     tapes.watch()
-    tapes.others((1,), b"{}")
+    tapes.others((1,), (b"{}",))
     tapes.tell_all(receivers, ())  # type: ignore[arg-type]
     assert [tapes.sent_to(connection) for connection in (1, 2)] == [0, 1]

@@ -39,6 +39,7 @@ WAYS: Final = {
     "plain": (frame(0x81, TEXT), TEXT),
     "empty": (frame(0x81), b""),
     "medium": (frame(0x81, b"x" * 700), b"x" * 700),
+    "medium, not ASCII": (frame(0x81, TEXT * 60), TEXT * 60),
     "fragments": (frame(0x01, TEXT[:1]) + frame(0x00) + frame(0x80, TEXT[1:]), TEXT),
     "ping inside": (frame(0x01, b"a") + frame(0x89, b"?") + frame(0x80, b"b"), b"ab"),
     "binary": (frame(0x82, b"\xff"), ErrorCode.BINARY),
@@ -69,6 +70,20 @@ def test_the_messages_are_the_same_however_the_stream_is_cut_and_however_few_fra
     assert (reader.failed, reader.foreign, reader.held) == (None, None, 0)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_comes_several_times_at_once_is_read_several_times(way: str) -> None:
+    wire, message = WAYS[way]
+    assert read_all(FrameReader(BOUND), wire * 3) == [message] * 3
+
+
+@pytest.mark.parametrize("text", [b"x", b"x" * 200])
+def test_a_message_inside_another_is_seen_whenever_it_comes(text: bytes) -> None:
+    reader = FrameReader(BOUND)
+    assert reader.read(frame(0x01, b"y"), 10) == []
+    assert reader.read(frame(0x81, text) * 2, 10) == []
+    assert reader.failed == PROTOCOL_ERROR
+
+
 def test_a_long_frame_in_small_segments_is_gathered_in_one_buffer() -> None:
     reader = FrameReader(10**6)
     wire = frame(0x81, b"x" * 500_000)
@@ -79,6 +94,15 @@ def test_a_long_frame_in_small_segments_is_gathered_in_one_buffer() -> None:
         assert reader.read(wire[at : min(at + 5000, len(wire) - 1)], 10) == []
         assert reader._data is buffer  # extended, not made anew with every segment
     assert shown(reader.read(wire[-1:], 10)) == [b"x" * 500_000]
+
+
+@pytest.mark.parametrize("size", [5, 500])
+def test_no_more_frames_are_read_at_once_than_asked_for(size: int) -> None:
+    reader, text = FrameReader(BOUND), b"x" * size
+    got = shown(reader.read(frame(0x81, text) * 7, 3))
+    assert (got, reader.frames, reader.has_more) == ([text] * 3, 3, True)
+    assert read_all(reader, b"", 3) == [text] * 4
+    assert reader.frames == 7
 
 
 def test_of_many_pings_only_the_latest_few_wait_for_their_answers() -> None:
@@ -98,20 +122,23 @@ def test_every_frame_counts_empty_fragments_and_pongs_too() -> None:
     assert reader.pongs == [b"!"] * 3
 
 
+@pytest.mark.parametrize("before", [b"before", b"before" * 40])
 @pytest.mark.parametrize(
     ("wire", "code"),
     [
         (frame(0x80, b"y"), PROTOCOL_ERROR),  # a continuation of nothing
         (frame(0x01, b"y") + frame(0x81, b"x"), PROTOCOL_ERROR),  # a message inside another
+        (frame(0x01, b"y") + frame(0x81, b"x" * 200), PROTOCOL_ERROR),
         (frame(0x81, b"\xff"), INVALID_TEXT),
+        (frame(0x81, b"\xff" * 200), INVALID_TEXT),
         (frame(0x01, b"\xc3") + frame(0x80, b"\x28"), INVALID_TEXT),
     ],
 )
 def test_what_breaks_the_protocol_fails_with_its_code_after_what_came_before(
-    wire: bytes, code: int
+    wire: bytes, code: int, before: bytes
 ) -> None:
     reader = FrameReader(BOUND)
-    assert read_all(reader, frame(0x81, b"before") + wire) == [b"before"]
+    assert read_all(reader, frame(0x81, before) + wire) == [before]
     assert reader.failed == code
     assert reader.is_special
 

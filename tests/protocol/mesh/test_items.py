@@ -17,6 +17,7 @@ from protocol.envelope import Refusal, Text
 from protocol.grants import Grant
 from protocol.limits import Limits
 from protocol.mesh.effects import Dismissed, Effect, PeerJoined, PeerLeft, Refused, Snapshot, Spared
+from protocol.mesh.items import Apart
 from protocol.mesh.lifecycle import Cause
 from protocol.mesh.local import LocalMesh
 from protocol.mesh.mesh import Mesh
@@ -129,7 +130,7 @@ def replayed(items: list[Item]) -> tuple[list[Effect], Mesh]:
         apply = mesh.audiences.laggards.note if name == "lagging" else getattr(mesh, name)
         # A mesh answers a visit at once, and nobody waits for it.
         given = arguments[:-1] if name == "visited" else arguments
-        with contextlib.suppress(Refusal):  # of which the gate of the connection tells the sender
+        with contextlib.suppress(Refusal, Apart):  # the gate tells the sender, or says them anew
             apply(*given, **named)
     return effects, mesh
 
@@ -138,7 +139,7 @@ def of_the_mesh(effect: Effect) -> bool:
     """The mesh decides it, not the gate."""
     if isinstance(effect, Dismissed | Refused):
         return False
-    said_by_the_relay = getattr(effect, "text", b"")
+    said_by_the_relay = getattr(effect, "texts", (b"",))[0]
     if b'"code":"lagging"' in said_by_the_relay:
         return True
     return not said_by_the_relay.startswith(

@@ -65,8 +65,8 @@ def test_audiences_are_equal_by_what_they_name_and_cannot_be_changed() -> None:
     again: list[object] = [Only((1, 2)), Only((1,)), Others((1, 2)), Others(()), Everyone()]
     for one, other in itertools.product(range(5), repeat=2):
         assert (audiences[one] == again[other]) == (one == other)
-    assert Deliver(b"{}", Only((1,))) == Deliver(b"{}", Only((1,)))
+    assert Deliver((b"{}",), Only((1,))) == Deliver((b"{}",), Only((1,)))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Snapshot(1, ()).blocks = (Block((b"{}",)),)  # type: ignore[misc]
     with pytest.raises(AttributeError):
-        Deliver(b"{}", Everyone()).text = b"[]"  # type: ignore[misc]
+        Deliver((b"{}",), Everyone()).texts = (b"[]",)  # type: ignore[misc]

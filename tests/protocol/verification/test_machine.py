@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -259,7 +259,9 @@ class _ToAll(LocalMesh):
 
     def take_effects(self) -> list[Effect]:
         return [
-            Deliver(e.text, Everyone()) if isinstance(e, Deliver) and b'"direct"' in e.text else e
+            Deliver(e.texts, Everyone())
+            if isinstance(e, Deliver) and b'"direct"' in e.texts[0]
+            else e
             for e in super().take_effects()
         ]
 
@@ -315,10 +317,12 @@ def test_the_machine_finds_a_relay_that_delivers_more_than_the_bound_of_a_messag
 ) -> None:
     with_origin = Mesh._with_origin
 
-    def without_a_bound(mesh: Mesh, peer: Peer, header: Header, text: bytes) -> bytes:
+    def without_a_bound(
+        mesh: Mesh, peer: Peer, header: Header, said: Sequence[bytes]
+    ) -> Sequence[bytes]:
         large = Mesh(Limits(id_chars_max=TIGHT.id_chars_max), [])
         large.roster = mesh.roster
-        return with_origin(large, peer, header, text)
+        return with_origin(large, peer, header, said)
 
     monkeypatch.setattr(Mesh, "_with_origin", without_a_bound)
     with pytest.raises(Disagreement):

@@ -113,7 +113,7 @@ def offline_twice(effects: list[Effect]) -> list[Effect]:
 
 
 def direct_to_all(effects: list[Effect]) -> list[Effect]:
-    return [Deliver(e.text, Everyone()) if _text_has(e, b'"direct"') else e for e in effects]
+    return [Deliver(e.texts, Everyone()) if _text_has(e, b'"direct"') else e for e in effects]
 
 
 def order_swapped(effects: list[Effect]) -> list[Effect]:
@@ -123,7 +123,7 @@ def order_swapped(effects: list[Effect]) -> list[Effect]:
 
 def one_tab_forgotten(effects: list[Effect]) -> list[Effect]:
     return [
-        Deliver(e.text, Only(e.audience.connections[:1]))
+        Deliver(e.texts, Only(e.audience.connections[:1]))
         if isinstance(e, Deliver) and isinstance(e.audience, Only)
         else e
         for e in effects
@@ -140,7 +140,7 @@ def heartbeat_lost(effects: list[Effect]) -> list[Effect]:
 
 
 def _text_has(effect: Effect, part: bytes) -> TypeGuard[Deliver]:
-    return isinstance(effect, Deliver) and part in effect.text
+    return isinstance(effect, Deliver) and part in effect.texts[0]
 
 
 @pytest.mark.parametrize(

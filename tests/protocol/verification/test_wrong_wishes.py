@@ -1,5 +1,6 @@
 """Relays that get rule 22 wrong: the machine finds each, and each claim fails at one of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def test_the_machine_finds_a_relay_that_does_not_know_what_is_wanted(
 # The claims ---------------------------------------------------------------------------------------
 
 
-def _a_presence_to_the_plain_ones_alone(text: Text, audience: Any) -> Deliver:
-    return Deliver(text, Chosen((ALL,), (), ()) if isinstance(audience, Everyone) else audience)
+def _a_presence_to_the_plain_ones_alone(texts: Sequence[Text], audience: Any) -> Deliver:
+    return Deliver(texts, Chosen((ALL,), (), ()) if isinstance(audience, Everyone) else audience)
 
 
 WANTED = "what-is-wanted."

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from protocol.instant import Instant
@@ -108,15 +109,14 @@ class Place:
     def carry_out(self) -> None:
         for effect in self.mesh.take_effects():
             match effect:
-                case Deliver(text, Everyone()):
-                    self._deliver(text, self.present)
-                case Deliver(text, Others(excluded)):
-                    self._deliver(text, self.present - set(excluded))
-                case Deliver(text, Only(those)):
-                    self._deliver(text, set(those))
+                case Deliver(texts, Everyone()):
+                    self._deliver(texts, self.present)
+                case Deliver(texts, Others(excluded)):
+                    self._deliver(texts, self.present - set(excluded))
+                case Deliver(texts, Only(those)):
+                    self._deliver(texts, set(those))
                 case Snapshot(connection) as snapshot:
-                    for text in snapshot.presences:
-                        self._deliver(text, {connection})
+                    self._deliver(snapshot.presences, {connection})
                 case Admitted(connection):
                     self.present.add(connection)
                 case Dismissed(connection, _, code):
@@ -128,10 +128,11 @@ class Place:
                 case _:
                     pass
 
-    def _deliver(self, text: bytes, those: set[int]) -> None:
+    def _deliver(self, texts: Sequence[bytes], those: set[int]) -> None:
         for talker in self.talkers:
             if talker.connection in those:
-                talker.take(text)
+                for text in texts:
+                    talker.take(text)
 
 
 class World:
