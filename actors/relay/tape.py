@@ -21,6 +21,7 @@ from actors.frames import (
     frames_length,
     joined,
     parts_of,
+    text_frame,
     text_frames,
     text_of,
     texts_of,
@@ -211,7 +212,10 @@ class Tape:
         if excluded is not self._run:
             self.end_run()
             self._run, self._run_start = excluded, len(self.frames)
-        self.frames += text_frames(texts)
+        if len(texts) == 1:  # as most often
+            self.frames.append(text_frame(texts[0]))
+        else:
+            self.frames += text_frames(texts)
 
     def end_run(self) -> None:
         """Note whom the messages of a run leave out, before something else is put on the tape."""

@@ -64,7 +64,7 @@ from protocol.mesh.rating import Rating
 from protocol.mesh.resuming import Resumptions
 from protocol.mesh.returning import Returns
 from protocol.mesh.routing import Kinds, Route
-from protocol.mesh.runs import Runs
+from protocol.mesh.runs import LEAST, Runs
 from protocol.mesh.status import Totals
 from protocol.mesh.unfinished import Unfinished
 
@@ -332,10 +332,11 @@ class Gate:
         said: granting.Said = self._items.said
         if connection.grant is not OPEN:
             said = partial(granting.say, said, connection, self._limits)
-        if decided > 1 and (together := self._runs.decide(said, connection, messages, now)):
+        if decided >= LEAST:
+            together = self._runs.decide(said, connection, messages, now)
             if together == decided:
                 return decided
-            messages = messages[together:]
+            messages = messages[together:] if together else messages
         decode, kinds, limits = self.codec.header, self.kinds, self._limits
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None

@@ -19,6 +19,8 @@ from protocol.mesh.items import Apart
 from protocol.mesh.routing import Kinds, Route
 
 _FOR_OTHERS: Final = (Route.OTHERS, Route.TARGET)
+LEAST: Final = 4
+"""Of fewer messages that came at once, none is part of a long run."""
 
 
 class Runs:
@@ -33,7 +35,11 @@ class Runs:
         self, said: Said, connection: Connection, messages: Sequence[Inbound], now: Instant
     ) -> int:
         """Decide as many of these messages as can be decided in runs, the first ones. Returns how
-        many. `said`: `Items.said`, for this connection."""
+        many: none if it seems not worth while. `said`: `Items.said`, for this connection."""
+        middle = len(messages) // 2
+        near = self._codec.headers(messages[middle - 1 : middle + 1])
+        if not near or near[0] != near[1]:  # most likely it is no long run
+            return 0
         headers = self._codec.headers(messages)
         texts = cast("Sequence[Text]", messages)  # or there are no headers
         decided = 0
