@@ -20,7 +20,7 @@ string, an escape or a bracket.
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate, repeat
+from itertools import repeat
 from operator import add
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from protocol import refusals
 from protocol.agents import Agent, agent_id
 from protocol.envelope import Announcement, ErrorCode, Header, Inbound, Refusal, Text
 from protocol.limits import Limits
+from protocol.nesting import depth, without_escaped_quotes
 from protocol.subscribe import read_wish
 from protocol.wish import EVERYTHING, Wish
 
@@ -51,10 +52,6 @@ _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 decode_value = msgspec.json.Decoder(float_hook=float).decode  # `1e999` is JSON too
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
-_NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
-_BRACKETS = bytes.maketrans(b"[{]}", b"(())")
-_RUNS = ((16 * b"(", 16 * b")", b"V", b"E"), (4 * b"(", 4 * b")", b"U", b"D"))
-_STEPS = bytes.maketrans(b"VU()DE", bytes([16, 4, 1, 256 - 1, 256 - 4, 256 - 16]))  # signed bytes
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -287,7 +284,7 @@ class Codec:
         opening = text.count(b"[") + text.count(b"{")
         if opening > limits.nesting_max:
             self.extra_bytes += _BRACKET_BYTES * opening
-            if _depth(text) > limits.nesting_max:
+            if depth(text) > limits.nesting_max:
                 sentence = f"nested deeper than {limits.nesting_max} levels"
                 raise Refusal(ErrorCode.MALFORMED, sentence)
         if len(text) > limits.number_digits_max and self._has_long_number(text):
@@ -298,35 +295,12 @@ class Codec:
         """There are too many digits in a row outside of strings."""
         zeros, is_in_string, at = text.translate(_ZEROS), False, 0
         while (found := zeros.find(self._long_number, at)) >= 0:
-            quotes = _without_escaped_quotes(text[at:found]).count(b'"')
+            quotes = without_escaped_quotes(text[at:found]).count(b'"')
             is_in_string ^= quotes % 2 == 1
             if not is_in_string:
                 return True
             at = found + len(self._long_number)
         return False
-
-
-def _without_escaped_quotes(text: Text) -> Text:
-    return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
-
-
-def _depth(text: Text) -> int:
-    """How deep arrays and objects are nested in a JSON text with at least one of them."""
-    bare = _without_escaped_quotes(text).translate(_BRACKETS, _NEITHER_BRACKETS_NOR_QUOTES)
-    # Two quotes in a row are the end of a string and the beginning of the next, or an empty string.
-    # Without them every bracket is still inside, or outside.
-    bare = bare.replace(b'""', b"")
-    if b'"' in bare:
-        bare = b"".join(bare.split(b'"')[::2])
-    levels = 0
-    while (pairs := bare.count(b"()")) and pairs > 0.11 * len(bare):
-        bare = bare.replace(b"()", b"")  # as long as it helps, take the innermost level away
-        levels += 1
-    runs = bare
-    for opening, closing, up, down in _RUNS:
-        runs = runs.replace(opening, up).replace(closing, down)
-    steps = memoryview(runs.translate(_STEPS)).cast("b")
-    return levels + max(accumulate(steps), default=0)
 
 
 def _accepts_batches(text: msgspec.Raw | None) -> bool:

@@ -1,6 +1,6 @@
 """Refusals that several modules make, so that each has one sentence."""
 
-from protocol.envelope import ErrorCode, Refusal
+from protocol.envelope import ErrorCode, Refusal, Text
 from protocol.limits import Limits
 
 
@@ -68,6 +68,12 @@ def presence_too_large(limits: Limits) -> Refusal:
     return Refusal(ErrorCode.TOO_LARGE, sentence)
 
 
+def check_presence(text: Text, limits: Limits) -> None:
+    """Raise Refusal if a presence is too long."""
+    if len(text) > limits.presence_bytes_max:
+        raise presence_too_large(limits)
+
+
 def rate_limited(limits: Limits) -> Refusal:
     """The refusal of the messages that are beyond the rate."""
     sentence = f"more than {limits.messages_per_s:g} messages a second; some were dropped"
@@ -113,6 +119,20 @@ def too_many_agents(count: int, limits: Limits) -> Refusal:
     """The refusal of an announcement of `count` agents."""
     sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
     return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
+
+
+def check_agents(count: int, limits: Limits) -> None:
+    """Raise Refusal if a peer would have too many agents."""
+    if count > limits.agents_max:
+        raise too_many_agents(count, limits)
+
+
+def check_connections(peer: str, count: int, limits: Limits) -> None:
+    """Raise Refusal if a peer that has so many connections may have no more."""
+    most = limits.peer_connections_max
+    if count >= most:
+        sentence = f"a peer has at most {most} connections, and {peer!r} has so many"
+        raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, sentence)
 
 
 def too_many_wishes(most: int) -> Refusal:

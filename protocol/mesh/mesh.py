@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocol import refusals
-from protocol.agents import Agent
 from protocol.claims import Claim, same_owner
 from protocol.codec import content
 from protocol.envelope import NO_TURN, Announcement, ErrorCode, Header, Refusal, Text
@@ -243,12 +242,12 @@ class Mesh:
         if entry is None and peer is not None:
             replaced = self._check_owner(peer, entrance.claim)
             if not replaced:
-                self._check_connections(peer)
+                refusals.check_connections(peer.id, len(peer.connections), self._limits)
         union = agents if peer is None or replaced else peer.union_with(connection, agents)
-        self._check_agents(union)
+        refusals.check_agents(len(union), self._limits)
         if not said.has_data or union != agents:
             text = wording.presence_with(text, union if union != agents else None)
-        self._check_presence(text)
+        refusals.check_presence(text, self._limits)
         if entrance.watches:
             self.audiences.wishes.check(said.wish, (connection, *replaced))
 
@@ -302,9 +301,9 @@ class Mesh:
         self.recent.forget(now.at)
         if said.agents is not None and said.agents != entry.agents:
             union = peer.union_with(connection, said.agents)
-            self._check_agents(union)
+            refusals.check_agents(len(union), self._limits)
             presence = wording.presence_with(peer.presence, union)
-            self._check_presence(presence)
+            refusals.check_presence(presence, self._limits)
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
                 self._say_again(peer, presence, peer.others, now)
@@ -330,20 +329,6 @@ class Mesh:
         if not same_owner(peer.claim, claim):
             raise refusals.id_taken(peer.id)
         return tuple(peer.connections) if claim is not None and claim.takes_over else ()
-
-    def _check_connections(self, peer: Peer) -> None:
-        most = self._limits.peer_connections_max
-        if len(peer.connections) >= most:
-            sentence = f"a peer has at most {most} connections, and {peer.id!r} has so many"
-            raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, sentence)
-
-    def _check_agents(self, agents: Sequence[Agent]) -> None:
-        if len(agents) > self._limits.agents_max:
-            raise refusals.too_many_agents(len(agents), self._limits)
-
-    def _check_presence(self, text: Text) -> None:
-        if len(text) > self._limits.presence_bytes_max:
-            raise refusals.presence_too_large(self._limits)
 
     # Questions ------------------------------------------------------------------------------------
 
