@@ -145,13 +145,6 @@ class Codec:
         if set(map(type, texts)) != {bytes}:
             return []
         texts = cast("Sequence[Text]", texts)
-        try:
-            if not all(map(bytes.isascii, texts)):
-                for text in texts:
-                    text.decode()
-            headers = list(map(_decode_header, texts))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return []
         limits, longest = self._limits, max(map(len, texts))
         if longest > min(limits.message_bytes_max, limits.number_digits_max):
             return []
@@ -159,7 +152,13 @@ class Codec:
             arrays, objects = (map(bytes.count, texts, repeat(each)) for each in (b"[", b"{"))
             if max(map(add, arrays, objects)) > limits.nesting_max:
                 return []
-        return headers
+        try:
+            if not all(map(bytes.isascii, texts)):
+                for text in texts:
+                    text.decode()
+            return list(map(_decode_header, texts))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
 
     def announcement(self, text: Text, *, is_presence: bool = True) -> Announcement:
         """What the `data` of a presence or heartbeat says. It may be absent or null.

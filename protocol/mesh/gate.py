@@ -9,6 +9,9 @@
     an announcement too many    held until its time has come (protocol.mesh.announcer)
     everything else             one item for the mesh (protocol.mesh.items)
 
+Of many messages that came at once, those that have the same header pass together, as one item
+(protocol.mesh.runs).
+
 The gate also keeps the life of each connection (protocol.mesh.lifecycle): it notes signs of life,
 looks for deadlines that have passed, and tells the mesh which connections are gone. Some are only
 lost, and may come back (protocol.mesh.returning). It ends those whose grant has run out. It never
