@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import codec as codec_module
 from protocol.envelope import ErrorCode, Inbound, Unreadable
 from protocol.grants import Grant
 from protocol.limits import Limits
@@ -163,3 +164,13 @@ def test_a_run_is_one_decision_whatever_its_messages_say() -> None:
     assert decisions(world, ann, *directs) == 1
     mixed = [text("stream", sender="ann", turnId=str(n % 2)) for n in range(30)]
     assert decisions(world, ann, *mixed) == 30
+
+
+def test_a_long_text_is_read_only_once() -> None:
+    world, ann = world_of()
+    long = text("stream", sender="ann", turnId="t", data="x" * 1600)
+    with patch.object(
+        codec_module, "_decode_header", side_effect=codec_module._decode_header
+    ) as read:
+        world.say(ann, *[long] * 10)
+    assert read.call_count == 10
