@@ -27,7 +27,7 @@ from actors.relay.lobby import to_end
 from actors.relay.mailboxes import Inbox
 from actors.relay.peer import PeerActor
 from actors.relay.process import Process
-from actors.relay.rests import Rests
+from actors.relay.rests import LONE, Rests
 from actors.relay.snapshot import Gauges, Mailbox, MeshStatus
 from actors.relay.tapes import Tapes
 from actors.relay.traffic import SAMPLED
@@ -335,7 +335,10 @@ class Supervisor:
             self._rests.sent(len(receivers), count, bytes, began_at)
             self._said_bytes += bytes
         else:
-            self._rests.sent_privately(len(effects), now.at)
+            said = len(effects)
+            if said <= LONE:  # but each may be many messages
+                said = sum(len(one.texts) if type(one) is Deliver else 1 for one in effects)
+            self._rests.sent_privately(said, now.at)
         for end in dismissed:
             self._journal.dismissed(end, now)
             flush = end.cause is Cause.SHUTDOWN

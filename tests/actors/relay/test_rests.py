@@ -16,6 +16,8 @@ from actors.relay.rests import (
     Rests,
 )
 from protocol.instant import Instant
+from tests.actors.relay.test_peer import World
+from tests.actors.relay.test_peer import say as say_all
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +176,21 @@ async def test_rounds_that_gather_by_themselves_never_wait(clock: Time, rests: R
         rests.sent_privately(LONE + 1, clock.at)
         await rests.rest(0)
     assert clock.held == []
+
+
+def test_many_private_messages_that_come_together_are_not_lone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(Rests, "sent_privately", lambda _, count, at: counts.append(count))
+    world = World()
+    ann, _ = world.join("ann")
+    world.join("bob")
+    for times in (1, LONE, 30):
+        counts.clear()
+        say_all(ann, "direct", times, sender="ann", to="bob")
+        world.supervisor.round()
+        assert counts == [times]
 
 
 async def test_the_meshes_of_a_process_share_their_holds(clock: Time) -> None:
