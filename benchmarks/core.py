@@ -2,6 +2,7 @@
 
     python -m benchmarks.core                                 one sender, a hundred receivers
     python -m benchmarks.core --receivers 10 --messages 1
+    python -m benchmarks.core --types 2                       messages of two types in turn
     python -m benchmarks.core --pairs 50                      each of 50 peers says a direct to its partner
     python -m benchmarks.core --resume                        the same with peers that may come back
 
@@ -27,9 +28,11 @@ from actors.frames import Batch
 from actors.relay.peer import PeerActor
 from actors.relay.supervisor import Supervisor
 from actors.transports.transport import Port
+from protocol.envelope import Inbound
 from protocol.limits import Limits
 from protocol.mesh.local import LocalMesh
 
+TYPES = ("stream", "ack", "turn_end")
 SIZE = 180
 """The bytes of a message."""
 LIMITS = Limits(messages_per_s=1e7, messages_burst=10**7)
@@ -80,12 +83,14 @@ class Mesh:
             actor.received([b'{"type":"presence","from":"p%06d","data":{"agents":[]}}' % number])
         self.supervisor.round()
 
-    def fan(self, messages: int) -> Callable[[], None]:
-        """A round in which the first peer says so many messages to all others."""
-        text, sender, supervisor = message("stream", 0), self.actors[0], self.supervisor
+    def fan(self, messages: int, types: int) -> Callable[[], None]:
+        """A round in which the first peer says so many messages to all others, of so many types in
+        turn."""
+        texts: list[Inbound] = [message(TYPES[number % types], 0) for number in range(messages)]
+        sender, supervisor = self.actors[0], self.supervisor
 
         def one_round() -> None:
-            sender.received([text] * messages)
+            sender.received(texts.copy())
             supervisor.round()
 
         return one_round
@@ -112,13 +117,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--receivers", type=int, default=100, help="how many get each message")
     parser.add_argument("--messages", type=int, default=32, help="messages in a round")
+    parser.add_argument("--types", type=int, default=1, choices=(1, 2, 3), help="of so many types")
     parser.add_argument("--pairs", type=int, help="instead: so many directs in a round")
     parser.add_argument("--resume", action="store_true", help="all peers may come back")
     parser.add_argument("--rounds", type=int, help="make so many rounds, and measure nothing")
     given = parser.parse_args()
     peers = given.receivers + 1 if given.pairs is None else 2 * given.pairs
     mesh = Mesh(peers, resume=given.resume)
-    one_round = mesh.fan(given.messages) if given.pairs is None else mesh.pairs()
+    one_round = mesh.fan(given.messages, given.types) if given.pairs is None else mesh.pairs()
     if given.rounds is not None:
         for _ in range(given.rounds):
             one_round()

@@ -165,8 +165,7 @@ class Codec:
 
         A heartbeat says nothing about a wish, whatever stands there.
         """
-        if len(text) > self._limits.presence_bytes_max:  # before it is taken apart
-            raise refusals.presence_too_large(self._limits)
+        refusals.check_presence(text, self._limits)  # before it is taken apart
         text = without_lone_surrogates(text)
         try:
             data = _decode_announced(text).data
@@ -186,8 +185,7 @@ class Codec:
 
     def _agents(self, text: msgspec.Raw) -> tuple[Agent, ...]:
         listed = _decode_raw_list(text)
-        if len(listed) > self._limits.agents_max:
-            raise refusals.too_many_agents(len(listed), self._limits)
+        refusals.check_agents(len(listed), self._limits)
         values = decode_value(text)
         # (Most are plain names, and there may be hundreds: no call for those.)
         return tuple(

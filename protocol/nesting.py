@@ -11,7 +11,7 @@ _STEPS = bytes.maketrans(b"VU()DE", bytes([16, 4, 1, 256 - 1, 256 - 4, 256 - 16]
 
 
 def without_escaped_quotes(text: Text) -> Text:
-    """A JSON text, in which every quote begins or ends a string."""
+    """The JSON text without escaped quotes: every quote in it begins or ends a string."""
     return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
 
 

@@ -62,16 +62,11 @@ def too_large(limits: Limits, why: str = "") -> Refusal:
     return Refusal(ErrorCode.TOO_LARGE, sentence)
 
 
-def presence_too_large(limits: Limits) -> Refusal:
-    """The refusal of a presence that is too long, or of a heartbeat that would make it so."""
-    sentence = f"a presence has at most {limits.presence_bytes_max} bytes"
-    return Refusal(ErrorCode.TOO_LARGE, sentence)
-
-
 def check_presence(text: Text, limits: Limits) -> None:
-    """Raise Refusal if a presence is too long."""
+    """Raise Refusal if a presence is too long, or a heartbeat would make it so."""
     if len(text) > limits.presence_bytes_max:
-        raise presence_too_large(limits)
+        sentence = f"a presence has at most {limits.presence_bytes_max} bytes"
+        raise Refusal(ErrorCode.TOO_LARGE, sentence)
 
 
 def rate_limited(limits: Limits) -> Refusal:
@@ -115,16 +110,11 @@ def unknown_type(type: str) -> Refusal:
     return Refusal(ErrorCode.UNKNOWN_TYPE, sentence)
 
 
-def too_many_agents(count: int, limits: Limits) -> Refusal:
-    """The refusal of an announcement of `count` agents."""
-    sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
-    return Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
-
-
 def check_agents(count: int, limits: Limits) -> None:
-    """Raise Refusal if a peer would have too many agents."""
+    """Raise Refusal if an announcement has too many agents, or the peer would have."""
     if count > limits.agents_max:
-        raise too_many_agents(count, limits)
+        sentence = f"a peer has at most {limits.agents_max} agents, this is {count}"
+        raise Refusal(ErrorCode.TOO_MANY_AGENTS, sentence)
 
 
 def check_connections(peer: str, count: int, limits: Limits) -> None:

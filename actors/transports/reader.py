@@ -26,7 +26,6 @@ _FINAL_TEXT: Final = 0x81
 _MEDIUM: Final = struct.Struct("!HH4s").unpack_from
 """What is before a text of a middle length: what it is, its length, and its mask."""
 _FINAL_MEDIUM_TEXT: Final = 0x81FE
-_MEDIUM_MAX: Final = 2**16 - 1
 _DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
 """First bytes of frames that carry (parts of) messages, without reserved bits."""
 _PING: Final = 0x89
@@ -126,7 +125,7 @@ class FrameReader:
                 return messages
             data = bytes(self._data)
         elif self._fragments is None:
-            at = _texts_in(data, min(bound, _MEDIUM_MAX), frames_max, messages)
+            at = _texts_in(data, bound, frames_max, messages)
         end = len(data)
         left = frames_max - len(messages)
         needed = 0

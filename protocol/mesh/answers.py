@@ -57,7 +57,7 @@ class Answers:
         told now and then, as with the rate limit.
         """
         if refusal.code is ErrorCode.ECHOED:
-            self.totals.echoed += 1
+            self.totals.echoed += count
             if now.at - connection.echo_error_at < self._limits.rate_error_every_s:
                 self.note(connection, refusal.code, count, now)
                 return

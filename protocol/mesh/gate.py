@@ -339,7 +339,7 @@ class Gate:
             together = self._runs.decide(said, connection, messages, now)
             if together == decided:
                 return decided
-            messages = messages[together:] if together else messages
+            messages = messages[together:]
         decode, kinds, limits = self.codec.header, self.kinds, self._limits
         steps_left = limits.quantum_messages  # for elements, and for announcements
         waiting: Unfinished | None = None

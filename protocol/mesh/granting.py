@@ -53,7 +53,7 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     limits: Limits,
     id: int,
     header: Header,
-    texts: Sequence[Text],
+    messages: Sequence[Text],
     route: Route,
     now: Instant,
 ) -> None:
@@ -61,7 +61,7 @@ def say(  # noqa: PLR0917 (the gate binds the first ones)
     peer = connection.speaks_as
     if peer is not None:  # or the mesh refuses it
         check_said(connection.grant, peer, header, limits)
-    said(id, header, texts, route, now)
+    said(id, header, messages, route, now)
 
 
 def _check_agent(grant: Grant, id: str) -> None:

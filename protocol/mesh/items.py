@@ -102,7 +102,7 @@ class Items(Protocol):
         ...
 
     def said(
-        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
+        self, connection: int, header: Header, messages: Sequence[Text], route: Route, now: Instant
     ) -> None:
         """The connection sends messages to others: `route` is OTHERS or TARGET.
 

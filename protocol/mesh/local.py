@@ -65,7 +65,7 @@ class LocalMesh:
         self.work = self.gate.answers.work
         self.mesh = Mesh(limits, self._effects, self.work)
         self.unfinished = self.gate.unfinished
-        self.said = self.mesh.said  # one item for every message, hence directly
+        self.said = self.mesh.said  # the item that comes most of all, hence directly
         self.visits = Visits(limits, self.codec, self, self.gate.totals, self.gate.kinds)
 
     def _effects_of_gate(self) -> list[Effect]:

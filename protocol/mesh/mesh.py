@@ -16,7 +16,7 @@ from protocol.codec import content
 from protocol.envelope import NO_TURN, Announcement, ErrorCode, Header, Refusal, Text
 from protocol.instant import Instant
 from protocol.limits import Limits
-from protocol.mesh import texts as wording
+from protocol.mesh import texts
 from protocol.mesh.audiences import Audiences
 from protocol.mesh.commands import Commands
 from protocol.mesh.directory import EMPTY
@@ -89,7 +89,7 @@ class Mesh:
     # Messages -------------------------------------------------------------------------------------
 
     def said(
-        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
+        self, connection: int, header: Header, messages: Sequence[Text], route: Route, now: Instant
     ) -> None:
         """Messages for others, all with this header.
 
@@ -100,29 +100,30 @@ class Mesh:
         entry = self.roster.connections.get(connection)
         if entry is None:
             raise refusals.not_present()
+        count = len(messages)
+        if count > 1 and self.roster.pages and header.type in ECHOED:
+            raise Apart  # each may be an echo
         peer = entry.peer
         if header.sender != peer.id or header.instance_id is not None:
-            texts = self._with_origin(peer, header, texts)
+            messages = self._with_origin(peer, header, messages)
         if peer.extra_work:  # it is left out for each connection of its own peer
-            self._work.extra += peer.extra_work * len(texts)
+            self._work.extra += peer.extra_work * count
         if route is _OTHERS:
             if self.roster.pages and header.type in ECHOED:
-                if len(texts) > 1:
-                    raise Apart
-                self._check_echo(entry, header.type, texts[0], now)
+                self._check_echo(entry, header.type, messages[0], now)
             if not self.audiences.differ:
-                self._effects.append(Deliver(texts, peer.others))
+                self._effects.append(Deliver(messages, peer.others))
             else:
-                for text in texts:
+                for text in messages:
                     audience = self.audiences.choose(self.roster, peer, header, text, now)
                     self._effects.append(Deliver((text,), audience))
             recent = self.recent
             if recent.now is not now:
                 recent.begin(now)
-            recent.fresh += texts
-            self.totals.relayed += len(texts)
+            recent.fresh += messages
+            self.totals.relayed += count
             if header.turn_id is not NO_TURN or self.flow is not None:
-                self._show(peer, None, header, len(texts), now)
+                self._show(peer, None, header, count, now)
             return
         if header.target_instance_id is not None:
             refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
@@ -131,14 +132,14 @@ class Mesh:
         target = self.roster.resolve(peer, header)
         if target is not None:
             if self.audiences.differ:
-                for text in texts:
+                for text in messages:
                     self.audiences.laggards.begins(peer, header, text)
-            self._effects.append(Deliver(texts, target.only))
-            self.totals.relayed += len(texts)
+            self._effects.append(Deliver(messages, target.only))
+            self.totals.relayed += count
             if header.turn_id is not NO_TURN or self.flow is not None:
-                self._show(peer, target, header, len(texts), now)
+                self._show(peer, target, header, count, now)
             if target.extra_work:
-                self._work.extra += target.extra_work * len(texts)
+                self._work.extra += target.extra_work * count
 
     def _show(
         self, peer: Peer, target: Peer | None, header: Header, count: int, now: Instant
@@ -182,7 +183,7 @@ class Mesh:
                 sentence = f"`from` must be this peer or one of its agents, not {sender!r}"
                 raise Refusal(ErrorCode.SPOOFED, sentence)
 
-    def _with_origin(self, peer: Peer, header: Header, said: Sequence[Text]) -> Sequence[Text]:
+    def _with_origin(self, peer: Peer, header: Header, messages: Sequence[Text]) -> Sequence[Text]:
         """The texts, with fields that tell every receiver the origin: `instanceId`, else `from`.
 
         The bound of a message holds for what is delivered, so a longer text is checked again.
@@ -194,14 +195,14 @@ class Mesh:
         else:
             self._check_origin(peer, header)
             if header.instance_id is not None:
-                return said
+                return messages
             origin = {"instanceId": peer.id}
-        said = [wording.with_fields(text, **origin) for text in said]
-        if max(map(len, said)) > self._limits.message_bytes_max:
-            if len(said) > 1:
+        messages = [texts.with_fields(text, **origin) for text in messages]
+        if max(map(len, messages)) > self._limits.message_bytes_max:
+            if len(messages) > 1:
                 raise Apart
             raise refusals.too_large(self._limits, ", with the origin that the relay adds")
-        return said
+        return messages
 
     def _check_echo(self, entry: Connection, type: str, text: Text, now: Instant) -> None:
         """Raise Refusal (`echoed`) if a page sends again what others have said; else remember it.
@@ -246,7 +247,7 @@ class Mesh:
         union = agents if peer is None or replaced else peer.union_with(connection, agents)
         refusals.check_agents(len(union), self._limits)
         if not said.has_data or union != agents:
-            text = wording.presence_with(text, union if union != agents else None)
+            text = texts.presence_with(text, union if union != agents else None)
         refusals.check_presence(text, self._limits)
         if entrance.watches:
             self.audiences.wishes.check(said.wish, (connection, *replaced))
@@ -280,7 +281,7 @@ class Mesh:
                 self._work.extra += len(remembered)
                 wanted = self.audiences.wanted(self.roster, peer, said.wish, remembered)
                 recalled = wanted[max(0, len(wanted) - entrance.recalls) :]
-            answer = wording.recalled(id, len(recalled), now.wall_ms)
+            answer = texts.recalled(id, len(recalled), now.wall_ms)
             self._effects.append(Deliver((answer, *recalled), Only((connection,))))
         if is_new:
             self.totals.joined += 1
@@ -302,7 +303,7 @@ class Mesh:
         if said.agents is not None and said.agents != entry.agents:
             union = peer.union_with(connection, said.agents)
             refusals.check_agents(len(union), self._limits)
-            presence = wording.presence_with(peer.presence, union)
+            presence = texts.presence_with(peer.presence, union)
             refusals.check_presence(presence, self._limits)
             self.roster.hold(entry, said.agents)
             if self.roster.set_agents(peer, union):
@@ -337,7 +338,7 @@ class Mesh:
         agents = EMPTY
         if question.grant.may_watch:
             agents = self.roster.directory(self._limits.directory_bytes_max)
-        text = wording.capabilities(
+        text = texts.capabilities(
             question.peer,
             question.turn_id,
             _TYPES,
@@ -370,7 +371,7 @@ class Mesh:
             self.commands.left(peer.id, now)
             if not self.roster.peers:
                 self.left_at = now.at
-            offline = wording.offline(peer.id, cause.value, now.wall_ms)
+            offline = texts.offline(peer.id, cause.value, now.wall_ms)
             self._effects.append(Deliver((offline,), others))
             self._effects.append(PeerLeft(peer.id, cause))
         elif self.roster.set_agents(peer, peer.union()):
@@ -382,10 +383,10 @@ class Mesh:
         Two connections may describe one agent differently, so this presence may be longer than the
         one that was accepted. If it is too long, it has only the ids of the agents.
         """
-        text = wording.presence_with(peer.presence, peer.agents)
+        text = texts.presence_with(peer.presence, peer.agents)
         if len(text) > self._limits.presence_bytes_max:
-            bare = [wording.bare_agent(agent.id) for agent in peer.agents if agent.id is not None]
-            text = wording.presence_with(peer.presence, bare)
+            bare = [texts.bare_agent(agent.id) for agent in peer.agents if agent.id is not None]
+            text = texts.presence_with(peer.presence, bare)
         return text
 
     def clear(self) -> None:

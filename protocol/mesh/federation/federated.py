@@ -173,10 +173,10 @@ class FederatedMesh(LocalMesh):
     # Items, from the gate to the log --------------------------------------------------------------
 
     def _said(
-        self, connection: int, header: Header, texts: Sequence[Text], route: Route, now: Instant
+        self, connection: int, header: Header, messages: Sequence[Text], route: Route, now: Instant
     ) -> None:
         is_direct = route is Route.TARGET
-        self._steps += [Said.of(connection, header, text, is_direct=is_direct) for text in texts]
+        self._steps += [Said.of(connection, header, text, is_direct=is_direct) for text in messages]
         self._now = now
 
     def visited(  # noqa: PLR0917 (as `said`, and one more)

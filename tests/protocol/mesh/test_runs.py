@@ -69,6 +69,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "somebody wants little": {"wish": {"others": False}},
     "pages are here": {"page": "p-1"},
+    "pages are here, and its peer is here often": {"page": "p-1", "tabs": 9},
     "it is watched": {"watched": True},
     "it may speak only as itself": {"grant": Grant(peer="ann", agents=())},
     "it has not announced itself": {"announced": False},
@@ -81,6 +82,7 @@ def world_of(
     *,
     wish: Any = None,
     page: str | None = None,
+    tabs: int = 0,
     watched: bool = False,
     grant: Grant | None = None,
     announced: bool = True,
@@ -95,6 +97,8 @@ def world_of(
     ann = world.open() if grant is None else world.open(grant=grant)
     if announced:
         world.say(ann, presence("ann", *([] if grant else ["coder"]), **paged))
+    for _ in range(tabs):
+        world.join("ann", "coder", **paged)
     world.say(1, text("broadcast", sender="bob", data="hello"))  # so that it may be an echo
     world.say(1, text("ask", sender="bob", turnId="t"))  # so that it may be an answer
     if watched:
@@ -115,6 +119,7 @@ def outcome(world: World) -> tuple[Any, ...]:
         sorted(flow, key=str),
         said,
         world.mesh.kept_bytes,
+        world.mesh.work.extra,
     )
 
 

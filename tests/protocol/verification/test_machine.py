@@ -318,11 +318,11 @@ def test_the_machine_finds_a_relay_that_delivers_more_than_the_bound_of_a_messag
     with_origin = Mesh._with_origin
 
     def without_a_bound(
-        mesh: Mesh, peer: Peer, header: Header, said: Sequence[bytes]
+        mesh: Mesh, peer: Peer, header: Header, messages: Sequence[bytes]
     ) -> Sequence[bytes]:
         large = Mesh(Limits(id_chars_max=TIGHT.id_chars_max), [])
         large.roster = mesh.roster
-        return with_origin(large, peer, header, said)
+        return with_origin(large, peer, header, messages)
 
     monkeypatch.setattr(Mesh, "_with_origin", without_a_bound)
     with pytest.raises(Disagreement):
