@@ -226,8 +226,8 @@ class Single(Batch):
 
     def __init__(self, text: Text) -> None:
         self._text = text
-        self.wire = text_frame(text)
-        self.size = len(self.wire)
+        self.wire = wire = text_frame(text)
+        self.size = len(wire)
 
     @property
     def texts(self) -> Sequence[Text]:

@@ -153,8 +153,9 @@ class Tape:
         self._run: Collection[int] | None = None  # who is left out since then
         self._run_start = 0
         self._is_plain = True  # nothing else differs between those who are present
-        self._has_batches = False  # somebody gets what only some others get
         self._cuts: dict[int, _Cut] = {}
+        # What somebody got before there was anything else: often a round has nothing but this.
+        self._private: dict[int, list[Text]] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -181,9 +182,8 @@ class Tape:
         """From here on the connection belongs to another tape. Returns what it got on this one."""
         self.end_run()
         self._is_plain = False
-        cut = self._cuts.pop(connection, None)
-        if cut is None:
-            cut = _Cut(0 if connection in self.present else _ABSENT)
+        cut = self._cut(connection)
+        del self._cuts[connection]
         cut.catch_up(len(self.frames))
         self.present.discard(connection)
         got: list[Text] = []
@@ -200,7 +200,8 @@ class Tape:
         self.end_run()
         end, cut = len(self.frames), self._cuts.get(connection)
         if cut is None:
-            return end if connection in self.present else 0
+            private = len(self._private.get(connection, ()))
+            return private + (end if connection in self.present else 0)
         return sum(map(_count, cut.pieces)) + max(0, end - cut.start)
 
     def everyone(self, texts: Sequence[Text]) -> None:
@@ -238,9 +239,17 @@ class Tape:
 
     def only(self, connections: Iterable[int], texts: Sequence[Text] = ()) -> None:
         """They go to these, present or not."""
-        self.end_run()
-        end, cuts = len(self.frames), self._cuts
         self._is_plain = False
+        end, cuts = len(self.frames), self._cuts
+        if not (end or cuts):
+            private = self._private
+            for connection in connections:
+                if connection in private:
+                    private[connection] += texts
+                else:
+                    private[connection] = [*texts]
+            return
+        self.end_run()
         for connection in connections:
             cut = cuts.get(connection) or self._cut(connection)
             if cut.start < end:
@@ -251,26 +260,27 @@ class Tape:
         """Goes to this one, present or not: texts, and batches that others get, too."""
         self.only((connection,))
         self._cut(connection).pieces += pieces
-        self._has_batches = True
 
     def finish(self) -> tuple[SharedBatch | None, dict[int, Batch | None]]:
         """End the round: what everyone present gets, and who gets something else."""
         self.end_run()
-        frames, cuts = self.frames, self._cuts
-        left_out, is_plain, has_batches = self._left_out, self._is_plain, self._has_batches
-        self._has_batches = False
-        self.frames, self._cuts, self._left_out, self._is_plain = [], {}, [], True
+        if self.frames or self._cuts:
+            for connection in tuple(self._private):
+                self._cut(connection)
+        frames, cuts, private = self.frames, self._cuts, self._private
+        left_out, is_plain = self._left_out, self._is_plain
+        self.frames, self._cuts, self._private = [], {}, {}
+        self._left_out, self._is_plain = [], True
         own: dict[int, Batch | None] = {}
         if not frames:
-            for connection, cut in cuts.items():
-                private = cast("list[Text]", cut.pieces)  # there is no tape to have ranges of
-                if has_batches:
-                    pieces = cast("list[Text | SharedBatch]", cut.pieces)
-                    private = [text for piece in pieces for text in _texts(piece)]
-                if len(private) == 1 and len(private[0]) <= JOIN_BYTES_MAX:
-                    own[connection] = Single(private[0])
+            for connection, cut in cuts.items():  # there is no tape to have ranges of
+                pieces = cast("list[Text | SharedBatch]", cut.pieces)
+                private[connection] = [text for piece in pieces for text in _texts(piece)]
+            for connection, texts in private.items():
+                if len(texts) == 1 and len(texts[0]) <= JOIN_BYTES_MAX:
+                    own[connection] = Single(texts[0])
                 else:
-                    own[connection] = Batch(private) if private else None
+                    own[connection] = Batch(texts) if texts else None
             return None, own
         shared = SharedBatch(frames)
         if is_plain and self.is_kept:
@@ -289,5 +299,6 @@ class Tape:
         cut = self._cuts.get(connection)
         if cut is None:
             cut = _Cut(0 if connection in self.present else _ABSENT)
+            cut.pieces += self._private.pop(connection, ())
             self._cuts[connection] = cut
         return cut

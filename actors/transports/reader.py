@@ -26,6 +26,8 @@ _FINAL_TEXT: Final = 0x81
 _MEDIUM: Final = struct.Struct("!HH4s").unpack_from
 """What is before a text of a middle length: what it is, its length, and its mask."""
 _FINAL_MEDIUM_TEXT: Final = 0x81FE
+_MEDIUM_MIN: Final = 126
+_MEDIUM_MAX: Final = 65535
 _DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
 """First bytes of frames that carry (parts of) messages, without reserved bits."""
 _PING: Final = 0x89
@@ -246,16 +248,19 @@ class FrameReader:
 def _texts_in(data: bytes, bytes_max: int, frames_max: int, into: list[Inbound]) -> int:
     """Read as many frames as these begin with that are whole messages of a middle length, as most
     are, if all of them are UTF-8. Returns where the first other frame begins."""
-    at, end, texts = 0, len(data), []
-    while end - at > 8 and frames_max:
+    at, texts = 0, []
+    end = min(len(data), frames_max * _MEDIUM_MIN)  # not so many frames fit in there
+    last = end - 8
+    while at < last:
         first, length, key = _MEDIUM(data, at)
         start = at + 8
         stop = start + length
-        if first != _FINAL_MEDIUM_TEXT or length > bytes_max or stop > end:
+        if first != _FINAL_MEDIUM_TEXT or length < _MEDIUM_MIN or stop > end:
             break
         texts.append(apply_mask(data[start:stop], key))
         at = stop
-        frames_max -= 1
+    if bytes_max < _MEDIUM_MAX and not all(len(text) <= bytes_max for text in texts):
+        return 0
     if not all(map(bytes.isascii, texts)) and not all(map(is_utf8, texts)):
         return 0
     into += texts

@@ -125,11 +125,7 @@ class Mesh:
             if header.turn_id is not NO_TURN or self.flow is not None:
                 self._show(peer, None, header, count, now)
             return
-        if header.target_instance_id is not None:
-            refusals.check_name(header.target_instance_id, "targetInstanceId", self._limits)
-        elif header.to is not None and header.to not in self.roster.peers:  # (or it is a name)
-            refusals.check_name(header.to, "to", self._limits)
-        target = self.roster.resolve(peer, header)
+        target = self.roster.resolve(peer, header, self._limits)
         if target is not None:
             if self.audiences.differ:
                 for text in messages:

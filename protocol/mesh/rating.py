@@ -45,21 +45,22 @@ class Rating:
         fresh = len(messages) - counted
         self._totals.received += fresh
         connection.received += fresh
-        # As far ahead of now as the burst allows, and no further.
-        earliest = max(connection.rate_due_at, now.at)
+        earliest, at = connection.rate_due_at, now.at
+        if earliest < at:  # noqa: PLR1730 (a call, for every message that comes alone)
+            earliest = at
         due = earliest + fresh * self._interval_s
-        if due - now.at <= self._burst_s:
+        if due - at <= self._burst_s:  # as far ahead of now as the burst allows, and no further
             connection.rate_due_at = due
             return messages
-        passed = max(0, int((now.at + self._burst_s - earliest) / self._interval_s))
+        passed = max(0, int((at + self._burst_s - earliest) / self._interval_s))
         passed = min(passed, fresh)
         connection.rate_due_at = earliest + passed * self._interval_s
         dropped = fresh - passed
         if not dropped:  # rounded the other way than the quick check
             return messages
         refusal = refusals.rate_limited(self._limits)
-        if now.at - connection.rate_error_at >= self._limits.rate_error_every_s:
-            connection.rate_error_at = now.at
+        if at - connection.rate_error_at >= self._limits.rate_error_every_s:
+            connection.rate_error_at = at
             self._answers.refuse(connection, None, refusal, now, dropped)
         else:
             self._answers.note(connection, refusal.code, dropped, now)

@@ -12,9 +12,11 @@ from typing import Final
 
 import attrs
 
+from protocol import refusals
 from protocol.agents import Agent
 from protocol.claims import Claim
 from protocol.envelope import ErrorCode, Header, Refusal, Text
+from protocol.limits import Limits
 from protocol.mesh.directory import Directory, directory
 from protocol.mesh.effects import Only, Others
 from protocol.mesh.items import PLAIN, Entrance
@@ -219,15 +221,16 @@ class Roster:
         peer.agents = agents
         return True
 
-    def resolve(self, sender: Peer, header: Header) -> Peer | None:
+    def resolve(self, sender: Peer, header: Header, limits: Limits) -> Peer | None:
         """The peer that a direct is for. None if the sender itself has the agent.
 
         Existing pages publish what they say to their own agents, too. So an agent of others is not
         found by its name alone by somebody whom the sender has not announced (`_is_at_home`).
 
-        Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` (no address).
+        Raises Refusal: `unknown_target`, `ambiguous_target`, `bad_field` (no address), `too_long`.
         """
         if header.target_instance_id is not None:
+            refusals.check_name(header.target_instance_id, "targetInstanceId", limits)
             peer = self.peers.get(header.target_instance_id)
             if peer is None:
                 raise _unknown("peer", header.target_instance_id)
@@ -237,6 +240,7 @@ class Roster:
         peer = self.peers.get(header.to)
         if peer is not None:
             return peer
+        refusals.check_name(header.to, "to", limits)
         hosts = self._hosts.get(header.to)
         if hosts is None:
             raise _unknown("peer or agent", header.to)

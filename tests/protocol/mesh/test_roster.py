@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from protocol.agents import Agent
 from protocol.envelope import ErrorCode, Header, Refusal
+from protocol.limits import Limits
 from protocol.mesh.effects import Only, Others, Snapshot
 from protocol.mesh.roster import Peer, Roster
 from tests.actors.relay.test_cost import calls_of
@@ -203,7 +204,7 @@ def test_setting_the_same_agents_again_is_no_change() -> None:
 
 
 def resolve(roster: Roster, header: Header, sender: str = "me") -> Peer | None:
-    return roster.resolve(roster.peers[sender], header)
+    return roster.resolve(roster.peers[sender], header, Limits())
 
 
 def refused(roster: Roster, header: Header) -> Refusal:
