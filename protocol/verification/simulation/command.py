@@ -29,37 +29,52 @@ def main(arguments: Sequence[str]) -> int:
     logging.disable(logging.CRITICAL)  # crashes are made here by the hundred
     sys.path.insert(0, "")
     subject = CoreSubject if chosen.subject is None else _find(chosen.subject)
-    seed = chosen.seed if chosen.seed is not None else secrets.randbelow(2**32)
-    history: Callable[[], Iterator[Event]]
     if chosen.replay is not None:
-        try:
-            lines = _lines(chosen.replay)
-            replayed = events_of(lines) if is_recording(lines) else parse_history(lines)
-        except (OSError, ValueError) as error:
-            print(f"simulate: {error}", file=sys.stderr)
-            return 2
-        print(f"{len(replayed)} events of {chosen.replay}", flush=True)
-        peer_hours = 0.0
-        history = lambda: iter(replayed)  # noqa: E731
-    else:
-        print(f"seed {seed}, {chosen.peers} peers, {chosen.hours:g} hours", flush=True)
-        peer_hours = chosen.peers * chosen.hours
-        history = lambda: plan(seed, chosen.peers, chosen.hours)  # noqa: E731
+        return _replay(chosen, subject)
+    first = chosen.seed if chosen.seed is not None else secrets.randbelow(2**32)
+    # The first failure ends it, because to make that small takes its time.
+    return int(not all(_live(seed, chosen, subject) for seed in range(first, first + chosen.lives)))
+
+
+def _replay(chosen: argparse.Namespace, subject: SubjectFactory) -> int:
+    try:
+        lines = _lines(chosen.replay)
+        replayed = events_of(lines) if is_recording(lines) else parse_history(lines)
+    except (OSError, ValueError) as error:
+        print(f"simulate: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(replayed)} events of {chosen.replay}", flush=True)
+    return int(not _is_right(lambda: iter(replayed), chosen, subject))
+
+
+def _live(seed: int, chosen: argparse.Namespace, subject: SubjectFactory) -> bool:
+    """One life. False: a failure."""
+    print(f"seed {seed}, {chosen.peers} peers, {chosen.hours:g} hours", flush=True)
+    peer_hours = chosen.peers * chosen.hours
     started = time.process_time()
+    if _is_right(lambda: plan(seed, chosen.peers, chosen.hours), chosen, subject):
+        spent = time.process_time() - started
+        rate = f"{peer_hours / spent * 60:.0f} in a minute"
+        print(f"{peer_hours:g} peer-hours in {spent:.1f} s of CPU: {rate}")
+        return True
+    whole = f"--seed {seed} --peers {chosen.peers} --hours {chosen.hours:g}"
+    print(f"to see all of it again: {whole}{_asked(chosen)}")
+    return False
+
+
+def _is_right(
+    history: Callable[[], Iterator[Event]], chosen: argparse.Namespace, subject: SubjectFactory
+) -> bool:
     outcome = examine(history, subject, shrink_s=chosen.shrink_s)
-    spent = time.process_time() - started
     print("\n".join(outcome.lines()))
-    if outcome.life.failure is None:
-        if peer_hours:
-            rate = f"{peer_hours / spent * 60:.0f} in a minute"
-            print(f"{peer_hours:g} peer-hours in {spent:.1f} s of CPU: {rate}")
-        return 0
-    asked = f" --subject {chosen.subject}" if chosen.subject is not None else ""
-    print("\nto see only these events again, put them into a file and add: --replay FILE" + asked)
-    if chosen.replay is None:
-        whole = f"--seed {seed} --peers {chosen.peers} --hours {chosen.hours:g}"
-        print(f"to see all of it again: {whole}{asked}")
-    return 1
+    if outcome.life.failure is not None:
+        again = "to see only these events again, put them into a file and add: --replay FILE"
+        print(f"\n{again}{_asked(chosen)}")
+    return outcome.life.failure is None
+
+
+def _asked(chosen: argparse.Namespace) -> str:
+    return f" --subject {chosen.subject}" if chosen.subject is not None else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="default: a fresh one, printed")
     parser.add_argument("--peers", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("--hours", type=float, default=24.0, help="virtual time (default: 24)")
+    parser.add_argument(
+        "--lives", type=_count, default=1, help="so many, each with the next seed (default: 1)"
+    )
     parser.add_argument(
         "--subject",
         metavar="MODULE:NAME",
@@ -80,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--shrink-s", type=float, default=60.0, help="time to make a failure small")
     return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
 
 
 def _find(name: str) -> SubjectFactory:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -87,6 +88,25 @@ def test_the_command_prints_the_seed_and_the_digest(capsys: pytest.CaptureFixtur
     assert "sha256" in printed
     assert command.main([]) == 2
     assert command.main(["--help"]) == 0
+
+
+def test_the_command_takes_the_next_seed_for_each_further_life(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lives = ["simulate", "--seed", "5", "--peers", "3", "--hours", "0.05", "--lives", "3"]
+    assert command.main(lives) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"seed (\d+),", printed) == ["5", "6", "7"]
+    assert len(set(re.findall(r"sha256 (\w+)", printed))) == 3
+
+    wrong = ["simulate", "--seed", "1", "--peers", "6", "--hours", "1", "--subject", WRONG]
+    assert command.main([*wrong, "--lives", "3"]) == 1  # it ends with the first one that fails
+    printed = capsys.readouterr().out
+    assert re.findall(r"seed (\d+),", printed) == ["1"]
+    assert "to see all of it again: --seed 1 " in printed
+
+    with pytest.raises(SystemExit):
+        command.main(["simulate", "--lives", "0"])
 
 
 def test_the_seed_decides_the_plan_and_nothing_else_does() -> None:
