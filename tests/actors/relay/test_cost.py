@@ -110,6 +110,23 @@ def test_a_direct_costs_a_bounded_number_of_calls() -> None:
     assert per_message <= 28, per_message
 
 
+def test_a_direct_of_one_peer_to_one_other_costs_a_bounded_number_of_calls() -> None:
+    def pairs(count: int) -> int:
+        world = World()
+        senders = [world.join(f"sender-{n}")[0] for n in range(count)]
+        transports = [world.join(f"target-{n}")[1] for n in range(count)]
+        for transport in transports:
+            transport.sent.clear()
+        for number, sender in enumerate(senders):
+            say(sender, "direct", to=f"target-{number}")
+        calls = calls_of(world.supervisor.round)
+        assert all(len(transport.sent) == 1 for transport in transports)
+        return calls
+
+    per_message = (pairs(33) - pairs(1)) / 32
+    assert per_message <= 42, per_message
+
+
 def test_the_roster_that_a_newcomer_gets_is_one_write() -> None:
     world, _, _ = mesh(RECEIVERS)
     transport = HandTransport()
