@@ -1,6 +1,8 @@
 """The frame reader: the same messages however the stream is cut; every frame counts."""
 
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import pytest
@@ -33,11 +35,17 @@ def read_all(reader: FrameReader, data: bytes, frames_max: int = 10**6) -> list[
     return shown(messages)
 
 
+def with_two_bytes_of_length(text: bytes) -> bytes:
+    """A frame of a text, with a length as longer texts than it may have."""
+    return struct.pack("!BBH", 0x81, 0xFE, len(text)) + frame(0x81, text)[-4 - len(text) :]
+
+
 # One message in any of the ways in which it may be put on the wire, and what becomes of it.
 TEXT: Final = "é{}".encode()
 WAYS: Final = {
     "plain": (frame(0x81, TEXT), TEXT),
     "empty": (frame(0x81), b""),
+    "short, with two bytes of length": (with_two_bytes_of_length(TEXT), TEXT),
     "medium": (frame(0x81, b"x" * 700), b"x" * 700),
     "medium, not ASCII": (frame(0x81, TEXT * 60), TEXT * 60),
     "fragments": (frame(0x01, TEXT[:1]) + frame(0x00) + frame(0x80, TEXT[1:]), TEXT),
@@ -97,9 +105,12 @@ def test_a_long_frame_in_small_segments_is_gathered_in_one_buffer() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 500])
-def test_no_more_frames_are_read_at_once_than_asked_for(size: int) -> None:
+@pytest.mark.parametrize("make", [partial(frame, 0x81), with_two_bytes_of_length])
+def test_no_more_frames_are_read_at_once_than_asked_for(
+    make: Callable[[bytes], bytes], size: int
+) -> None:
     reader, text = FrameReader(BOUND), b"x" * size
-    got = shown(reader.read(frame(0x81, text) * 7, 3))
+    got = shown(reader.read(make(text) * 7, 3))
     assert (got, reader.frames, reader.has_more) == ([text] * 3, 3, True)
     assert read_all(reader, b"", 3) == [text] * 4
     assert reader.frames == 7
