@@ -154,6 +154,7 @@ async def test_a_turn_cut_short_is_over() -> None:
                 await turn
 
 
+@pytest.mark.no_cover
 @pytest.mark.limits(messages_per_s=1e6, messages_burst=10**6)
 async def test_ten_thousand_chunks_arrive_in_order(where: Connector) -> None:
     async with join(where, "bob", agents=["writer"]) as bob, join(where, "ann") as ann:

@@ -41,6 +41,7 @@ async def test_an_hour_asleep_ends_in_being_present() -> None:
                 assert "ann" in bob.roster
 
 
+@pytest.mark.no_cover
 async def test_quiet_hours_are_no_reason_to_go() -> None:
     async def body(where: Connector, clock: VirtualClock) -> None:
         async with join(where, "ann", clock=clock) as ann, join(where, "bob", clock=clock) as bob:

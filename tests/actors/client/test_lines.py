@@ -269,6 +269,7 @@ async def test_a_server_that_says_goodbye_and_stays_is_left_and_nothing_is_lost(
         left.set()
 
 
+@pytest.mark.no_cover
 async def test_a_peer_that_floods_is_held_back_and_loses_nothing(where: Connector) -> None:
     limits = MembershipLimits(queue_messages_max=10)
     async with join(where, "bob") as bob, join(where, "ann", limits=limits) as ann:

@@ -132,6 +132,7 @@ def check(kind: dict[str, Any], messages: Sequence[Inbound]) -> None:
     assert outcome(together) == outcome(apart)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", WORLDS.values(), ids=WORLDS)
 @given(messages=RUNS)
 def test_what_comes_together_is_decided_as_what_comes_one_by_one(
@@ -140,6 +141,7 @@ def test_what_comes_together_is_decided_as_what_comes_one_by_one(
     check(kind, messages)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", WORLDS.values(), ids=WORLDS)
 def test_any_two_messages_with_the_same_header_are_decided_as_if_they_came_alone(
     kind: dict[str, Any],

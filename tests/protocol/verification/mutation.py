@@ -173,8 +173,7 @@ ENDLESS_S: Final = 30
 """Tests that have used this much CPU are in an endless loop, which a change may make."""
 
 EXPLAINED: Final[dict[str, str]] = {
-    "protocol/mesh/rating.py: within: due - now.at <= self._burst_s"
-    " -> due - now.at < self._burst_s": (
+    "protocol/mesh/rating.py: within: due - at <= self._burst_s -> due - at < self._burst_s": (
         "exactly at the bound the careful formula of `within` lets as many pass, silently"
     ),
     "protocol/mesh/gate.py: expire: connection.heard_at > life.since"
