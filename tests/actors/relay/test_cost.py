@@ -50,30 +50,39 @@ def mesh(
     return world, sender, transports
 
 
-def cost(messages: int, receivers: int, *, alike: bool = True) -> int:
-    """The calls of a round. `alike`: all messages have the same header."""
+def cost(messages: int, receivers: int, *, alike: bool = True, **origin: Any) -> int:
+    """The calls of a round. `alike`: all messages have the same header. `origin`: what they say of
+    it; the relay adds it if they do not."""
     world, sender, transports = mesh(receivers)
     if alike:
-        say(sender, "stream", messages)
+        say(sender, "stream", messages, **origin)
     else:
         for number in range(messages):
-            say(sender, "ack" if number % 2 else "stream")
+            say(sender, "ack" if number % 2 else "stream", **origin)
     calls = calls_of(world.supervisor.round)
     assert sum(transport.writes for transport in transports) == receivers
     assert all(len(transport.sent) == messages for transport in transports)
     return calls
 
 
-@pytest.mark.parametrize(("alike", "calls"), [(False, 25), (True, 10)])
+@pytest.mark.parametrize(
+    ("alike", "origin", "calls"),
+    [
+        (False, {}, 25),
+        (True, {}, 10),
+        (False, {"sender": "sender"}, 18),
+        (True, {"sender": "sender"}, 5),
+    ],
+)
 def test_a_round_costs_so_much_per_message_and_so_much_per_receiver_and_nothing_per_delivery(
-    alike: bool, calls: int
+    alike: bool, origin: dict[str, Any], calls: int
 ) -> None:
-    base = cost(1, 1, alike=alike)
-    per_message = (cost(33, 1, alike=alike) - base) / 32
-    per_receiver = (cost(1, 33, alike=alike) - base) / 32
+    base = cost(1, 1, alike=alike, **origin)
+    per_message = (cost(33, 1, alike=alike, **origin) - base) / 32
+    per_receiver = (cost(1, 33, alike=alike, **origin) - base) / 32
     assert per_message <= calls, per_message
     assert per_receiver <= 8, per_receiver
-    together = cost(33, 33, alike=alike)
+    together = cost(33, 33, alike=alike, **origin)
     assert together <= base + 32 * (per_message + per_receiver) * 1.05
 
 
