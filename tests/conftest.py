@@ -15,25 +15,25 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the long searches, and let the second backend run without coverage.
+    """Spread the long tests, and let the second backend run without coverage.
 
-    One behind the other, several long searches would be left to one worker of pytest-xdist while
+    One behind the other, several long ones would be left to one worker of pytest-xdist while
     the others have nothing to do. The second backend runs the same lines as the first.
     """
-    searches = [item for item in items if item.get_closest_marker("no_cover")]
+    long = [item for item in items if item.get_closest_marker("no_cover")]
     rest = [item for item in items if not item.get_closest_marker("no_cover")]
     items.clear()
     placed, path = 0, None
     for number, item in enumerate(rest):
         if item.path != path:  # not within a module, or its fixtures would be made twice
             path = item.path
-            due = len(searches) * (number + 1) // len(rest)
-            items += searches[placed:due]
+            due = len(long) * (number + 1) // len(rest)
+            items += long[placed:due]
             placed = due
         items.append(item)
         if "trio" in item.name:
             item.add_marker("no_cover")
-    items += searches[placed:]
+    items += long[placed:]
 
 
 collect_ignore = ["edge"]  # nothing to collect, and a part of it needs moto

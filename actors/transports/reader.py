@@ -27,7 +27,8 @@ _MEDIUM: Final = struct.Struct("!HH4s").unpack_from
 """What is before a text of a middle length: what it is, its length, and its mask."""
 _FINAL_MEDIUM_TEXT: Final = 0x81FE
 _MEDIUM_MIN: Final = 126
-_MEDIUM_MAX: Final = 65535
+_MEDIUM_MAX: Final = 2**16 - 1
+"""The bytes of such a text."""
 _DATA: Final = frozenset((0x00, 0x01, 0x02, 0x80, 0x81, 0x82))
 """First bytes of frames that carry (parts of) messages, without reserved bits."""
 _PING: Final = 0x89
@@ -249,7 +250,7 @@ def _texts_in(data: bytes, bytes_max: int, frames_max: int, into: list[Inbound])
     """Read as many frames as these begin with that are whole messages of a middle length, as most
     are, if all of them are UTF-8. Returns where the first other frame begins."""
     at, texts = 0, []
-    end = min(len(data), frames_max * _MEDIUM_MIN)  # not so many frames fit in there
+    end = min(len(data), frames_max * _MEDIUM_MIN)  # has no more than `frames_max` such frames
     last = end - 8
     while at < last:
         first, length, key = _MEDIUM(data, at)

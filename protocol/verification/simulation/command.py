@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _replay(chosen: argparse.Namespace, subject: SubjectFactory) -> int:
+    """Live the events of a file. Returns what `main` returns."""
     try:
         lines = _lines(chosen.replay)
         replayed = events_of(lines) if is_recording(lines) else parse_history(lines)
@@ -44,7 +45,7 @@ def _replay(chosen: argparse.Namespace, subject: SubjectFactory) -> int:
         print(f"simulate: {error}", file=sys.stderr)
         return 2
     print(f"{len(replayed)} events of {chosen.replay}", flush=True)
-    return int(not _is_right(lambda: iter(replayed), chosen, subject))
+    return int(not _lives_well(lambda: iter(replayed), chosen, subject))
 
 
 def _live(seed: int, chosen: argparse.Namespace, subject: SubjectFactory) -> bool:
@@ -52,7 +53,7 @@ def _live(seed: int, chosen: argparse.Namespace, subject: SubjectFactory) -> boo
     print(f"seed {seed}, {chosen.peers} peers, {chosen.hours:g} hours", flush=True)
     peer_hours = chosen.peers * chosen.hours
     started = time.process_time()
-    if _is_right(lambda: plan(seed, chosen.peers, chosen.hours), chosen, subject):
+    if _lives_well(lambda: plan(seed, chosen.peers, chosen.hours), chosen, subject):
         spent = time.process_time() - started
         rate = f"{peer_hours / spent * 60:.0f} in a minute"
         print(f"{peer_hours:g} peer-hours in {spent:.1f} s of CPU: {rate}")
@@ -62,9 +63,10 @@ def _live(seed: int, chosen: argparse.Namespace, subject: SubjectFactory) -> boo
     return False
 
 
-def _is_right(
+def _lives_well(
     history: Callable[[], Iterator[Event]], chosen: argparse.Namespace, subject: SubjectFactory
 ) -> bool:
+    """Live a history, and print what came of it."""
     outcome = examine(history, subject, shrink_s=chosen.shrink_s)
     print("\n".join(outcome.lines()))
     if outcome.life.failure is not None:
