@@ -53,7 +53,7 @@ class Threads:
             # With a limiter that is never full, because the one that counts is given back later.
             alone = anyio.CapacityLimiter(1)
             boxed = await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=alone)
-            return boxed[0]
+            return boxed.pop()
         finally:
             work.done_with()
 
@@ -73,19 +73,23 @@ class Work(Generic[Result]):
         """It runs no more, and never will."""
         self._has_begun = False
         self._is_over = False
+        self._boxed: list[Result] = []
 
     def __call__(self) -> list[Result]:
-        """What the function returns, in a list: trio takes no awaitable from a thread."""
+        """What the function returns, in a list: trio takes no awaitable from a thread. Whoever
+        takes it out is who waits for it."""
         with self._lock:
             if self._is_over:
                 return []  # nobody waits for it, and its place is somebody else's by now
             self._has_begun = True
         try:
-            return [self._function()]
+            self._boxed.append(self._function())
+            return self._boxed
         finally:
             with self._lock:
                 was_abandoned, self._is_over = self._is_over, True
             if was_abandoned:
+                self._forget()
                 _soon(self._token, self._release)
 
     def done_with(self) -> None:
@@ -94,7 +98,14 @@ class Work(Generic[Result]):
             goes_on = self._has_begun and not self._is_over
             self._is_over = True
         if not goes_on:
+            self._forget()
             self._release()
+
+    def _forget(self) -> None:
+        while self._boxed:
+            result = self._boxed.pop()
+            if inspect.iscoroutine(result):
+                result.close()  # or Python warns that it was never awaited
 
     def _release(self) -> None:
         self._limiter.release_on_behalf_of(self)

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from actors.client.command import Command
-from actors.client.peer import Peer
+from actors.client.peer import Peer, join
 from actors.client.websocket import Connector
 from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime
@@ -111,6 +111,28 @@ class Switch:
         self.is_on = False
         while self._links:
             self._links.pop().close()
+
+
+async def given_up(url: str, tried: Callable[[], bool], **options: Any) -> Unreachable:
+    """What joining ends with at a relay that cannot be reached. Its time passes in small steps
+    until it has `tried` as is wanted, and then at once, so no machine is too slow."""
+    clock, within_s = VirtualClock(), 1e6
+    caught: list[Unreachable] = []
+
+    async def try_to_join() -> None:
+        with pytest.raises(Unreachable) as given:
+            async with join(url, "ann", clock=clock, within_s=within_s, **options):
+                pass
+        caught.append(given.value)
+
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(try_to_join)
+            while not tried():
+                await anyio.sleep(0.001)
+                await clock.advance(0.001)
+            await clock.jump(within_s)
+    return caught[0]
 
 
 async def in_virtual_time(body: Callable[[Connector, VirtualClock], Awaitable[None]]) -> None:

@@ -33,7 +33,7 @@ from protocol.member.errors import (
     UnknownTarget,
 )
 from protocol.member.lifecycle import MemberState
-from tests.worlds.live import PATIENCE_S
+from tests.worlds.live import PATIENCE_S, StillClock
 from tests.worlds.peers import (
     QUICK,
     Memory,
@@ -308,6 +308,8 @@ class Endless:
     def __init__(self) -> None:
         self.is_at_work = anyio.Event()
         self.is_cancelled = anyio.Event()
+        self.clock = StillClock()
+        """Of who asks."""
 
     async def __call__(self, command: Command) -> None:
         await command.stream("thinking")
@@ -327,6 +329,9 @@ async def _scope(turn: Turn, work: Endless) -> None:
 
 
 async def _timeout(turn: Turn, work: Endless) -> None:
+    chunks = aiter(turn)
+    assert await anext(chunks) == "thinking"
+    work.clock.shift_s += 1.0
     with pytest.raises(TurnTimeout):
         await turn
 
@@ -359,9 +364,12 @@ async def test_whatever_ends_the_waiting_ends_the_work(
     where: Connector, give_up: Callable[[Turn, Endless], Awaitable[None]]
 ) -> None:
     work = Endless()
-    async with join(where, "bob", agents=["writer"]) as bob, join(where, "ann") as ann:
+    async with (
+        join(where, "bob", agents=["writer"]) as bob,
+        join(where, "ann", clock=work.clock) as ann,
+    ):
         async with Serving(bob, work):
-            turn = ann.ask("writer", "x", timeout_s=0.5 if give_up is _timeout else 60)
+            turn = ann.ask("writer", "x", timeout_s=0.1)
             await give_up(turn, work)
             with anyio.fail_after(PATIENCE_S):
                 await work.is_cancelled.wait()

@@ -1,5 +1,6 @@
 """Handlers of every kind: async, plain, generators; and threads, which are bounded."""
 
+import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -370,6 +371,35 @@ async def test_a_coroutine_that_a_thread_made_is_awaited_on_the_loop(here: Memor
         command: Any = bob
         assert await call(lambda _: where(), command, Threads(1)) == here_is
         assert await call(lambda _: threading.get_ident(), command, Threads(1)) != here_is
+
+
+async def test_a_coroutine_that_nobody_waits_for_any_more_is_closed() -> None:
+    """Else Python warns that it was never awaited, which is no fault of the handler."""
+    begun, go_on = threading.Event(), threading.Event()
+    coroutine = anyio.sleep_forever()
+
+    def make() -> Any:
+        begun.set()
+        go_on.wait(PATIENCE_S)
+        return coroutine
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Threads(1).run, make)
+        assert await anyio.to_thread.run_sync(begun.wait, PATIENCE_S)
+        tasks.cancel_scope.cancel()
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    go_on.set()
+    await until(lambda: inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED)
+
+
+async def test_a_coroutine_of_a_thread_that_was_just_over_is_closed() -> None:
+    coroutine = anyio.sleep_forever()
+    limiter = anyio.CapacityLimiter(1)
+    work = Work(lambda: coroutine, limiter, current_token())
+    await limiter.acquire_on_behalf_of(work)
+    assert work() == [coroutine]
+    work.done_with()
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 # One at a time ------------------------------------------------------------------------------------

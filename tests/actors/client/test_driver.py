@@ -13,10 +13,9 @@ import pytest
 from actors.client.command import Command
 from actors.client.peer import Peer, join
 from actors.client.websocket import Connector
-from actors.clock import SystemClock, VirtualClock
+from actors.clock import VirtualClock
 from actors.relay.runtime import Runtime
 from actors.transports.memory import MemoryLink
-from protocol.instant import Instant
 from protocol.limits import MembershipLimits
 from protocol.member.errors import (
     TurnTimeout,
@@ -24,7 +23,7 @@ from protocol.member.errors import (
 )
 from protocol.member.lifecycle import MemberState
 from protocol.member.messages import Message
-from tests.worlds.live import LiveRelay
+from tests.worlds.live import LiveRelay, ShiftedClock
 from tests.worlds.peers import Serving, in_virtual_time, until
 
 pytestmark = pytest.mark.anyio
@@ -64,14 +63,14 @@ async def _taken(peer: Peer) -> AsyncIterator[Message]:
 
 async def test_who_was_asleep_looks_for_the_answer_first() -> None:
     """The answer waits in a buffer of this machine; it is read before the time counts."""
-    sleeping = SleepyClock()
+    clock = ShiftedClock()
     async with Runtime() as runtime:
         here = partial(runtime.connect, "mesh")
-        async with join(here, "bob") as bob, join(here, "ann", clock=sleeping) as ann:
+        async with join(here, "bob") as bob, join(here, "ann", clock=clock) as ann:
 
             async def answer(_: Command) -> str:
                 await anyio.wait_all_tasks_blocked()
-                sleeping.asleep_s += 100
+                clock.shift_s += 100
                 ann._driver._due.set()  # its clock is looked at before the answer is here
                 await anyio.wait_all_tasks_blocked()
                 return "late"
@@ -81,16 +80,6 @@ async def test_who_was_asleep_looks_for_the_answer_first() -> None:
             with pytest.raises(TurnTimeout):
                 async with Serving(bob, lambda _: anyio.sleep_forever()):
                     await ann.ask("bob", "x", timeout_s=0.01)
-
-
-class SleepyClock(SystemClock):
-    """The real clock, after the machine has slept for so long."""
-
-    asleep_s = 0.0
-
-    def now(self) -> Instant:
-        now = super().now()
-        return Instant(now.at + self.asleep_s, now.wall_ms + round(self.asleep_s * 1000))
 
 
 async def test_the_backoff_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
