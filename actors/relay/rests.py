@@ -10,7 +10,11 @@ from actors.clock import Clock
 from protocol.rate import Rate
 
 ENOUGH: Final = 20
-"""A write of so many messages costs little more than a write of one. So it needs no rest."""
+"""A write of so many messages costs little more than a write of one. So it needs no rest. Of those
+that only tell who came or went there is never enough."""
+UNHURRIED: Final = 4
+"""After a long round that only told who came or went, the next one waits so many times as long: in
+a large mesh it takes longer to tell everybody than to let twenty more in."""
 LITTLE_BYTES: Final = 16 * 1024
 """A write of more than this costs by its bytes, so nothing is saved by gathering more for it."""
 FLUSH_BYTES: Final = 128 * 1024
@@ -81,8 +85,8 @@ class Rests:
     round that sent only a few messages to everyone, the next round may wait. Meanwhile more
     messages arrive and share the next write.
 
-    - If the round took `LEAST_GAP_S` or longer, the next one waits as long as that. So with more
-      receivers the mesh gathers more.
+    - If the round took `LEAST_GAP_S` or longer, the next one waits as long as that, and `UNHURRIED`
+      times as long if nobody said anything. So with more receivers the mesh gathers more.
     - If it was shorter, but the mesh has lately sent so much in small writes that these take a good
       part of the time (or would, if it did not gather), the next one waits `LEAST_GAP_S`, or twice
       that.
@@ -120,13 +124,23 @@ class Rests:
         time does not matter."""
         return self._clock.now().at if receivers > FEW else None
 
-    def sent(self, receivers: int, count: int, bytes: int, began_at: float | None) -> None:
-        """The round has sent so many messages to each of many, with so many bytes in all."""
+    def sent(
+        self,
+        receivers: int,
+        count: int,
+        bytes: int,
+        began_at: float | None,
+        came_or_went: int = 0,
+    ) -> None:
+        """The round has sent so many messages to each of many, with so many bytes in all. Of these
+        messages so many only tell who `came_or_went`."""
         self._flushes += bytes // FLUSH_BYTES
-        if began_at is None or count >= ENOUGH or bytes > LITTLE_BYTES:
+        if began_at is None or count - came_or_went >= ENOUGH or bytes > LITTLE_BYTES:
             return
         now = self._clock.now().at
         self._small_s = now - began_at
+        if self._small_s >= LEAST_GAP_S and came_or_went >= count:
+            self._small_s *= UNHURRIED
         if _is_over(self._writes, receivers * count, now):  # or would be, if it did not gather
             self._pays_s = LEAST_GAP_S if count > GATHERS else 2 * LEAST_GAP_S
 

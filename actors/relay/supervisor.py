@@ -293,6 +293,7 @@ class Supervisor:
         tapes.plain.is_kept = self._comebacks.is_busy and not tapes.differ
         tape = tapes if tapes.differ else tapes.plain
         dismissed: list[Dismissed] = []
+        came_or_went = 0
         for effect in effects:
             if type(effect) is Deliver:  # the one that comes per message, hence not in the match
                 audience = effect.audience
@@ -324,7 +325,10 @@ class Supervisor:
                     dismissed.append(effect)
                 case Counted() | Returning():
                     self._comebacks.asked(effect, tapes.tape_of(effect.connection))
-                case PeerJoined() | PeerLeft() | Refused() | Spared():
+                case PeerJoined() | PeerLeft():
+                    came_or_went += 1
+                    self._journal.note(effect, now)
+                case Refused() | Spared():
                     self._journal.note(effect, now)
         receivers = self._receivers
         began_at = self._rests.began_at(len(receivers)) if tape.is_shared else None
@@ -332,7 +336,7 @@ class Supervisor:
         keep = partial(self._comebacks.keep, now=now) if self._comebacks.is_busy else None
         count, bytes, owns = tapes.tell_all(receivers, leaving, keep)
         if count:
-            self._rests.sent(len(receivers), count, bytes, began_at)
+            self._rests.sent(len(receivers), count, bytes, began_at, came_or_went)
             self._said_bytes += bytes
         else:
             said = len(effects)

@@ -12,11 +12,12 @@ from actors.relay.rests import (
     LEAST_GAP_S,
     LITTLE_BYTES,
     LONE,
+    UNHURRIED,
     Holds,
     Rests,
 )
 from protocol.instant import Instant
-from tests.actors.relay.test_peer import World
+from tests.actors.relay.test_peer import HandTransport, World
 from tests.actors.relay.test_peer import say as say_all
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +53,7 @@ async def slept(
     count: int = 1,
     bytes: int = 100,
     receivers: int = 100,
+    came_or_went: int = 0,
     rounds: int = 1000,
 ) -> list[float]:
     """The rests while rounds that take so long come so often, or one right behind the other."""
@@ -62,7 +64,7 @@ async def slept(
         due += every_s
         began_at = rests.began_at(receivers)
         clock.at += takes_s
-        rests.sent(receivers, count, bytes, began_at)
+        rests.sent(receivers, count, bytes, began_at, came_or_went)
         await rests.rest(0)
     return clock.slept
 
@@ -121,6 +123,38 @@ async def test_what_is_no_small_write_needs_no_rest(
     clock: Time, rests: Rests, count: int, bytes: int
 ) -> None:
     assert await slept(clock, rests, takes_s=0.01, every_s=0, count=count, bytes=bytes) == []
+
+
+async def test_of_those_who_come_and_go_there_is_never_enough(clock: Time) -> None:
+    for took_s, count, came_or_went, gap_s in (
+        (0.002, 500, 500, UNHURRIED * 0.002),
+        (0.002, 500, 500 - ENOUGH + 1, 0.002),
+        (0.002, 500, 500 - ENOUGH, 0.0),
+        (0.0009, 1, 1, 0.0),
+        (0.04, 500, 500, 0.05),
+    ):
+        how = {"count": count, "came_or_went": came_or_went}
+        rests = Rests(0.05, clock, None)
+        gaps = await slept(clock, rests, takes_s=took_s, every_s=0, rounds=1, **how)
+        assert sum(gaps) == pytest.approx(gap_s)
+
+
+def test_the_supervisor_tells_who_came_and_who_went_from_what_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(Rests, "sent", lambda *about: told.append((about[2], about[5])))
+    world = World()
+    ann, _ = world.join("ann")
+    told.clear()
+    for name in ("bob", "carol"):
+        actor = world.supervisor.open(HandTransport())
+        say_all(actor, "presence", sender=name)
+    say_all(ann, "broadcast", 3, sender="ann")
+    world.supervisor.round()
+    actor.closed(1000)
+    world.supervisor.round()
+    assert told == [(5, 2), (1, 1)]
 
 
 async def test_who_has_gathered_enough_needs_no_rest(clock: Time, rests: Rests) -> None:
