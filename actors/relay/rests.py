@@ -14,7 +14,8 @@ ENOUGH: Final = 20
 that only tell who came or went there is never enough."""
 UNHURRIED: Final = 4
 """After a long round that only told who came or went, the next one waits so many times as long: in
-a large mesh it takes longer to tell everybody than to let twenty more in."""
+a large mesh it takes longer to tell everybody than to let twenty more in. (Not if there were only
+`GATHERS` of them: one peer that comes and goes all the time must not delay what the others say.)"""
 LITTLE_BYTES: Final = 16 * 1024
 """A write of more than this costs by its bytes, so nothing is saved by gathering more for it."""
 FLUSH_BYTES: Final = 128 * 1024
@@ -86,7 +87,8 @@ class Rests:
     messages arrive and share the next write.
 
     - If the round took `LEAST_GAP_S` or longer, the next one waits as long as that, and `UNHURRIED`
-      times as long if nobody said anything. So with more receivers the mesh gathers more.
+      times as long if several came or went and nobody said anything. So with more receivers the
+      mesh gathers more.
     - If it was shorter, but the mesh has lately sent so much in small writes that these take a good
       part of the time (or would, if it did not gather), the next one waits `LEAST_GAP_S`, or twice
       that.
@@ -139,7 +141,7 @@ class Rests:
             return
         now = self._clock.now().at
         self._small_s = now - began_at
-        if self._small_s >= LEAST_GAP_S and came_or_went >= count:
+        if self._small_s >= LEAST_GAP_S and came_or_went >= count > GATHERS:
             self._small_s *= UNHURRIED
         if _is_over(self._writes, receivers * count, now):  # or would be, if it did not gather
             self._pays_s = LEAST_GAP_S if count > GATHERS else 2 * LEAST_GAP_S

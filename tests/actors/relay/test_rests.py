@@ -130,7 +130,8 @@ async def test_of_those_who_come_and_go_there_is_never_enough(clock: Time) -> No
         (0.002, 500, 500, UNHURRIED * 0.002),
         (0.002, 500, 500 - ENOUGH + 1, 0.002),
         (0.002, 500, 500 - ENOUGH, 0.0),
-        (0.0009, 1, 1, 0.0),
+        (0.002, GATHERS, GATHERS, 0.002),
+        (0.0009, GATHERS + 1, GATHERS + 1, 0.0),
         (0.04, 500, 500, 0.05),
     ):
         how = {"count": count, "came_or_went": came_or_went}
