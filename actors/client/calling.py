@@ -102,8 +102,7 @@ class Work(Generic[Result]):
             self._release()
 
     def _forget(self) -> None:
-        while self._boxed:
-            result = self._boxed.pop()
+        for result in self._boxed:
             if inspect.iscoroutine(result):
                 result.close()  # or Python warns that it was never awaited
 

@@ -12,10 +12,6 @@ from protocol.rate import Rate
 ENOUGH: Final = 20
 """A write of so many messages costs little more than a write of one. So it needs no rest. Of those
 that only tell who came or went there is never enough."""
-UNHURRIED: Final = 4
-"""After a long round that only told who came or went, the next one waits so many times as long: in
-a large mesh it takes longer to tell everybody than to let twenty more in. (Not if there were only
-`GATHERS` of them: one peer that comes and goes all the time must not delay what the others say.)"""
 LITTLE_BYTES: Final = 16 * 1024
 """A write of more than this costs by its bytes, so nothing is saved by gathering more for it."""
 FLUSH_BYTES: Final = 128 * 1024
@@ -26,6 +22,10 @@ LEAST_GAP_S: Final = 1e-3
 GATHERS: Final = 2
 """A round that sent no more messages than this has gathered little, so the next one gathers for
 longer: twice `LEAST_GAP_S`."""
+UNHURRIED: Final = 4
+"""After a long round that only told who came or went, the next one waits so many times as long: in
+a large mesh it takes longer to tell everybody than to let twenty more in. (Not if there were only
+`GATHERS` of them: one peer that comes and goes all the time must not delay what the others say.)"""
 FEW: Final = 16
 """To so few receivers, or fewer, nothing is saved by gathering, and nobody looks at the clock."""
 WRITES_PER_S: Final = 20_000
