@@ -14,6 +14,18 @@ settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let `no_cover` work in a worker of pytest-xdist.
+
+    pytest-cov begins to measure there twice, and `no_cover` ends only the second time, so the first
+    one would go on (pytest-cov 7.1). Here it is over before the second begins.
+    """
+    plugin = session.config.pluginmanager.getplugin("_cov")
+    if hasattr(session.config, "workerinput") and plugin and plugin.cov_controller:
+        plugin.cov_controller.cov.stop()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread the long tests, and let the second backend run without coverage.
 

@@ -45,6 +45,11 @@ def test_the_readme_has_the_whole_routing_table() -> None:
     assert Route.TARGET.value in readme
 
 
+@pytest.mark.no_cover
+def test_no_cover_ends_the_measuring_also_in_the_workers_of_ci() -> None:
+    assert not type(sys.gettrace()).__module__.startswith("coverage")
+
+
 def test_the_agentcore_toolkit_accepts_the_committed_configuration() -> None:
     config = pytest.importorskip(
         "bedrock_agentcore_starter_toolkit.utils.runtime.config",
